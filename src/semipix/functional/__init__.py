@@ -1,0 +1,1 @@
+"""Pure functions of the methods: flaw maps, ramp-ups, moving averages, gradient routing."""

@@ -1,0 +1,124 @@
+"""Flaw maps: their dense targets, their normalisation, and the exchange of knowledge they steer.
+
+Ke et al., "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020), Section 3 and
+Appendix A. All maps are (B, C, H, W) of any H and W; no function changes an argument.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+
+SILENT_MAXIMUM = 0.1
+"""A flaw map that never exceeds this reports no flaw at all."""
+
+
+def _odd(size: int) -> int:
+    """The kernel size: the given size made odd, at least 1."""
+    return max(1, size + 1 if size % 2 == 0 else size)
+
+
+def _kernel(size: int, like: Tensor) -> Tensor:
+    """Gaussian weights (size,) with sigma = 0.3 ((size - 1) / 2 - 1) + 0.8, in sum 1."""
+    sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
+    offset = torch.arange(size, device=like.device, dtype=like.dtype) - (size - 1) / 2
+    weight = torch.exp(-(offset**2) / (2 * sigma**2))
+    return weight / weight.sum()
+
+
+def gaussian_blur(maps: Tensor, share: int) -> Tensor:
+    """Blur maps (B, 1, H, W) with kernels of H / share by W / share pixels, reflecting at the borders.
+
+    The two-dimensional kernel is separable: one vertical and one horizontal pass.
+    """
+    height, width = (_odd(side // share) for side in maps.shape[-2:])
+    maps = F.pad(maps, (0, 0, height // 2, height // 2), mode="reflect")
+    maps = F.conv2d(maps, _kernel(height, maps).view(1, 1, height, 1))
+    maps = F.pad(maps, (width // 2, width // 2, 0, 0), mode="reflect")
+    return F.conv2d(maps, _kernel(width, maps).view(1, 1, 1, width))
+
+
+def _dilate(maps: Tensor) -> Tensor:
+    """The maximum over each pixel's 3x3 neighbourhood."""
+    return F.max_pool2d(maps, kernel_size=3, stride=1, padding=1)
+
+
+def _extrema(maps: Tensor) -> Pair:
+    """Smallest and largest value of each map, (B, 1, 1, 1) twice."""
+    return maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+
+
+@torch.no_grad()
+def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid: Tensor | None = None) -> Tensor:
+    """Make the sparse error of a prediction dense: pipeline C of Appendix A.
+
+    The error, summed over channels and scaled by mu, is blurred, then nu times dilated and blurred, then scaled to
+    [0, 1] map by map.
+
+    Args:
+        prediction: activated prediction (B, C, H, W) in [0, 1].
+        target: label in prediction space (B, C, H, W).
+        mu: scale of the summed error.
+        nu: how many times the error is dilated and blurred again.
+        valid: (B, 1, H, W) bool, False where the label says nothing; such pixels count as no error.
+
+    Returns:
+        (B, 1, H, W) in [0, 1], without gradient.
+
+    Raises:
+        ValueError: prediction and target differ in shape.
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
+    error = (prediction.float() - target.float()).abs().sum(1, keepdim=True) * mu
+    if valid is not None:
+        error = error.masked_fill(~valid, 0.0)
+    flaw = gaussian_blur(error, 8)
+    for _ in range(nu):
+        flaw = gaussian_blur(_dilate(flaw), 4)
+    smallest, largest = _extrema(flaw)
+    return (flaw - smallest) / (largest - smallest + 1e-9)
+
+
+@torch.no_grad()
+def normalize_flaw(flaw: Tensor) -> Tensor:
+    """Smooth a detector's raw map and scale it to [0, 1], so that two detectors' opinions compare.
+
+    Args:
+        flaw: raw flaw map (B, 1, H, W).
+
+    Returns:
+        (B, 1, H, W) in [0, 1], without gradient; all 0 for a map whose maximum is at most 0.1.
+    """
+    smooth = gaussian_blur(flaw.float().clamp(min=0), 16)
+    smallest, largest = _extrema(smooth)
+    scaled = (smooth - smallest) / (largest - smallest + 1e-9)
+    return torch.where(largest > SILENT_MAXIMUM, scaled, torch.zeros_like(scaled))
+
+
+@torch.no_grad()
+def exchange(predictions: Pair, flaws: Pair, threshold: float) -> tuple[Pair, Tensor]:
+    """Let each model learn a pixel from the other where the other's flaw is lower (Eq. 4 and 5).
+
+    Args:
+        predictions: two maps (B, C, H, W) in [0, 1].
+        flaws: two normalised flaw maps (B, 1, H, W) in [0, 1].
+        threshold: flaw above which a pixel teaches nobody (the paper's xi).
+
+    Returns:
+        goals: what each model is pulled to, detached, (B, C, H, W) twice; its own prediction where it is at least as
+            good or where the other teaches nobody.
+        both_flawed: (B, 1, H, W) bool, pixels where both exceed the threshold (Eq. 7).
+
+    Raises:
+        ValueError: the maps differ in shape.
+    """
+    first, second = predictions
+    first_flaw, second_flaw = flaws
+    if first.shape != second.shape or first_flaw.shape != second_flaw.shape:
+        raise ValueError(f"the pair differs in shape: {[tuple(map.shape) for map in (*predictions, *flaws)]}")
+    from_second = (second_flaw < first_flaw) & (second_flaw <= threshold)
+    from_first = (first_flaw < second_flaw) & (first_flaw <= threshold)
+    goals = torch.where(from_second, second, first), torch.where(from_first, first, second)
+    return goals, (first_flaw > threshold) & (second_flaw > threshold)

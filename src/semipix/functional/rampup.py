@@ -1,0 +1,22 @@
+"""How the weight of an unsupervised term grows at the start of training."""
+
+import math
+
+
+def sigmoid_rampup(epoch: float, rampup_epochs: float) -> float:
+    """Grow from exp(-5) to 1 along exp(-5 (1 - t)^2), with t = epoch / rampup_epochs.
+
+    Laine and Aila, "Temporal Ensembling for Semi-Supervised Learning" (ICLR 2017); the curve that the released code
+    of GCT uses where the paper's text says cosine.
+
+    Args:
+        epoch: fractional epoch, at least 0.
+        rampup_epochs: length of the ramp-up in epochs; 0 means no ramp-up.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    if rampup_epochs <= 0:
+        return 1.0
+    t = min(max(epoch / rampup_epochs, 0.0), 1.0)
+    return math.exp(-5.0 * (1.0 - t) ** 2)

@@ -1,0 +1,1 @@
+"""What a pixel means: one file a task."""

@@ -1,0 +1,62 @@
+"""The interface of a task."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+
+class Task(ABC):
+    """What a pixel means. A task knows nothing of methods and models.
+
+    Attributes:
+        in_channels: channels the task model is fed: 3, or 4 with a trimap.
+        channels: channels of a prediction: classes, or image channels.
+        mu: scale of the summed error in the flaw target (Appendix A).
+        nu: dilations of the flaw target (Appendix A).
+        primary: name of the metric that decides which checkpoint is best.
+        higher_is_better: whether a larger primary metric is better.
+    """
+
+    in_channels: int = 3
+    channels: int
+    mu: float
+    nu: int
+    primary: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    @abstractmethod
+    def activate(self, output: Tensor) -> Tensor:
+        """Network output (N, K, H, W) to prediction (N, K, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def encode(self, target: Tensor) -> Tensor:
+        """Label (L, ...) to prediction space (L, K, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def valid(self, target: Tensor) -> Tensor:
+        """(L, 1, H, W) bool, False where the label says nothing."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Supervised loss of network outputs (L, K, H, W): R of Eq. 1, a scalar."""
+
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Metrics to be updated with activated predictions (B, K, H, W) and labels (B, ...), `primary` among them."""
+
+    @abstractmethod
+    def render(self, image: Tensor, prediction: Tensor) -> Tensor:
+        """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""
+
+    def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Pixels (L, 1, H, W) bool whose prediction counts as an error: off by more than a tenth of the range."""
+        error = (prediction - self.encode(target)).abs().mean(1, keepdim=True)
+        return (error > 0.1) & self.valid(target)
+
+    def valid_of_all(self, target: Tensor, image: Tensor) -> Tensor:
+        """(N, 1, H, W) bool for a whole batch: `valid` for its L labeled images, True for the unlabeled ones."""
+        unlabeled = image.new_ones((len(image) - len(target), 1, *image.shape[-2:]), dtype=torch.bool)
+        return torch.cat([self.valid(target), unlabeled])
