@@ -33,10 +33,11 @@ def gaussian_blur(maps: Tensor, share: int) -> Tensor:
     The two-dimensional kernel is separable: one vertical and one horizontal pass.
     """
     height, width = (_odd(side // share) for side in maps.shape[-2:])
-    maps = F.pad(maps, (0, 0, height // 2, height // 2), mode="reflect")
-    maps = F.conv2d(maps, _kernel(height, maps).view(1, 1, height, 1))
-    maps = F.pad(maps, (width // 2, width // 2, 0, 0), mode="reflect")
-    return F.conv2d(maps, _kernel(width, maps).view(1, 1, 1, width))
+    with torch.autocast(maps.device.type, enabled=False):  # it would round what the exchange is about to compare
+        maps = F.pad(maps, (0, 0, height // 2, height // 2), mode="reflect")
+        maps = F.conv2d(maps, _kernel(height, maps).view(1, 1, height, 1))
+        maps = F.pad(maps, (width // 2, width // 2, 0, 0), mode="reflect")
+        return F.conv2d(maps, _kernel(width, maps).view(1, 1, 1, width))
 
 
 def _dilate(maps: Tensor) -> Tensor:
@@ -98,6 +99,25 @@ def normalize_flaw(flaw: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def directions(flaws: Pair, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Decide for each pixel who teaches whom.
+
+    Args:
+        flaws: two normalised flaw maps (B, 1, H, W) in [0, 1].
+        threshold: flaw above which a pixel teaches nobody (the paper's xi).
+
+    Returns:
+        first_learns: (B, 1, H, W) bool, the second model's flaw is lower and small enough (Eq. 4).
+        second_learns: (B, 1, H, W) bool, the reverse.
+        both_flawed: (B, 1, H, W) bool, both exceed the threshold (Eq. 7).
+    """
+    first, second = flaws
+    first_learns = (second < first) & (second <= threshold)
+    second_learns = (first < second) & (first <= threshold)
+    return first_learns, second_learns, (first > threshold) & (second > threshold)
+
+
+@torch.no_grad()
 def exchange(predictions: Pair, flaws: Pair, threshold: float) -> tuple[Pair, Tensor]:
     """Let each model learn a pixel from the other where the other's flaw is lower (Eq. 4 and 5).
 
@@ -115,10 +135,8 @@ def exchange(predictions: Pair, flaws: Pair, threshold: float) -> tuple[Pair, Te
         ValueError: the maps differ in shape.
     """
     first, second = predictions
-    first_flaw, second_flaw = flaws
-    if first.shape != second.shape or first_flaw.shape != second_flaw.shape:
+    if first.shape != second.shape or flaws[0].shape != flaws[1].shape:
         raise ValueError(f"the pair differs in shape: {[tuple(map.shape) for map in (*predictions, *flaws)]}")
-    from_second = (second_flaw < first_flaw) & (second_flaw <= threshold)
-    from_first = (first_flaw < second_flaw) & (first_flaw <= threshold)
-    goals = torch.where(from_second, second, first), torch.where(from_first, first, second)
-    return goals, (first_flaw > threshold) & (second_flaw > threshold)
+    first_learns, second_learns, both_flawed = directions(flaws, threshold)
+    goals = torch.where(first_learns, second, first), torch.where(second_learns, first, second)
+    return goals, both_flawed

@@ -64,6 +64,10 @@ class Method(nn.Module, ABC):
     def deploy(self, name: str) -> None:
         """Make `forward` run the named candidate."""
 
+    def deployed_name(self) -> str:
+        """Name of the candidate that `forward` runs."""
+        return next(iter(self.candidates()))
+
     def diagnostics(self) -> MetricCollection | dict[str, Metric]:
         """Fresh metrics that `diagnose` feeds during validation."""
         return {}

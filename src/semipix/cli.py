@@ -1,0 +1,130 @@
+"""The `semipix` command. Libraries are imported by the command that needs them, so that help is quick."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from semipix import __version__
+from semipix.errors import SemipixError
+
+TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
+
+Train in a new run folder. Groups: task, method, model, second_model, data, optimizer, scheduler, trainer, experiment.
+
+  semipix train data=folder data.root=PATH data.labels=1/8 method=gct steps=2000
+  semipix train -m method=supervised,mean_teacher,gct seed=0,1,2      a sweep
+  semipix train resume=RUN                                            continue an interrupted run
+  semipix train --cfg job                                             show the configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or 2 after a user's slip (told in one line), or 130 after an interruption.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["train"]:
+            return _train(given[1:])
+        parsed = _parser().parse_args(given)
+        command: Callable[[argparse.Namespace], int] = parsed.command
+        return command(parsed)
+    except SemipixError as error:
+        return _slip(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _slip(f"{where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print("semipix: interrupted", file=sys.stderr)
+        return 130
+
+
+def _slip(message: str) -> int:
+    print(f"semipix: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _train(overrides: list[str]) -> int:
+    if not overrides or not {"-h", "--help"} & set(overrides):
+        from semipix.training_app import run
+
+        return run(overrides)
+    print(TRAIN_HELP)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="semipix", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--version", action="version", version=f"semipix {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train on labeled and unlabeled images (semipix train --help)")
+
+    evaluate = commands.add_parser("evaluate", help="measure a run on held-out images")
+    evaluate.add_argument("run", type=Path, help="run folder")
+    evaluate.add_argument("--split", choices=("test", "val"), default="test")
+    evaluate.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    evaluate.set_defaults(command=_evaluate)
+
+    predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
+    predict.add_argument("run", type=Path, help="run folder")
+    predict.add_argument("images", type=Path, nargs="+", help="image files or folders of images")
+    predict.add_argument("--out", type=Path, required=True, help="folder for masks/, pictures/ and flaw/")
+    predict.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
+    predict.set_defaults(command=_predict)
+
+    data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
+    check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
+    check.add_argument("root", type=Path, help="folder with images/, masks/ and optional unlabeled/")
+    check.set_defaults(command=_check)
+
+    demo = commands.add_parser("demo", help="train gct and both supervised baselines on the built-in data")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"))
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from semipix.inference.evaluate import evaluate, table
+
+    results = evaluate(options.run, options.split, options.checkpoint)
+    print(table(results))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from semipix.inference.predict import predict
+
+    failures = predict(options.run, options.images, options.out, options.checkpoint, options.skip_existing)
+    for failure in failures:
+        _slip(failure)
+    return 2 if failures else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from semipix.data.check import check
+
+    report = check(options.root)
+    print("\n".join(report.lines()))
+    return 2 if report.problems else 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from semipix.report.demo import demo
+
+    demo(options.out)
+    return 0
+
+
+def entry() -> None:
+    """Entry point of the console script."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

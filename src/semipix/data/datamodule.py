@@ -1,0 +1,201 @@
+"""Labeled, unlabeled, validation and test batches."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+
+from semipix.data.loaders import (
+    EvalDataset,
+    LabeledDataset,
+    SourceLoader,
+    StreamLoader,
+    UnlabeledDataset,
+    collate_labeled,
+    collate_unlabeled,
+)
+from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
+from semipix.data.source import Source
+from semipix.data.splits import Amount, Split, make_split
+from semipix.data.transforms import as_size, train_transform
+from semipix.errors import SemipixError
+
+
+class SemiSupervisedDataModule(LightningDataModule):
+    """Loaders over one source. Batch sizes count the images of one step over all processes.
+
+    A training batch is a dict: `labeled` is a `LabeledImages`, `unlabeled` an `UnlabeledImages` (absent where none are
+    used). A validation or test batch is a list of `EvalSample`; with several processes the last one may be empty.
+
+    An epoch is one pass over the unlabeled images. It has as many batches for methods that use none, so that runs are
+    equally long.
+
+    Args:
+        source: images and labels.
+        labels: how many labels are used: a count (8), a share ("1/8", 0.125), "all", or a file that lists names.
+        val: amount of the labeled images set aside where the source has no validation images; 0 means none.
+        batch_size: images of one step.
+        labeled_per_batch: labeled images among them; by default half. Without unlabeled images all are labeled.
+        crop: side, or height and width, of training images.
+        resize: applied to every image first: length of the longer side, or exact height and width.
+        scale: range of the random scale in training.
+        flip: probability of a horizontal flip in training.
+        eval_batch_size: images of one validation or test batch in each process.
+        workers: reading processes of each loader; 0 reads in the main process.
+        seed: chooses split, order and augmentation.
+        use_unlabeled: whether training batches carry unlabeled images.
+        split: a split to use instead of making one, from a run folder.
+
+    Attributes:
+        split: names of the images in each part.
+        classes: the source's class names.
+
+    Raises:
+        SemipixError: a setting is out of range, or the split does not fit the source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        labels: Amount = "1/8",
+        val: Amount = 0.1,
+        batch_size: int = 8,
+        labeled_per_batch: int | None = None,
+        crop: int | Sequence[int] = 96,
+        resize: int | Sequence[int] | None = None,
+        scale: Sequence[float] = (0.75, 1.5),
+        flip: float = 0.5,
+        eval_batch_size: int = 8,
+        workers: int = 2,
+        seed: int = 0,
+        use_unlabeled: bool = True,
+        split: Split | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.classes = source.classes
+        self.batch_size = _at_least(1, "data.batch_size", batch_size)
+        self.eval_batch_size = _at_least(1, "data.eval_batch_size", eval_batch_size)
+        self.workers = _at_least(0, "data.workers", workers)
+        self.crop = as_size("data.crop", crop)
+        self.resize = resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize)
+        if isinstance(self.resize, int):
+            _at_least(1, "data.resize", self.resize)
+        self.scale = _scale_range(scale)
+        self.flip = _probability("data.flip", flip)
+        self.seed = seed
+        if split is not None:
+            _check_split(split, source)
+        self.split = split or make_split(source, labels, val, seed)
+        self.mixed = use_unlabeled and bool(self.split.unlabeled)
+        self.labeled_per_batch = self._labeled_share(labeled_per_batch)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches, and so optimizer steps, of one epoch."""
+        if not self.split.unlabeled:
+            return math.ceil(len(self.split.labeled) / self.batch_size)
+        # A batch of a method without unlabeled images may leave no room for any.
+        return math.ceil(len(self.split.unlabeled) / max(1, self.batch_size - self.labeled_per_batch))
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Loaders of one epoch, both of `batches_per_epoch` batches.
+
+        Raises:
+            SemipixError: the batch cannot be shared evenly by the processes.
+        """
+        transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill)
+        settings = (self.resize, self.crop, transform)
+        labeled = LabeledDataset(self.source, self.split.labeled, *settings)
+        if not self.mixed:
+            return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})
+        unlabeled = UnlabeledDataset(self.source, self.split.unlabeled, *settings)
+        rest = self.batch_size - self.labeled_per_batch
+        return self._combine(
+            {
+                "labeled": self._stream("labeled", labeled, self.labeled_per_batch, collate_labeled),
+                "unlabeled": self._stream("unlabeled", unlabeled, rest, collate_unlabeled),
+            }
+        )
+
+    def val_dataloader(self) -> SourceLoader:
+        """Batches of validation images, each image once over all processes."""
+        return self._evaluation(self.split.val)
+
+    def test_dataloader(self) -> SourceLoader:
+        """Batches of test images, each image once over all processes."""
+        return self._evaluation(self.split.test)
+
+    def _stream(self, name: str, dataset: LabeledDataset | UnlabeledDataset, batch_size: int, collate: Any) -> Any:
+        rank, world_size = self._place()
+        if batch_size % world_size:
+            raise SemipixError(
+                f"data.batch_size={self.batch_size}: {batch_size} {name} images a step cannot be shared evenly by "
+                f"{world_size} processes; make data.batch_size and data.labeled_per_batch multiples of {world_size}"
+            )
+        seed = stable_seed(self.seed, name)
+        sampler = StreamSampler(len(dataset), batch_size, self.batches_per_epoch, seed, rank, world_size)
+        share = batch_size // world_size
+        return StreamLoader(dataset, sampler, share, self.workers, collate, seed, self._batches_done)
+
+    def _combine(self, loaders: dict[str, StreamLoader]) -> CombinedLoader:
+        return CombinedLoader(loaders, mode="max_size_cycle")
+
+    def _evaluation(self, names: list[str]) -> SourceLoader:
+        dataset = EvalDataset(self.source, names, self.resize)
+        sampler = ShardSampler(len(names), *self._place())
+        return SourceLoader(dataset, sampler, self.eval_batch_size, self.workers, list)
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _batches_done(self) -> int:
+        """Batches of the present epoch that Lightning has counted already, more than 0 only after a restart."""
+        if self.trainer is None or not self.trainer.training:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _labeled_share(self, labeled_per_batch: int | None) -> int:
+        share = max(1, self.batch_size // 2) if labeled_per_batch is None else labeled_per_batch
+        if self.mixed and not 1 <= share < self.batch_size:
+            raise SemipixError(
+                f"data.labeled_per_batch={share}: expected 1 to {self.batch_size - 1}, so that a batch of "
+                f"data.batch_size={self.batch_size} holds labeled and unlabeled images"
+                if self.batch_size > 1
+                else "data.batch_size=1: expected at least 2, so that a batch holds labeled and unlabeled images"
+            )
+        return share
+
+
+def _check_split(split: Split, source: Source) -> None:
+    labeled = {*source.labeled(), *source.val(), *source.test()}
+    known = labeled.union(source.unlabeled())
+    for names, there in ((split.labeled + split.val + split.test, labeled), (split.unlabeled, known)):
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise SemipixError(
+                f"split: {len(missing)} of its images are not in the data or lost their labels, e.g. {missing[0]}; "
+                "expected the data that the run was trained on, mend data.root"
+            )
+
+
+def _at_least(minimum: int, key: str, value: int) -> int:
+    if value < minimum:
+        raise SemipixError(f"{key}={value}: expected at least {minimum}")
+    return value
+
+
+def _probability(key: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise SemipixError(f"{key}={value}: expected a probability from 0 to 1")
+    return value
+
+
+def _scale_range(scale: Sequence[float]) -> tuple[float, float]:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise SemipixError(f"data.scale={list(scale)}: expected [smallest,largest] factor, both positive")
+    return float(scale[0]), float(scale[1])

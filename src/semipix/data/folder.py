@@ -1,0 +1,247 @@
+"""Images and masks in folders."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from semipix.data.decode import EXTENSIONS, FORMATS, image_size, read_image, read_mask
+from semipix.data.source import VOID, Source
+from semipix.errors import SemipixError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Listing:
+    """What stands in a data folder, by file name alone: no file is opened.
+
+    Attributes:
+        masks: for each split the masked images' names with the names of their masks.
+        unmasked: for each split the names of the images without a mask.
+        unlabeled: names of the images in `unlabeled/`.
+        problems: one line for each file or folder that is not as it should be.
+    """
+
+    masks: dict[str, dict[str, str]] = field(default_factory=dict)
+    unmasked: dict[str, list[str]] = field(default_factory=dict)
+    unlabeled: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class FolderSource(Source):
+    """Images in `images/{train,val,test}` and masks of the same stems in `masks/{train,val,test}`.
+
+    An image in `images/train` without a mask is unlabeled, and so is every image in the optional folder `unlabeled`.
+    The optional file `classes.txt` names the classes, one a line; without it they are counted in the training masks.
+    A mask value of 255 is void. Files are read when they are asked for.
+
+    Args:
+        root: the data folder.
+        mask_values: class index (or 255) for mask values that are stored otherwise, e.g. `{0: 0, 255: 1}`; values that
+            are not listed stay as they are.
+
+    Raises:
+        SemipixError: the folder is missing or not laid out like this, or no training image has a mask.
+    """
+
+    def __init__(self, root: str | Path, mask_values: Mapping[int, int] | None = None) -> None:
+        self.root = Path(root).expanduser()
+        self._table = lookup_table(mask_values) if mask_values else None
+        self.listing = list_folder(self.root)
+        if self.listing.problems:
+            raise SemipixError(self.listing.problems[0])
+        self._masks = {image: mask for masks in self.listing.masks.values() for image, mask in masks.items()}
+        self.classes: list[str] = read_classes(self.root) or self._infer_classes()
+
+    def labeled(self) -> list[str]:
+        return list(self.listing.masks["train"])
+
+    def unlabeled(self) -> list[str]:
+        return sorted(self.listing.unmasked["train"] + self.listing.unlabeled)
+
+    def val(self) -> list[str]:
+        return list(self.listing.masks["val"])
+
+    def test(self) -> list[str]:
+        return list(self.listing.masks["test"])
+
+    def image(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(read_image(self.root / name))
+
+    def target(self, name: str) -> tv_tensors.Mask:
+        mask = self.root / self._masks[name]
+        indices = self.read_indices(name)
+        check_size(self.root / name, mask, indices)
+        check_indices(mask, indices, len(self.classes))
+        return tv_tensors.Mask(indices)
+
+    def read_indices(self, name: str) -> Tensor:
+        """Mask of the named image after `mask_values`, (H, W) int64, not checked against the classes."""
+        values = read_mask(self.root / self._masks[name])
+        return values if self._table is None else self._table[values]
+
+    def _infer_classes(self) -> list[str]:
+        present: set[int] = set()
+        for name in self.labeled():
+            present.update(torch.unique(self.read_indices(name)).tolist())
+        if problem := binary_problem(self.root, present):
+            raise SemipixError(problem)
+        count = max((value for value in present if value != VOID), default=0) + 1
+        _check_class_count(self.root / "masks/train", count)
+        return [str(index) for index in range(max(2, count))]
+
+
+def list_folder(root: Path) -> Listing:
+    """List a data folder and gather everything wrong with its layout."""
+    listing = Listing({split: {} for split in SPLITS}, {split: [] for split in SPLITS})
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        listing.problems = [f"{root}: found {found}, expected a data folder with images/train; mend data.root"]
+        return listing
+    for split in SPLITS:
+        images = _stems(root, f"images/{split}", listing.problems)
+        masks = _stems(root, f"masks/{split}", listing.problems)
+        if split == "train" and not images:
+            listing.problems.append(_no_images(root))
+        listing.masks[split] = {images[stem]: masks[stem] for stem in images if stem in masks}
+        listing.unmasked[split] = [images[stem] for stem in images if stem not in masks]
+        listing.problems += [
+            f"{root / masks[stem]}: mask without an image; expected images/{split}/{stem} with one of the image "
+            "extensions, add the image or remove the mask"
+            for stem in masks
+            if stem not in images
+        ]
+        # An evaluation folder without any mask cannot be used; one with holes is a slip worth telling.
+        if split != "train" and masks:
+            listing.problems += [
+                f"{root / name}: {split} image without a mask in masks/{split}; add the mask, or move the image to "
+                "unlabeled/"
+                for name in listing.unmasked[split]
+            ]
+    listing.unlabeled = sorted(_stems(root, "unlabeled", listing.problems).values())
+    if listing.unmasked["train"] and not listing.masks["train"]:
+        listing.problems.append(
+            f"{root / 'masks/train'}: no labeled image: found no mask for any of the {len(listing.unmasked['train'])} "
+            "images in images/train; add masks with the same stems"
+        )
+    return listing
+
+
+def read_classes(root: Path) -> list[str] | None:
+    """Class names from `classes.txt`; None where there is no such file.
+
+    Raises:
+        SemipixError: the file is empty, names a class twice, or is no text.
+    """
+    path = root / "classes.txt"
+    if not path.is_file():
+        return None
+    try:
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise SemipixError(f"{path}: not UTF-8 text; expected one class name a line") from None
+    if len(names) < 2:
+        raise SemipixError(f"{path}: found {len(names)} class names, expected at least 2, one a line")
+    for name in names:
+        if names.count(name) > 1:
+            raise SemipixError(f"{path}: class {name!r} stands there {names.count(name)} times; give each its own name")
+    _check_class_count(path, len(names))
+    return names
+
+
+def check_size(image: Path, mask: Path, indices: Tensor) -> None:
+    """Compare an image's size with its mask (H, W), reading only the image's header.
+
+    Raises:
+        SemipixError: they differ, or the image cannot be read.
+    """
+    height, width = image_size(image)
+    if (height, width) != tuple(indices.shape):
+        raise SemipixError(
+            f"{mask}: mask is {indices.shape[1]}x{indices.shape[0]} pixels, its image {image.name} is {width}x{height} "
+            "(upright by its EXIF orientation); expected the same size, save the mask at the image's size"
+        )
+
+
+def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
+    """Check that a mask (H, W) holds class indices below `classes` and void only.
+
+    Raises:
+        SemipixError: it holds something else.
+    """
+    outside = indices[(indices >= classes) & (indices != VOID)]
+    if len(outside):
+        values = ", ".join(str(value) for value in torch.unique(outside).tolist()[:5])
+        raise SemipixError(
+            f"{mask}: found mask value {values} ({len(outside)} pixels), expected 0 to {classes - 1} or 255 for void; "
+            "mend classes.txt or map the values with data.mask_values={VALUE:CLASS}"
+        )
+
+
+def binary_problem(root: Path, present: set[int]) -> str | None:
+    """What to tell a user whose masks hold 0 and 255 only, where 255 was surely meant as a class."""
+    if VOID in present and present <= {0, VOID}:
+        return (
+            f"{root / 'masks/train'}: the masks hold only 0 and 255, and 255 means void; "
+            "map it to class 1 with data.mask_values={0:0,255:1}"
+        )
+    return None
+
+
+def lookup_table(mask_values: Mapping[int, int]) -> Tensor:
+    """Table (65536,) int64 from stored mask value to class index."""
+    table = torch.arange(65536)
+    for value, index in mask_values.items():
+        if not (0 <= int(value) < len(table) and 0 <= int(index) <= VOID):
+            raise SemipixError(
+                f"data.mask_values: found {value}:{index}, expected a value from 0 to 65535 and a class from 0 to 255"
+            )
+        table[int(value)] = int(index)
+    return table
+
+
+def _stems(root: Path, folder: str, problems: list[str]) -> dict[str, str]:
+    """Image files below a folder: path without extension, relative to it, to name relative to the root; sorted."""
+    stems: dict[str, str] = {}
+    for path in sorted(_files(root / folder)):
+        if PurePosixPath(path).suffix.lower() not in EXTENSIONS:
+            continue
+        stem = str(PurePosixPath(path).with_suffix(""))
+        if stem in stems:
+            problems.append(
+                f"{root / folder / path}: same stem as {PurePosixPath(stems[stem]).name}; expected one file a stem in "
+                f"{folder}, rename or remove one"
+            )
+        else:
+            stems[stem] = f"{folder}/{path}"
+    return stems
+
+
+def _files(folder: Path) -> list[str]:
+    """Paths of all visible files below a folder, relative to it, with forward slashes; none where it is missing."""
+    return [
+        (Path(parent) / name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".")
+    ]
+
+
+def _no_images(root: Path) -> str:
+    folder = root / "images/train"
+    others = sorted(_files(folder))
+    if others:
+        found = f"no image among {len(others)} files ({others[0]}, ...)"
+    else:
+        found = "an empty folder" if folder.is_dir() else "no such folder"
+    return f"{folder}: found {found}, expected training images ({FORMATS}); put them there or mend data.root"
+
+
+def _check_class_count(origin: Path, count: int) -> None:
+    if count > VOID:
+        raise SemipixError(f"{origin}: found {count} classes, expected at most {VOID}, for index {VOID} means void")

@@ -1,0 +1,232 @@
+"""Data sets and loaders between a source and the batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from semipix.data.sampler import Draw, StreamSampler
+from semipix.data.source import Source
+from semipix.data.transforms import Size, check_crop, resize_image, resize_target
+from semipix.errors import SemipixError
+
+
+class LabeledImages(NamedTuple):
+    """The labeled part of a training batch.
+
+    Attributes:
+        image: (B, 3, H, W) float32 in [0, 1].
+        target: (B, H, W) int64 for classification, (B, C, H, W) float32 for regression.
+        names: the images' names.
+    """
+
+    image: Tensor
+    target: Tensor
+    names: list[str]
+
+
+class UnlabeledImages(NamedTuple):
+    """The unlabeled part of a training batch: image (B, 3, H, W) float32 in [0, 1] and names."""
+
+    image: Tensor
+    names: list[str]
+
+
+class EvalSample(NamedTuple):
+    """One image to evaluate.
+
+    Attributes:
+        image: (3, h, w) float32 in [0, 1], resized for the network.
+        target: the label at its own size, (H, W) int64 or (C, H, W) float32.
+        name: the image's name.
+    """
+
+    image: Tensor
+    target: Tensor
+    name: str
+
+
+class _SourceDataset(Dataset[Any]):
+    """Reads named images; a user's slip is handed over as a value instead of being raised.
+
+    A loader's worker process would wrap a raised error in its own traceback; as a value it arrives unharmed, and
+    `SourceLoader` raises it in the main process.
+    """
+
+    def __init__(self, source: Source, names: list[str], resize: int | Size | None) -> None:
+        self.source = source
+        self.names = names
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, item: Any) -> Any:
+        try:
+            return self.read(item)
+        except SemipixError as error:
+            return error
+
+    def read(self, item: Any) -> Any:
+        raise NotImplementedError
+
+
+class _TrainDataset(_SourceDataset):
+    def __init__(
+        self, source: Source, names: list[str], resize: int | Size | None, crop: Size, transform: v2.Transform
+    ) -> None:
+        super().__init__(source, names, resize)
+        self.crop = crop
+        self.transform = transform
+
+    def read_image(self, name: str) -> tv_tensors.Image:
+        image = resize_image(self.source.image(name), self.resize)
+        check_crop(name, image, self.crop)
+        return image
+
+
+class LabeledDataset(_TrainDataset):
+    """Augmented images with their targets, by draw."""
+
+    def read(self, item: Draw) -> LabeledImages:
+        index, seed = item
+        name = self.names[index]
+        image, target = self.read_image(name), resize_target(self.source.target(name), self.resize)
+        image, target = augment(self.transform, seed, image, target)
+        return LabeledImages(plain(image), plain(target), [name])
+
+
+class UnlabeledDataset(_TrainDataset):
+    """Augmented images, by draw."""
+
+    def read(self, item: Draw) -> UnlabeledImages:
+        index, seed = item
+        name = self.names[index]
+        return UnlabeledImages(plain(augment(self.transform, seed, self.read_image(name))), [name])
+
+
+class EvalDataset(_SourceDataset):
+    """Images to evaluate, by index."""
+
+    def read(self, item: int) -> EvalSample:
+        name = self.names[item]
+        image = resize_image(self.source.image(name), self.resize)
+        return EvalSample(plain(image), plain(self.source.target(name)), name)
+
+
+class SourceLoader(DataLoader[Any]):
+    """A loader over a source, with settings that all loaders share.
+
+    Args:
+        dataset: what to read.
+        sampler: in which order.
+        batch_size: samples of a batch in this process.
+        workers: worker processes; 0 reads in the main process.
+        collate: samples to batch.
+        seed: for the workers' own generators, so that iterating leaves torch's global generator alone.
+    """
+
+    def __init__(
+        self,
+        dataset: _SourceDataset,
+        sampler: Sampler[Any],
+        batch_size: int,
+        workers: int,
+        collate: Callable[[list[Any]], Any],
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=Collate(collate),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, SemipixError):
+                raise batch
+            yield batch
+
+
+class StreamLoader(SourceLoader):
+    """A training loader that goes on where a checkpoint was written.
+
+    Its place is asked for at the first batch, not before: by then the trainer has restored its counters, and they are
+    the same in an epoch's middle, at its end and after validation. That makes it resumable without a state of its own;
+    the empty state tells Lightning so, which would otherwise warn.
+
+    Args:
+        dataset, sampler, batch_size, workers, collate, seed: see `SourceLoader`.
+        batches_done: batches of the present epoch that are trained already.
+    """
+
+    def __init__(
+        self,
+        dataset: _SourceDataset,
+        sampler: StreamSampler,
+        batch_size: int,
+        workers: int,
+        collate: Callable[[list[Any]], Any],
+        seed: int,
+        batches_done: Callable[[], int],
+    ) -> None:
+        super().__init__(dataset, sampler, batch_size, workers, collate, seed)
+        self.stream = sampler
+        self.batches_done = batches_done
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if done := self.batches_done():
+            self.stream.start_batch = done
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the sampler is a pure function of the trainer's counters."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class Collate:
+    """Collate samples, or hand over the first error among them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        errors = [sample for sample in samples if isinstance(sample, SemipixError)]
+        return errors[0] if errors else self.collate(list(samples))
+
+
+def collate_labeled(samples: list[LabeledImages]) -> LabeledImages:
+    """Samples of one size to a batch."""
+    images, targets, names = zip(*samples, strict=True)
+    return LabeledImages(torch.stack(images), torch.stack(targets), [name for part in names for name in part])
+
+
+def collate_unlabeled(samples: list[UnlabeledImages]) -> UnlabeledImages:
+    """Samples of one size to a batch."""
+    images, names = zip(*samples, strict=True)
+    return UnlabeledImages(torch.stack(images), [name for part in names for name in part])
+
+
+def augment(transform: v2.Transform, seed: int, *tensors: Tensor) -> Any:
+    """Run a transform with a seed of its own; torch's global generator is neither read nor changed."""
+    with torch.random.fork_rng(devices=[]):
+        # Not `torch.manual_seed`, which would also reseed the accelerators, and those are not forked.
+        torch.default_generator.manual_seed(seed)
+        return transform(*tensors)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A contiguous tensor without its tv_tensor type."""
+    return tensor.as_subclass(torch.Tensor).contiguous()

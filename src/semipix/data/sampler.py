@@ -1,0 +1,87 @@
+"""The order in which images are drawn, so that a training can go on where it was cut off."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DistributedSampler
+
+Draw = tuple[int, int]
+"""Index of an image and the seed of its augmentation."""
+
+
+class StreamSampler(DistributedSampler[Any]):
+    """An endless stream of draws cut into epochs of equally many batches; a pure function of the draw's number.
+
+    Draw d belongs to pass `d // size`; each pass is one permutation of all images. Epoch e begins at draw
+    `e * batches * batch_size`, whatever was drawn before. It is a `DistributedSampler` because it deals out each global
+    batch to the processes itself, and Lightning would replace any other kind.
+
+    Args:
+        size: number of images.
+        batch_size: images of a batch over all processes.
+        batches: batches of an epoch.
+        seed: chooses permutations and augmentations; give each stream its own.
+        rank: this process, which gets the rank-th part of every batch.
+        world_size: number of processes; divides `batch_size`.
+    """
+
+    def __init__(self, size: int, batch_size: int, batches: int, seed: int, rank: int, world_size: int) -> None:
+        super().__init__(range(size), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.size = size
+        self.batch_size = batch_size
+        self.batches = batches
+        self.stream_seed = seed
+        self.share = batch_size // world_size
+        self.start_batch = 0
+        """Batches the next iteration leaves out, counted from the epoch's first; then 0 again."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        first, self.start_batch = self.start_batch, 0
+        return self._draws(self.epoch, first)
+
+    def __len__(self) -> int:
+        return self.batches * self.share
+
+    def _draws(self, epoch: int, first_batch: int) -> Iterator[Draw]:
+        current_pass, permutation = -1, torch.empty(0)
+        for batch in range(first_batch, self.batches):
+            start = (epoch * self.batches + batch) * self.batch_size + self.rank * self.share
+            for draw in range(start, start + self.share):
+                if draw // self.size != current_pass:
+                    current_pass = draw // self.size
+                    permutation = self._permutation(current_pass)
+                yield int(permutation[draw % self.size]), stable_seed(self.stream_seed, "augmentation", draw)
+
+    def _permutation(self, number: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(stable_seed(self.stream_seed, "pass", number))
+        return torch.randperm(self.size, generator=generator)
+
+
+class ShardSampler(DistributedSampler[Any]):
+    """Every image once, in order, every world_size-th one for this process.
+
+    torch's own sampler repeats images until all processes have equally many, which would count them twice in a metric.
+
+    Args:
+        size: number of images.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, size: int, rank: int, world_size: int) -> None:
+        super().__init__(range(size), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.indices = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def stable_seed(*parts: int | str) -> int:
+    """A seed below 2**63 for a tuple of numbers and words, the same on every machine."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

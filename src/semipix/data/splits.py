@@ -1,0 +1,177 @@
+"""Which training images count as labeled, and which are set aside for validation."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from semipix.data.source import Source
+from semipix.errors import SemipixError
+
+Amount = str | int | float
+"""A count (8, "8"), a share (0.125, "1/8") or "all"; the whole number 1 is one image, 1.0 and "1/1" are all."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the images in each part of a data set, sorted."""
+
+    labeled: list[str]
+    unlabeled: list[str]
+    val: list[str]
+    test: list[str]
+
+    def to_json(self, path: Path) -> None:
+        """Write the lists to a file such as a run folder's `split.json`."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            SemipixError: the file is missing or holds something else.
+        """
+        keys = [item.name for item in fields(cls)]
+        try:
+            lists = json.loads(path.read_text("utf-8"))
+            return cls(**{key: [str(name) for name in lists[key]] for key in keys})
+        except FileNotFoundError:
+            raise SemipixError(f"{path}: no such file, expected the split lists of a run") from None
+        except (ValueError, KeyError, TypeError):
+            raise SemipixError(f"{path}: not a split file, expected JSON with the lists {', '.join(keys)}") from None
+
+
+def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
+    """Choose the labeled and the validation images of a run.
+
+    The labeled training images stand in one order that depends on the seed and each name only. Validation images, where
+    the source sets none apart, are the first of that order, labeled ones the next; so the 8 labels of `labels=8`
+    are among the 16 of `labels=16`, and the choice does not depend on method, machine or Python.
+
+    Args:
+        source: the data.
+        labels: how many labels are used: an amount of what validation leaves, or the path of a text file that lists
+            names or stems, one a line.
+        val: amount of the labeled training images set aside for validation where the source has no validation images;
+            0 means none.
+        seed: chooses the order.
+
+    Returns:
+        The four lists. Training images whose label is not used are unlabeled.
+
+    Raises:
+        SemipixError: there are not that many labels, validation takes all of them, or a listed image is not there.
+    """
+    candidates = sorted(source.labeled(), key=lambda name: _rank(seed, name))
+    if not candidates:
+        raise SemipixError("data: found no labeled training image, expected at least one")
+    listed = _listed(str(labels), candidates) if _is_file(labels) else []
+    held_out = source.val()
+    if not held_out:
+        count = _parse_val(val, len(candidates))
+        free = [name for name in candidates if name not in set(listed)]
+        if count >= len(candidates) or count > len(free):
+            raise SemipixError(
+                f"data.val={val} sets {count} images aside, but only {min(len(free), len(candidates) - 1)} of the "
+                f"{len(candidates)} labeled images can be spared; lower data.val"
+            )
+        held_out = free[:count]
+        candidates = [name for name in candidates if name not in set(held_out)]
+    labeled = listed or candidates[: parse_labels(labels, len(candidates))]
+    unlabeled = set(candidates).difference(labeled).union(source.unlabeled())
+    return Split(sorted(labeled), sorted(unlabeled), sorted(held_out), source.test())
+
+
+def parse_labels(labels: Amount, available: int) -> int:
+    """Number of labels that an amount stands for.
+
+    Args:
+        labels: a count, a share of what is available, or "all".
+        available: labeled images to choose from.
+
+    Returns:
+        A number from 1 to `available`; a share is rounded to the nearest number.
+
+    Raises:
+        SemipixError: the amount cannot be read, is not positive, or exceeds what is available.
+    """
+    count = _parse_amount("data.labels", labels, available)
+    if count <= 0:
+        raise SemipixError(f"data.labels={labels}: expected at least one label, e.g. 8, 1/8, 0.125 or all")
+    if count > available:
+        raise SemipixError(f"data.labels={labels}: only {available} labeled images are there; lower data.labels")
+    return count
+
+
+def _parse_val(val: Amount, available: int) -> int:
+    count = _parse_amount("data.val", val, available)
+    if count < 0:
+        raise SemipixError(f"data.val={val}: expected 0 (no validation), a count or a share such as 0.1")
+    return count
+
+
+def _parse_amount(key: str, amount: Amount, available: int) -> int:
+    """Count for an amount, not checked against `available`; a positive share gives at least 1."""
+    text = str(amount).strip()
+    if text == "all":
+        return available
+    if not isinstance(amount, bool) and _is_integer(text):
+        return int(text)
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise SemipixError(
+            f"{key}={amount}: found neither a number nor a file, expected a count (8), a share (1/8 or 0.125), all"
+            + (", or a text file of names" if key == "data.labels" else "")
+        ) from None
+    if share > 1:
+        raise SemipixError(f"{key}={amount}: found a share above 1, expected a whole number or a share from 0 to 1")
+    if share <= 0:
+        return math.floor(share)
+    return max(1, round(share * available))
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()
+
+
+def _is_file(labels: Amount) -> bool:
+    return isinstance(labels, str) and labels != "all" and not _is_integer(labels) and Path(labels).is_file()
+
+
+def _listed(path: str, candidates: list[str]) -> list[str]:
+    """Names that a list file asks for, each as full name, as stem, or as path below its folder."""
+    found: dict[str, list[str]] = {}
+    for name in candidates:
+        for alias in _aliases(name):
+            found.setdefault(alias, []).append(name)
+    try:
+        lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise SemipixError(f"{path}: not UTF-8 text, expected one image name or stem a line") from None
+    names = []
+    for line in filter(None, lines):
+        matches = found.get(line, [])
+        if len(matches) != 1:
+            told = f"stands for {len(matches)} images" if matches else "is no training image with a label"
+            raise SemipixError(f"{path}: {line!r} {told}; expected names such as {candidates[0]}, one a line")
+        names += matches
+    if not names:
+        raise SemipixError(f"{path}: found no name, expected one image name or stem a line")
+    return sorted(set(names))
+
+
+def _aliases(name: str) -> set[str]:
+    """What a list file may call an image: every tail of its path, with and without the extension."""
+    parts = PurePosixPath(name).parts
+    tails = {"/".join(parts[start:]) for start in range(len(parts))}
+    return tails | {str(PurePosixPath(tail).with_suffix("")) for tail in tails}
+
+
+def _rank(seed: int, name: str) -> bytes:
+    """A name's place in the shuffled order: stable across machines and versions, and new images disturb no old ones."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -1,0 +1,1 @@
+"""What a trained run is used for: evaluation and prediction of folders."""

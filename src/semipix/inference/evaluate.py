@@ -1,0 +1,46 @@
+"""Measure a run on held-out images."""
+
+import json
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from semipix import train
+from semipix.errors import SemipixError
+from semipix.training_app import quiet
+
+
+def evaluate(run: Path, split: str = "test", checkpoint: str | None = None) -> dict[str, float]:
+    """Metrics over whole images at their own size, with the run's own data and split.
+
+    Args:
+        run: run folder.
+        split: `test` or `val`.
+        checkpoint: `best` or `last`; by default best where validation chose one.
+
+    Returns:
+        Metrics by name; also written to `evaluation-{split}.json` in the run folder.
+
+    Raises:
+        SemipixError: no run, no checkpoint, or no image in that split.
+    """
+    quiet()
+    config = train.load_config(run)
+    method = train.load_method(run, checkpoint)
+    data = train.build_data(config, train.load_split(run))
+    if not getattr(data.split, split):
+        raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
+    learner = train.build_learner(config, method, steps=1)
+    options = {key: config["trainer"][key] for key in ("accelerator", "precision") if key in config["trainer"]}
+    trainer = pl.Trainer(devices=1, logger=False, enable_model_summary=False, **options)
+    loader = data.test_dataloader() if split == "test" else data.val_dataloader()
+    found = trainer.test(learner, loader, verbose=False)[0]
+    results = {key.removeprefix("test/"): value for key, value in found.items()}
+    (run / f"evaluation-{split}.json").write_text(json.dumps(results, indent=2))
+    return results
+
+
+def table(results: dict[str, float]) -> str:
+    """Metrics as aligned lines."""
+    width = max(len(name) for name in results)
+    return "\n".join(f"{name:{width}}  {value:.4f}" for name, value in results.items())

@@ -1,0 +1,168 @@
+"""The only LightningModule: batch, method, losses, one backward, optimizers, validation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from semipix.batch import Batch
+from semipix.data.loaders import EvalSample
+from semipix.errors import SemipixError
+from semipix.methods.base import Method
+from semipix.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
+
+
+class Learner(pl.LightningModule):
+    """Trains a method and measures it. It knows neither concrete methods nor concrete tasks.
+
+    Args:
+        method: networks and losses.
+        optimizer: torch optimizer class with everything but the parameters bound, for the task models.
+        scheduler: per-step schedule with everything but the optimizer bound, or None for constant rates.
+        seed: makes each step's random numbers a function of the step alone, so that a resumed run repeats them.
+        channels_last: lay images and weights out channels last, which is faster on most hardware.
+        freeze_batch_norm: keep all running statistics and normalise by them in training too.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        optimizer: OptimizerFactory,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        seed: int = 0,
+        channels_last: bool = True,
+        freeze_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.seed = seed
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.method.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.freeze_batch_norm = freeze_batch_norm
+        task = method.task
+        self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
+        self.diagnostics = nn.ModuleDict(dict(method.diagnostics().items()))
+        if freeze_batch_norm:
+            self.train()
+
+    def train(self, mode: bool = True) -> "Learner":
+        super().train(mode)
+        if mode and self.freeze_batch_norm:
+            for module in self.method.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    # training
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        key = (self.seed, self.trainer.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(hash(key) % 2**63)  # hashes of integers are the same in every process
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        epoch = self.trainer.current_epoch + batch_idx / self.trainer.num_training_batches
+        losses = self.method.losses(self._assemble(batch), epoch)
+        self._refuse_non_finite(losses, batch)
+        total = torch.stack([term.float() for term in losses.values()]).sum()
+        self.log_dict({f"train/{name}": term.detach() for name, term in losses.items()}, sync_dist=False)
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def _assemble(self, batch: dict[str, Any]) -> Batch:
+        """What the loaders yield to what a method sees: labeled images first."""
+        image = batch["labeled"].image
+        if "unlabeled" in batch:
+            image = torch.cat([image, batch["unlabeled"].image])
+        return Batch(image.contiguous(memory_format=self.memory_format), batch["labeled"].target)
+
+    def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
+        """Stop before a non-finite term spoils the weights, naming the term and the images."""
+        finite = torch.stack([term.detach().float() for term in losses.values()]).isfinite()
+        if bool(finite.all()):
+            return
+        terms = ", ".join(name for name, good in zip(losses, finite.tolist(), strict=True) if not good)
+        files = ", ".join(name for loader in batch.values() for name in loader.names)
+        raise SemipixError(
+            f"non-finite loss at step {self.global_step} in {terms}; images of the batch: {files}; the last checkpoint "
+            "is kept: resume with a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32-true"
+        )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.method.after_step()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = CombinedOptimizer(self.method.optimizers(optimizer_maker(self.optimizer)))
+        if self.scheduler is None:
+            return optimizer
+        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "step"}]
+
+    # evaluation
+
+    def _groups_of_equal_size(self, samples: list[EvalSample]) -> list[list[int]]:
+        """Indices of the samples in groups of equal image size, which can share a batch."""
+        groups: dict[torch.Size, list[int]] = {}
+        for index, sample in enumerate(samples):
+            groups.setdefault(sample.image.shape, []).append(index)
+        return list(groups.values())
+
+    def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
+        for group in self._groups_of_equal_size(samples):
+            image = torch.stack([samples[index].image for index in group]).contiguous(memory_format=self.memory_format)
+            for name, network in self.method.candidates().items():
+                prediction = self.method.task.activate(network(image))  # (B, K, H, W) at the network's size
+                for index, single in zip(group, prediction, strict=True):
+                    target = samples[index].target.unsqueeze(0)
+                    size = target.shape[-2:]
+                    whole = F.interpolate(single.unsqueeze(0), size, mode="bilinear")
+                    self._metrics_of(name).update(whole, target)
+            if self.diagnostics:
+                for index, single_image in zip(group, image, strict=True):
+                    batch = Batch(single_image.unsqueeze(0), samples[index].target.unsqueeze(0))
+                    self.method.diagnose(batch, self.diagnostics)  # type: ignore[arg-type]
+
+    def _metrics_of(self, candidate: str) -> MetricCollection:
+        metrics = self.candidate_metrics[candidate]
+        assert isinstance(metrics, MetricCollection)
+        return metrics
+
+    def on_validation_epoch_end(self) -> None:
+        best = self._report("val")
+        if not self.trainer.sanity_checking:
+            self.method.deploy(best)
+
+    def test_step(self, samples: list[EvalSample], batch_idx: int) -> None:
+        self.validation_step(samples, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> str:
+        """Log all metrics of this pass and return the best candidate by the primary one.
+
+        In validation the figures without a candidate's name are the best candidate's; in a test they are those of the
+        candidate that validation had chosen.
+        """
+        task = self.method.task
+        results = {name: self._metrics_of(name).compute() for name in self.method.candidates()}
+        sign = 1 if task.higher_is_better else -1
+        best = max(results, key=lambda name: sign * float(results[name][task.primary]))
+        shown = best if stage == "val" else self.method.deployed_name()
+        for key, value in results[shown].items():
+            self.log(f"{stage}/{key}", value, prog_bar=key == task.primary)
+        if len(results) > 1:
+            self.log_dict({f"{stage}/{name}/{task.primary}": results[name][task.primary] for name in results})
+        for name, metric in self.diagnostics.items():
+            self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]
+        for metrics in (*self.candidate_metrics.values(), *self.diagnostics.values()):
+            metrics.reset()  # type: ignore[operator]
+        return best

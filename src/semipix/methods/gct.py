@@ -1,0 +1,153 @@
+"""Guided Collaborative Training: two models teach each other, steered by a detector of their flaws.
+
+Ke, Qiu, Li, Yan and Lau, "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020).
+
+term                 | data    | trains           | objective (sg = stop gradient)
+-------------------- | ------- | ---------------- | ------------------------------------------------------------
+supervised           | labeled | both task models | R(T(x), y), Eq. 1
+dynamic_consistency  | all     | both task models | where the other's flaw is lower, match sg(other), Eq. 4 and 5
+flaw_correction      | all     | both task models | where both are flawed, push the frozen map to 0, Eq. 6 and 7
+flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
+"""
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torchmetrics import Metric, MetricCollection
+
+from semipix.batch import Batch
+from semipix.errors import SemipixError
+from semipix.functional.flaw import Pair, directions, exchange, flaw_target, normalize_flaw
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen, masked_mean
+from semipix.methods import flaw_diagnostics
+from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.models.flaw_detector import FlawDetector
+from semipix.tasks.base import Task
+
+Constraints = Literal["both", "consistency", "correction"]
+
+
+class GCT(Method):
+    """Two task models and a flaw detector; the better of the pair on validation is deployed.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
+        constraints: both constraints on unlabeled pixels, or one alone (Fig. 5).
+        flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
+        lambda_dc: weight of dynamic consistency.
+        lambda_fc: weight of flaw correction.
+        lambda_detection: weight of the detector's own loss, 10 in the released code.
+        rampup_epochs: epochs over which dynamic consistency grows.
+        warmup_epochs: epochs of supervision and detection alone, before both constraints set in.
+        detector_norm: the paper's batch norm, or the released code's half batch and half instance norm.
+        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
+    """
+
+    deployed: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        constraints: Constraints = "both",
+        flaw_threshold: float = 0.6,
+        lambda_dc: float = 100.0,
+        lambda_fc: float = 1.0,
+        lambda_detection: float = 10.0,
+        rampup_epochs: float = 3.0,
+        warmup_epochs: float = 0.0,
+        detector_norm: Literal["batch", "batch_instance"] = "batch",
+        detector_lr: float = 1e-4,
+    ) -> None:
+        super().__init__(task)
+        if constraints not in ("both", "consistency", "correction"):
+            raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
+        if not 0 <= flaw_threshold <= 1:
+            raise SemipixError(f"method.flaw_threshold: {flaw_threshold} found, a number in [0, 1] expected")
+        self.models = nn.ModuleList([make_model(0), make_model(1)])
+        self.detector = FlawDetector(task.in_channels, task.channels, norm=detector_norm)
+        self.constraints = constraints
+        self.flaw_threshold = flaw_threshold
+        self.lambda_dc = lambda_dc
+        self.lambda_fc = lambda_fc
+        self.lambda_detection = lambda_detection
+        self.rampup_epochs = rampup_epochs
+        self.warmup_epochs = warmup_epochs
+        self.detector_lr = detector_lr
+        self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.models[int(self.deployed)](image)
+        return output
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        labeled = len(batch.target)
+        outputs = [model(batch.image) for model in self.models]  # (N, K, H, W) twice
+        predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
+        losses = {
+            "supervised": sum(self.task.loss(output[:labeled], batch.target) for output in outputs),
+            "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
+        }
+        if epoch < self.warmup_epochs:
+            return losses
+
+        valid = self.task.valid_of_all(batch.target, batch.image)  # (N, 1, H, W)
+        flaws = self._flaws(batch.image, predictions)  # (N, 1, H, W) twice, with gradients to the predictions
+        steering = cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws))
+        goals, both_flawed = exchange(predictions, steering, self.flaw_threshold)
+        if self.constraints != "correction":
+            weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
+            errors = [F.mse_loss(*pair, reduction="none") for pair in zip(predictions, goals, strict=True)]
+            losses["dynamic_consistency"] = weight * sum(masked_mean(error, valid) for error in errors)
+        if self.constraints != "consistency":
+            corrections = [masked_mean(both_flawed * flaw.square(), valid) for flaw in flaws]
+            losses["flaw_correction"] = self.lambda_fc * sum(corrections)
+        return losses
+
+    def _flaws(self, image: Tensor, predictions: Pair) -> Pair:
+        """The frozen detector's raw maps of both predictions (N, 1, H, W), in one pass over a stacked batch."""
+        maps = frozen(self.detector, torch.cat([image, image]), torch.cat(predictions))
+        return cast(Pair, maps.float().chunk(2))
+
+    def _detection_loss(self, batch: Batch, predictions: Pair) -> Tensor:
+        """Eq. 3: the detector learns where both predictions of the labeled images are wrong."""
+        labeled = len(batch.target)
+        target, valid = self.task.encode(batch.target), self.task.valid(batch.target)
+        seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
+        target, valid = torch.cat([target, target]), torch.cat([valid, valid])
+        goal = flaw_target(seen, target, mu=self.task.mu, nu=self.task.nu, valid=valid)
+        flaw = self.detector(torch.cat([batch.labeled, batch.labeled]), seen).float()
+        return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        detector = Adam(self.detector.parameters(), lr=self.detector_lr, betas=(0.9, 0.99))
+        return [*(make_optimizer(model) for model in self.models), detector]
+
+    def maps(self, batch: Batch) -> dict[str, Tensor]:
+        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.models))
+        flaws = [flaw.clamp(0, 1) for flaw in self._flaws(batch.image, predictions)]
+        return {"flaw": flaws[int(self.deployed)], "other_flaw": flaws[1 - int(self.deployed)]}
+
+    def candidates(self) -> dict[str, nn.Module]:
+        return {"first": self.models[0], "second": self.models[1]}
+
+    def deploy(self, name: str) -> None:
+        self.deployed.fill_(list(self.candidates()).index(name))
+
+    def deployed_name(self) -> str:
+        return list(self.candidates())[int(self.deployed)]
+
+    def diagnostics(self) -> dict[str, Metric]:
+        return flaw_diagnostics.metrics()
+
+    def diagnose(self, batch: Batch, metrics: MetricCollection | dict[str, Metric]) -> None:
+        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.models))
+        flaws = self._flaws(batch.image, predictions)
+        learns = directions(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)), self.flaw_threshold)
+        flaw_diagnostics.update(metrics, self.task, batch.target, predictions, flaws, learns)

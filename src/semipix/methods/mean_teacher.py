@@ -1,0 +1,78 @@
+"""Mean Teacher: consistency with the moving average of the model's own past.
+
+Tarvainen and Valpola, "Mean teachers are better role models" (NeurIPS 2017), for pixels as GCT (Ke et al., ECCV 2020,
+Section 4) compares with it: no noise on the input.
+
+term         | data    | trains  | objective (sg = stop gradient)
+------------ | ------- | ------- | ----------------------------------------------------
+supervised   | labeled | student | R(S(x), y), Eq. 1
+consistency  | all     | student | MSE between activated S(x) and sg of activated T(x)
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from semipix.batch import Batch
+from semipix.functional.ema import ema_decay, ema_update
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen, masked_mean
+from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.tasks.base import Task
+
+
+class MeanTeacher(Method):
+    """A student that learns from labels and from its own average, the teacher, which is deployed.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the student; the teacher starts as its copy.
+        lambda_consistency: weight of the consistency term.
+        rampup_epochs: epochs over which that weight grows.
+        decay: largest decay of the average of parameters and buffers.
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        lambda_consistency: float = 1.0,
+        rampup_epochs: float = 3.0,
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__(task)
+        self.student = make_model(0)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.lambda_consistency = lambda_consistency
+        self.rampup_epochs = rampup_epochs
+        self.decay = decay
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.teacher(image)
+        return output
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        output = self.student(batch.image)  # (N, K, H, W)
+        with torch.no_grad():  # the teacher normalises by this batch; its own statistics are the student's average
+            goal = self.task.activate(frozen(self.teacher, batch.image))
+        error = F.mse_loss(self.task.activate(output), goal, reduction="none")
+        weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
+        valid = self.task.valid_of_all(batch.target, batch.image)
+        return {
+            "supervised": self.task.loss(output[: len(batch.target)], batch.target),
+            "consistency": weight * masked_mean(error, valid),
+        }
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        return [make_optimizer(self.student)]
+
+    def after_step(self) -> None:
+        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
+        self.step += 1

@@ -1,0 +1,139 @@
+"""Make any module a task model: (N, C_in, H, W) -> (N, K, H, W)."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semipix.errors import SemipixError
+
+IN_CHANNELS = ("in_channels", "in_chans", "num_channels")
+"""What constructors call the channels of the image, the surest name first."""
+
+CHANNELS = ("num_classes", "classes", "num_labels", "out_channels", "channels")
+"""What constructors call the channels of the output, the surest name first: `channels` may also be a width."""
+
+
+class Adapter(nn.Module):
+    """A module of any output convention as a task model.
+
+    Args:
+        model: the module. It may return a tensor, a mapping with "out" (torchvision), an object with `logits`
+            (transformers), or a list or tuple whose first element is the map; maps of another size than the image are
+            resized bilinearly.
+        channels: channels K that the map must have.
+    """
+
+    def __init__(self, model: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.model = model
+        self.channels = channels
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, C_in, H, W) to outputs (N, K, H, W).
+
+        Raises:
+            SemipixError: the module returned something else than a map of K channels.
+        """
+        output = self._map(self.model(image))
+        if output.ndim != 4 or output.shape[1] != self.channels:
+            raise SemipixError(
+                f"model: {self._name} returned a tensor of shape {tuple(output.shape)}, expected"
+                f" (N, {self.channels}, H, W) for this task; let the model give {self.channels} channels"
+            )
+        if output.shape[-2:] != image.shape[-2:]:
+            output = F.interpolate(output, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return output
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The module's own groups with their `lr_scale`, or one group of everything."""
+        groups = getattr(self.model, "parameter_groups", None)
+        if groups is None:
+            return [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
+        own: list[dict[str, Any]] = groups()
+        return own
+
+    @property
+    def _name(self) -> str:
+        return type(self.model).__name__
+
+    def _map(self, output: object) -> Tensor:
+        """The map among what the module returned."""
+        found: object = output
+        if isinstance(output, Mapping) and "out" in output:
+            found = output["out"]
+        elif hasattr(output, "logits"):
+            found = output.logits
+        elif isinstance(output, (list, tuple)) and output:
+            found = output[0]
+        if isinstance(found, Tensor):
+            return found
+        keys = f" with keys {sorted(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise SemipixError(
+            f"model: {self._name} returned a {type(output).__name__}{keys}, expected a tensor, a mapping with 'out',"
+            " an object with .logits, or a list whose first element is the map; wrap it in a module that returns one"
+        )
+
+
+def adapt(model: nn.Module, channels: int) -> nn.Module:
+    """Make a module a task model.
+
+    Args:
+        model: any module that maps images (N, C_in, H, W) to maps.
+        channels: channels K that the map must have.
+
+    Returns:
+        The module in an `Adapter`, its parameters named `model.` and on; an `Adapter` is returned as it is.
+    """
+    if isinstance(model, Adapter) and model.channels == channels:
+        return model
+    return Adapter(model, channels)
+
+
+def make_model(target: Callable[..., nn.Module], in_channels: int, channels: int, /, **options: Any) -> nn.Module:
+    """Make a task model from any class or function that makes modules.
+
+    Args:
+        target: called with the options and, under the names its signature has for them, the two numbers of channels.
+        in_channels: channels of the images.
+        channels: channels of the output.
+        **options: keyword arguments of `target`; one that names a number of channels has the last word. The other
+            arguments are positional, so that an option may have any name.
+
+    Returns:
+        The adapted module.
+
+    Raises:
+        SemipixError: the options do not fit the signature, or no module comes out.
+    """
+    name = getattr(target, "__name__", type(target).__name__)
+    signature = _signature(target)
+    for names, value in ((IN_CHANNELS, in_channels), (CHANNELS, channels)):
+        named = next((candidate for candidate in names if candidate in signature.parameters), None)
+        if named is not None:
+            options.setdefault(named, value)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise SemipixError(f"model: {name} cannot be made: {error}; it takes {takes}; mend the keys of model") from None
+    model = target(**options)
+    if not isinstance(model, nn.Module):
+        raise SemipixError(
+            f"model: {name} made a {type(model).__name__}, expected a torch.nn.Module; let model._target_ name a class"
+            " of modules or a function that returns one"
+        )
+    return adapt(model, channels)
+
+
+def _signature(target: Callable[..., nn.Module]) -> inspect.Signature:
+    """The keyword arguments that a call of the target takes.
+
+    A class's own `__init__` is asked first: where a base class has a general `__new__`, inspect would report that one.
+    """
+    if not inspect.isclass(target) or target.__init__ is object.__init__:
+        return inspect.signature(target)
+    signature = inspect.signature(target.__init__)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])

@@ -1,0 +1,93 @@
+"""The flaw detector of GCT."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHANNELS = (64, 128, 128, 256, 256, 512, 512, 1)
+STRIDES = (2, 2, 1, 2, 1, 2, 1, 2)
+KERNEL = 4
+SLOPE = 0.2
+
+Norm = Literal["batch", "batch_instance"]
+
+
+class BatchInstanceNorm(nn.Module):
+    """Batch norm for the first half of the channels, instance norm without affine weights for the second half."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.split = channels // 2
+        self.batch = nn.BatchNorm2d(self.split)
+        self.instance = nn.InstanceNorm2d(channels - self.split)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, H, W) to the same shape."""
+        return torch.cat([self.batch(features[:, : self.split]), self.instance(features[:, self.split :])], dim=1)
+
+
+class FlawDetector(nn.Module):
+    """Tell where a prediction is wrong: Appendix B of Ke et al., "Guided Collaborative Training" (ECCV 2020).
+
+    Eight 4x4 convolutions with batch norm and leaky ReLU, none of either after the last; sides of at least 64 pixels,
+    multiples of nothing. Convolutions before a norm have no bias, which the norm would take away again.
+
+    Args:
+        in_channels: channels of the image.
+        channels: channels of the prediction.
+        norm: "batch" as in the paper, or the released code's "batch_instance".
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+
+    def __init__(self, in_channels: int, channels: int, norm: Norm = "batch") -> None:
+        super().__init__()
+        if norm not in ("batch", "batch_instance"):
+            raise ValueError(f"norm {norm!r} is unknown, expected 'batch' or 'batch_instance'")
+        self.in_channels = in_channels
+        self.channels = channels
+        widths = (in_channels + channels, *CHANNELS)
+        last = len(CHANNELS) - 1
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], KERNEL, stride=STRIDES[i], bias=i == last) for i in range(last + 1)
+        )
+        make_norm = nn.BatchNorm2d if norm == "batch" else BatchInstanceNorm
+        self.norms = nn.ModuleList(make_norm(width) for width in CHANNELS[:last])
+
+    def forward(self, image: Tensor, prediction: Tensor) -> Tensor:
+        """Raw flaw map of a prediction.
+
+        Args:
+            image: (N, C_in, H, W) in [0, 1].
+            prediction: activated prediction (N, K, H, W) in [0, 1].
+
+        Returns:
+            (N, 1, H, W) of unbounded range, trained to be 0 where the prediction is right and 1 where it is wrong.
+
+        Raises:
+            ValueError: image and prediction do not fit each other or this detector.
+        """
+        batch, _, height, width = image.shape
+        expected = (batch, self.in_channels, height, width), (batch, self.channels, height, width)
+        if (tuple(image.shape), tuple(prediction.shape)) != expected:
+            raise ValueError(
+                f"image {tuple(image.shape)} and prediction {tuple(prediction.shape)}, expected shapes"
+                f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) of one N, H and W"
+            )
+        features = torch.cat([image, prediction], dim=1)
+        for convolution, stride, norm in zip(self.convolutions[:-1], STRIDES[:-1], self.norms, strict=True):
+            features = F.leaky_relu(norm(convolution(_pad_same(features, stride))), SLOPE)
+        flaw = self.convolutions[-1](_pad_same(features, STRIDES[-1]))
+        return F.interpolate(flaw, size=(height, width), mode="bilinear", align_corners=True)
+
+
+def _pad_same(features: Tensor, stride: int) -> Tensor:
+    """Zeros around (N, C, H, W) so that a convolution gives ceil(side / stride); the odd one goes bottom and right."""
+    pads = []
+    for side in features.shape[:-3:-1]:  # width first, as F.pad wants it
+        total = max((-(-side // stride) - 1) * stride + KERNEL - side, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(features, pads)

@@ -1,0 +1,92 @@
+"""Semantic segmentation: one class a pixel."""
+
+import colorsys
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import ClasswiseWrapper, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from semipix.errors import SemipixError
+from semipix.functional.routing import masked_mean
+from semipix.tasks.base import Task
+
+VOID = 255
+"""Label of the pixels about which nothing is said."""
+
+
+def palette(classes: int) -> Tensor:
+    """Colours (classes, 3) uint8: black for class 0, then hues a golden angle apart."""
+    colours = [(0.0, 0.0, 0.0)] + [
+        colorsys.hsv_to_rgb(index * 0.61803 % 1.0, 0.85, 1.0 - 0.35 * (index // 6 % 2)) for index in range(classes - 1)
+    ]
+    return (torch.tensor(colours) * 255).round().to(torch.uint8)
+
+
+class Segmentation(Task):
+    """Classification of pixels by cross entropy; labels are class indices and 255 is void.
+
+    The flaw target has mu = 1/2, since the error of a pixel, summed over classes, is at most 2, and nu = 1
+    (Appendix A).
+
+    Args:
+        classes: names of the classes in index order, or how many there are.
+        class_weights: weight of each class in the supervised loss; none means equal.
+
+    Raises:
+        SemipixError: fewer than 2 or more than 255 classes, or as many weights as there are not classes.
+    """
+
+    mu: float = 0.5
+    nu: int = 1
+    primary: ClassVar[str] = "miou"
+
+    def __init__(self, classes: int | Sequence[str], class_weights: Sequence[float] | None = None) -> None:
+        self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
+        self.channels = len(self.classes)
+        if not 2 <= self.channels <= VOID:
+            raise SemipixError(f"task.classes: {self.channels} classes found, 2 to {VOID} expected")
+        if class_weights is not None and len(class_weights) != self.channels:
+            raise SemipixError(
+                f"task.class_weights: {len(class_weights)} weights found, one for each of {self.channels} classes expected"
+            )
+        self.class_weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+
+    def activate(self, output: Tensor) -> Tensor:
+        return output.float().softmax(1)
+
+    def encode(self, target: Tensor) -> Tensor:
+        known = target.masked_fill(target == VOID, 0)
+        return F.one_hot(known, self.channels).movedim(-1, 1).float() * self.valid(target)
+
+    def valid(self, target: Tensor) -> Tensor:
+        return (target != VOID).unsqueeze(1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        pixels = F.cross_entropy(output.float(), target, ignore_index=VOID, reduction="none").unsqueeze(1)
+        valid = self.valid(target)
+        if self.class_weights is None:
+            return masked_mean(pixels, valid)
+        weight = self.class_weights.to(output.device)[target.masked_fill(target == VOID, 0)].unsqueeze(1)
+        return masked_mean(pixels * weight, valid) / masked_mean(weight, valid).clamp(min=1e-9)
+
+    def metrics(self) -> MetricCollection:
+        per_class = MulticlassJaccardIndex(self.channels, average="none", ignore_index=VOID)
+        return MetricCollection(
+            {
+                "miou": MulticlassJaccardIndex(self.channels, average="macro", ignore_index=VOID),
+                "accuracy": MulticlassAccuracy(self.channels, average="micro", ignore_index=VOID),
+                "iou": ClasswiseWrapper(per_class, labels=self.classes, prefix="iou/"),
+            }
+        )
+
+    def render(self, image: Tensor, prediction: Tensor) -> Tensor:
+        colours = palette(self.channels).to(prediction.device)[prediction.argmax(0)].movedim(-1, 0)
+        photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)
+        return (0.4 * photo + 0.6 * colours).round().to(torch.uint8)
+
+    def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction.argmax(1, keepdim=True) != target.unsqueeze(1)) & self.valid(target)

@@ -1,0 +1,294 @@
+"""From a resolved configuration to a run folder."""
+
+import functools
+import json
+import math
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from semipix.callbacks import RunProgress, SamplePictures
+from semipix.checkpoints import AtomicCheckpointIO
+from semipix.config import arguments, call, check_keys, parameters, target_of
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.source import Source
+from semipix.data.splits import Split
+from semipix.errors import SemipixError
+from semipix.functional.length import training_steps
+from semipix.learner import Learner
+from semipix.methods.base import Method
+from semipix.models.adapt import make_model
+from semipix.tasks.base import Task
+
+Config = Mapping[str, Any]
+
+
+def check_config(config: Config) -> None:
+    """Refuse unknown keys before anything is built or written.
+
+    Raises:
+        SemipixError: a key that no constructor takes, or a value that no rule allows.
+    """
+    for name in ("task", "method", "optimizer", "trainer"):
+        check_keys(name, config[name])
+    check_keys("data", config["data"], SemiSupervisedDataModule)
+    for name in ("model", "second_model", "scheduler"):
+        if config.get(name):
+            check_keys(name, config[name])
+    if config["length"] not in ("full", "labeled"):
+        raise SemipixError(f"length: {config['length']!r} found, full or labeled expected")
+    for key in ("steps", "epochs", "checkpoint_every"):
+        value = config[key]
+        if value is not None and (not isinstance(value, int | float) or value <= 0):
+            raise SemipixError(f"{key}: {value!r} found, a positive number expected")
+    if config["validations"] < 0:
+        raise SemipixError(f"validations: {config['validations']} found, 0 or more expected")
+
+
+def build_data(config: Config, split: Split | None = None) -> SemiSupervisedDataModule:
+    """Build the data module; without a given split the lists are drawn by the configuration.
+
+    The node's keys are shared out by signature: some are the source's, the others the data module's.
+    """
+    options = arguments(config["data"])
+    source_class = target_of("data", config["data"])
+    of_source = parameters(source_class)[0]
+    source: Source = call("data", source_class, **{key: options[key] for key in options if key in of_source})
+    loading = {"seed": config["seed"], **{key: options[key] for key in options if key not in of_source}}
+    loading["use_unlabeled"] = getattr(target_of("method", config["method"]), "uses_unlabeled", True)
+    data: SemiSupervisedDataModule = call("data", SemiSupervisedDataModule, source=source, split=split, **loading)
+    return data
+
+
+def build_task(config: Config, classes: Sequence[str] | None = None) -> Task:
+    """Build the task, with the data's classes where the configuration names none."""
+    task_class = target_of("task", config["task"])
+    options = arguments(config["task"])
+    if "classes" in parameters(task_class)[0] and options.get("classes") is None:
+        options["classes"] = classes
+    task: Task = call("task", task_class, **options)
+    return task
+
+
+def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Method:
+    """Build the method and its networks.
+
+    Args:
+        config: resolved configuration.
+        task: what a pixel means.
+        pretrained: False where a checkpoint follows, so that no pretrained weights are looked for.
+    """
+    nodes = ("model", config["model"]), ("second_model", config.get("second_model") or config["model"])
+
+    def make(number: int) -> Any:
+        name, node = nodes[number]
+        target = target_of(name, node)
+        options = arguments(node)
+        if not pretrained and "pretrained" in parameters(target)[0]:
+            options["pretrained"] = False
+        return call(name, functools.partial(make_model, target, task.in_channels, task.channels), **options)
+
+    pl.seed_everything(config["seed"], verbose=False)  # the same first weights, whatever drew random numbers before
+    options = arguments(config["method"])
+    method: Method = call("method", target_of("method", config["method"]), task=task, make_model=make, **options)
+    return method
+
+
+def build_learner(config: Config, method: Method, steps: int) -> Learner:
+    """The method with its optimizer and its per-step schedule over `steps` steps."""
+    optimizer = functools.partial(target_of("optimizer", config["optimizer"]), **arguments(config["optimizer"]))
+    scheduler = None
+    if config.get("scheduler"):
+        schedule = target_of("scheduler", config["scheduler"])
+        options = arguments(config["scheduler"])
+        for length in ("total_iters", "T_max", "total_steps"):
+            if length in parameters(schedule)[0]:
+                options.setdefault(length, steps)
+        scheduler = functools.partial(schedule, **options)
+    return Learner(
+        method,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        seed=config["seed"],
+        channels_last=config["channels_last"],
+        freeze_batch_norm=config["freeze_batch_norm"],
+    )
+
+
+def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
+    """Optimizer steps of this run by the paper's training rules."""
+    accumulate = config["trainer"].get("accumulate_grad_batches", 1)
+    labeled = len(data.split.labeled)
+    return training_steps(
+        images=labeled + len(data.split.unlabeled),
+        labeled=labeled,
+        batch_size=data.batch_size * accumulate,
+        epochs=config["epochs"],
+        steps=config["steps"],
+        length=config["length"],
+    )
+
+
+def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
+    """Lightning's trainer with checkpoints, loggers, progress and pictures that belong to the run folder."""
+    options = arguments(config["trainer"])
+    options.setdefault("plugins", [AtomicCheckpointIO()])
+    batches = steps * options.get("accumulate_grad_batches", 1)
+    callbacks: list[Callback] = [
+        *options.pop("callbacks", []),
+        RunProgress(),
+        ModelCheckpoint(
+            run / "checkpoints",
+            filename="last",
+            every_n_train_steps=int(config["checkpoint_every"]),
+            enable_version_counter=False,
+        ),
+    ]
+    if validate:
+        monitor, mode = f"val/{task.primary}", "max" if task.higher_is_better else "min"
+        best = ModelCheckpoint(
+            run / "checkpoints", filename="best", monitor=monitor, mode=mode, enable_version_counter=False
+        )
+        callbacks += [best, SamplePictures(run / "samples")]
+    starts = len(list((run / "metrics").glob("*"))) if (run / "metrics").exists() else 0
+    ours = {
+        "max_steps": steps,
+        "max_epochs": -1,
+        "logger": [CSVLogger(run, "metrics", starts), TensorBoardLogger(run, "tensorboard", "")],
+        "callbacks": callbacks,
+        "default_root_dir": run,
+        "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
+        "val_check_interval": max(1, batches // max(1, config["validations"])),
+        "check_val_every_n_epoch": None,
+        "limit_val_batches": None if validate else 0,
+        "num_sanity_val_steps": 1 if validate else 0,
+        "enable_model_summary": False,
+    }
+    trainer: pl.Trainer = call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options})
+    return trainer
+
+
+def checkpoint_of(run: Path, which: str | None = None) -> Path:
+    """The run's checkpoint `best` or `last`; by default best where validation chose one.
+
+    Raises:
+        SemipixError: it does not exist.
+    """
+    names = [which] if which else ["best", "last"]
+    for name in names:
+        path = run / "checkpoints" / f"{name}.ckpt"
+        if path.exists():
+            return path
+    raise SemipixError(f"{run / 'checkpoints'}: no checkpoint {' or '.join(names)}.ckpt found; train this run first")
+
+
+def load_config(run: Path) -> dict[str, Any]:
+    """The resolved configuration of a run folder.
+
+    Raises:
+        SemipixError: the folder holds none.
+    """
+    path = run / "config.yaml"
+    if not path.exists():
+        raise SemipixError(f"{run}: no config.yaml found, so this is no run folder of semipix train")
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    return config
+
+
+def start(config: Config, run: Path) -> dict[str, float]:
+    """Train in a new run folder.
+
+    Raises:
+        SemipixError: the folder already holds a training, or the input is at fault.
+    """
+    if rank_zero_only.rank == 0 and (run / "checkpoints").exists():
+        raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=")
+    check_config(config)
+    data = build_data(config)
+    config = _with_classes(config, data)
+    task = build_task(config)
+    method = build_method(config, task)
+    if rank_zero_only.rank == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        data.split.to_json(run / "split.json")
+    return _fit(config, data, method, run, None)
+
+
+def _with_classes(config: Config, data: SemiSupervisedDataModule) -> dict[str, Any]:
+    """The configuration with the data's classes written down, so that predicting needs no data."""
+    task = dict(config["task"])
+    if "classes" in parameters(target_of("task", task))[0] and task.get("classes") is None:
+        task["classes"] = list(data.classes or [])
+    return {**config, "task": task}
+
+
+def resume(run: Path) -> dict[str, float]:
+    """Continue an interrupted run to the weights that an uninterrupted one would have reached.
+
+    Raises:
+        SemipixError: the folder holds no run or no checkpoint.
+    """
+    config = load_config(run)
+    last = checkpoint_of(run, "last")
+    data = build_data(config, load_split(run))
+    method = build_method(config, build_task(config), pretrained=False)
+    return _fit(config, data, method, run, last)
+
+
+def load_split(run: Path) -> Split:
+    """The split lists of a run folder."""
+    return Split.from_json(run / "split.json")
+
+
+def load_method(run: Path, which: str | None = None) -> Method:
+    """The trained method of a run folder, in evaluation mode on the CPU.
+
+    Args:
+        run: run folder.
+        which: checkpoint `best` or `last`; by default best where validation chose one.
+
+    Raises:
+        SemipixError: no run, no checkpoint, or one that does not belong to the configuration.
+    """
+    config = load_config(run)
+    path = checkpoint_of(run, which)
+    method = build_method(config, build_task(config), pretrained=False)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
+        method.load_state_dict(weights)
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise SemipixError(f"{path}: not a checkpoint of this run's networks: {str(error).splitlines()[0]}") from error
+    return method.eval()
+
+
+def _fit(
+    config: Config, data: SemiSupervisedDataModule, method: Method, run: Path, checkpoint: Path | None
+) -> dict[str, float]:
+    steps = steps_of(config, data)
+    validate = bool(data.split.val) and config["validations"] > 0
+    learner = build_learner(config, method, steps)
+    trainer = build_trainer(config, run, method.task, steps, validate=validate)
+    began = time.perf_counter()
+    trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
+    trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
+    summary = {
+        "steps": trainer.global_step,
+        "seconds": round(time.perf_counter() - began, 1),
+        "labeled": len(data.split.labeled),
+        "unlabeled": len(data.split.unlabeled),
+        **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
+    }
+    if rank_zero_only.rank == 0:
+        (run / "summary.json").write_text(json.dumps(summary, indent=2))
+    return summary

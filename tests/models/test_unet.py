@@ -1,0 +1,97 @@
+"""The U-Net and its offline weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from semipix.errors import SemipixError
+from semipix.models.pretrained import Normalize, offline_file
+from semipix.models.unet import UNet
+from tests.models.base import ModelTests, images
+
+
+class TestUNet(ModelTests):
+    def make(self, in_channels: int = 3) -> nn.Module:
+        return UNet(in_channels, self.channels, pretrained=False, decoder_channels=(32, 24, 16, 12, 8))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224"])
+def test_takes_any_timm_encoder_at_any_size(encoder: str) -> None:
+    with torch.no_grad():
+        assert UNet(3, 2, encoder, pretrained=False).eval()(images(40, 33)).shape == (2, 2, 40, 33)
+
+
+def test_a_shallow_decoder_makes_a_shallow_encoder() -> None:
+    model = UNet(3, 2, "resnet18", pretrained=False, decoder_channels=(32, 16, 8)).eval()
+    assert model.multiple == 8
+    with torch.no_grad():
+        assert model(images(41, 33)).shape == (2, 2, 41, 33)
+
+
+def test_the_default_encoder_holds_the_packaged_weights() -> None:
+    packaged = torch.load(offline_file(), weights_only=True)
+    model = UNet(3, 2)
+    encoder = model.network.encoder.model.state_dict()
+    random = UNet(3, 2, pretrained=False).network.encoder.model.state_dict()
+    assert len(packaged) == 296
+    assert len(encoder) == 288, "everything but the classifier"
+    for (name, value), (original, expected) in zip(encoder.items(), packaged.items(), strict=False):
+        assert name.rpartition(".")[2] == original.rpartition(".")[2]
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    assert not torch.equal(random["conv_stem.weight"], encoder["conv_stem.weight"])
+    # The weights were trained on (255 x - 127) / 128.
+    torch.testing.assert_close(model.normalize(torch.full((1, 3, 1, 1), 0.25)), torch.full((1, 3, 1, 1), -63.25 / 128))
+
+
+def test_a_trimap_is_a_fourth_channel_of_the_packaged_weights() -> None:
+    packaged = next(iter(torch.load(offline_file(), weights_only=True).values()))
+    first = UNet(4, 1).network.encoder.model.conv_stem.weight
+    assert first.shape[1] == 4
+    torch.testing.assert_close(first[:, :3], packaged * 3 / 4)
+
+
+def test_normalisation_of_extra_and_missing_channels() -> None:
+    half = torch.full((1, 4, 1, 1), 0.5)
+    torch.testing.assert_close(
+        Normalize(4, (0.1, 0.2, 0.3), (0.5, 0.5, 0.25))(half).flatten(), torch.tensor([0.8, 0.6, 0.8, 0])
+    )
+    torch.testing.assert_close(
+        Normalize(1, (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))(half[:, :1]).flatten(), torch.tensor([0.6])
+    )
+
+
+def test_normalisation_is_no_part_of_a_checkpoint() -> None:
+    assert not [name for name in UNet(3, 2, pretrained=False).state_dict() if "normalize" in name]
+
+
+def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network\nand a long story")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", unreachable)
+    with pytest.raises(SemipixError, match=r"model.encoder=resnet18.*\(no network\).*model.pretrained=false") as caught:
+        UNet(3, 2, "resnet18")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_offline_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    monkeypatch.setattr("semipix.models.pretrained.offline_file", lambda: tmp_path / "other.pth")
+    with pytest.raises(SemipixError, match=r"other.pth: 1 tensors that are not the 296"):
+        UNet(3, 2)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semipix.models.pretrained.OFFLINE_PACKAGE", "no-such-package-at-all")
+    with pytest.raises(SemipixError, match=r"no-such-package-at-all is not installed.*model.pretrained=false"):
+        UNet(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [("resnt18", "timm has no such model; did you mean resnet18"), ("vit_tiny_patch16_224", "no pyramid of 5")],
+)
+def test_an_unfit_encoder_is_refused(encoder: str, message: str) -> None:
+    with pytest.raises(SemipixError, match=message) as caught:
+        UNet(3, 2, encoder, pretrained=False)
+    assert "\n" not in str(caught.value)
