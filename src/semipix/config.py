@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -101,7 +102,7 @@ def call(name: str, constructor: Callable[..., Any], /, **options: Any) -> Any:
     """
     try:
         return constructor(**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise SemipixError(f"{name}: {' '.join(str(error).split())}") from error
 
 

@@ -125,7 +125,7 @@ class Learner(pl.LightningModule):
                     size = target.shape[-2:]
                     whole = F.interpolate(single.unsqueeze(0), size, mode="bilinear")
                     self._metrics_of(name).update(whole, target)
-            if self.diagnostics:
+            if self.diagnostics and not self.trainer.testing:
                 for index, single_image in zip(group, image, strict=True):
                     batch = Batch(single_image.unsqueeze(0), samples[index].target.unsqueeze(0))
                     self.method.diagnose(batch, self.diagnostics)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ class Learner(pl.LightningModule):
             self.log(f"{stage}/{key}", value, prog_bar=key == task.primary)
         if len(results) > 1:
             self.log_dict({f"{stage}/{name}/{task.primary}": results[name][task.primary] for name in results})
-        for name, metric in self.diagnostics.items():
+        for name, metric in self.diagnostics.items() if stage == "val" else ():
             self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]
         for metrics in (*self.candidate_metrics.values(), *self.diagnostics.values()):
             metrics.reset()  # type: ignore[operator]

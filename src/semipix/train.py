@@ -145,7 +145,7 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
     batches = steps * options.get("accumulate_grad_batches", 1)
     callbacks: list[Callback] = [
         *options.pop("callbacks", []),
-        RunProgress(),
+        *([RunProgress()] if options.get("enable_progress_bar", True) else []),
         ModelCheckpoint(
             run / "checkpoints",
             filename="last",

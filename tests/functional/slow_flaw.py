@@ -91,7 +91,7 @@ def normalize_flaw(raw: Array) -> Array:
 
 
 def exchange(first: Array, second: Array, threshold: float) -> tuple[Array, Array, Array]:
-    """Where (H, W) the first model learns from the second, where the second from the first, and where both are flawed."""
+    """Where (H, W) the first learns from the second, where the second from the first, and where both are flawed."""
     to_first, to_second, both = (np.zeros(first.shape, dtype=bool) for _ in range(3))
     for y in range(first.shape[0]):
         for x in range(first.shape[1]):

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
-import torch
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -14,14 +15,17 @@ from semipix.data.folder import (
     SPLITS,
     Listing,
     binary_problem,
-    check_indices,
     check_size,
+    infer_classes,
     list_folder,
     lookup_table,
+    outside_problem,
     read_classes,
 )
 from semipix.data.source import VOID
 from semipix.errors import SemipixError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -79,6 +83,8 @@ class Report:
         ]
 
     def _class_lines(self) -> list[str]:
+        if not self.classes:
+            return []
         valid = max(1, self.pixels.total() - self.pixels[VOID])
         lines = [f"  classes   {len(self.classes):>7}, shares of the pixels that are not void:"]
         lines += [
@@ -109,23 +115,25 @@ def check(root: str | Path, mask_values: Mapping[int, int] | None = None) -> Rep
         problems=list(listing.problems),
     )
     names = _collected(report, read_classes, root)
+    table = lookup_table(mask_values) if mask_values else None
+    total = sum(report.masked.values()) + sum(report.unmasked.values())
     pairs = [pair for masks in listing.masks.values() for pair in masks.items()]
-    with tqdm(total=len(pairs) + sum(report.unmasked.values()), desc="reading", leave=False) as bar:
-        masks = _check_pairs(report, pairs, lookup_table(mask_values or {}), bar)
+    with tqdm(total=total, desc="reading", leave=False, disable=None) as bar:  # None: only on a terminal
+        masks = _check_pairs(report, pairs, table, bar)
         for name in _unmasked(listing):
             _read(report, root / name)
             bar.update()
-    train = {value for name in listing.masks["train"] for value in masks.get(name, {})} if listing.masks else set()
-    if problem := binary_problem(root, train):
+    present = {value for name in listing.masks.get("train", {}) for value in masks.get(name, {})}
+    if names and (problem := binary_problem(root, present)):
         report.problems.append(problem)
-    report.classes = names or _counted(train)
+    report.classes = names or (_collected(report, infer_classes, root, present) if present else None) or []
     if report.classes:
         _check_values(report, dict(pairs), masks)
     return report
 
 
 def _check_pairs(
-    report: Report, pairs: list[tuple[str, str]], table: Tensor, bar: "tqdm[None]"
+    report: Report, pairs: list[tuple[str, str]], table: Tensor | None, bar: "tqdm[Any]"
 ) -> dict[str, Counter[int]]:
     """Read images with their masks; returns the pixels of each class index by image name."""
     counts: dict[str, Counter[int]] = {}
@@ -134,9 +142,10 @@ def _check_pairs(
         whole = _read(report, image)
         values = _collected(report, read_mask, mask)
         if values is not None:
-            indices = table[values]
-            present, pixels = torch.unique(indices, return_counts=True)
-            counts[image_name] = Counter(dict(zip(present.tolist(), pixels.tolist(), strict=True)))
+            indices = values if table is None else table[values]
+            # numpy, because torch's threads wait for each other where a training keeps the processors busy.
+            pixels = np.bincount(indices.numpy().ravel())
+            counts[image_name] = Counter({int(value): int(pixels[value]) for value in pixels.nonzero()[0]})
             report.pixels += counts[image_name]
             if whole:
                 _collected(report, check_size, image, mask, indices)
@@ -146,9 +155,11 @@ def _check_pairs(
 
 def _check_values(report: Report, masks: dict[str, str], counts: dict[str, Counter[int]]) -> None:
     """Report masks with values that are no class; needs the classes, which may be known only after all are read."""
+    classes = len(report.classes)
     for image_name, pixels in counts.items():
-        values = torch.tensor(list(pixels.elements())) if max(pixels) >= len(report.classes) else torch.empty(0)
-        _collected(report, check_indices, report.root / masks[image_name], values, len(report.classes))
+        outside = {value: count for value, count in pixels.items() if value >= classes and value != VOID}
+        if outside:
+            report.problems.append(outside_problem(report.root / masks[image_name], outside, classes))
 
 
 def _read(report: Report, path: Path) -> bool:
@@ -163,16 +174,10 @@ def _unmasked(listing: Listing) -> list[str]:
     return [name for names in listing.unmasked.values() for name in names] + listing.unlabeled
 
 
-def _counted(values: set[int]) -> list[str]:
-    """Class names for the values in masks without `classes.txt`, as `FolderSource` counts them."""
-    top = max((value for value in values if value != VOID), default=None)
-    return [] if top is None else [str(index) for index in range(max(2, top + 1))]
-
-
-def _collected[**P, T](report: Report, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+def _collected(report: Report, function: Callable[..., T], *args: Any) -> T | None:
     """Call a function; a problem goes to the report instead of being raised."""
     try:
-        return function(*args, **kwargs)
+        return function(*args)
     except SemipixError as error:
         report.problems.append(str(error))
         return None

@@ -27,7 +27,7 @@ class SemiSupervisedDataModule(LightningDataModule):
     """Loaders over one source. Batch sizes count the images of one step over all processes.
 
     A training batch is a dict: `labeled` is a `LabeledImages`, `unlabeled` an `UnlabeledImages` (absent where none are
-    used). A validation or test batch is a list of `EvalSample`; with several processes the last one may be empty.
+    used). A validation or test batch is a list of `EvalSample`; several processes may have unequally many.
 
     An epoch is one pass over the unlabeled images. It has as many batches for methods that use none, so that runs are
     equally long.
@@ -139,7 +139,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         seed = stable_seed(self.seed, name)
         sampler = StreamSampler(len(dataset), batch_size, self.batches_per_epoch, seed, rank, world_size)
         share = batch_size // world_size
-        return StreamLoader(dataset, sampler, share, self.workers, collate, seed, self._batches_done)
+        return StreamLoader(dataset, sampler, share, self.workers, collate, seed, self._progress)
 
     def _combine(self, loaders: dict[str, StreamLoader]) -> CombinedLoader:
         return CombinedLoader(loaders, mode="max_size_cycle")
@@ -153,11 +153,12 @@ class SemiSupervisedDataModule(LightningDataModule):
         """This process's rank and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _batches_done(self) -> int:
-        """Batches of the present epoch that Lightning has counted already, more than 0 only after a restart."""
+    def _progress(self) -> tuple[int, int] | None:
+        """Batches that are trained, in all and in the present epoch."""
         if self.trainer is None or not self.trainer.training:
-            return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            return None
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        return batches.total.completed, batches.current.completed
 
     def _labeled_share(self, labeled_per_batch: int | None) -> int:
         share = max(1, self.batch_size // 2) if labeled_per_batch is None else labeled_per_batch

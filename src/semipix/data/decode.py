@@ -69,7 +69,7 @@ def read_mask(path: Path) -> Tensor:
                 "save it as 8-bit grey or palette with one index a pixel (255 = void)"
             )
         values = np.asarray(image).astype(np.int64)
-    if values.min(initial=0) < 0 or values.max(initial=0) > _GREY_16_BIT:
+    if values.min() < 0 or values.max() > _GREY_16_BIT:
         raise SemipixError(
             f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to 65535"
         )
@@ -104,7 +104,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _unit_range(path: Path, mode: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale grey values (H, W) of more than 8 bits to [0, 1] by the range of their type."""
     top = 1 if mode == "F" else _GREY_16_BIT
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= top):
         raise SemipixError(
             f"{path}: found values from {low:g} to {high:g} (mode {mode}), expected 0 to {top}; "

@@ -12,13 +12,16 @@ Plane = NDArray[np.float32]
 
 def disc(u: Plane, v: Plane) -> Plane:
     """Signed distance to a circle of radius 1, negative inside."""
-    return np.hypot(u, v) - np.float32(1)
+    distance: Plane = np.hypot(u, v) - np.float32(1)
+    return distance
 
 
 def box(u: Plane, v: Plane) -> Plane:
     """Signed distance to a square of half side 0.8."""
     across, along = np.abs(u) - 0.8, np.abs(v) - 0.8
-    return np.hypot(np.maximum(across, 0), np.maximum(along, 0)) + np.minimum(np.maximum(across, along), 0)
+    outside: Plane = np.hypot(np.maximum(across, 0), np.maximum(along, 0))
+    inside: Plane = np.minimum(np.maximum(across, along), 0)
+    return outside + inside
 
 
 def triangle(u: Plane, v: Plane) -> Plane:
@@ -102,8 +105,8 @@ def _interpolation(cells: int, length: int) -> Plane:
     """(length, cells + 1) weights of the corners at each pixel."""
     position = (np.arange(length, dtype=np.float32) + 0.5) / length * cells
     left = position.astype(int)
-    share = position - left
-    share = share * share * (3 - 2 * share)
+    linear = position - left.astype(np.float32)
+    share = linear * linear * (3 - 2 * linear)
     weights = np.zeros((length, cells + 1), np.float32)
     weights[np.arange(length), left] = 1 - share
     weights[np.arange(length), left + 1] = share
@@ -111,4 +114,5 @@ def _interpolation(cells: int, length: int) -> Plane:
 
 
 def _steep(wave: Plane) -> Plane:
-    return np.clip(np.float32(2.5) * wave, -1, 1)
+    steep: Plane = np.clip(np.float32(2.5) * wave, -1, 1)
+    return steep

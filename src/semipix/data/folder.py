@@ -1,10 +1,12 @@
 """Images and masks in folders."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -88,12 +90,8 @@ class FolderSource(Source):
     def _infer_classes(self) -> list[str]:
         present: set[int] = set()
         for name in self.labeled():
-            present.update(torch.unique(self.read_indices(name)).tolist())
-        if problem := binary_problem(self.root, present):
-            raise SemipixError(problem)
-        count = max((value for value in present if value != VOID), default=0) + 1
-        _check_class_count(self.root / "masks/train", count)
-        return [str(index) for index in range(max(2, count))]
+            present.update(np.bincount(self.read_indices(name).numpy().ravel()).nonzero()[0].tolist())
+        return infer_classes(self.root, present)
 
 
 def list_folder(root: Path) -> Listing:
@@ -176,11 +174,29 @@ def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
     """
     outside = indices[(indices >= classes) & (indices != VOID)]
     if len(outside):
-        values = ", ".join(str(value) for value in torch.unique(outside).tolist()[:5])
-        raise SemipixError(
-            f"{mask}: found mask value {values} ({len(outside)} pixels), expected 0 to {classes - 1} or 255 for void; "
-            "mend classes.txt or map the values with data.mask_values={VALUE:CLASS}"
-        )
+        raise SemipixError(outside_problem(mask, Counter(outside.tolist()), classes))
+
+
+def outside_problem(mask: Path, outside: Mapping[int, int], classes: int) -> str:
+    """What to tell about mask values that are no class; `outside` is their number of pixels by value."""
+    values = ", ".join(str(value) for value in sorted(outside)[:5])
+    return (
+        f"{mask}: found mask value {values} ({sum(outside.values())} pixels), expected 0 to {classes - 1} or 255 for "
+        "void; mend classes.txt or map the values with data.mask_values={VALUE:CLASS}"
+    )
+
+
+def infer_classes(root: Path, present: set[int]) -> list[str]:
+    """Class names "0", "1", ... up to the largest value present in the training masks that is not void; at least 2.
+
+    Raises:
+        SemipixError: there are too many, or only 0 and 255.
+    """
+    if problem := binary_problem(root, present):
+        raise SemipixError(problem)
+    count = max((value for value in present if value != VOID), default=0) + 1
+    _check_class_count(root / "masks/train", count)
+    return [str(index) for index in range(max(2, count))]
 
 
 def binary_problem(root: Path, present: set[int]) -> str | None:

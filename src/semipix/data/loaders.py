@@ -160,13 +160,14 @@ class SourceLoader(DataLoader[Any]):
 class StreamLoader(SourceLoader):
     """A training loader that goes on where a checkpoint was written.
 
-    Its place is asked for at the first batch, not before: by then the trainer has restored its counters, and they are
-    the same in an epoch's middle, at its end and after validation. That makes it resumable without a state of its own;
-    the empty state tells Lightning so, which would otherwise warn.
+    Its place is asked for at an epoch's first batch, not before: by then the trainer has restored its counters of
+    batches, whether the checkpoint is from an epoch's middle, its end or after validation. (Its counter of epochs runs
+    ahead after some.) That makes it resumable without a state of its own; the empty state tells Lightning so, which
+    would otherwise warn.
 
     Args:
         dataset, sampler, batch_size, workers, collate, seed: see `SourceLoader`.
-        batches_done: batches of the present epoch that are trained already.
+        progress: batches trained in all and in the present epoch, or None outside of training.
     """
 
     def __init__(
@@ -177,15 +178,15 @@ class StreamLoader(SourceLoader):
         workers: int,
         collate: Callable[[list[Any]], Any],
         seed: int,
-        batches_done: Callable[[], int],
+        progress: Callable[[], tuple[int, int] | None],
     ) -> None:
         super().__init__(dataset, sampler, batch_size, workers, collate, seed)
         self.stream = sampler
-        self.batches_done = batches_done
+        self.progress = progress
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        if done := self.batches_done():
-            self.stream.start_batch = done
+        if progress := self.progress():
+            self.stream.continue_at(*progress)
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:

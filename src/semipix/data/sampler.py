@@ -14,8 +14,8 @@ Draw = tuple[int, int]
 class StreamSampler(DistributedSampler[Any]):
     """An endless stream of draws cut into epochs of equally many batches; a pure function of the draw's number.
 
-    Draw d belongs to pass `d // size`; each pass is one permutation of all images. Epoch e begins at draw
-    `e * batches * batch_size`, whatever was drawn before. It is a `DistributedSampler` because it deals out each global
+    Draw d belongs to pass `d // size`; each pass is one permutation of all images. Epoch e begins at batch
+    `e * batches`, whatever was drawn before, unless `continue_at` says otherwise. It is a `DistributedSampler` because it deals out each global
     batch to the processes itself, and Lightning would replace any other kind.
 
     Args:
@@ -34,20 +34,29 @@ class StreamSampler(DistributedSampler[Any]):
         self.batches = batches
         self.stream_seed = seed
         self.share = batch_size // world_size
-        self.start_batch = 0
-        """Batches the next iteration leaves out, counted from the epoch's first; then 0 again."""
+        self._batches: range | None = None
+
+    def continue_at(self, batch: int, done: int) -> None:
+        """Make the next iteration, and only that one, go on at a place of the stream.
+
+        Args:
+            batch: number of the first batch to draw, counted over all epochs.
+            done: batches of the present epoch that are over already; the iteration has so many fewer.
+        """
+        self._batches = range(batch, batch + self.batches - done)
 
     def __iter__(self) -> Iterator[Draw]:
-        first, self.start_batch = self.start_batch, 0
-        return self._draws(self.epoch, first)
+        first = self.epoch * self.batches
+        batches, self._batches = self._batches or range(first, first + self.batches), None
+        return self._draws(batches)
 
     def __len__(self) -> int:
         return self.batches * self.share
 
-    def _draws(self, epoch: int, first_batch: int) -> Iterator[Draw]:
+    def _draws(self, batches: range) -> Iterator[Draw]:
         current_pass, permutation = -1, torch.empty(0)
-        for batch in range(first_batch, self.batches):
-            start = (epoch * self.batches + batch) * self.batch_size + self.rank * self.share
+        for batch in batches:
+            start = batch * self.batch_size + self.rank * self.share
             for draw in range(start, start + self.share):
                 if draw // self.size != current_pass:
                     current_pass = draw // self.size

@@ -20,7 +20,7 @@ Colours = NDArray[np.float32]
 
 _SPLITS = ("train", "val", "test")
 _SMALLEST = 32
-_OWN_TEXTURE = 0.75
+_OWN_TEXTURE = 0.9
 """Share of objects that bear their class's texture; the others bear any."""
 
 
@@ -99,10 +99,10 @@ def draw_scene(size: Size, generator: Generator) -> tuple[NDArray[np.uint8], NDA
     height, width = size
     scene = _background(size, generator)
     mask = np.zeros(size, np.uint8)
-    for _ in range(generator.integers(4, 9)):
+    for _ in range(generator.integers(3, 7)):
         _add_object(scene, mask, int(generator.integers(1, len(CLASSES))), generator)
     scene *= (1 + 0.35 * smooth_noise(generator, 1, height, width))[..., None]
-    scene += generator.uniform(0.02, 0.07) * generator.standard_normal(scene.shape, np.float32)
+    scene += generator.uniform(0.01, 0.04) * generator.standard_normal(scene.shape, np.float32)
     return (np.clip(scene, 0, 1) * 255).round().astype(np.uint8), mask
 
 
@@ -114,9 +114,10 @@ def _background(size: Size, generator: Generator) -> Colours:
     scene: Colours = first + blend[..., None] * (second - first)
     v, u = _grid(slice(0, height), slice(0, width), 0, 0)
     scene += generator.uniform(0, 0.08) * _texture(int(generator.integers(5)), u, v, size, generator)[..., None]
-    for _ in range(generator.integers(1, 4)):
+    for _ in range(generator.integers(0, 3)):
         edge = smooth_noise(generator, 4, height, width) - generator.uniform(0.2, 0.45)
-        cover = np.clip(edge * min(size) / 8, 0, 1)[..., None]
+        # Soft edges and at most half the cover: patches lie behind the objects and should not look like more of them.
+        cover = generator.uniform(0.2, 0.6) * np.clip(edge * 8, 0, 1)[..., None]
         scene += cover * (_surface(int(generator.integers(5)), u, v, size, generator) - scene)
     return scene
 
@@ -124,7 +125,7 @@ def _background(size: Size, generator: Generator) -> Colours:
 def _add_object(scene: Colours, mask: NDArray[np.uint8], index: int, generator: Generator) -> None:
     """Draw an object of a class over the scene and its mask, in place."""
     size = height, width = mask.shape
-    radius = generator.uniform(0.09, 0.24) * min(size)
+    radius = generator.uniform(0.14, 0.3) * min(size)
     centre_y, centre_x = generator.uniform(0, height), generator.uniform(0, width)
     # Nothing of the object or its shadow lies beyond this window.
     rows, columns = _window(centre_y, 1.8 * radius, height), _window(centre_x, 1.8 * radius, width)

@@ -1,0 +1,97 @@
+"""Tiny data folders and sources."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from semipix.data.source import Source
+
+
+def save_image(path: Path, height: int = 6, width: int = 8, value: int = 100) -> Path:
+    """Write an even RGB image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((height, width, 3), value, np.uint8)).save(path)
+    return path
+
+
+def save_mask(path: Path, values: list[list[int]] | None = None, height: int = 6, width: int = 8) -> Path:
+    """Write a grey mask; without values it is 0 with a first row of 1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros((height, width), np.uint8) if values is None else np.array(values, np.uint8)
+    if values is None:
+        array[0] = 1
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four labeled, two unlabeled, two validation and one test image of 6x8 pixels with the classes 0 and 1."""
+    for name in "abcd":
+        save_image(tmp_path / f"images/train/{name}.png")
+        save_mask(tmp_path / f"masks/train/{name}.png")
+    save_image(tmp_path / "images/train/x.png")
+    save_image(tmp_path / "unlabeled/y.jpg")
+    for split, names in (("val", "vw"), ("test", "t")):
+        for name in names:
+            save_image(tmp_path / f"images/{split}/{name}.png")
+            save_mask(tmp_path / f"masks/{split}/{name}.png")
+    return tmp_path
+
+
+class MemorySource(Source):
+    """Images in memory whose pixels tell their number: image i is i / 1000 everywhere, its mask i % 3.
+
+    Args:
+        labeled, unlabeled, val: number of images.
+        size: height and width.
+    """
+
+    def __init__(
+        self, labeled: int = 8, unlabeled: int = 0, val: int = 0, size: tuple[int, int] = (12, 16), test: int = 2
+    ) -> None:
+        self.classes: list[str] = ["zero", "one", "two"]
+        self.size = size
+        numbers = iter(range(1000))
+        self.parts = {
+            part: [f"{part}/{next(numbers):03d}" for _ in range(count)]
+            for part, count in (("labeled", labeled), ("unlabeled", unlabeled), ("val", val), ("test", test))
+        }
+
+    def labeled(self) -> list[str]:
+        return self.parts["labeled"]
+
+    def unlabeled(self) -> list[str]:
+        return self.parts["unlabeled"]
+
+    def val(self) -> list[str]:
+        return self.parts["val"]
+
+    def test(self) -> list[str]:
+        return self.parts["test"]
+
+    def image(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(torch.full((3, *self.size), int(name[-3:]) / 1000))
+
+    def target(self, name: str) -> tv_tensors.Mask:
+        return tv_tensors.Mask(torch.full(self.size, int(name[-3:]) % 3, dtype=torch.int64))
+
+
+@pytest.fixture
+def source() -> Callable[..., MemorySource]:
+    return MemorySource
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    return save_image
+
+
+@pytest.fixture
+def write_mask() -> Callable[..., Path]:
+    return save_mask

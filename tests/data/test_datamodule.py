@@ -1,0 +1,403 @@
+"""Batches, their order, and going on after an interruption."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torchvision import tv_tensors
+
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.folder import FolderSource
+from semipix.data.loaders import EvalSample
+from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
+from semipix.data.source import Source
+from semipix.data.splits import Split
+from semipix.errors import SemipixError
+
+MakeSource = Callable[..., Source]
+
+
+def module(source: Source, **options: Any) -> SemiSupervisedDataModule:
+    """A data module for the tiny images, reading in the main process."""
+    return SemiSupervisedDataModule(source, **{"labels": "all", "val": 0, "crop": 8, "workers": 0, **options})
+
+
+def steps(data: SemiSupervisedDataModule) -> list[dict[str, Any]]:
+    return [batch for batch, _, _ in data.train_dataloader()]
+
+
+class TestStreamSampler:
+    """The stream is a pure function of the draw's number."""
+
+    def sampler(self, rank: int = 0, world_size: int = 1, size: int = 5, seed: int = 3) -> StreamSampler:
+        return StreamSampler(size, batch_size=4, batches=3, seed=seed, rank=rank, world_size=world_size)
+
+    def epoch(self, sampler: StreamSampler, number: int) -> list[tuple[int, int]]:
+        sampler.set_epoch(number)
+        return list(sampler)
+
+    def test_every_pass_draws_each_image_once(self) -> None:
+        sampler = self.sampler()
+        indices = [index for number in range(5) for index, _ in self.epoch(sampler, number)]
+        assert len(indices) == 60
+        passes = [indices[start : start + 5] for start in range(0, 60, 5)]
+        assert all(sorted(part) == list(range(5)) for part in passes)
+        assert len(set(map(tuple, passes))) > 6
+
+    def test_epochs_differ_and_repeat(self) -> None:
+        sampler = self.sampler()
+        first, second = self.epoch(sampler, 0), self.epoch(sampler, 1)
+        assert first != second
+        assert self.epoch(self.sampler(), 1) == second
+        assert self.epoch(sampler, 0) == first
+        assert self.epoch(self.sampler(seed=4), 0) != first
+
+    def test_every_draw_has_its_own_augmentation(self) -> None:
+        sampler = self.sampler()
+        seeds = [seed for number in range(5) for _, seed in self.epoch(sampler, number)]
+        assert len(set(seeds)) == 60
+        assert all(0 <= seed < 2**63 for seed in seeds)
+
+    @pytest.mark.parametrize("world_size", [1, 2, 4])
+    def test_processes_share_each_batch(self, world_size: int) -> None:
+        whole = self.epoch(self.sampler(), 2)
+        share = 4 // world_size
+        parts = [self.epoch(self.sampler(rank, world_size), 2) for rank in range(world_size)]
+        assert all(len(self.sampler(rank, world_size)) == 3 * share for rank in range(world_size))
+        joined = [
+            draw for batch in range(3) for part in parts for draw in part[batch * share : (batch + 1) * share]
+        ]
+        assert joined == whole
+
+    @pytest.mark.parametrize("world_size", [1, 2])
+    def test_continuing_cuts_one_iteration(self, world_size: int) -> None:
+        sampler = self.sampler(0, world_size)
+        full = self.epoch(sampler, 1)
+        sampler.continue_at(batch=5, done=2)
+        assert len(sampler) == 12 // world_size
+        assert list(sampler) == full[2 * 4 // world_size :]
+        assert list(sampler) == full
+
+    def test_seeds_are_stable(self) -> None:
+        assert stable_seed(0, "labeled") == 1017330731154510559
+
+
+@pytest.mark.parametrize(("size", "world_size"), [(7, 1), (7, 2), (7, 3), (2, 3), (0, 2)])
+def test_shards_hold_each_image_once(size: int, world_size: int) -> None:
+    shards = [ShardSampler(size, rank, world_size) for rank in range(world_size)]
+    assert sorted(index for shard in shards for index in shard) == list(range(size))
+    assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
+
+
+class TestTrainingBatches:
+    """What a training batch holds and how many there are."""
+
+    def test_labeled_and_unlabeled(self, source: MakeSource) -> None:
+        data = module(source(labeled=3, unlabeled=10), batch_size=6, labeled_per_batch=2)
+        batches = steps(data)
+        assert len(batches) == data.batches_per_epoch == math.ceil(10 / 4)
+        for batch in batches:
+            labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+            assert labeled.image.shape == (2, 3, 8, 8)
+            assert labeled.target.shape == (2, 8, 8)
+            assert labeled.target.dtype == torch.int64
+            assert unlabeled.image.shape == (4, 3, 8, 8)
+            assert type(labeled.image) is type(labeled.target) is type(unlabeled.image) is torch.Tensor
+            assert all(name.startswith("labeled/") for name in labeled.names)
+            assert all(name.startswith("unlabeled/") for name in unlabeled.names)
+        drawn = [name for batch in batches for name in batch["unlabeled"].names]
+        assert set(drawn) == set(data.split.unlabeled)
+
+    def test_images_belong_to_their_names(self, source: MakeSource) -> None:
+        labeled = steps(module(source(labeled=8), batch_size=8, scale=(1, 1)))[0]["labeled"]
+        for image, target, name in zip(*labeled, strict=True):
+            assert torch.allclose(image, torch.tensor(int(name[-3:]) / 1000))
+            assert (target == int(name[-3:]) % 3).all()
+
+    def test_a_method_without_unlabeled_images_takes_as_many_steps(self, source: MakeSource) -> None:
+        mixed, alone = (module(source(labeled=3, unlabeled=20), use_unlabeled=flag) for flag in (True, False))
+        assert mixed.batches_per_epoch == alone.batches_per_epoch == 5
+        batches = steps(alone)
+        assert len(batches) == 5
+        assert batches[0].keys() == {"labeled"}
+        assert len(batches[0]["labeled"].image) == 8
+
+    def test_without_unlabeled_images_an_epoch_is_a_pass_over_the_labeled(self, source: MakeSource) -> None:
+        batches = steps(module(source(labeled=9), batch_size=4))
+        assert len(batches) == 3
+        assert len({name for batch in batches for name in batch["labeled"].names}) == 9
+
+    def test_hidden_labels_become_unlabeled(self, source: MakeSource) -> None:
+        data = module(source(labeled=16), labels=4, val=2)
+        assert (len(data.split.labeled), len(data.split.unlabeled), len(data.split.val)) == (4, 10, 2)
+        assert data.mixed
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_same_batches_every_time(self, source: MakeSource, workers: int) -> None:
+        def sums(**options: Any) -> list[tuple[list[str], float]]:
+            data = module(source(labeled=4, unlabeled=8), scale=(0.4, 0.8), **options)
+            return [(part.names, float(part.image.sum())) for batch in steps(data) for part in batch.values()]
+
+        torch.manual_seed(0)
+        first = sums(workers=workers)
+        state = torch.get_rng_state()
+        torch.manual_seed(1)
+        assert sums() == first
+        assert sums(seed=1) != first
+        torch.manual_seed(0)
+        assert torch.equal(torch.get_rng_state(), state), "reading must leave torch's global generator alone"
+
+    def test_epochs_go_on_in_the_stream(self, source: MakeSource) -> None:
+        loader = module(source(labeled=16), batch_size=4).train_dataloader()
+        epochs = []
+        for number in range(2):
+            loader.flattened[0].sampler.set_epoch(number)
+            epochs.append([name for batch, _, _ in loader for name in batch["labeled"].names])
+        assert sorted(epochs[0]) == sorted(epochs[1])
+        assert epochs[0] != epochs[1]
+
+    def test_resize_comes_before_the_crop(self, source: MakeSource) -> None:
+        data = module(source(size=(6, 6)), crop=12, resize=12, scale=(1, 1))
+        batch = steps(data)[0]["labeled"]
+        assert batch.image.shape == (8, 3, 12, 12)
+        assert (batch.target != 255).all()
+
+    def test_a_small_image_is_refused_by_name(self, source: MakeSource) -> None:
+        with pytest.raises(SemipixError, match=r"labeled/\d+: image is 16x12 pixels, smaller than the training crop"):
+            steps(module(source(), crop=13))
+
+
+class TestProcesses:
+    """The batch does not depend on the number of processes."""
+
+    def rank(self, data: SemiSupervisedDataModule, rank: int, world_size: int) -> SemiSupervisedDataModule:
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=False)  # type: ignore[assignment]
+        return data
+
+    def test_ranks_join_to_the_global_batch(self, source: MakeSource) -> None:
+        def data() -> SemiSupervisedDataModule:
+            return module(source(labeled=5, unlabeled=12), batch_size=8, labeled_per_batch=4)
+
+        whole = steps(data())
+        parts = [steps(self.rank(data(), rank, 2)) for rank in range(2)]
+        assert len(whole) == len(parts[0]) == len(parts[1])
+        for batch, first, second in zip(whole, *parts, strict=True):
+            for key in ("labeled", "unlabeled"):
+                assert batch[key].names == first[key].names + second[key].names
+                assert torch.equal(batch[key].image, torch.cat([first[key].image, second[key].image]))
+
+    @pytest.mark.parametrize(("batch_size", "labeled_per_batch"), [(9, 3), (8, 3)])
+    def test_uneven_shares_are_refused(self, source: MakeSource, batch_size: int, labeled_per_batch: int) -> None:
+        data = module(
+            source(labeled=5, unlabeled=12), batch_size=batch_size, labeled_per_batch=labeled_per_batch
+        )
+        with pytest.raises(SemipixError, match=rf"data\.batch_size={batch_size}: 3 labeled images .* by 2 processes"):
+            self.rank(data, 0, 2).train_dataloader()
+
+    def test_evaluation_counts_each_image_once(self, source: MakeSource) -> None:
+        names = [
+            sample.name
+            for rank in range(2)
+            for batch in self.rank(module(source(val=5), eval_batch_size=2), rank, 2).val_dataloader()
+            for sample in batch
+        ]
+        assert sorted(names) == source(val=5).val()
+
+
+class TestEvaluation:
+    """Validation and test batches."""
+
+    def test_samples_keep_the_targets_own_size(self, source: MakeSource) -> None:
+        data = module(source(val=3), resize=32, eval_batch_size=2)
+        batches = list(data.val_dataloader())
+        assert [len(batch) for batch in batches] == [2, 1]
+        sample = batches[0][0]
+        assert isinstance(sample, EvalSample)
+        assert sample.image.shape == (3, 24, 32)
+        assert sample.target.shape == (12, 16)
+        assert sample.target.dtype == torch.int64
+        assert [sample.name for batch in batches for sample in batch] == data.split.val
+
+    def test_test_images_and_none(self, source: MakeSource) -> None:
+        data = module(source(test=3))
+        assert [sample.name for batch in data.test_dataloader() for sample in batch] == data.split.test
+        assert list(data.val_dataloader()) == []
+
+
+class TestSlips:
+    """Settings and files that cannot work are told in one line."""
+
+    @pytest.mark.parametrize(
+        ("options", "pattern"),
+        [
+            ({"batch_size": 0}, r"data\.batch_size=0: expected at least 1"),
+            ({"eval_batch_size": 0}, r"data\.eval_batch_size=0: expected at least 1"),
+            ({"workers": -1}, r"data\.workers=-1: expected at least 0"),
+            ({"labeled_per_batch": 0}, r"data\.labeled_per_batch=0: expected 1 to 7"),
+            ({"labeled_per_batch": 8}, r"data\.labeled_per_batch=8: expected 1 to 7"),
+            ({"batch_size": 1}, r"data\.batch_size=1: expected at least 2"),
+            ({"crop": 0}, r"data\.crop=0: expected a positive"),
+            ({"resize": 0}, r"data\.resize=0: expected at least 1"),
+            ({"resize": [3]}, r"data\.resize=\[3\]: expected a positive"),
+            ({"scale": [1.5, 0.5]}, r"data\.scale=\[1\.5, 0\.5\]: expected \[smallest,largest\]"),
+            ({"scale": [0, 1]}, r"data\.scale=\[0, 1\]: expected"),
+            ({"flip": 1.5}, r"data\.flip=1\.5: expected a probability"),
+            ({"labels": 100}, r"data\.labels=100: only 8 labeled"),
+        ],
+    )
+    def test_settings(self, source: MakeSource, options: dict[str, Any], pattern: str) -> None:
+        with pytest.raises(SemipixError, match=pattern):
+            module(source(unlabeled=4), **options)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("part", ["train", "val"])
+    def test_a_broken_file_is_told_in_one_line(self, folder: Path, workers: int, part: str) -> None:
+        for name in ("a", "b", "c", "d", "v"):
+            for path in folder.glob(f"images/{part}/{name}.png"):
+                path.write_bytes(b"broken")
+        data = module(FolderSource(folder), crop=4, workers=workers)
+        with pytest.raises(SemipixError) as caught:
+            list(data.train_dataloader() if part == "train" else data.val_dataloader())
+        assert "not a readable image" in str(caught.value)
+        assert f"images/{part}/" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_split_of_other_data(self, source: MakeSource) -> None:
+        split = Split(["labeled/000"], ["labeled/099"], [], [])
+        with pytest.raises(SemipixError, match=r"1 of its images are not in the data .* labeled/099"):
+            module(source(), split=split)
+
+    def test_a_split_whose_label_is_gone(self, source: MakeSource) -> None:
+        split = Split(["unlabeled/008"], [], [], [])
+        with pytest.raises(SemipixError, match=r"lost their labels, e\.g\. unlabeled/008"):
+            module(source(unlabeled=1), split=split)
+
+
+def test_a_given_split_wins(source: MakeSource) -> None:
+    split = Split(["labeled/003"], ["labeled/001"], ["labeled/002"], [])
+    data = module(source(), split=split, labels=5, val=0.5)
+    assert data.split == split
+    assert data.classes == ["zero", "one", "two"]
+
+
+class FillSource(Source):
+    """One image whose target says 7 where it is padded."""
+
+    target_fill = 7
+
+    def labeled(self) -> list[str]:
+        return ["only"]
+
+    def unlabeled(self) -> list[str]:
+        return []
+
+    val = test = unlabeled
+
+    def image(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(torch.ones(3, 8, 8))
+
+    def target(self, name: str) -> tv_tensors.Mask:
+        return tv_tensors.Mask(torch.ones(8, 8, dtype=torch.int64))
+
+
+def test_padding_writes_the_sources_fill() -> None:
+    batch = steps(module(FillSource(), scale=(0.5, 0.5), batch_size=1))[0]["labeled"]
+    assert batch.target.unique().tolist() == [1, 7]
+    assert torch.equal(batch.target == 7, batch.image[:, 0] == 0)
+
+
+class Recorder(pl.LightningModule):
+    """Notes what each step is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[Any, ...]] = []
+        self.automatic_optimization = False
+
+    def training_step(self, batch: dict[str, Any], index: int) -> None:
+        self.seen.append(tuple((*part.names, float(part.image.sum())) for part in batch.values()))
+        self.optimizers().step()
+
+    def validation_step(self, batch: list[EvalSample], index: int) -> None:
+        """Validation only moves Lightning's counters here."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class SaveOnce(Callback):
+    """Write one checkpoint at the first call of a hook once enough steps are done."""
+
+    def __init__(self, hook: str, step: int, path: Path) -> None:
+        self.step, self.path, self.trained = step, path, -1
+        setattr(self, hook, self.save)
+
+    def save(self, trainer: pl.Trainer, model: Recorder, *_: Any) -> None:
+        if trainer.global_step >= self.step and self.trained < 0 and not trainer.sanity_checking:
+            self.trained = len(model.seen)
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.filterwarnings("ignore")
+class TestResuming:
+    """A training that goes on from a checkpoint sees what it would have seen without the interruption."""
+
+    EPOCHS: dict[str, Any] = {"max_epochs": 3}
+    STEPS: dict[str, Any] = {
+        "max_steps": 15,
+        "max_epochs": -1,
+        "val_check_interval": 3,
+        "check_val_every_n_epoch": None,
+    }
+
+    def fit(self, source: Source, checkpoint: Path | None = None, workers: int = 0, **options: Any) -> list[Any]:
+        data = module(source, batch_size=4, scale=(0.5, 1), workers=workers)
+        model = Recorder()
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+        return model.seen
+
+    @pytest.mark.parametrize("limits", [EPOCHS, STEPS, {**EPOCHS, "limit_train_batches": 4}], ids=["epochs", "steps", "cut"])
+    @pytest.mark.parametrize(
+        ("hook", "step"),
+        [
+            ("on_train_batch_start", 2),
+            ("on_train_batch_end", 2),
+            ("on_train_batch_end", 5),
+            ("on_train_batch_end", 7),
+            ("on_validation_end", 3),
+            ("on_train_epoch_end", 4),
+        ],
+    )
+    def test_goes_on_exactly(
+        self, source: MakeSource, tmp_path: Path, limits: dict[str, Any], hook: str, step: int
+    ) -> None:
+        images = source(labeled=3, unlabeled=10, val=2)
+        whole = self.fit(images, **limits)
+        saver = SaveOnce(hook, step, tmp_path / "last.ckpt")
+        self.fit(images, callbacks=[saver], **limits)
+        assert saver.trained >= step
+        rest = self.fit(images, checkpoint=tmp_path / "last.ckpt", **limits)
+        assert rest == whole[saver.trained :]
+
+    def test_goes_on_exactly_with_workers(self, source: MakeSource, tmp_path: Path) -> None:
+        images = source(labeled=3, unlabeled=10, val=2)
+        whole = self.fit(images, **self.STEPS)
+        saver = SaveOnce("on_train_batch_end", 7, tmp_path / "last.ckpt")
+        assert self.fit(images, callbacks=[saver], workers=1, **self.STEPS) == whole
+        rest = self.fit(images, checkpoint=tmp_path / "last.ckpt", workers=1, **self.STEPS)
+        assert rest == whole[7:]

@@ -1,0 +1,141 @@
+"""The built-in data."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from semipix.data.drawing import SHAPES, TEXTURES, smooth_noise
+from semipix.data.scenes import CLASSES, ScenesSource
+from semipix.errors import SemipixError
+
+
+def test_names_and_counts() -> None:
+    source = ScenesSource(size=32, train=3, val=2, test=0)
+    assert source.labeled() == ["scenes/train/000000", "scenes/train/000001", "scenes/train/000002"]
+    assert len(source.val()) == 2
+    assert source.test() == source.unlabeled() == []
+    assert source.classes == ["background", "disc", "box", "triangle", "star", "ring"]
+
+
+@pytest.mark.parametrize(("size", "shape"), [(64, (64, 64)), ([48, 80], (48, 80)), (256, (256, 256))])
+def test_image_and_target(size: int | list[int], shape: tuple[int, int]) -> None:
+    source = ScenesSource(size=size)
+    name = source.val()[3]
+    image, target = source.image(name), source.target(name)
+    assert isinstance(image, tv_tensors.Image)
+    assert isinstance(target, tv_tensors.Mask)
+    assert image.shape == (3, *shape)
+    assert image.dtype == torch.float32
+    assert target.shape == shape
+    assert target.dtype == torch.int64
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert image.std() > 0.05
+    assert 0 <= target.min() <= target.max() < len(CLASSES)
+
+
+def test_an_image_depends_on_seed_split_and_number_only() -> None:
+    many, few, other = ScenesSource(48, train=50), ScenesSource(48, train=5, val=1), ScenesSource(48, seed=1)
+    name = "scenes/train/000004"
+    many.image("scenes/train/000003")
+    assert torch.equal(many.image(name), few.image(name))
+    assert torch.equal(many.target(name), few.target(name))
+    for different in (other.image(name), many.image("scenes/val/000004"), many.image("scenes/train/000005")):
+        assert not torch.equal(many.image(name), different)
+
+
+def test_what_is_handed_out_is_not_the_cached_picture() -> None:
+    source = ScenesSource(48)
+    name = source.labeled()[0]
+    image, target = source.image(name).clone(), source.target(name).clone()
+    source.image(name).zero_()
+    source.target(name).zero_()
+    assert torch.equal(source.image(name), image)
+    assert torch.equal(source.target(name), target)
+
+
+def test_all_classes_are_common() -> None:
+    source = ScenesSource(48, train=60)
+    pixels = torch.stack([source.target(name) for name in source.labeled()]).flatten().bincount(minlength=len(CLASSES))
+    shares = pixels / pixels.sum()
+    assert 0.5 < shares[0] < 0.85
+    assert (shares[1:] > 0.02).all()
+
+
+def test_colour_does_not_tell_the_class() -> None:
+    source = ScenesSource(48, train=150)
+    colours: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(CLASSES))}
+    for name in source.labeled():
+        image, target = source.image(name), source.target(name)
+        for index in target.unique().tolist():
+            colours[index].append(image[:, target == index].mean(1))
+    means = torch.stack([torch.stack(values).mean(0) for values in colours.values()])
+    spreads = torch.stack([torch.stack(values).std(0) for values in colours.values()])
+    assert (means - means.mean(0)).abs().max() < 0.1
+    assert spreads.min() > 0.1
+
+
+def test_objects_are_seen() -> None:
+    """Most objects differ from what surrounds them, or the labels would be noise."""
+    source = ScenesSource(96, train=30)
+    edges, elsewhere = [], []
+    for name in source.labeled():
+        image, target = source.image(name).as_subclass(torch.Tensor), source.target(name).as_subclass(torch.Tensor)
+        step = (image[:, :, 2:] - image[:, :, :-2]).abs().mean(0)
+        border = (target[:, 2:] != target[:, :-2]).float() > 0
+        edges.append(step[border])
+        elsewhere.append(step[~border])
+    assert torch.cat(edges).mean() > 1.4 * torch.cat(elsewhere).mean()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_have_their_centre_and_a_sensible_distance(shape: str) -> None:
+    v, u = np.mgrid[-2:2:200j, -2:2:200j].astype(np.float32)
+    distance = SHAPES[shape](u, v)
+    slope = np.hypot(*np.gradient(distance, 4 / 199))
+    assert (distance[100, 100] < 0) == (shape != "ring")
+    assert np.median(slope) == pytest.approx(1, abs=0.1)
+    assert 0.08 < (distance < 0).mean() < 0.25
+    outside = np.hypot(u, v) > 1.3
+    assert (distance[outside] > 0).all()
+
+
+def test_shapes_differ() -> None:
+    v, u = np.mgrid[-2:2:100j, -2:2:100j].astype(np.float32)
+    inside = [shape(u, v) < 0 for shape in SHAPES.values()]
+    for index, first in enumerate(inside):
+        for second in inside[:index]:
+            assert (first & second).sum() / (first | second).sum() < 0.85
+
+
+@pytest.mark.parametrize("index", range(len(TEXTURES)))
+def test_textures_use_their_range(index: int) -> None:
+    v, u = np.mgrid[0:8:80j, 0:8:80j].astype(np.float32)
+    texture = TEXTURES[index](u, v, np.random.default_rng(0))
+    assert texture.shape == (80, 80)
+    assert -1 <= texture.min() < -0.9
+    assert 0.9 < texture.max() <= 1
+
+
+def test_smooth_noise_is_smooth() -> None:
+    noise = smooth_noise(np.random.default_rng(0), 3, 60, 90)
+    assert noise.shape == (60, 90)
+    assert np.abs(noise).max() <= 1
+    assert noise.std() > 0.2
+    assert np.abs(np.diff(noise)).max() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({"size": 31}, r"data\.size=31: expected at least 32 pixels"),
+        ({"size": [64, 8]}, r"data\.size=\[64, 8\]: expected at least 32 pixels"),
+        ({"size": 0}, r"data\.size=0: expected a positive"),
+        ({"train": 0}, r"data\.train=0: expected at least 1 images"),
+        ({"val": -1}, r"data\.val=-1: expected at least 0 images"),
+    ],
+)
+def test_slips(options: dict[str, int], pattern: str) -> None:
+    with pytest.raises(SemipixError, match=pattern):
+        ScenesSource(**options)  # type: ignore[arg-type]
