@@ -3,28 +3,25 @@
 Trains every variant on the same splits with the same number of steps, measures each on the test images, and writes one
 JSON of records. A run that is already there is not trained again, so an interrupted comparison goes on.
 
-    python benchmarks/compare.py portrait --data ../shared/data/portrait --labels 8 16 32 --seeds 0 1
-    python benchmarks/compare.py camvid --data ../shared/data/camvid --labels 12 --seeds 0 1
+    python benchmarks/compare.py portrait --data ../shared/data/portrait --labels 8 16 32
+    python benchmarks/compare.py camvid --data ../shared/data/camvid --labels 12
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from semipix.report.comparison import environment, run_variants
+
+COMMON = ["data=folder", "data.workers=0", "trainer.precision=bf16-mixed", "validations=3"]
 
 SETTINGS: dict[str, list[str]] = {
     "portrait": ["data.resize=[160,120]", "data.crop=96", "data.val=40", "optimizer.lr=5e-4", "steps=300"],
     "camvid": ["data.resize=[180,240]", "data.crop=[128,160]", "optimizer.lr=1e-3", "steps=400"],
 }
-COMMON = ["data=folder", "data.workers=0", "trainer.precision=bf16-mixed", "validations=3"]
 
 # Ramp-up and warm-up are in epochs; these runs are about one epoch long.
 VARIANTS: dict[str, list[str]] = {
@@ -42,60 +39,35 @@ def overrides_of(setting: str, variant: list[str], labels: str, seed: int, data:
     return list({item.partition("=")[0]: item for item in merged}.values())
 
 
-def run(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Train and measure one run in a process of one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    semipix = [sys.executable, "-m", "semipix.cli"]
-    log = folder.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not (folder / "evaluation-test.json").exists():
-        resumable = (folder / "checkpoints" / "last.ckpt").exists() and not (folder / "summary.json").exists()
-        train = ["train", f"resume={folder}"] if resumable else ["train", *overrides, f"run={folder}"]
-        commands = [["evaluate", str(folder)]] if (folder / "summary.json").exists() else [train, ["evaluate", str(folder)]]
-        with log.open("a") as output:
-            for command in commands:
-                subprocess.run([*semipix, *command], env=environment, stdout=output, stderr=output, check=True)
-    measured = json.loads((folder / "evaluation-test.json").read_text())
-    trained = json.loads((folder / "summary.json").read_text())
-    print(f"{folder}: test mIoU {100 * measured['miou']:.1f}", flush=True)
-    return {"test": measured, "trained": trained, "overrides": overrides}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", nargs="+", default=["8"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
-    parser.add_argument("--extra", nargs="*", default=[], metavar="NAME:KEY=VALUE,...", help="further variants")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--extra", nargs="*", default=[], metavar="NAME:KEY=VALUE;...", help="further variants")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     variants = {name: VARIANTS[name] for name in options.variants}
-    for extra in options.extra:
-        name, _, items = extra.partition(":")
-        variants[name] = items.split(",")
+    variants |= {name: items.split(";") for name, _, items in (extra.partition(":") for extra in options.extra)}
 
+    keys = {}
     jobs = {}
-    for name, variant in variants.items():
-        for labels in ["all"] if name == "all_labels" else options.labels:
-            for seed in options.seeds:
-                folder = options.runs / options.setting / f"{labels}-{name}-{seed}"
-                jobs[name, labels, seed] = folder, overrides_of(options.setting, variant, labels, seed, options.data)
-    with ThreadPoolExecutor(options.parallel) as pool:
-        futures = {key: pool.submit(run, *job) for key, job in jobs.items()}
-    records = [
-        {"setting": options.setting, "variant": name, "labels": labels, "seed": seed, **futures[name, labels, seed].result()}
-        for name, labels, seed in jobs
-    ]
+    for seed in options.seeds:
+        for name, variant in variants.items():
+            for labels in ["all"] if name == "all_labels" else options.labels:
+                run = f"{labels}-{name}-{seed}"
+                keys[run] = {"setting": options.setting, "variant": name, "labels": labels, "seed": seed}
+                overrides = overrides_of(options.setting, variant, labels, seed, options.data)
+                jobs[run] = options.runs / options.setting / run, overrides
+    found = run_variants(jobs, options.parallel)
+    records = [{**keys[run], **found[run]} for run in jobs]
     report(records)
     if options.out:
-        device = {"machine": platform.machine(), "processor": "CPU", "threads_per_run": 1}
-        packages = ("torch", "lightning", "timm", "segmentation-models-pytorch", "semipix")
-        versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-        options.out.write_text(json.dumps({"device": device, "versions": versions, "records": records}, indent=1) + "\n")
+        options.out.write_text(json.dumps({**environment(), "records": records}, indent=1) + "\n")
 
 
 def report(records: list[dict[str, Any]]) -> None:

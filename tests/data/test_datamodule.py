@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torchvision import tv_tensors
 
 from semipix.data.datamodule import SemiSupervisedDataModule
@@ -70,9 +71,7 @@ class TestStreamSampler:
         share = 4 // world_size
         parts = [self.epoch(self.sampler(rank, world_size), 2) for rank in range(world_size)]
         assert all(len(self.sampler(rank, world_size)) == 3 * share for rank in range(world_size))
-        joined = [
-            draw for batch in range(3) for part in parts for draw in part[batch * share : (batch + 1) * share]
-        ]
+        joined = [draw for batch in range(3) for part in parts for draw in part[batch * share : (batch + 1) * share]]
         assert joined == whole
 
     @pytest.mark.parametrize("world_size", [1, 2])
@@ -194,9 +193,7 @@ class TestProcesses:
 
     @pytest.mark.parametrize(("batch_size", "labeled_per_batch"), [(9, 3), (8, 3)])
     def test_uneven_shares_are_refused(self, source: MakeSource, batch_size: int, labeled_per_batch: int) -> None:
-        data = module(
-            source(labeled=5, unlabeled=12), batch_size=batch_size, labeled_per_batch=labeled_per_batch
-        )
+        data = module(source(labeled=5, unlabeled=12), batch_size=batch_size, labeled_per_batch=labeled_per_batch)
         with pytest.raises(SemipixError, match=rf"data\.batch_size={batch_size}: 3 labeled images .* by 2 processes"):
             self.rank(data, 0, 2).train_dataloader()
 
@@ -323,7 +320,9 @@ class Recorder(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], index: int) -> None:
         self.seen.append(tuple((*part.names, float(part.image.sum())) for part in batch.values()))
-        self.optimizers().step()
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.step()
 
     def validation_step(self, batch: list[EvalSample], index: int) -> None:
         """Validation only moves Lightning's counters here."""
@@ -349,8 +348,8 @@ class SaveOnce(Callback):
 class TestResuming:
     """A training that goes on from a checkpoint sees what it would have seen without the interruption."""
 
-    EPOCHS: dict[str, Any] = {"max_epochs": 3}
-    STEPS: dict[str, Any] = {
+    EPOCHS: ClassVar[dict[str, Any]] = {"max_epochs": 3}
+    STEPS: ClassVar[dict[str, Any]] = {
         "max_steps": 15,
         "max_epochs": -1,
         "val_check_interval": 3,
@@ -371,7 +370,9 @@ class TestResuming:
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
         return model.seen
 
-    @pytest.mark.parametrize("limits", [EPOCHS, STEPS, {**EPOCHS, "limit_train_batches": 4}], ids=["epochs", "steps", "cut"])
+    @pytest.mark.parametrize(
+        "limits", [EPOCHS, STEPS, {**EPOCHS, "limit_train_batches": 4}], ids=["epochs", "steps", "cut"]
+    )
     @pytest.mark.parametrize(
         ("hook", "step"),
         [

@@ -99,7 +99,7 @@ class TestImageFormats:
 
     @pytest.mark.parametrize(("mode", "value", "expected"), [("1", 1, 1.0), ("LA", (51, 0), 0.2)])
     def test_grey_modes(self, tmp_path: Path, mode: str, value: int | tuple[int, int], expected: float) -> None:
-        Image.new(mode, (8, 6), value).save(tmp_path / "a.png")  # type: ignore[arg-type]
+        Image.new(mode, (8, 6), value).save(tmp_path / "a.png")
         assert torch.allclose(read_image(tmp_path / "a.png"), torch.full((3, 6, 8), expected))
 
     def test_palette_with_transparency_keeps_its_colour(self, tmp_path: Path) -> None:

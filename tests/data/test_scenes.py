@@ -138,4 +138,4 @@ def test_smooth_noise_is_smooth() -> None:
 )
 def test_slips(options: dict[str, int], pattern: str) -> None:
     with pytest.raises(SemipixError, match=pattern):
-        ScenesSource(**options)  # type: ignore[arg-type]
+        ScenesSource(**options)

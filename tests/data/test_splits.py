@@ -160,7 +160,9 @@ class TestListFile:
         with pytest.raises(SemipixError, match=rf"names\.txt: {pattern}"):
             make_split(source(labeled=12, unlabeled=2), str(tmp_path / "names.txt"), val=0, seed=0)
 
-    def test_ambiguous_stem(self, folder: Path, write_image: Callable[..., Path], write_mask: Callable[..., Path]) -> None:
+    def test_ambiguous_stem(
+        self, folder: Path, write_image: Callable[..., Path], write_mask: Callable[..., Path]
+    ) -> None:
         from semipix.data.folder import FolderSource
 
         write_image(folder / "images/train/deep/a.png")
@@ -181,7 +183,9 @@ class TestSplitFile:
         split.to_json(tmp_path / "split.json")
         assert Split.from_json(tmp_path / "split.json") == split
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"labeled": []}', '{"labeled": 1, "unlabeled": 1, "val": 1, "test": 1}'])
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", '{"labeled": []}', '{"labeled": 1, "unlabeled": 1, "val": 1, "test": 1}']
+    )
     def test_other_content(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "split.json").write_text(text)
         with pytest.raises(SemipixError, match=r"split\.json: not a split file, expected JSON with the lists labeled"):

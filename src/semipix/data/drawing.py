@@ -19,15 +19,15 @@ def disc(u: Plane, v: Plane) -> Plane:
 def box(u: Plane, v: Plane) -> Plane:
     """Signed distance to a square of half side 0.8."""
     across, along = np.abs(u) - 0.8, np.abs(v) - 0.8
-    outside: Plane = np.hypot(np.maximum(across, 0), np.maximum(along, 0))
-    inside: Plane = np.minimum(np.maximum(across, along), 0)
-    return outside + inside
+    distance: Plane = np.hypot(np.maximum(across, 0), np.maximum(along, 0)) + np.minimum(np.maximum(across, along), 0)
+    return distance
 
 
 def triangle(u: Plane, v: Plane) -> Plane:
     """Distance to the nearest side of a triangle that reaches 1.1 from the centre."""
     slanted = np.float32(np.sqrt(3) / 2) * np.abs(u) - 0.5 * v
-    return np.maximum(slanted, v) - 0.55
+    distance: Plane = np.maximum(slanted, v) - np.float32(0.55)
+    return distance
 
 
 def star(u: Plane, v: Plane) -> Plane:
@@ -91,8 +91,8 @@ TEXTURES: list[Callable[[Plane, Plane, Generator], Plane]] = [stripes, checks, s
 def smooth_noise(generator: Generator, cells: int, height: int, width: int) -> Plane:
     """Random values in [-1, 1] at the corners of cells x cells squares, smoothly interpolated to (height, width)."""
     corners = generator.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
-    noise: Plane = _interpolation(cells, height) @ corners @ _interpolation(cells, width).T
-    return noise
+    rows, columns = _interpolation(cells, height), _interpolation(cells, width)
+    return np.asarray(rows @ corners @ columns.T, np.float32)
 
 
 def turned(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:

@@ -204,6 +204,7 @@ class Collate:
         self.collate = collate
 
     def __call__(self, samples: Sequence[Any]) -> Any:
+        """A batch, or a `SemipixError`."""
         errors = [sample for sample in samples if isinstance(sample, SemipixError)]
         return errors[0] if errors else self.collate(list(samples))
 

@@ -15,8 +15,8 @@ class StreamSampler(DistributedSampler[Any]):
     """An endless stream of draws cut into epochs of equally many batches; a pure function of the draw's number.
 
     Draw d belongs to pass `d // size`; each pass is one permutation of all images. Epoch e begins at batch
-    `e * batches`, whatever was drawn before, unless `continue_at` says otherwise. It is a `DistributedSampler` because it deals out each global
-    batch to the processes itself, and Lightning would replace any other kind.
+    `e * batches`, whatever was drawn before, unless `continue_at` says otherwise. It is a `DistributedSampler`
+    because it deals out each global batch to the processes itself, and Lightning would replace any other kind.
 
     Args:
         size: number of images.

@@ -20,7 +20,7 @@ Colours = NDArray[np.float32]
 
 _SPLITS = ("train", "val", "test")
 _SMALLEST = 32
-_OWN_TEXTURE = 0.9
+_OWN_TEXTURE = 0.95
 """Share of objects that bear their class's texture; the others bear any."""
 
 
@@ -99,10 +99,10 @@ def draw_scene(size: Size, generator: Generator) -> tuple[NDArray[np.uint8], NDA
     height, width = size
     scene = _background(size, generator)
     mask = np.zeros(size, np.uint8)
-    for _ in range(generator.integers(3, 7)):
+    for _ in range(generator.integers(3, 6)):
         _add_object(scene, mask, int(generator.integers(1, len(CLASSES))), generator)
     scene *= (1 + 0.35 * smooth_noise(generator, 1, height, width))[..., None]
-    scene += generator.uniform(0.01, 0.04) * generator.standard_normal(scene.shape, np.float32)
+    scene += generator.uniform(0.01, 0.03) * generator.standard_normal(scene.shape, np.float32)
     return (np.clip(scene, 0, 1) * 255).round().astype(np.uint8), mask
 
 
@@ -113,11 +113,11 @@ def _background(size: Size, generator: Generator) -> Colours:
     first, second = _colour(generator), _colour(generator)
     scene: Colours = first + blend[..., None] * (second - first)
     v, u = _grid(slice(0, height), slice(0, width), 0, 0)
-    scene += generator.uniform(0, 0.08) * _texture(int(generator.integers(5)), u, v, size, generator)[..., None]
+    scene += generator.uniform(0, 0.05) * _texture(int(generator.integers(5)), u, v, size, generator)[..., None]
     for _ in range(generator.integers(0, 3)):
         edge = smooth_noise(generator, 4, height, width) - generator.uniform(0.2, 0.45)
         # Soft edges and at most half the cover: patches lie behind the objects and should not look like more of them.
-        cover = generator.uniform(0.2, 0.6) * np.clip(edge * 8, 0, 1)[..., None]
+        cover = generator.uniform(0.2, 0.5) * np.clip(edge * 5, 0, 1)[..., None]
         scene += cover * (_surface(int(generator.integers(5)), u, v, size, generator) - scene)
     return scene
 
@@ -125,7 +125,7 @@ def _background(size: Size, generator: Generator) -> Colours:
 def _add_object(scene: Colours, mask: NDArray[np.uint8], index: int, generator: Generator) -> None:
     """Draw an object of a class over the scene and its mask, in place."""
     size = height, width = mask.shape
-    radius = generator.uniform(0.14, 0.3) * min(size)
+    radius = generator.uniform(0.17, 0.32) * min(size)
     centre_y, centre_x = generator.uniform(0, height), generator.uniform(0, width)
     # Nothing of the object or its shadow lies beyond this window.
     rows, columns = _window(centre_y, 1.8 * radius, height), _window(centre_x, 1.8 * radius, width)
@@ -154,14 +154,14 @@ def _surface(texture: int, x: Plane, y: Plane, size: Size, generator: Generator)
     """Two random colours in the pattern of a texture, (H, W, 3)."""
     middle, other = _colour(generator), _colour(generator)
     away = other - middle
-    contrast = generator.uniform(0.12, 0.3) * away / max(0.2, float(np.linalg.norm(away)))
+    contrast = generator.uniform(0.2, 0.35) * away / max(0.2, float(np.linalg.norm(away)))
     surface: Colours = middle + _texture(texture, x, y, size, generator)[..., None] * contrast
     return surface.astype(np.float32)
 
 
 def _texture(index: int, x: Plane, y: Plane, size: Size, generator: Generator) -> Plane:
     """A texture in [-1, 1] at pixel coordinates, turned, and with a period that grows with the scene's size."""
-    period = np.float32(generator.uniform(0.06, 0.1) * min(size))
+    period = np.float32(generator.uniform(0.08, 0.12) * min(size))
     u, v = turned(x / period, y / period, generator.uniform(0, 2 * np.pi))
     return TEXTURES[index](u, v, generator)
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semipix.functional.precision import at_least_float32
+
 Pair = tuple[Tensor, Tensor]
 
 SILENT_MAXIMUM = 0.1
@@ -72,7 +74,7 @@ def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid
     """
     if prediction.shape != target.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
-    error = (prediction.float() - target.float()).abs().sum(1, keepdim=True) * mu
+    error = (at_least_float32(prediction) - at_least_float32(target)).abs().sum(1, keepdim=True) * mu
     if valid is not None:
         error = error.masked_fill(~valid, 0.0)
     flaw = gaussian_blur(error, 8)
@@ -92,7 +94,7 @@ def normalize_flaw(flaw: Tensor) -> Tensor:
     Returns:
         (B, 1, H, W) in [0, 1], without gradient; all 0 for a map whose maximum is at most 0.1.
     """
-    smooth = gaussian_blur(flaw.float().clamp(min=0), 16)
+    smooth = gaussian_blur(at_least_float32(flaw).clamp(min=0), 16)
     smallest, largest = _extrema(smooth)
     scaled = (smooth - smallest) / (largest - smallest + 1e-9)
     return torch.where(largest > SILENT_MAXIMUM, scaled, torch.zeros_like(scaled))

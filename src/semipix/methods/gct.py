@@ -21,6 +21,7 @@ from torchmetrics import Metric, MetricCollection
 from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair, directions, exchange, flaw_target, normalize_flaw
+from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
 from semipix.methods import flaw_diagnostics
@@ -113,7 +114,7 @@ class GCT(Method):
     def _flaws(self, image: Tensor, predictions: Pair) -> Pair:
         """The frozen detector's raw maps of both predictions (N, 1, H, W), in one pass over a stacked batch."""
         maps = frozen(self.detector, torch.cat([image, image]), torch.cat(predictions))
-        return cast(Pair, maps.float().chunk(2))
+        return cast(Pair, at_least_float32(maps).chunk(2))
 
     def _detection_loss(self, batch: Batch, predictions: Pair) -> Tensor:
         """Eq. 3: the detector learns where both predictions of the labeled images are wrong."""
@@ -122,7 +123,7 @@ class GCT(Method):
         seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
         target, valid = torch.cat([target, target]), torch.cat([valid, valid])
         goal = flaw_target(seen, target, mu=self.task.mu, nu=self.task.nu, valid=valid)
-        flaw = self.detector(torch.cat([batch.labeled, batch.labeled]), seen).float()
+        flaw = at_least_float32(self.detector(torch.cat([batch.labeled, batch.labeled]), seen))
         return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:

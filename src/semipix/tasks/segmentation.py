@@ -11,6 +11,7 @@ from torchmetrics import ClasswiseWrapper, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from semipix.errors import SemipixError
+from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import masked_mean
 from semipix.tasks.base import Task
 
@@ -56,7 +57,7 @@ class Segmentation(Task):
         self.class_weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
 
     def activate(self, output: Tensor) -> Tensor:
-        return output.float().softmax(1)
+        return at_least_float32(output).softmax(1)
 
     def encode(self, target: Tensor) -> Tensor:
         known = target.masked_fill(target == VOID, 0)
@@ -66,11 +67,12 @@ class Segmentation(Task):
         return (target != VOID).unsqueeze(1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        pixels = F.cross_entropy(output.float(), target, ignore_index=VOID, reduction="none").unsqueeze(1)
+        output = at_least_float32(output)
+        pixels = F.cross_entropy(output, target, ignore_index=VOID, reduction="none").unsqueeze(1)
         valid = self.valid(target)
         if self.class_weights is None:
             return masked_mean(pixels, valid)
-        weight = self.class_weights.to(output.device)[target.masked_fill(target == VOID, 0)].unsqueeze(1)
+        weight = self.class_weights.to(output)[target.masked_fill(target == VOID, 0)].unsqueeze(1)
         return masked_mean(pixels * weight, valid) / masked_mean(weight, valid).clamp(min=1e-9)
 
     def metrics(self) -> MetricCollection:

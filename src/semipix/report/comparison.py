@@ -1,0 +1,101 @@
+"""Train variants side by side, each in a process of one thread, and measure them on the same held-out images."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from semipix.errors import SemipixError
+
+PACKAGES = ("torch", "lightning", "timm", "segmentation-models-pytorch", "semipix")
+
+
+def run_variant(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Train and measure one run; a run that is there already is resumed or only read.
+
+    Args:
+        folder: the run folder; what the commands print goes to `folder.log` beside it.
+        overrides: of `semipix train`.
+
+    Returns:
+        `test`: metrics on the test images; `trained`: the run's summary; `overrides`.
+
+    Raises:
+        SemipixError: a command failed; names its log.
+    """
+    log = folder.with_name(folder.name + ".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    done = folder / "summary.json"
+    if not done.exists():
+        resumable = (folder / "checkpoints" / "last.ckpt").exists()
+        _command(["train", f"resume={folder}"] if resumable else ["train", *overrides, f"run={folder}"], log)
+    if not (folder / "evaluation-test.json").exists():
+        _command(["evaluate", str(folder)], log)
+    measured = json.loads((folder / "evaluation-test.json").read_text())
+    return {"test": measured, "trained": json.loads(done.read_text()), "overrides": list(overrides)}
+
+
+def _command(arguments: list[str], log: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("a") as output:
+        command = [sys.executable, "-m", "semipix.cli", *arguments]
+        if subprocess.run(command, env=environment, stdout=output, stderr=output).returncode:
+            raise SemipixError(f"{log}: semipix {arguments[0]} failed; its last line: {_last_line(log)}")
+
+
+def _last_line(log: Path) -> str:
+    """What a log shows last, a progress bar's newest state included."""
+    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing yet")
+
+
+def run_variants(
+    jobs: Mapping[str, tuple[Path, Sequence[str]]], parallel: int = 2, show: Callable[[str], None] = tqdm.write
+) -> dict[str, dict[str, Any]]:
+    """Run all jobs, `parallel` at a time, with one bar and a line whenever one is finished.
+
+    Args:
+        jobs: run folder and overrides by name.
+        parallel: processes at a time.
+        show: prints the line.
+
+    Returns:
+        What `run_variant` returns, by name, in the order of `jobs`.
+    """
+    with ThreadPoolExecutor(parallel) as pool, tqdm(total=len(jobs), desc="runs", unit="run") as bar:
+        futures: dict[str, Future[dict[str, Any]]] = {
+            name: pool.submit(run_variant, folder, overrides) for name, (folder, overrides) in jobs.items()
+        }
+        waiting = dict(futures)
+        while waiting:
+            time.sleep(1)
+            for name in [name for name, future in waiting.items() if future.done()]:
+                error = waiting.pop(name).exception()
+                show(f"{name}: {error if error else f'see {jobs[name][0]}'}")
+                bar.update()
+            states = [_state(name, jobs[name][0]) for name, future in waiting.items() if future.running()]
+            bar.set_postfix_str(" | ".join(states))
+    return {name: future.result() for name, future in futures.items()}
+
+
+def _state(name: str, folder: Path) -> str:
+    """A running training's share done, from its log."""
+    last = _last_line(folder.with_name(folder.name + ".log"))
+    return f"{name} {last.split('|')[0].removeprefix('train:').strip()[:16]}"
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a result belongs to."""
+    return {
+        "device": {"machine": platform.machine(), "kind": "CPU", "cores": os.cpu_count(), "threads_per_run": 1},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }

@@ -1,0 +1,89 @@
+"""`semipix demo`: is guided collaborative training worth it on the built-in data?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from semipix import train
+from semipix.report.comparison import environment, run_variants
+from semipix.report.pictures import rows
+
+COMMON = ["data=scenes", "data.labels=16", "data.crop=64", "data.workers=0", "steps=200", "validations=2"]
+"""What all runs share."""
+
+VARIANTS = {
+    "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=1e-3"]),
+    "gct": ("GCT", ["method=gct", "optimizer.lr=1e-3"]),
+    "supervised_short": ("supervised, the paper's length", ["method=supervised", "length=labeled", "optimizer.lr=1e-3"]),
+}
+"""Title and overrides of each run; benchmarks/demo_rates.py finds the learning rates."""
+
+
+def demo(out: Path) -> dict[str, Any]:
+    """Train, measure and show GCT and both supervised baselines.
+
+    Args:
+        out: gets a run folder for each, `summary.json` and `index.html`. Runs that are there already are not trained
+            again.
+
+    Returns:
+        Metrics in percent by run.
+    """
+    jobs = {name: (out / name, [*COMMON, *overrides]) for name, (_, overrides) in VARIANTS.items()}
+    found = run_variants(jobs)
+    summary = {
+        name: {
+            "miou": round(100 * result["test"]["miou"], 2),
+            "accuracy": round(100 * result["test"]["accuracy"], 2),
+            "steps": result["trained"]["steps"],
+            "seconds": result["trained"]["seconds"],
+        }
+        for name, result in found.items()
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    table = [{"title": VARIANTS[name][0], "lr": _rate(found[name]), **figures} for name, figures in summary.items()]
+    verdict = _verdict(summary)
+    for line in table:
+        print(f"{line['title']:32} mIoU {line['miou']:5.1f} %   {line['steps']:4} steps  {line['seconds']:4.0f} s")
+    print(verdict)
+    page = _page(out, found, table, verdict)
+    (out / "index.html").write_text(page)
+    print(f"open {out / 'index.html'}")
+    return summary
+
+
+def _rate(result: dict[str, Any]) -> str:
+    return next(item.partition("=")[2] for item in result["overrides"] if item.startswith("optimizer.lr="))
+
+
+def _verdict(summary: dict[str, dict[str, Any]]) -> str:
+    """What the figures say, in one sentence, whichever way it went."""
+    gain = summary["gct"]["miou"] - summary["supervised"]["miou"]
+    if gain > 0:
+        return f"GCT ends {gain:.1f} points of mIoU above the equally long supervised run."
+    return (
+        f"GCT ends {-gain:.1f} points of mIoU below the equally long supervised run: between weak views of the same "
+        "images the two models have too little to teach each other. The diagnostics show what the exchange gains and costs."
+    )
+
+
+def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str) -> str:
+    split = train.load_split(out / "gct")
+    prefix = "val/diagnostics/"
+    diagnostics = {
+        key.removeprefix(prefix): value for key, value in found["gct"]["trained"].items() if key.startswith(prefix)
+    }
+    versions = environment()["versions"]
+    environment_of_templates = Environment(loader=PackageLoader("semipix", "report"), autoescape=select_autoescape())
+    return environment_of_templates.get_template("demo.html.j2").render(
+        labeled=len(split.labeled),
+        unlabeled=len(split.unlabeled),
+        test=len(split.test),
+        verdict=verdict,
+        table=table,
+        diagnostics=diagnostics,
+        pictures=rows({VARIANTS[name][0]: out / name for name in ("supervised", "gct")}),
+        versions=", ".join(f"{name} {number}" for name, number in versions.items()),
+    )
