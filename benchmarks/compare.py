@@ -19,8 +19,8 @@ from semipix.report.comparison import environment, run_variants
 COMMON = ["data=folder", "data.workers=0", "trainer.precision=bf16-mixed", "validations=3"]
 
 SETTINGS: dict[str, list[str]] = {
-    "portrait": ["data.resize=[160,120]", "data.crop=96", "data.val=40", "optimizer.lr=5e-4", "steps=300"],
-    "camvid": ["data.resize=[180,240]", "data.crop=[128,160]", "optimizer.lr=1e-3", "steps=400"],
+    "portrait": ["data.resize=[112,84]", "data.crop=64", "data.val=40", "optimizer.lr=5e-4", "steps=200"],
+    "camvid": ["data.resize=[180,240]", "data.crop=[128,160]", "optimizer.lr=1e-3", "steps=250"],
 }
 
 # Ramp-up and warm-up are in epochs; these runs are about one epoch long.
@@ -28,8 +28,8 @@ VARIANTS: dict[str, list[str]] = {
     "supervised": ["method=supervised"],
     "supervised_short": ["method=supervised", "length=labeled"],
     "all_labels": ["method=supervised", "data.labels=all"],
-    "mean_teacher": ["method=mean_teacher", "method.rampup_epochs=0.3"],
-    "gct_paper": ["method=gct", "method.rampup_epochs=0.3"],
+    "mean_teacher": ["method=mean_teacher", "method.rampup_epochs=0.2"],
+    "gct_paper": ["method=gct", "method.rampup_epochs=0.2"],
 }
 
 

@@ -17,47 +17,61 @@ from semipix.learner import Learner
 
 
 class RunProgress(ProgressBar):
-    """One bar over all steps of the run, with loss, speed and time left, whatever an epoch's length."""
+    """One bar over all steps of the run, with loss, speed and time left, whatever an epoch's length; one over a test."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bar: tqdm[Any] | None = None
+        self.enabled = True
 
     def disable(self) -> None:
-        self._enabled = False
+        self.enabled = False
 
     def enable(self) -> None:
-        self._enabled = True
-
-    _enabled = True
+        self.enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._enabled:
-            interval = 0.2 if sys.stderr.isatty() else 15  # a log file wants fewer lines
-            self.bar = tqdm(
-                total=trainer.max_steps, initial=trainer.global_step, desc="train", unit="step", mininterval=interval
-            )
+        self._open("train", "step", trainer.max_steps, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self.bar is not None and trainer.global_step > self.bar.n:
-            self.bar.update(trainer.global_step - self.bar.n)
-            if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:
+            if trainer.global_step % 10 == 0 or self.bar.n == self.bar.initial:
                 self._show(trainer)
+            self.bar.update(trainer.global_step - self.bar.n)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.bar is not None and not trainer.sanity_checking:
             self._show(trainer)
 
-    def _show(self, trainer: pl.Trainer) -> None:
-        assert self.bar is not None
-        shown = {key: f"{float(value):.4g}" for key, value in trainer.progress_bar_metrics.items()}
-        self.bar.set_postfix(shown, refresh=False)
-
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.bar is not None:
+            self._show(trainer)
+        self._close()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._open("evaluate", "batch", int(sum(trainer.num_test_batches)), 0)
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
+
+    def _open(self, name: str, unit: str, total: int, done: int) -> None:
+        if self.enabled:
+            interval = 0.2 if sys.stderr.isatty() else 15  # a log file wants fewer lines
+            self.bar = tqdm(total=total, initial=done, desc=name, unit=unit, mininterval=interval)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        assert self.bar is not None
+        metrics = trainer.progress_bar_metrics.items()
+        self.bar.set_postfix(
+            {key.removeprefix("train/"): f"{float(value):.4g}" for key, value in metrics}, refresh=False
+        )
 
     def _close(self) -> None:
         if self.bar is not None:
@@ -84,11 +98,15 @@ class SamplePictures(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Learner)
+        assert trainer.val_dataloaders is not None
         dataset = trainer.val_dataloaders.dataset
         shown = range(min(self.count, len(dataset)))
         rows = []
-        for sample in (dataset[index] for index in shown):
-            rows += self._row(pl_module, sample.image.to(pl_module.device), sample.target.to(pl_module.device))
+        precision = trainer.precision_plugin
+        with precision.forward_context():
+            for sample in (dataset[index] for index in shown):
+                image = precision.convert_input(sample.image.to(pl_module.device))
+                rows += self._row(pl_module, image, sample.target.to(pl_module.device))
         self.folder.mkdir(parents=True, exist_ok=True)
         grid = make_grid(rows, nrow=len(rows) // len(shown))
         save_image(grid, self.folder / f"step-{trainer.global_step:06d}.png")

@@ -1,11 +1,14 @@
 """Writing checkpoints so that a kill or a full disk never costs the previous one."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from semipix.errors import SemipixError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -16,14 +19,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(final.name + ".partial")
         try:
-            with open(partial, "wb") as file:
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, final)
+            partial.replace(final)
         except (OSError, RuntimeError) as error:  # torch's writer hides the operating system's reason
             partial.unlink(missing_ok=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk took no more data"
             number = error.errno if isinstance(error, OSError) and error.errno else 28
             message = f"checkpoint not written: {reason}; the previous one is kept: make room, then resume the run"
             raise OSError(number, message, str(final)) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        SemipixError: the file is damaged, or is no checkpoint of a training.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch guesses at older formats before it gives up
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if {"state_dict", "global_step"} <= state.keys():
+            return dict(state)
+        reason = "it holds no state_dict and global_step"
+    except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+    raise SemipixError(
+        f"{path}: damaged, or no checkpoint of semipix train ({reason}); use another --checkpoint or run"
+    )

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _slip(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt:
-        print("semipix: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"semipix: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
 
 
@@ -102,6 +102,7 @@ def _predict(options: argparse.Namespace) -> int:
     failures = predict(options.run, options.images, options.out, options.checkpoint, options.skip_existing)
     for failure in failures:
         _slip(failure)
+    print(f"{options.out}: see {', '.join(sorted(item.name for item in options.out.glob('*/')))}")
     return 2 if failures else 0
 
 

@@ -1,18 +1,50 @@
-"""Constructor signatures are the configuration: what a key may be called, and building what a node names."""
+"""Constructor signatures are the configuration: what a key may be called and hold, and building what a node names."""
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from hydra.errors import HydraException
 from hydra.utils import get_object
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from torch import Tensor
 
 from semipix.errors import SemipixError
 
 GROUPS = ("task", "method", "model", "second_model", "data", "optimizer", "scheduler", "trainer")
+
+TOP: dict[str, Any] = {
+    "seed": int,
+    "epochs": float,
+    "steps": int | None,
+    "length": Literal["full", "labeled"],
+    "validations": int,
+    "checkpoint_every": int,
+    "channels_last": bool,
+    "freeze_batch_norm": bool,
+}
+"""Types of the keys that belong to no group."""
+
+OUTSIDE = ("run", "resume")
+"""Keys that say where, not what, is trained."""
+
+RESERVED = {"self", "task", "make_model", "params", "optimizer", "source", "split", "use_unlabeled"}
+"""Parameters that semipix fills in itself."""
+
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+}
 
 
 def open_overrides(overrides: Sequence[str]) -> list[str]:
@@ -32,6 +64,13 @@ def open_overrides(overrides: Sequence[str]) -> list[str]:
     return opened
 
 
+def unknown_key(key: str, known: Collection[str]) -> str:
+    """What to tell about a key that is none of the known ones."""
+    close = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(known))}"
+    return f"unknown key {key}; {hint}"
+
+
 def parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
     """Names of a callable's parameters, and whether it takes any other keyword."""
     signature = inspect.signature(target).parameters.values()
@@ -45,18 +84,20 @@ def target_of(name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     Raises:
         SemipixError: the node has no `_target_`, or it cannot be imported.
     """
-    if "_target_" not in node:
+    if not isinstance(node, Mapping) or "_target_" not in node:
         raise SemipixError(f"{name}: no _target_ found; name an option of the group or any importable class")
     try:
-        target: Callable[..., Any] = get_object(node["_target_"])
+        target: Callable[..., Any] = get_object(str(node["_target_"]))
     except (ImportError, ValueError, AttributeError, HydraException) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())
         raise SemipixError(f"{name}._target_: {node['_target_']!r} cannot be imported: {reason}") from error
+    if not callable(target):
+        raise SemipixError(f"{name}._target_: {node['_target_']!r} is a {type(target).__name__}, a class expected")
     return target
 
 
 def check_keys(name: str, node: Mapping[str, Any], *extra: Callable[..., Any]) -> None:
-    """Refuse keys that no constructor of this node knows.
+    """Refuse keys that no constructor of this node knows, and values of another type than it asks for.
 
     Args:
         name: the node's name in the configuration.
@@ -64,19 +105,94 @@ def check_keys(name: str, node: Mapping[str, Any], *extra: Callable[..., Any]) -
         *extra: further callables whose parameters may stand in the same node.
 
     Raises:
-        SemipixError: a key is unknown.
+        SemipixError: a key is unknown, or its value is of a wrong type.
     """
     known: set[str] = set()
+    hints: dict[str, Any] = {}
+    anything = False
     for target in (target_of(name, node), *extra):
-        named, anything = parameters(target)
-        if anything:
-            return
-        known |= named
-    for key in node:
-        if key != "_target_" and key not in known:
-            close = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(known - {'self'}))}"
-            raise SemipixError(f"unknown key {name}.{key}: {node['_target_']} takes none of that name; {hint}")
+        named, open_ended = parameters(target)
+        known |= named - RESERVED
+        anything |= open_ended
+        hints = {**_hints(target), **hints}  # the class itself before what shares its node
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        if key not in known and not anything:
+            raise SemipixError(unknown_key(f"{name}.{key}", known))
+        check_type(f"{name}.{key}", value, hints.get(str(key), Any))
+
+
+def check_type(key: str, value: Any, hint: Any) -> None:
+    """Refuse a value that cannot be what a type annotation asks for.
+
+    Raises:
+        SemipixError: it cannot.
+    """
+    if not _fits(value, hint):
+        raise SemipixError(f"{key}: {value!r} found, {_told(hint)} expected")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a callable's parameters, those that can be read; a default of None makes None fit."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
+    signature = inspect.signature(target).parameters
+    return {
+        name: hint | None if name in signature and signature[name].default is None else hint
+        for name, hint in hints.items()
+    }
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a YAML value may stand for an annotated parameter; where that cannot be told, it may."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is Literal:
+        return value in options
+    if hint is type(None):
+        return value is None
+    if hint in (bool, str, Path):
+        return isinstance(value, str if hint is Path else hint)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    if hint is Tensor:  # no YAML value is one
+        return False
+    container = origin or hint
+    if inspect.isclass(container) and issubclass(container, Iterable):
+        return _fits_container(value, container, options)
+    return True
+
+
+def _fits_container(value: Any, container: type, options: tuple[Any, ...]) -> bool:
+    if issubclass(container, Mapping):
+        return isinstance(value, Mapping)
+    if container not in (list, tuple, set, Sequence, Iterable, Collection):
+        return True  # a class that happens to be iterable, such as an enumeration
+    if not isinstance(value, list):
+        return False
+    if container is tuple and Ellipsis not in options and options:
+        return len(value) == len(options) and all(map(_fits, value, options))
+    return all(_fits(item, options[0]) for item in value) if options else True
+
+
+def _told(hint: Any) -> str:
+    """An annotation in a user's words."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_told(option) for option in options if option is not Tensor))
+    if origin is Literal:
+        return " or ".join(map(str, options))
+    container = origin or hint
+    if container in (list, tuple, set, Sequence, Iterable, Collection):
+        return "a list"
+    return WORDS.get(hint) or f"a {getattr(container, '__name__', container)}"
 
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,27 +203,37 @@ def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
 def _build(value: Any) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return target_of(str(value["_target_"]), value)(**arguments(value))
+            name = str(value["_target_"])
+            return call(name, target_of(name, value), **arguments(value))
         return {key: _build(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_build(item) for item in value]
     return value
 
 
-def call(name: str, constructor: Callable[..., Any], /, **options: Any) -> Any:
+def call(name: str, constructor: Callable[..., Any], /, *positional: Any, **options: Any) -> Any:
     """Call a constructor; a wrong or missing argument is a one-line error that names the node.
 
     Raises:
         SemipixError: the constructor refused its arguments.
     """
     try:
-        return constructor(**options)
+        return constructor(*positional, **options)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise SemipixError(f"{name}: {' '.join(str(error).split())}") from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration with all references resolved, as plain dicts and lists."""
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    """The configuration with all references resolved, as plain dicts and lists.
+
+    Raises:
+        SemipixError: a key that must be given is missing, or a reference leads nowhere.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise SemipixError(f"{error.full_key} is missing: give {error.full_key}=VALUE") from error
+    except OmegaConfBaseException as error:
+        raise SemipixError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items() if key != "hydra"}

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import pickle
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,25 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from semipix.callbacks import RunProgress, SamplePictures
-from semipix.checkpoints import AtomicCheckpointIO
-from semipix.config import arguments, call, check_keys, parameters, target_of
+from semipix.checkpoints import AtomicCheckpointIO, read_checkpoint
+from semipix.config import (
+    GROUPS,
+    OUTSIDE,
+    TOP,
+    arguments,
+    call,
+    check_keys,
+    check_type,
+    parameters,
+    target_of,
+    unknown_key,
+)
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
 from semipix.data.splits import Split
@@ -33,25 +44,31 @@ Config = Mapping[str, Any]
 
 
 def check_config(config: Config) -> None:
-    """Refuse unknown keys before anything is built or written.
+    """Refuse unknown keys and wrong types before anything is built or written.
 
     Raises:
-        SemipixError: a key that no constructor takes, or a value that no rule allows.
+        SemipixError: a key that nothing takes, or a value that no rule allows.
     """
-    for name in ("task", "method", "optimizer", "trainer"):
-        check_keys(name, config[name])
-    check_keys("data", config["data"], SemiSupervisedDataModule)
-    for name in ("model", "second_model", "scheduler"):
-        if config.get(name):
-            check_keys(name, config[name])
-    if config["length"] not in ("full", "labeled"):
-        raise SemipixError(f"length: {config['length']!r} found, full or labeled expected")
+    known = {*TOP, *GROUPS, *OUTSIDE}
+    for key in config:
+        if key not in known:
+            raise SemipixError(unknown_key(key, known))
+    for key, hint in TOP.items():
+        check_type(key, config[key], hint)
     for key in ("steps", "epochs", "checkpoint_every"):
-        value = config[key]
-        if value is not None and (not isinstance(value, int | float) or value <= 0):
-            raise SemipixError(f"{key}: {value!r} found, a positive number expected")
+        if config[key] is not None and config[key] <= 0:
+            raise SemipixError(f"{key}: {config[key]} found, a positive number expected")
     if config["validations"] < 0:
         raise SemipixError(f"validations: {config['validations']} found, 0 or more expected")
+    for name in ("task", "method", "model", "optimizer", "trainer"):
+        check_keys(name, config[name])
+    check_keys("data", config["data"], SemiSupervisedDataModule)
+    for name in ("second_model", "scheduler"):
+        if config.get(name):
+            check_keys(name, config[name])
+    for key, mend in (("max_steps", "steps"), ("max_epochs", "epochs")):
+        if key in config["trainer"]:
+            raise SemipixError(f"trainer.{key}: the schedule has to know the length too; set {mend}=VALUE instead")
 
 
 def build_data(config: Config, split: Split | None = None) -> SemiSupervisedDataModule:
@@ -114,6 +131,9 @@ def build_learner(config: Config, method: Method, steps: int) -> Learner:
             if length in parameters(schedule)[0]:
                 options.setdefault(length, steps)
         scheduler = functools.partial(schedule, **options)
+    probe = call("optimizer", optimizer, [torch.nn.Parameter(torch.zeros(1))])  # a wrong rate is told before training
+    if scheduler is not None:
+        call("scheduler", scheduler, probe)
     return Learner(
         method,
         optimizer=optimizer,
@@ -188,19 +208,30 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
         path = run / "checkpoints" / f"{name}.ckpt"
         if path.exists():
             return path
-    raise SemipixError(f"{run / 'checkpoints'}: no checkpoint {' or '.join(names)}.ckpt found; train this run first")
+    missing = " or ".join(f"{name}.ckpt" for name in names)
+    raise SemipixError(
+        f"{run / 'checkpoints'}: no checkpoint found, expected {missing}; best.ckpt needs validation images, last.ckpt "
+        "comes after checkpoint_every steps"
+    )
 
 
 def load_config(run: Path) -> dict[str, Any]:
     """The resolved configuration of a run folder.
 
     Raises:
-        SemipixError: the folder holds none.
+        SemipixError: the folder holds none, or a damaged one.
     """
     path = run / "config.yaml"
-    if not path.exists():
+    if not path.is_file():
         raise SemipixError(f"{run}: no config.yaml found, so this is no run folder of semipix train")
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SemipixError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    needed = {*GROUPS, *TOP} - {"second_model", "scheduler"}
+    if not isinstance(config, dict) or not needed <= config.keys():
+        found = f"without {', '.join(sorted(needed - config.keys()))}" if isinstance(config, dict) else "no mapping"
+        raise SemipixError(f"{path}: {found}, expected the configuration that semipix train wrote; restore the file")
     return config
 
 
@@ -211,7 +242,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
         SemipixError: the folder already holds a training, or the input is at fault.
     """
     if rank_zero_only.rank == 0 and (run / "checkpoints").exists():
-        raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=")
+        raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
     check_config(config)
     data = build_data(config)
     config = _with_classes(config, data)
@@ -239,8 +270,14 @@ def resume(run: Path) -> dict[str, float]:
         SemipixError: the folder holds no run or no checkpoint.
     """
     config = load_config(run)
+    check_config(config)
     last = checkpoint_of(run, "last")
+    done = read_checkpoint(last)["global_step"]
     data = build_data(config, load_split(run))
+    summary = run / "summary.json"
+    if done >= steps_of(config, data) and summary.exists():
+        print(f"{run}: finished already, nothing to resume")
+        return dict(json.loads(summary.read_text()))
     method = build_method(config, build_task(config), pretrained=False)
     return _fit(config, data, method, run, last)
 
@@ -263,12 +300,13 @@ def load_method(run: Path, which: str | None = None) -> Method:
     config = load_config(run)
     path = checkpoint_of(run, which)
     method = build_method(config, build_task(config), pretrained=False)
+    state = read_checkpoint(path)["state_dict"]
+    weights = {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
         method.load_state_dict(weights)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise SemipixError(f"{path}: not a checkpoint of this run's networks: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise SemipixError(f"{path}: not a checkpoint of the networks in config.yaml: {reason}") from error
     return method.eval()
 
 
@@ -280,8 +318,11 @@ def _fit(
     learner = build_learner(config, method, steps)
     trainer = build_trainer(config, run, method.task, steps, validate=validate)
     began = time.perf_counter()
-    trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
-    trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
+    try:
+        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
+        trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
+    except (MisconfigurationException, RuntimeError, MemoryError, OSError) as error:
+        raise _told(error, run, trainer.global_step) from error
     summary = {
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - began, 1),
@@ -292,3 +333,20 @@ def _fit(
     if rank_zero_only.rank == 0:
         (run / "summary.json").write_text(json.dumps(summary, indent=2))
     return summary
+
+
+def _told(error: Exception, run: Path, step: int) -> Exception:
+    """What a failed training means to a user; the error itself where it is no slip and no shortage."""
+    message = " ".join(str(error).split())
+    if isinstance(error, MisconfigurationException):
+        return SemipixError(f"trainer: {message}")
+    if isinstance(error, OSError):
+        return error if error.filename else OSError(error.errno, error.strerror or message, str(run))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
+        return SemipixError(
+            f"{run}: out of memory at step {step}; lower data.batch_size or data.crop, and raise "
+            "trainer.accumulate_grad_batches in turn"
+        )
+    if "DataLoader worker" in message:
+        return SemipixError(f"{run}: a reading process died at step {step} ({message}); lower data.workers")
+    return error

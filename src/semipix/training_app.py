@@ -1,24 +1,40 @@
 """`semipix train`: Hydra's part, from overrides to a resolved configuration."""
 
+import contextlib
 import logging
 import os
+import re
+import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from semipix.config import open_overrides, plain
+from semipix.config import GROUPS, OUTSIDE, TOP, open_overrides, plain, unknown_key
 from semipix.errors import SemipixError
 
-QUIET = (".*does not have many workers.*", ".*not resumable.*", ".*[Cc]heckpoint directory.*exists.*", ".*isinstance.*")
+QUIET = (
+    ".*does not have many workers.*",
+    ".*not resumable.*",
+    ".*[Cc]heckpoint directory.*exists.*",
+    ".*isinstance.*",
+    ".*smaller than the logging interval.*",  # short runs are no slip
+    ".*GPU available but not used.*",  # the user said accelerator=cpu
+    ".*method of metric.*was called before the.*",  # a diagnostic that no pixel fed is not a number, and left out
+    ".*sync_dist.*",
+)
+
+Failure = tuple[Path, Exception]
 
 
 def run(overrides: list[str]) -> int:
@@ -28,32 +44,34 @@ def run(overrides: list[str]) -> int:
         overrides: Hydra's command line after `semipix train`.
 
     Returns:
-        0, or 130 when the user interrupted.
+        0.
 
     Raises:
         SemipixError: the configuration or the input is at fault.
+        KeyboardInterrupt: the user interrupted; its message says how to go on.
     """
     quiet()
     continued = [override for override in overrides if override.startswith("resume=")]
     if continued:
         if len(overrides) > 1:
-            raise SemipixError(f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration")
+            raise SemipixError(
+                f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration"
+            )
         _report(Path(continued[0].partition("=")[2]), None)
         return 0
 
+    _check_syntax(overrides)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below instead of Hydra's own printing
-    sys.argv = [sys.argv[0], *open_overrides(overrides)]
-    errors: list[Exception] = []
+    failures: list[Failure] = []
+    given = sys.argv
+    sys.argv = [given[0], *_named_sweep(open_overrides(overrides))]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://semipix.conf", config_name="train")(_job(errors))()
-    except MissingMandatoryValue as error:
-        key = getattr(error, "full_key", None) or str(error)
-        raise SemipixError(f"{key} is missing: give {key}=VALUE") from error
+        hydra.main(version_base="1.3", config_path="pkg://semipix.conf", config_name="train")(_job(failures))()
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, SemipixError) else error
-        raise SemipixError(_one_line(str(cause))) from error
-    if errors:
-        raise errors[0]
+        raise SemipixError(_one_line(str(error))) from error
+    finally:
+        sys.argv = given
+    _raise(failures)
     return 0
 
 
@@ -65,31 +83,97 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def shown(folder: Path) -> str:
+    """A folder as a user would type it here."""
+    folder = folder.resolve()
+    with contextlib.suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())
+    return shlex.quote(str(folder))
+
+
+def _check_syntax(overrides: Sequence[str]) -> None:
+    """Refuse overrides that Hydra cannot read, by name; it would name neither override nor mend.
+
+    Raises:
+        SemipixError: one is no KEY=VALUE, or chooses an option of a group by something else than a name.
+    """
+    parser = OverridesParser.create()
+    for before, override in zip(["", *overrides], overrides, strict=False):
+        if override.startswith(("-", "~")) or ("=" not in override and before.startswith("-")):
+            continue
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException as error:
+            raise SemipixError(
+                f"{override!r}: not readable as KEY=VALUE; quote a value with spaces, brackets or commas twice: "
+                "'KEY=\"VALUE\"'"
+            ) from error
+        if parsed.key_or_group in GROUPS and not parsed.is_sweep_override():
+            if isinstance(parsed.value(), bool | int | float | list | dict):
+                raise SemipixError(f"{override}: the name of an option expected; single keys are {override}.KEY=VALUE")
+
+
+def _named_sweep(overrides: list[str]) -> list[str]:
+    """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them."""
+    if not {"-m", "--multirun"} & set(overrides):
+        return overrides
+    parser = OverridesParser.create()
+    parsed = [parser.parse_override(override) for override in overrides if "=" in override]
+    swept = [item.key_or_group for item in parsed if item.is_sweep_override()]
+    values = ("${hydra:runtime.choices." if item.partition("@")[0] in GROUPS else "${" for item in swept)
+    folder = "-".join(f"{key.rpartition('@')[2]}_{value}{key}" + "}" for key, value in zip(swept, values, strict=True))
+    given = {item.key_or_group for item in parsed}
+    named = [f"hydra.sweep.dir={item[4:]}" if item.startswith("run=") else item for item in overrides]
+    return named if "hydra.sweep.subdir" in given or not swept else [*named, f"hydra.sweep.subdir='{folder}'"]
+
+
 def _one_line(message: str) -> str:
     """Hydra's message without its layout: first line, and the options where it lists them."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if "Available options" in message:
         start = next(index for index, line in enumerate(lines) if line.startswith("Available options"))
         options = [line for line in lines[start + 1 :] if not line.startswith(("Config search", "provider="))]
-        return f"{lines[0]}; known: {', '.join(options)}"
-    if "is not in struct" in message:
-        return f"{lines[0].replace('Key', 'unknown key').replace(' is not in struct', '')}; see semipix train --help"
-    return lines[0]
+        missing = re.search(r"Could not find '(.+?)'", lines[0])
+        group, _, option = missing[1].partition("/") if missing else ("", "", "")
+        return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
+    unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
+    if unknown:
+        return unknown_key(unknown[1], {*GROUPS, *TOP, *OUTSIDE})
+    return " ".join(lines[:2])
 
 
-def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
-    """Hydra's task function. A single run hands its error over past Hydra, which would print around it."""
+def _job(failures: list[Failure]) -> Callable[[DictConfig], None]:
+    """Hydra's task function. It hands its error over past Hydra, which would print around it."""
+    process = os.getpid()
 
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
+        # What Lightning starts again for each further GPU.
+        sys.argv = [sys.argv[0], "train", *hydra_config.overrides.task]
         try:
-            _report(Path(hydra_config.runtime.output_dir), plain(config))
+            _report(folder, {**plain(config), "run": str(folder)})
         except Exception as error:
-            if hydra_config.mode is not RunMode.RUN:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # Hydra made it; it stays where the training wrote something
+            if os.getpid() != process:  # a launcher's process, whose list nobody reads
                 raise
-            errors.append(error)
+            where = folder if hydra_config.mode is RunMode.MULTIRUN else Path()
+            failures.append((where, error))
 
     return job
+
+
+def _raise(failures: list[Failure]) -> None:
+    """Raise what went wrong: bugs with their trace, the user's slips in one line."""
+    for _, error in failures:
+        if not isinstance(error, SemipixError | OSError):
+            raise error
+    if len(failures) == 1 and failures[0][0] == Path():
+        raise failures[0][1]
+    if failures:
+        told = "; ".join(f"{shown(folder)}: {error}" for folder, error in failures)
+        raise SemipixError(f"{len(failures)} of the sweep's runs failed: {told}")
 
 
 def _report(folder: Path, config: dict[str, Any] | None) -> None:
@@ -98,8 +182,14 @@ def _report(folder: Path, config: dict[str, Any] | None) -> None:
 
     try:
         summary = train.resume(folder) if config is None else train.start(config, folder)
-    except SystemExit as error:  # how Lightning ends after Ctrl-C
-        print(f"semipix: interrupted; continue with: semipix train resume={folder}", file=sys.stderr)
-        raise KeyboardInterrupt from error
-    steps = int(summary["steps"])
-    print(f"{folder}: {steps} steps, see {folder / 'summary.json'}; next: semipix evaluate {folder}")
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning ends by SystemExit after Ctrl-C
+        raise KeyboardInterrupt(_how_to_go_on(folder)) from error
+    if rank_zero_only.rank == 0:
+        name = shown(folder)
+        print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}")
+
+
+def _how_to_go_on(folder: Path) -> str:
+    if (folder / "checkpoints" / "last.ckpt").exists():
+        return f"interrupted; continue with: semipix train resume={shown(folder)}"
+    return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; start again"

@@ -97,7 +97,7 @@ def test_shapes_have_their_centre_and_a_sensible_distance(shape: str) -> None:
     assert (distance[100, 100] < 0) == (shape != "ring")
     assert np.median(slope) == pytest.approx(1, abs=0.1)
     assert 0.08 < (distance < 0).mean() < 0.25
-    outside = np.hypot(u, v) > 1.3
+    outside = np.hypot(u, v) > 1.31
     assert (distance[outside] > 0).all()
 
 

@@ -24,19 +24,19 @@ def box(u: Plane, v: Plane) -> Plane:
 
 
 def triangle(u: Plane, v: Plane) -> Plane:
-    """Distance to the nearest side of a triangle that reaches 1.1 from the centre."""
+    """Distance to the nearest side of a triangle that reaches 1.24 from the centre."""
     slanted = np.float32(np.sqrt(3) / 2) * np.abs(u) - 0.5 * v
-    distance: Plane = np.maximum(slanted, v) - np.float32(0.55)
+    distance: Plane = np.maximum(slanted, v) - np.float32(0.62)
     return distance
 
 
 def star(u: Plane, v: Plane) -> Plane:
-    """About the distance to a star of five points that reach 1.2 from the centre."""
+    """About the distance to a star of five points that reach 1.3 from the centre."""
     # Fold the plane into half a point; there the outline is one straight line from tip to notch.
     angle = np.abs(np.remainder(np.arctan2(u, v), np.float32(2 * np.pi / 5)) - np.float32(np.pi / 5))
     radius = np.hypot(u, v)
     along, across = radius * np.cos(np.float32(np.pi / 5) - angle), radius * np.sin(np.float32(np.pi / 5) - angle)
-    tip, notch = 1.2, 0.5
+    tip, notch = 1.3, 0.6
     notch_along, notch_across = notch * np.cos(np.pi / 5), notch * np.sin(np.pi / 5)
     normal = np.array([notch_across, tip - notch_along]) / np.hypot(notch_across, tip - notch_along)
     distance: Plane = ((along - tip) * normal[0] + across * normal[1]).astype(np.float32)
@@ -64,9 +64,9 @@ def spots(u: Plane, v: Plane, generator: Generator) -> Plane:
 
 
 def grain(u: Plane, v: Plane, generator: Generator) -> Plane:
-    """Random grey blocks of a third of a unit."""
+    """Random grey blocks of half a unit."""
     table = generator.uniform(-1, 1, (64, 64)).astype(np.float32)
-    blocks: Plane = table[np.floor(3 * u).astype(int) % 64, np.floor(3 * v).astype(int) % 64]
+    blocks: Plane = table[np.floor(2 * u).astype(int) % 64, np.floor(2 * v).astype(int) % 64]
     return blocks
 
 

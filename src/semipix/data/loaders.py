@@ -153,7 +153,9 @@ class SourceLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, SemipixError):
-                raise batch
+                # A copy: this frame would hold an error that holds this frame, and closing the workers by garbage
+                # collection takes torch ten seconds.
+                raise SemipixError(*batch.args)
             yield batch
 
 

@@ -127,7 +127,7 @@ def _add_object(scene: Colours, mask: NDArray[np.uint8], index: int, generator: 
     size = height, width = mask.shape
     radius = generator.uniform(0.17, 0.32) * min(size)
     centre_y, centre_x = generator.uniform(0, height), generator.uniform(0, width)
-    # Nothing of the object or its shadow lies beyond this window.
+    # Nothing of the object or its shadow lies beyond this window (a star's point: 1.3, its shadow: 1.65).
     rows, columns = _window(centre_y, 1.8 * radius, height), _window(centre_x, 1.8 * radius, width)
     y, x = _grid(rows, columns, centre_y, centre_x)
     angle, stretch = generator.uniform(0, 2 * np.pi), generator.uniform(0.75, 1)

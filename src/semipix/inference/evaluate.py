@@ -6,6 +6,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from semipix import train
+from semipix.callbacks import RunProgress
+from semipix.config import call
 from semipix.errors import SemipixError
 from semipix.training_app import quiet
 
@@ -26,13 +28,18 @@ def evaluate(run: Path, split: str = "test", checkpoint: str | None = None) -> d
     """
     quiet()
     config = train.load_config(run)
+    train.check_config(config)
     method = train.load_method(run, checkpoint)
     data = train.build_data(config, train.load_split(run))
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = train.build_learner(config, method, steps=1)
-    options = {key: config["trainer"][key] for key in ("accelerator", "precision") if key in config["trainer"]}
-    trainer = pl.Trainer(devices=1, logger=False, enable_model_summary=False, **options)
+    options = {key: config["trainer"][key] for key in ("precision",) if key in config["trainer"]}
+    # A run may be measured on a machine without the accelerator that it was trained on.
+    options["accelerator"] = "cpu" if config["trainer"].get("accelerator") == "cpu" else "auto"
+    trainer = call(
+        "trainer", pl.Trainer, devices=1, logger=False, enable_model_summary=False, callbacks=[RunProgress()], **options
+    )
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
     found = trainer.test(learner, loader, verbose=False)[0]
     results = {key.removeprefix("test/"): value for key, value in found.items()}

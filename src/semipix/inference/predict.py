@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -18,8 +19,12 @@ from semipix.errors import SemipixError
 from semipix.methods.base import Method
 
 
-def find_images(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+def find_images(paths: Sequence[Path], out: Path | None = None) -> Iterator[tuple[Path, Path]]:
     """Image files of files and folders, each with its name relative to what was given.
+
+    Args:
+        paths: image files, or folders searched with their subfolders.
+        out: a folder that is left out, for results may go below the images.
 
     Raises:
         SemipixError: a path does not exist, or a folder holds no image.
@@ -31,6 +36,8 @@ def find_images(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
         if not path.is_dir():
             raise SemipixError(f"{path}: no such file or folder; name image files or folders of images")
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        if out is not None:
+            files = [file for file in files if out.resolve() not in file.resolve().parents]
         if not files:
             raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
         for file in files:
@@ -56,7 +63,7 @@ def predict(
     Raises:
         SemipixError: no run, no checkpoint, no images, or two images of one name.
     """
-    files = list(find_images(paths))
+    files = list(find_images(paths, out))
     _refuse_collisions(files)
     config = train.load_config(run)
     method = train.load_method(run, checkpoint)
@@ -71,7 +78,11 @@ def predict(
         except SemipixError as error:
             failures.append(str(error))
             continue
-        _write(method, image.to(device), config["data"].get("resize"), out, name.with_suffix(".png"))
+        try:
+            _write(method, image.to(device), config["data"].get("resize"), out, name.with_suffix(".png"))
+        except (RuntimeError, ValueError) as error:  # the network refuses this size, or memory is short
+            size = f"{image.shape[-1]}x{image.shape[-2]}"
+            failures.append(f"{file}: this image of {size} pixels could not be predicted: {str(error).splitlines()[0]}")
     return failures
 
 
@@ -97,6 +108,13 @@ def _write(method: Method, image: Tensor, resize: int | tuple[int, int] | None, 
     _save(prediction.argmax(0).byte().cpu().numpy(), out / "masks" / name)
 
 
-def _save(pixels: np.ndarray, path: Path) -> None:
+def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write a PNG beside its place and rename it, so that what is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        Image.fromarray(pixels).save(partial, format="PNG")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -10,6 +10,7 @@ flaw_correction      | all     | both task models | where both are flawed, push 
 flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
 """
 
+from collections.abc import Iterable
 from typing import Literal, cast
 
 import torch
@@ -30,6 +31,11 @@ from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.base import Task
 
 Constraints = Literal["both", "consistency", "correction"]
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    """The pair's terms as one scalar."""
+    return torch.stack(list(terms)).sum()
 
 
 class GCT(Method):
@@ -71,6 +77,11 @@ class GCT(Method):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
         if not 0 <= flaw_threshold <= 1:
             raise SemipixError(f"method.flaw_threshold: {flaw_threshold} found, a number in [0, 1] expected")
+        if detector_norm not in ("batch", "batch_instance"):
+            raise SemipixError(f"method.detector_norm: {detector_norm!r} found, batch or batch_instance expected")
+        for key, weight in {"dc": lambda_dc, "fc": lambda_fc, "detection": lambda_detection}.items():
+            if weight < 0:
+                raise SemipixError(f"method.lambda_{key}: {weight} found, 0 or more expected")
         self.models = nn.ModuleList([make_model(0), make_model(1)])
         self.detector = FlawDetector(task.in_channels, task.channels, norm=detector_norm)
         self.constraints = constraints
@@ -92,7 +103,7 @@ class GCT(Method):
         outputs = [model(batch.image) for model in self.models]  # (N, K, H, W) twice
         predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
         losses = {
-            "supervised": sum(self.task.loss(output[:labeled], batch.target) for output in outputs),
+            "supervised": _sum(self.task.loss(output[:labeled], batch.target) for output in outputs),
             "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
         }
         if epoch < self.warmup_epochs:
@@ -105,10 +116,10 @@ class GCT(Method):
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
             errors = [F.mse_loss(*pair, reduction="none") for pair in zip(predictions, goals, strict=True)]
-            losses["dynamic_consistency"] = weight * sum(masked_mean(error, valid) for error in errors)
+            losses["dynamic_consistency"] = weight * _sum(masked_mean(error, valid) for error in errors)
         if self.constraints != "consistency":
-            corrections = [masked_mean(both_flawed * flaw.square(), valid) for flaw in flaws]
-            losses["flaw_correction"] = self.lambda_fc * sum(corrections)
+            corrections = (masked_mean(both_flawed * flaw.square(), valid) for flaw in flaws)
+            losses["flaw_correction"] = self.lambda_fc * _sum(corrections)
         return losses
 
     def _flaws(self, image: Tensor, predictions: Pair) -> Pair:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
+from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
@@ -47,6 +48,10 @@ class MeanTeacher(Method):
         decay: float = 0.99,
     ) -> None:
         super().__init__(task)
+        if not 0 <= decay <= 1:
+            raise SemipixError(f"method.decay: {decay} found, a number in [0, 1] expected")
+        if lambda_consistency < 0:
+            raise SemipixError(f"method.lambda_consistency: {lambda_consistency} found, 0 or more expected")
         self.student = make_model(0)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.lambda_consistency = lambda_consistency

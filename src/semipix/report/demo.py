@@ -16,7 +16,10 @@ COMMON = ["data=scenes", "data.labels=16", "data.crop=64", "data.workers=0", "st
 VARIANTS = {
     "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=1e-3"]),
     "gct": ("GCT", ["method=gct", "optimizer.lr=1e-3"]),
-    "supervised_short": ("supervised, the paper's length", ["method=supervised", "length=labeled", "optimizer.lr=1e-3"]),
+    "supervised_short": (
+        "supervised, the paper's length",
+        ["method=supervised", "length=labeled", "optimizer.lr=1e-3"],
+    ),
 }
 """Title and overrides of each run; benchmarks/demo_rates.py finds the learning rates."""
 
@@ -65,7 +68,8 @@ def _verdict(summary: dict[str, dict[str, Any]]) -> str:
         return f"GCT ends {gain:.1f} points of mIoU above the equally long supervised run."
     return (
         f"GCT ends {-gain:.1f} points of mIoU below the equally long supervised run: between weak views of the same "
-        "images the two models have too little to teach each other. The diagnostics show what the exchange gains and costs."
+        "images the two models have too little to teach each other. The diagnostics show what the exchange gains and "
+        "what it costs."
     )
 
 
@@ -76,8 +80,8 @@ def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict
         key.removeprefix(prefix): value for key, value in found["gct"]["trained"].items() if key.startswith(prefix)
     }
     versions = environment()["versions"]
-    environment_of_templates = Environment(loader=PackageLoader("semipix", "report"), autoescape=select_autoescape())
-    return environment_of_templates.get_template("demo.html.j2").render(
+    templates = Environment(loader=PackageLoader("semipix", "report"), autoescape=select_autoescape(["html", "j2"]))
+    return templates.get_template("demo.html.j2").render(
         labeled=len(split.labeled),
         unlabeled=len(split.unlabeled),
         test=len(split.test),

@@ -35,8 +35,8 @@ def rows(runs: Mapping[str, Path], count: int = 6) -> list[dict[str, str]]:
     """
     methods = {title: train.load_method(run) for title, run in runs.items()}
     first = next(iter(runs.values()))
-    dataset = train.build_data(train.load_config(first), train.load_split(first)).test_dataloader().dataset
-    samples = [dataset[index] for index in range(min(count, len(dataset)))]
+    data = train.build_data(train.load_config(first), train.load_split(first))
+    samples = [data.test_dataloader().dataset[index] for index in range(min(count, len(data.split.test)))]
     return [_row(methods, sample) for sample in samples]
 
 

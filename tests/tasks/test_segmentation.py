@@ -1,0 +1,153 @@
+"""Segmentation: what a class map means."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semipix.errors import SemipixError
+from semipix.tasks.segmentation import VOID, Segmentation, palette
+from tests.tiny import rand, randint
+
+TASK = Segmentation(3)
+OUTPUT = 4 * rand(2, 3, 4, 5) - 2
+TARGET = randint(3, 2, 4, 5)
+TARGET[0, 0], TARGET[1, 2, 3] = VOID, VOID
+ALL_VOID = torch.full((2, 4, 5), VOID)
+
+
+def loss_and_gradient(task: Segmentation, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    output = output.clone().requires_grad_()
+    loss = task.loss(output, target)
+    (gradient,) = torch.autograd.grad(loss, output)
+    return loss.detach(), gradient
+
+
+def one_hot(labels: Tensor) -> Tensor:
+    """Predictions (B, 3, H, W) that are sure of the labels."""
+    return F.one_hot(labels, 3).movedim(-1, 1).float()
+
+
+class TestPredictionSpace:
+    def test_activate_is_a_softmax_over_classes(self) -> None:
+        prediction = TASK.activate(OUTPUT)
+        torch.testing.assert_close(prediction, OUTPUT.exp() / OUTPUT.exp().sum(1, keepdim=True))
+
+    @pytest.mark.parametrize(
+        ("given", "expected"), [(torch.bfloat16, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2]
+    )
+    def test_precision_is_at_least_float32(self, given: torch.dtype, expected: torch.dtype) -> None:
+        assert TASK.activate(OUTPUT.to(given)).dtype == expected
+        assert TASK.loss(OUTPUT.to(given), TARGET).dtype == expected
+
+    def test_encode_is_one_hot_and_0_at_void(self) -> None:
+        encoded = TASK.encode(torch.tensor([[[0, 2, VOID]]]))
+        assert encoded.tolist() == [[[[1, 0, 0]], [[0, 0, 0]], [[0, 1, 0]]]]
+        assert encoded.dtype == torch.float32
+
+    def test_valid_is_false_at_void(self) -> None:
+        assert TASK.valid(torch.tensor([[[0, VOID], [VOID, 2]]])).tolist() == [[[[True, False], [False, True]]]]
+
+    def test_unlabeled_images_are_valid_everywhere(self) -> None:
+        valid = TASK.valid_of_all(ALL_VOID, rand(5, 3, 4, 5))
+        assert valid.shape == (5, 1, 4, 5)
+        assert not valid[:2].any()
+        assert valid[2:].all()
+
+    def test_wrong_is_another_class_than_the_label(self) -> None:
+        target = torch.tensor([[[0, 1, 2, VOID]]])
+        assert TASK.wrong(one_hot(torch.tensor([[[0, 2, 2, 1]]])), target).tolist() == [[[[False, True, False, False]]]]
+
+
+class TestLoss:
+    def test_is_the_mean_cross_entropy_of_known_pixels(self) -> None:
+        known = TARGET != VOID
+        expected = F.cross_entropy(OUTPUT.movedim(1, -1)[known], TARGET[known])
+        torch.testing.assert_close(TASK.loss(OUTPUT, TARGET), expected)
+
+    def test_class_weights_are_those_of_torch(self) -> None:
+        weights = [0.2, 1.0, 3.0]
+        loss, gradient = loss_and_gradient(Segmentation(3, weights), OUTPUT, TARGET)
+        output = OUTPUT.clone().requires_grad_()
+        expected = F.cross_entropy(output, TARGET, torch.tensor(weights), ignore_index=VOID)
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, output)[0])
+        assert not torch.isclose(loss, TASK.loss(OUTPUT, TARGET))
+
+    @pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0]])
+    def test_void_contributes_nothing(self, weights: list[float] | None) -> None:
+        task = Segmentation(3, weights)
+        loss, gradient = loss_and_gradient(task, OUTPUT, TARGET)
+        void = (TARGET == VOID).unsqueeze(1)
+        assert (gradient.masked_select(void) == 0).all()
+        assert (gradient.masked_select(~void) != 0).all()
+        assert task.loss(OUTPUT + 9 * rand(*OUTPUT.shape, seed=3) * void, TARGET) == loss
+
+    @pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0]])
+    def test_all_void_is_0_with_gradient_0(self, weights: list[float] | None) -> None:
+        loss, gradient = loss_and_gradient(Segmentation(3, weights), OUTPUT, ALL_VOID)
+        assert loss == 0
+        assert (gradient == 0).all()
+
+    def test_classes_of_weight_0_alone_are_0(self) -> None:
+        loss, gradient = loss_and_gradient(Segmentation(3, [0, 1, 1]), OUTPUT, torch.zeros_like(TARGET))
+        assert loss == 0
+        assert (gradient == 0).all()
+
+
+class TestMetrics:
+    def test_by_hand(self) -> None:
+        task = Segmentation(["sky", "road", "tree"])
+        metrics = task.metrics()
+        label = torch.tensor([[[0, 0, 0, 1, 1, 2, VOID, VOID]]])
+        seen = torch.tensor([[[0, 0, 1, 1, 2, 2, 0, 2]]])
+        metrics.update(one_hot(seen[..., :3]), label[..., :3])  # in two parts, as two images of a validation
+        metrics.update(one_hot(seen[..., 3:]), label[..., 3:])
+        values = {name: float(value) for name, value in metrics.compute().items()}
+        ious = {"iou/sky": 2 / 3, "iou/road": 1 / 3, "iou/tree": 1 / 2}
+        assert values == pytest.approx({**ious, "miou": sum(ious.values()) / 3, "accuracy": 4 / 6})
+        assert task.primary in values
+        assert task.higher_is_better
+
+    def test_a_class_that_never_occurs_is_left_out_of_the_mean(self) -> None:
+        metrics = TASK.metrics()
+        metrics.update(one_hot(torch.tensor([[[0, 0, 1, 1]]])), torch.tensor([[[0, 1, 1, 1]]]))
+        assert float(metrics.compute()["miou"]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+    def test_instances_are_independent(self) -> None:
+        first, second = TASK.metrics(), TASK.metrics()
+        first.update(one_hot(TARGET[1:, :2]), TARGET[1:, :2])
+        second.update(one_hot((TARGET[1:, :2] + 1) % 3), TARGET[1:, :2])
+        assert (float(first.compute()["accuracy"]), float(second.compute()["accuracy"])) == (1, 0)
+
+
+class TestRender:
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_is_an_rgb_picture_of_the_image(self, channels: int) -> None:
+        picture = TASK.render(rand(channels, 4, 5), TASK.activate(OUTPUT)[0])
+        assert picture.shape == (3, 4, 5)
+        assert picture.dtype == torch.uint8
+
+    def test_shows_class_and_image(self) -> None:
+        prediction = one_hot(torch.tensor([[[0, 1, 2, 2]]]))[0]
+        picture = TASK.render(torch.tensor([0.5, 0.5, 0.5, 1.0]).expand(3, 1, 4), prediction)
+        seen = [tuple(pixel) for pixel in picture[:, 0].T.tolist()]
+        assert len(set(seen)) == 4
+        expected = 0.4 * 127.5 + 0.6 * palette(3)[1]
+        torch.testing.assert_close(picture[:, 0, 1].float(), expected, atol=0.51, rtol=0)
+
+    def test_colours_differ(self) -> None:
+        colours = [tuple(colour) for colour in palette(21).tolist()]
+        assert len(set(colours)) == 21
+        assert colours[0] == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [((1,), "task.classes"), ((256,), "task.classes"), ((["only"],), "task.classes"), ((3, [1, 2]), "class_weights")],
+)
+def test_a_slip_is_one_line(arguments: tuple, key: str) -> None:
+    with pytest.raises(SemipixError, match=key) as error:
+        Segmentation(*arguments)
+    assert "\n" not in str(error.value)
+    assert "expected" in str(error.value)

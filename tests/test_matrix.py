@@ -1,0 +1,98 @@
+"""Every method trains every task with every model, through the command a user gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from semipix.cli import main
+from tests.tiny import options
+
+METHODS, TASKS, MODELS = options("method"), options("task"), options("model")
+
+DATA = {
+    "segmentation": ["data=scenes", "data.size=64", "data.train=12", "data.val=4", "data.test=4", "data.labels=1/2"],
+}
+"""Built-in data for each task in conf/task."""
+
+SMALL = {
+    "unet": ["pretrained=false", "decoder_channels=[16,8,8,4,4]"],
+    "deeplab_v2": ["pretrained=false", "backbone=resnet18", "output_stride=16"],
+}
+"""What makes a model in conf/model small; one that is not named here is taken as it is."""
+
+QUICK = "data.crop=64 data.workers=0 data.batch_size=4 steps=2 validations=1 trainer.enable_progress_bar=false".split()
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra reads sys.argv, which the command sets."""
+    monkeypatch.setattr("sys.argv", ["semipix"])
+
+
+def train(run: Path, method: str, task: str = "segmentation", model: str = "unet", *more: str) -> dict[str, Tensor]:
+    """Train two steps and return the weights."""
+    assert task in DATA, f"name data for task {task} in DATA"
+    small = [f"model.{option}" for option in SMALL.get(model, [])]
+    groups = [f"method={method}", f"task={task}", f"model={model}", f"run={run}", "trainer.accelerator=cpu"]
+    assert main(["train", *groups, *DATA[task], *small, *QUICK, *more]) == 0
+    state: dict[str, Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return {key: value for key, value in state.items() if key.startswith("method.")}
+
+
+def check(run: Path) -> None:
+    """A run folder of two steps with finite figures for every term and the validation."""
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert "train/loss" in summary
+    assert any(key.startswith("val/") for key in summary)
+    for part in ("config.yaml", "split.json", "checkpoints/best.ckpt", "samples/step-000002.png"):
+        assert (run / part).is_file(), part
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_trains(method: str, task: str, model: str, tmp_path: Path) -> None:
+    weights = train(tmp_path, method, task, model)
+    check(tmp_path)
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_in_bfloat16(method: str, tmp_path: Path) -> None:
+    weights = train(tmp_path, method, "segmentation", "unet", "trainer.precision=bf16-mixed")
+    check(tmp_path)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert all(value.dtype != torch.bfloat16 for value in weights.values())
+
+
+def test_a_pair_of_two_architectures(tmp_path: Path) -> None:
+    second = ["second_model=deeplab_v2", *(f"second_model.{option}" for option in SMALL["deeplab_v2"])]
+    weights = train(tmp_path, "gct", "segmentation", "unet", *second)
+    check(tmp_path)
+    assert any(key.startswith("method.models.0.model.network.") for key in weights)
+    assert any(key.startswith("method.models.1.model.backbone.") for key in weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_gives_the_same_weights(method: str, tmp_path: Path) -> None:
+    first, again, other = (
+        train(tmp_path / name, method, "segmentation", "unet", "validations=0", f"seed={seed}")
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    for key, value in first.items():
+        assert torch.equal(value, again[key]), key
+    assert any(not torch.equal(value, other[key]) for key, value in first.items() if value.is_floating_point())
+
+
+def test_a_slip_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"run={tmp_path}", "method=gct", "method.lamda_dc=1", *DATA["segmentation"]]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "unknown key method.lamda_dc" in line
+    assert "did you mean lambda_dc?" in line
+    assert not (tmp_path / "config.yaml").exists()

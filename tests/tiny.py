@@ -1,0 +1,153 @@
+"""A model, images and a method that train in milliseconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+import semipix.conf
+from semipix.batch import Batch
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.source import Source
+from semipix.methods.base import Method
+from semipix.tasks.segmentation import VOID, Segmentation
+
+CLASSES = 3
+SIDE = 32
+
+
+def options(group: str) -> list[str]:
+    """Names of the YAML files in a group of the configuration."""
+    return sorted(path.stem for path in (Path(semipix.conf.__file__).parent / group).glob("*.yaml"))
+
+
+class TinyModel(nn.Module):
+    """Two convolutions around a batch norm."""
+
+    def __init__(self, in_channels: int = 3, channels: int = CLASSES, width: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.last = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.last(self.norm(self.first(image)).relu())
+        return output
+
+
+class FixedModel(nn.Module):
+    """Returns its parameter whatever the image, so that gradients can be read pixel by pixel."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = nn.Parameter(output)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.output * 1.0
+
+
+def predict_always(model: nn.Module, label: int) -> None:
+    """Make a tiny model predict one class everywhere."""
+    with torch.no_grad():
+        model.last.weight.zero_()
+        model.last.bias.fill_(-20)
+        model.last.bias[label] = 20
+
+
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randint(high: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_batch(labeled: int = 2, unlabeled: int = 2, void: bool = True, side: int = SIDE) -> Batch:
+    """Random images; with void, the lower right quarter of each label says nothing."""
+    target = randint(CLASSES, labeled, side, side, seed=1)
+    if void:
+        target[:, side // 2 :, side // 2 :] = VOID
+    return Batch(rand(labeled + unlabeled, 3, side, side), target, rand(unlabeled, 3, side, side, seed=2))
+
+
+def make_method(name: str, make_model: Callable[[int], nn.Module] | None = None, seed: int = 0, **given: Any) -> Method:
+    """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a GCT's detector speaks up."""
+    text = (Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml").read_text()
+    target = next(line.split()[1] for line in text.splitlines() if line.startswith("_target_:"))
+    torch.manual_seed(seed)
+    method: Method = get_object(target)(Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given)
+    if hasattr(method, "detector"):
+        speak_up(method.detector)
+    return method
+
+
+def speak_up(detector: nn.Module) -> None:
+    """Make a new detector's maps large and varied, as a trained one's are: below 0.1 they report no flaw at all."""
+    with torch.no_grad():
+        detector.convolutions[-1].weight *= 5
+        detector.convolutions[-1].bias.fill_(0.5)
+
+
+class TinySource(Source):
+    """Random images in memory, each of a size of its own unless `size` is given; no void.
+
+    Args:
+        labeled, unlabeled, val, test: how many images.
+        size: height and width of all images.
+        label: the class of every pixel; by default random.
+    """
+
+    def __init__(
+        self,
+        labeled: int = 6,
+        unlabeled: int = 6,
+        val: int = 3,
+        test: int = 0,
+        size: tuple[int, int] | None = None,
+        label: int | None = None,
+    ) -> None:
+        self.classes: list[str] = [f"class {index}" for index in range(CLASSES)]
+        self.counts = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}
+        self.size = size
+        self.label = label
+
+    def labeled(self) -> list[str]:
+        return self._names("labeled")
+
+    def unlabeled(self) -> list[str]:
+        return self._names("unlabeled")
+
+    def val(self) -> list[str]:
+        return self._names("val")
+
+    def test(self) -> list[str]:
+        return self._names("test")
+
+    def image(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(rand(3, *self._size(name), seed=self._number(name)))
+
+    def target(self, name: str) -> tv_tensors.Mask:
+        if self.label is not None:
+            return tv_tensors.Mask(torch.full(self._size(name), self.label))
+        return tv_tensors.Mask(randint(CLASSES, *self._size(name), seed=self._number(name)))
+
+    def _names(self, part: str) -> list[str]:
+        return [f"{part}/{number}" for number in range(self.counts[part])]
+
+    def _number(self, name: str) -> int:
+        part, number = name.split("/")
+        return 100 * list(self.counts).index(part) + int(number)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        number = self._number(name)
+        return self.size or (SIDE + number % 5, SIDE + 3 * (number % 4))
+
+
+def make_data(method: Method, source: Source | None = None, **given: Any) -> SemiSupervisedDataModule:
+    """A data module that reads in the main process, with four images a step."""
+    settings = {"labels": "all", "val": 0, "crop": SIDE, "workers": 0, "batch_size": 4, **given}
+    return SemiSupervisedDataModule(source or TinySource(), use_unlabeled=method.uses_unlabeled, **settings)
