@@ -19,8 +19,14 @@ from semipix.report.comparison import environment, run_variants
 COMMON = ["data=folder", "data.workers=0", "trainer.precision=bf16-mixed", "validations=3"]
 
 SETTINGS: dict[str, list[str]] = {
-    "portrait": ["data.resize=[112,84]", "data.crop=64", "data.val=40", "optimizer.lr=5e-4", "steps=200"],
-    "camvid": ["data.resize=[180,240]", "data.crop=[128,160]", "optimizer.lr=1e-3", "steps=250"],
+    "portrait": ["data.resize=[160,120]", "data.crop=96", "data.val=40", "optimizer.lr=5e-4", "steps=200"],
+    "camvid": [
+        "data.resize=[180,240]",
+        "data.crop=[96,128]",
+        "optimizer.lr=1e-3",
+        "steps=200",
+        "trainer.limit_val_batches=4",
+    ],
 }
 
 # Ramp-up and warm-up are in epochs; these runs are about one epoch long.

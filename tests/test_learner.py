@@ -236,18 +236,15 @@ class TestNonFinite:
 
 def test_random_numbers_of_a_step_depend_on_seed_and_step_alone() -> None:
     def draws(seed: int, disturb: bool) -> list[float]:
+        seen = []
+
         class Draw(Callback):
-            seen: list[float] = []
-
             def on_before_zero_grad(self, *args: Any) -> None:
-                self.seen.append(float(torch.rand(())))
+                seen.append(float(torch.rand(())))
+                torch.rand(17 * disturb)  # as a method would that draws more in one step than in another
 
-        draw = Draw()
-        draw.seen = []
-        if disturb:
-            torch.rand(17)
-        fit(make_learner(make_method("supervised"), seed=seed), callbacks=[draw])
-        return draw.seen
+        fit(make_learner(make_method("supervised"), seed=seed), callbacks=[Draw()])
+        return seen
 
     assert draws(1, disturb=False) == draws(1, disturb=True) != draws(2, disturb=False)
     assert len(set(draws(1, disturb=False))) == 2

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from semipix.cli import main
+from semipix.models import flaw_detector
 from tests.tiny import options
 
 METHODS, TASKS, MODELS = options("method"), options("task"), options("model")
@@ -23,22 +24,24 @@ SMALL = {
 }
 """What makes a model in conf/model small; one that is not named here is taken as it is."""
 
-QUICK = "data.crop=64 data.workers=0 data.batch_size=4 steps=2 validations=1 trainer.enable_progress_bar=false".split()
+QUICK = ["data.crop=64", "data.workers=0", "data.batch_size=4", "steps=2", "validations=1"]
+QUIET = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
-def no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra reads sys.argv, which the command sets."""
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore the command line, which the command sets for Hydra, and narrow the detector for small checkpoints."""
     monkeypatch.setattr("sys.argv", ["semipix"])
+    monkeypatch.setattr(flaw_detector, "CHANNELS", (16, 16, 16, 16, 16, 16, 16, 1))
 
 
 def train(run: Path, method: str, task: str = "segmentation", model: str = "unet", *more: str) -> dict[str, Tensor]:
     """Train two steps and return the weights."""
     assert task in DATA, f"name data for task {task} in DATA"
     small = [f"model.{option}" for option in SMALL.get(model, [])]
-    groups = [f"method={method}", f"task={task}", f"model={model}", f"run={run}", "trainer.accelerator=cpu"]
+    groups = [f"method={method}", f"task={task}", f"model={model}", f"run={run}", *QUIET]
     assert main(["train", *groups, *DATA[task], *small, *QUICK, *more]) == 0
     state: dict[str, Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return {key: value for key, value in state.items() if key.startswith("method.")}

@@ -75,7 +75,7 @@ def make_batch(labeled: int = 2, unlabeled: int = 2, void: bool = True, side: in
 
 
 def make_method(name: str, make_model: Callable[[int], nn.Module] | None = None, seed: int = 0, **given: Any) -> Method:
-    """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a GCT's detector speaks up."""
+    """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a detector speaks up."""
     text = (Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml").read_text()
     target = next(line.split()[1] for line in text.splitlines() if line.startswith("_target_:"))
     torch.manual_seed(seed)

@@ -17,7 +17,10 @@ from semipix.learner import Learner
 
 
 class RunProgress(ProgressBar):
-    """One bar over all steps of the run, with loss, speed and time left, whatever an epoch's length; one over a test."""
+    """One bar over all steps of the run, with loss, speed and time left, whatever an epoch's length.
+
+    A test has a bar over its batches.
+    """
 
     def __init__(self) -> None:
         super().__init__()

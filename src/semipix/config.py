@@ -135,7 +135,7 @@ def check_type(key: str, value: Any, hint: Any) -> None:
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of a callable's parameters, those that can be read; a default of None makes None fit."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
@@ -184,15 +184,19 @@ def _fits_container(value: Any, container: type, options: tuple[Any, ...]) -> bo
 
 def _told(hint: Any) -> str:
     """An annotation in a user's words."""
+    return " or ".join(dict.fromkeys(_words(hint)))
+
+
+def _words(hint: Any) -> list[str]:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_told(option) for option in options if option is not Tensor))
+        return [word for option in options if option is not Tensor for word in _words(option)]
     if origin is Literal:
-        return " or ".join(map(str, options))
+        return list(map(str, options))
     container = origin or hint
     if container in (list, tuple, set, Sequence, Iterable, Collection):
-        return "a list"
-    return WORDS.get(hint) or f"a {getattr(container, '__name__', container)}"
+        return ["a list"]
+    return [WORDS.get(hint) or f"a {getattr(container, '__name__', container)}"]
 
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +224,8 @@ def call(name: str, constructor: Callable[..., Any], /, *positional: Any, **opti
     try:
         return constructor(*positional, **options)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise SemipixError(f"{name}: {' '.join(str(error).split())}") from error
+        kind = "TypeError: " if isinstance(error, TypeError) else ""
+        raise SemipixError(f"{name}: {kind}{' '.join(str(error).split())}") from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

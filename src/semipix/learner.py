@@ -93,7 +93,7 @@ class Learner(pl.LightningModule):
         files = ", ".join(name for loader in batch.values() for name in loader.names)
         raise SemipixError(
             f"non-finite loss at step {self.global_step} in {terms}; images of the batch: {files}; the last checkpoint "
-            "is kept: resume with a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32-true"
+            "is kept; train anew with a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32-true"
         )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

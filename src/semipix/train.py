@@ -43,6 +43,11 @@ from semipix.tasks.base import Task
 Config = Mapping[str, Any]
 
 
+def is_first_process() -> bool:
+    """Whether this process writes the run folder; the others of a distributed training only compute."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
 def check_config(config: Config) -> None:
     """Refuse unknown keys and wrong types before anything is built or written.
 
@@ -183,7 +188,11 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
     ours = {
         "max_steps": steps,
         "max_epochs": -1,
-        "logger": [CSVLogger(run, "metrics", starts), TensorBoardLogger(run, "tensorboard", "")],
+        # Every logged row is written at once, for a kill loses what waits.
+        "logger": [
+            CSVLogger(run, "metrics", starts, flush_logs_every_n_steps=1),
+            TensorBoardLogger(run, "tensorboard", ""),
+        ],
         "callbacks": callbacks,
         "default_root_dir": run,
         "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
@@ -241,14 +250,14 @@ def start(config: Config, run: Path) -> dict[str, float]:
     Raises:
         SemipixError: the folder already holds a training, or the input is at fault.
     """
-    if rank_zero_only.rank == 0 and (run / "checkpoints").exists():
+    if is_first_process() and (run / "checkpoints").exists():
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
     check_config(config)
     data = build_data(config)
     config = _with_classes(config, data)
     task = build_task(config)
     method = build_method(config, task)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         data.split.to_json(run / "split.json")
@@ -276,7 +285,8 @@ def resume(run: Path) -> dict[str, float]:
     data = build_data(config, load_split(run))
     summary = run / "summary.json"
     if done >= steps_of(config, data) and summary.exists():
-        print(f"{run}: finished already, nothing to resume")
+        if is_first_process():
+            print(f"{run}: finished already, nothing to resume")
         return dict(json.loads(summary.read_text()))
     method = build_method(config, build_task(config), pretrained=False)
     return _fit(config, data, method, run, last)
@@ -330,7 +340,7 @@ def _fit(
         "unlabeled": len(data.split.unlabeled),
         **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
     }
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         (run / "summary.json").write_text(json.dumps(summary, indent=2))
     return summary
 

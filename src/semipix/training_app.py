@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,7 +33,14 @@ QUIET = (
     ".*sync_dist.*",
 )
 
+HYDRA_FLAGS = (
+    *("-m", "--multirun", "--run", "-r", "-c", "--cfg", "--resolve", "-i", "--info", "-p", "--package"),
+    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help", "--experimental-rerun"),
+    *("-sc", "--shell-completion"),
+)
+
 Failure = tuple[Path, Exception]
+"""A run folder of a sweep, or nothing for a single run, and what went wrong there."""
 
 
 def run(overrides: list[str]) -> int:
@@ -99,32 +105,43 @@ def _check_syntax(overrides: Sequence[str]) -> None:
     """
     parser = OverridesParser.create()
     for before, override in zip(["", *overrides], overrides, strict=False):
-        if override.startswith(("-", "~")) or ("=" not in override and before.startswith("-")):
+        key, _, text = override.partition("=")
+        if override.startswith("-"):
+            if key not in HYDRA_FLAGS:
+                raise SemipixError(f"{override}: no such option; keys are given as KEY=VALUE, see semipix train --help")
+            continue
+        if override.startswith("~") or ("=" not in override and before.startswith("-")):
             continue
         try:
             parsed = parser.parse_override(override)
-        except HydraException as error:
+            value = None if parsed.is_sweep_override() else parsed.value()
+        except (HydraException, ValueError) as error:
             raise SemipixError(
                 f"{override!r}: not readable as KEY=VALUE; quote a value with spaces, brackets or commas twice: "
                 "'KEY=\"VALUE\"'"
             ) from error
-        if parsed.key_or_group in GROUPS and not parsed.is_sweep_override():
-            if isinstance(parsed.value(), bool | int | float | list | dict):
-                raise SemipixError(f"{override}: the name of an option expected; single keys are {override}.KEY=VALUE")
+        if key in GROUPS and isinstance(value, bool | int | float | list | dict):
+            raise SemipixError(f"{override}: the name of an option expected, {text} found; single keys are {key}.KEY=")
+        if not key:
+            raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
 
 
 def _named_sweep(overrides: list[str]) -> list[str]:
     """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them."""
-    if not {"-m", "--multirun"} & set(overrides):
+    flags = {"-m", "--multirun"}
+    if not flags & set(overrides):
         return overrides
+    others = [item for item in overrides if item not in flags]
     parser = OverridesParser.create()
-    parsed = [parser.parse_override(override) for override in overrides if "=" in override]
-    swept = [item.key_or_group for item in parsed if item.is_sweep_override()]
-    values = ("${hydra:runtime.choices." if item.partition("@")[0] in GROUPS else "${" for item in swept)
-    folder = "-".join(f"{key.rpartition('@')[2]}_{value}{key}" + "}" for key, value in zip(swept, values, strict=True))
+    parsed = [parser.parse_override(item) for item in others if "=" in item and not item.startswith("-")]
     given = {item.key_or_group for item in parsed}
-    named = [f"hydra.sweep.dir={item[4:]}" if item.startswith("run=") else item for item in overrides]
-    return named if "hydra.sweep.subdir" in given or not swept else [*named, f"hydra.sweep.subdir='{folder}'"]
+    names = []
+    for key in (item.key_or_group for item in parsed if item.is_sweep_override()):
+        value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in GROUPS else key
+        names.append(f"{key.rpartition('@')[2]}_${{{value}}}")
+    if names and "hydra.sweep.subdir" not in given:
+        others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
+    return ["-m", *(f"hydra.sweep.dir={item[4:]}" if item.startswith("run=") else item for item in others)]
 
 
 def _one_line(message: str) -> str:
@@ -184,7 +201,7 @@ def _report(folder: Path, config: dict[str, Any] | None) -> None:
         summary = train.resume(folder) if config is None else train.start(config, folder)
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning ends by SystemExit after Ctrl-C
         raise KeyboardInterrupt(_how_to_go_on(folder)) from error
-    if rank_zero_only.rank == 0:
+    if train.is_first_process():
         name = shown(folder)
         print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}")
 

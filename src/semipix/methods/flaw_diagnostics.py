@@ -10,7 +10,7 @@ from torchmetrics.classification import BinaryAUROC
 from semipix.functional.flaw import Pair
 from semipix.tasks.base import Task
 
-AUROC_BINS = 200
+AUROC_BINS = 50
 """Thresholds at which the AUROC of the flaw map is read, so that its memory does not grow with the pixels."""
 
 

@@ -52,7 +52,7 @@ class Segmentation(Task):
             raise SemipixError(f"task.classes: {self.channels} classes found, 2 to {VOID} expected")
         if class_weights is not None and len(class_weights) != self.channels:
             raise SemipixError(
-                f"task.class_weights: {len(class_weights)} weights found, one for each of {self.channels} classes wanted"
+                f"task.class_weights: {len(class_weights)} found, expected one for each of {self.channels} classes"
             )
         self.class_weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
 

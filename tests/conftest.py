@@ -1,0 +1,118 @@
+"""A small folder of real PNG and JPEG files, and commands run in this process."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semipix.cli import main
+
+SIDE = 64
+QUICK = (
+    *("data=folder", "data.labels=4", "data.batch_size=4", "data.crop=64", "data.workers=0", "steps=2"),
+    *("model._target_=tests.tiny.TinyModel", "trainer.accelerator=cpu"),
+)
+"""Overrides of a training that takes a second."""
+
+
+@dataclass
+class Result:
+    """What a command left on the screen."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def told(self) -> str:
+        """The one line of an error; fails where there is another number of lines, or a trace."""
+        lines = [line for line in self.err.replace("\r", "\n").splitlines() if line and "step/s" not in line]
+        assert len(lines) == 1, f"one line expected: {self.err}"
+        assert self.code == 2
+        return lines[0]
+
+
+def write_pair(root: Path, split: str, name: str, seed: int, masked: bool = True) -> None:
+    """Write an image of noise with a brighter square, and the square's mask."""
+    draw = np.random.default_rng(seed)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    y, x = draw.integers(0, SIDE // 2, 2)
+    mask[y : y + SIDE // 2, x : x + SIDE // 2] = 1
+    image = (draw.integers(0, 100, (SIDE, SIDE, 3)) + 120 * mask[..., None]).astype(np.uint8)
+    (root / f"images/{split}").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(root / f"images/{split}/{name}")
+    if masked:
+        path = root / f"masks/{split}/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path.with_suffix(".png"))
+
+
+@pytest.fixture(scope="session")
+def shared_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 labeled, 4 unlabeled, 2 validation and 2 test images with two classes; not to be changed."""
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(8):
+        write_pair(root, "train", f"{number:02d}.{'png' if number % 2 else 'jpg'}", number)
+    for number in range(4):
+        write_pair(root, "train", f"u{number}.jpg", 20 + number, masked=False)
+    for split in ("val", "test"):
+        for number in range(2):
+            write_pair(root, split, f"{split}{number}.png", 40 + number)
+    return root
+
+
+@pytest.fixture
+def photos(shared_photos: Path, tmp_path: Path) -> Path:
+    """The same folder, to be spoilt."""
+    return Path(shutil.copytree(shared_photos, tmp_path / "photos"))
+
+
+@pytest.fixture
+def command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["semipix"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def run(*arguments: str | Path) -> Result:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Result(code, *capfd.readouterr())
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(command: Callable[..., Result], shared_photos: Path) -> Callable[..., Result]:
+    """Train quickly on the folder; overrides that are given replace the usual ones."""
+
+    def run(*overrides: str) -> Result:
+        given = {override.partition("=")[0] for override in overrides}
+        usual = [*QUICK, f"data.root={shared_photos}", "method=supervised", "run=run"]
+        return command("train", *(item for item in usual if item.partition("=")[0] not in given), *overrides)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_run(shared_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of gct; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "gct"
+    assert main(["train", *QUICK, f"data.root={shared_photos}", "method=gct", f"run={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(shared_run: Path, tmp_path: Path) -> Path:
+    """The same run, to be spoilt."""
+    return Path(shutil.copytree(shared_run, tmp_path / "finished"))

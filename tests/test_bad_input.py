@@ -1,0 +1,347 @@
+"""A user's slip is one line on the screen and exit code 2, and costs nothing that was there."""
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from semipix import train as training
+from semipix.checkpoints import read_checkpoint
+from tests.conftest import Result
+from tests.tiny import TinyModel
+
+Command = Callable[..., Result]
+
+
+class Flaky(TinyModel):
+    """Returns nan from a training pass on."""
+
+    def __init__(self, in_channels: int, channels: int, after: int = 0) -> None:
+        super().__init__(in_channels, channels)
+        self.after = after
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.after -= self.training
+        return super().forward(image) * (float("nan") if self.after < 0 else 1)
+
+
+class Hungry(TinyModel):
+    """Runs out of the device's memory."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+class Buggy(TinyModel):
+    """Has a bug of its own."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        raise KeyError("a bug")
+
+
+HERE = f"{__name__}."
+
+KEYS = {
+    "stepz=3": "unknown key stepz; did you mean steps?",
+    "+stepz=3": "unknown key stepz; did you mean steps?",
+    "methd=gct": "unknown key methd; did you mean method?",
+    "modle.width=3": "unknown key modle.width",
+    "method.lambda_consistancy=1": "unknown key method.lambda_consistancy; did you mean lambda_consistency?",
+    "model.widht=3": "unknown key model.widht; did you mean width?",
+    "data.split=3": "unknown key data.split; known keys: batch_size, crop,",
+    "optimizer.learning_rate=1": "unknown key optimizer.learning_rate",
+    "trainer.max_epoch=1": "unknown key trainer.max_epoch; did you mean max_epochs?",
+    "trainer.max_steps=3": "trainer.max_steps: the schedule has to know the length too; set steps=VALUE instead",
+    "method=gctt": "method=gctt: no such option; known: gct, mean_teacher, supervised",
+    "second_model=gctt": "model=gctt: no such option; known: deeplab_v2, unet",
+    "scheduler=step": "scheduler=step: no such option; known: constant, cosine, polynomial",
+    "model=4": "model=4: the name of an option expected, 4 found",
+    "=3": "no key before the =",
+    "foo": "'foo': not readable as KEY=VALUE",
+    "data.crop=[64": "'data.crop=[64': not readable as KEY=VALUE",
+    "--steps": "--steps: no such option; keys are given as KEY=VALUE",
+    "steps=abc": "steps: 'abc' found, a whole number or null expected",
+    "steps=2.5": "steps: 2.5 found, a whole number or null expected",
+    "steps=0": "steps: 0 found, a positive number expected",
+    "epochs=-1": "epochs: -1 found, a positive number expected",
+    "seed=abc": "seed: 'abc' found, a whole number expected",
+    "seed=0,1": "seed=0,1",
+    "validations=-1": "validations: -1 found, 0 or more expected",
+    "channels_last=abc": "channels_last: 'abc' found, true or false expected",
+    "length=short": "length: 'short' found, full or labeled expected",
+    "data.batch_size=abc": "data.batch_size: 'abc' found, a whole number expected",
+    "data.batch_size=1": "data.batch_size=1: expected at least 2",
+    "data.scale=3": "data.scale: 3 found, a list expected",
+    "data.workers=-1": "data.workers=-1: expected at least 0",
+    "data.labels=100": "data.labels=100: only 8 labeled images are there; lower data.labels",
+    "data.labels=abc": "data.labels=abc: found neither a number nor a file",
+    "data.crop=100": "image is 64x64 pixels, smaller than the training crop of 100x100; set data.crop=[64,64] or less",
+    "optimizer.lr=abc": "optimizer.lr: 'abc' found, a number expected",
+    "optimizer.lr=-1": "optimizer: Invalid learning rate: -1",
+    "scheduler.power=abc": "scheduler.power: 'abc' found, a number expected",
+    "trainer.precision=nonsense": "trainer.precision: 'nonsense' found, 64 or 32 or 16 or",
+    "trainer.accelerator=nonsense": "trainer: You selected an invalid accelerator name",
+    "trainer.strategy=nonsense": "trainer: You selected an invalid strategy name",
+    "trainer.devices=abc": "trainer: `devices`",
+    "model._target_=torch.nn.Nothing": "model._target_: 'torch.nn.Nothing' cannot be imported",
+    "model._target_=os.getcwd": "model: getcwd made a str, expected a torch.nn.Module",
+    "task.class_weights=[1,2,3]": "class_weights",
+}
+
+
+@pytest.mark.parametrize("override", KEYS)
+def test_overrides(override: str, train: Command) -> None:
+    told = train("method=mean_teacher", override).told
+    assert told.startswith("semipix: error: ")
+    assert KEYS[override] in told
+    assert not Path("run/checkpoints").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_missing_gpu(train: Command) -> None:
+    assert "`CUDAAccelerator` can not run on your system" in train("trainer.accelerator=cuda").told
+
+
+def test_missing_root(command: Command) -> None:
+    assert command("train", "data=folder").told == "semipix: error: data.root is missing: give data.root=VALUE"
+
+
+def test_a_slip_leaves_no_run_folder(train: Command) -> None:
+    assert train("data.labels=100").code == 2
+    assert not Path("run").exists()
+
+
+def remove_image(root: Path) -> str:
+    (root / "images/train/01.png").unlink()
+    return "masks/train/01.png: mask without an image"
+
+
+def shrink_mask(root: Path) -> str:
+    path = root / "masks/train/01.png"
+    Image.open(path).resize((32, 16)).save(path)
+    return "masks/train/01.png: mask is 32x16 pixels, its image 01.png is 64x64"
+
+
+def spoil_mask(root: Path) -> str:
+    (root / "classes.txt").write_text("ground\nsquare\n")
+    path = root / "masks/train/01.png"
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(path)
+    return "masks/train/01.png: found mask value 7 (4096 pixels), expected 0 to 1 or 255"
+
+
+def truncate_image(root: Path) -> str:
+    path = root / "images/train/01.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    return "images/train/01.png: corrupt or truncated image"
+
+
+def truncate_validation(root: Path) -> str:
+    path = root / "images/val/val1.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    return "images/val/val1.png: corrupt or truncated image"
+
+
+def remove_masks(root: Path) -> str:
+    shutil.rmtree(root / "masks/train")
+    return "masks/train: no labeled image: found no mask for any of the 12 images"
+
+
+def empty(root: Path) -> str:
+    shutil.rmtree(root / "images/train")
+    shutil.rmtree(root / "masks/train")
+    (root / "images/train").mkdir()
+    return "images/train: found an empty folder, expected training images"
+
+
+def remove(root: Path) -> str:
+    shutil.rmtree(root)
+    return ": found nothing, expected a data folder with images/train; mend data.root"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [remove_image, shrink_mask, spoil_mask, truncate_image, truncate_validation, remove_masks, empty, remove],
+)
+def test_data(spoil: Callable[[Path], str], photos: Path, train: Command) -> None:
+    expected = spoil(photos)
+    told = train(f"data.root={photos}", "data.labels=all").told
+    assert f"{photos}{'' if expected.startswith(':') else '/'}{expected}" in told
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_during_training_keeps_the_checkpoint(
+    workers: int, photos: Path, train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_after_validation(self: Any, *args: Any) -> None:
+        if not self.trainer.sanity_checking:
+            for path in (photos / "images/train").iterdir():
+                path.write_bytes(path.read_bytes()[:300])
+
+    monkeypatch.setattr("semipix.learner.Learner.on_validation_epoch_start", break_after_validation, raising=False)
+    told = train(
+        f"data.root={photos}",
+        f"data.workers={workers}",
+        "data.labels=all",
+        "steps=40",
+        "validations=20",
+        "checkpoint_every=1",
+    ).told
+    assert "corrupt or truncated image" in told
+    assert f"{photos}/images/train/" in told
+    assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] >= 2
+
+
+def test_diverged_training_names_term_and_images(train: Command) -> None:
+    told = train("optimizer.lr=1e30", "steps=6", "validations=0").told
+    assert "non-finite loss at step 1 in supervised; images of the batch: images/train/" in told
+    assert "optimizer.lr" in told
+
+
+def test_nan_from_a_users_model_keeps_the_checkpoint(train: Command) -> None:
+    told = train(f"model._target_={HERE}Flaky", "model.after=3", "steps=6", "checkpoint_every=2", "validations=0").told
+    assert "non-finite loss at step 3 in supervised" in told
+    assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 2
+
+
+def test_out_of_memory_names_the_mend(train: Command) -> None:
+    told = train(f"model._target_={HERE}Hungry", "validations=0").told
+    assert "out of memory at step 0; lower data.batch_size or data.crop" in told
+
+
+def test_a_bug_keeps_its_trace(train: Command) -> None:
+    with pytest.raises(KeyError, match="a bug"):
+        train(f"model._target_={HERE}Buggy", "validations=0")
+
+
+def test_a_full_disk_without_a_file_name_names_the_run(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("semipix.callbacks.save_image", full)
+    told = train().told
+    assert told == f"semipix: error: {Path('run').resolve()}: No space left on device"
+
+
+def test_a_run_folder_is_not_overwritten(command: Command, train: Command, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    told = train(f"run={finished}").told
+    assert f"{finished}: holds a training already; continue it with resume={finished} or choose another run=" in told
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_is_a_file(train: Command) -> None:
+    Path("run").write_text("mine")
+    assert "run: " in train().told
+    assert Path("run").read_text() == "mine"
+
+
+def test_resume_takes_no_other_key(command: Command, finished: Path) -> None:
+    assert (
+        f"resume takes no other key: resume={finished} steps=9"
+        in command("train", f"resume={finished}", "steps=9").told
+    )
+
+
+COMMANDS = {
+    "evaluate": ("evaluate", "RUN"),
+    "predict": ("predict", "RUN", "IMAGES", "--out", "out"),
+    "resume": ("train", "resume=RUN"),
+}
+
+
+def fill(arguments: tuple[str, ...], run: Path, images: Path) -> list[str]:
+    return [item.replace("RUN", str(run)).replace("IMAGES", str(images)) for item in arguments]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_folder_that_is_no_run(name: str, command: Command, shared_photos: Path, tmp_path: Path) -> None:
+    for folder in (shared_photos, tmp_path / "nothing"):
+        told = command(*fill(COMMANDS[name], folder, shared_photos / "images/test")).told
+        assert f"{folder}: no config.yaml found, so this is no run folder" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"a: [", "not readable as YAML"),
+        (b"\xff\xfe\x00", "not readable as YAML"),
+        (b"", "no mapping"),
+        (b"task: 3", "without channels_last, checkpoint_every,"),
+    ],
+)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_config_that_cannot_be_used(
+    name: str, text: bytes, expected: str, command: Command, finished: Path, shared_photos: Path
+) -> None:
+    (finished / "config.yaml").write_bytes(text)
+    told = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).told
+    assert f"{finished / 'config.yaml'}: {expected}" in told
+
+
+def test_config_with_a_misspelt_key(command: Command, finished: Path) -> None:
+    path = finished / "config.yaml"
+    path.write_text(path.read_text().replace("batch_size:", "batch_sise:"))
+    assert "unknown key data.batch_sise; did you mean batch_size?" in command("evaluate", finished).told
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "foreign"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_checkpoint_that_cannot_be_used(
+    name: str, damage: str, command: Command, finished: Path, shared_photos: Path
+) -> None:
+    for path in (finished / "checkpoints").iterdir():
+        whole = path.read_bytes()
+        if damage == "missing":
+            path.unlink()
+        elif damage == "foreign":
+            torch.save({"weights": torch.zeros(3)}, path)
+        else:
+            path.write_bytes(
+                {"empty": b"", "text": b"no checkpoint " * 99, "truncated": whole[: len(whole) // 2]}[damage]
+            )
+    told = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).told
+    assert f"{finished}/checkpoints" in told
+    assert ("no checkpoint found, expected" if damage == "missing" else "damaged, or no checkpoint") in told
+
+
+def test_checkpoint_of_other_networks(command: Command, finished: Path, shared_photos: Path) -> None:
+    path = finished / "config.yaml"
+    path.write_text(path.read_text().replace("TinyModel\n", "TinyModel\n  width: 9\n"))
+    told = command("predict", finished, shared_photos / "images/test", "--out", "out").told
+    assert "not a checkpoint of the networks in config.yaml" in told
+
+
+def test_damaged_split(command: Command, finished: Path) -> None:
+    (finished / "split.json").write_text("{")
+    assert f"{finished / 'split.json'}: not a split file" in command("evaluate", finished).told
+
+
+def test_data_that_is_gone(command: Command, finished: Path, tmp_path: Path) -> None:
+    path = finished / "config.yaml"
+    config = training.load_config(finished)
+    path.write_text(path.read_text().replace(config["data"]["root"], str(tmp_path / "gone")))
+    assert f"{tmp_path / 'gone'}: found nothing" in command("evaluate", finished).told
+
+
+def test_images_to_predict(command: Command, finished: Path, shared_photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    assert "nowhere: no such file or folder" in command("predict", finished, "nowhere", "--out", "out").told
+    assert "bare: no image found" in command("predict", finished, "bare", "--out", "out").told
+    twice = [shared_photos / "images/test", shared_photos / "images/test/test0.png"]
+    command("predict", finished, *twice, "--out", "out")  # the same file twice is no clash
+    Image.new("RGB", (64, 64)).save(tmp_path / "test0.jpg")
+    told = command("predict", finished, twice[0], "test0.jpg", "--out", "out").told
+    assert "would both be written as test0.png" in told
+
+
+def test_no_arguments_show_usage(command: Command) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 2

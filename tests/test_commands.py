@@ -1,0 +1,236 @@
+"""The commands as a user gives them, from training to prediction."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from semipix import train as training
+from semipix.methods.gct import GCT
+from tests.conftest import Result
+
+Command = Callable[..., Result]
+
+
+def test_a_run_folder_holds_all_that_later_commands_need(shared_run: Path) -> None:
+    files = {str(path.relative_to(shared_run)) for path in shared_run.rglob("*") if path.is_file()}
+    expected = {
+        *("config.yaml", "split.json", "summary.json", "metrics/version_0/metrics.csv"),
+        *("checkpoints/last.ckpt", "checkpoints/best.ckpt", "samples/step-000002.png"),
+    }
+    assert expected <= files
+    assert any(name.startswith("tensorboard/events") for name in files)
+    assert not [name for name in files if name.endswith(".partial")]
+    config = yaml.safe_load((shared_run / "config.yaml").read_text())
+    assert config["task"]["classes"] == ["0", "1"], "predicting needs no data"
+    assert "${" not in (shared_run / "config.yaml").read_text()
+    assert json.loads((shared_run / "summary.json").read_text())["steps"] == 2
+    with (shared_run / "metrics/version_0/metrics.csv").open() as file:
+        assert [row["val/miou"] for row in csv.DictReader(file)]
+
+
+def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None:
+    result = train("trainer.log_every_n_steps=1")
+    assert result.code == 0
+    assert result.out == "run: 2 steps, see run/summary.json; next: semipix evaluate run\n"
+    lines = result.err.replace("\r", "\n").splitlines()
+    assert [line for line in lines if line and not line.startswith("train:")] == []
+    assert "2/2" in lines[-1]
+    assert "loss=" in lines[-1]
+    assert "val/miou=" in lines[-1]
+
+
+def test_overrides_reach_every_constructor(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+
+    def remember(trainer: Any, learner: Any, **others: Any) -> None:
+        made.update(trainer=trainer, learner=learner, optimizers=learner.configure_optimizers(), **others)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", remember)
+    result = train(
+        *(
+            "method=gct",
+            "method.lambda_dc=7",
+            "model.width=6",
+            "data.flip=0.25",
+            "optimizer=sgd",
+            "optimizer.momentum=0.5",
+        ),
+        *("scheduler=cosine", "scheduler.eta_min=1e-5", "trainer.gradient_clip_val=1", "steps=9", "seed=3"),
+        *("trainer.accumulate_grad_batches=2", "task.class_weights=[1,2]", "freeze_batch_norm=true"),
+        *("second_model=deeplab_v2", "second_model.backbone=resnet18", "method.flaw_threshold=0.5"),
+    )
+    assert result.code == 130
+    method = made["learner"].method
+    assert (method.lambda_dc, method.flaw_threshold) == (7, 0.5)
+    assert method.models[0].model.first.out_channels == 6
+    assert type(method.models[1].model).__name__ == "DeepLabV2"
+    assert made["datamodule"].flip == 0.25
+    (optimizer,), (schedule,) = made["optimizers"]
+    assert isinstance(optimizer.optimizers[0], torch.optim.SGD)
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    assert (schedule["scheduler"].T_max, schedule["scheduler"].eta_min) == (9, 1e-5)
+    trainer = made["trainer"]
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches, trainer.max_steps) == (1, 2, 9)
+    assert made["learner"].seed == 3
+
+
+def test_second_model_is_trained_beside_the_first(train: Command) -> None:
+    second = ["second_model._target_=tests.tiny.TinyModel", "second_model.width=8"]
+    assert train("method=gct", *second).code == 0
+    models = training.load_method(Path("run")).models
+    assert [model.model.first.out_channels for model in models] == [4, 8]  # type: ignore[union-attr]
+
+
+def test_gradients_may_be_accumulated(train: Command) -> None:
+    result = train("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1", "steps=3", "checkpoint_every=2")
+    assert result.code == 0
+    state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 3
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"] == 6
+
+
+def test_a_torchvision_model_trains_by_its_name(train: Command) -> None:
+    target = "model._target_=torchvision.models.segmentation.lraspp_mobilenet_v3_large"
+    assert train(target, "model.weights=null", "model.weights_backbone=null").code == 0
+
+
+def test_a_model_from_a_users_file_trains(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users_network.py").write_text(
+        "from torch import nn\n"
+        "class Network(nn.Module):\n"
+        "    def __init__(self, in_channels, num_classes, width=4):\n"
+        "        super().__init__()\n"
+        "        self.layers = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1), nn.Conv2d(width, num_classes, 1))\n"
+        "    def forward(self, image):\n"
+        "        return {'out': self.layers(image)}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert train("model._target_=users_network.Network", "model.width=3").code == 0
+    assert Path("run/checkpoints/best.ckpt").exists()
+
+
+def test_without_validation_the_last_checkpoint_serves(train: Command, command: Command, photos: Path) -> None:
+    for split in ("images/val", "masks/val"):
+        shutil.rmtree(photos / split)
+    assert train(f"data.root={photos}", "data.val=0").code == 0
+    assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
+    assert not Path("run/samples").exists()
+    assert command("evaluate", "run").code == 0
+    assert "run: its data has no val images" in command("evaluate", "run", "--split", "val").told
+    assert "expected best.ckpt" in command("evaluate", "run", "--checkpoint", "best").told
+    assert command("predict", "run", photos / "images/test", "--out", "out").code == 0
+
+
+def test_a_sweep_has_a_run_folder_for_each_setting(train: Command) -> None:
+    result = train("method=supervised,mean_teacher", "seed=0,1", "--multirun", "run=sweep")
+    assert result.code == 0
+    expected = {f"method_{method}-seed_{seed}" for method in ("supervised", "mean_teacher") for seed in (0, 1)}
+    assert {path.parent.name for path in Path("sweep").glob("*/summary.json")} == expected
+    for name in expected:
+        config = training.load_config(Path("sweep") / name)
+        assert f"method_{config['method']['_target_'].split('.')[-2]}-seed_{config['seed']}" == name
+        assert Path(config["run"]).name == name
+
+
+def test_a_sweep_goes_on_after_a_run_that_fails(train: Command) -> None:
+    told = train("data.labels=100,4", "-m", "run=sweep").told
+    assert "1 of the sweep's runs failed: sweep/data.labels_100: data.labels=100: only 8 labeled images" in told
+    assert Path("sweep/data.labels_4/summary.json").exists()
+    assert not Path("sweep/data.labels_100").exists()
+
+
+def test_evaluation_prints_and_keeps_its_figures(command: Command, finished: Path) -> None:
+    for split in ("test", "val"):
+        result = command("evaluate", finished, "--split", split, "--checkpoint", "last")
+        assert result.code == 0
+        kept = json.loads((finished / f"evaluation-{split}.json").read_text())
+        printed = {line.split()[0]: float(line.split()[1]) for line in result.out.splitlines()}
+        assert {"miou", "accuracy", "iou/0", "first/miou", "second/miou"} <= kept.keys()
+        assert printed == {name: round(value, 4) for name, value in kept.items()}
+    assert kept["miou"] == pytest.approx(json.loads((finished / "summary.json").read_text())["val/miou"], abs=1e-5)
+
+
+def test_prediction_keeps_sizes_subfolders_and_the_good_images(
+    command: Command, finished: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "new"
+    (images / "deep").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (66, 81, 3), np.uint8)
+    for name in ("a.png", "deep/b.c.jpg", "deep/tiny.png"):
+        Image.fromarray(noise[:3, :5] if "tiny" in name else noise).save(images / name)
+    (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:200])
+
+    result = command("predict", finished, images, "--out", images / "out")
+    assert result.code == 2
+    errors = [line for line in result.err.replace("\r", "\n").splitlines() if line.startswith("semipix: error:")]
+    assert len(errors) == 1
+    assert f"{images / 'broken.png'}: corrupt or truncated" in errors[0]
+    for kind in ("masks", "pictures", "flaw"):
+        written = {str(path.relative_to(images / "out" / kind)) for path in (images / "out" / kind).rglob("*.*")}
+        assert written == {"a.png", "deep/b.c.png", "deep/tiny.png"}
+        assert Image.open(images / "out" / kind / "a.png").size == (81, 66)
+        assert Image.open(images / "out" / kind / "deep/tiny.png").size == (5, 3)
+    mask = np.asarray(Image.open(images / "out/masks/a.png"))
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) <= {0, 1}
+
+    (images / "out/masks/a.png").unlink()
+    times = {path: path.stat().st_mtime_ns for path in (images / "out/masks").rglob("*.png")}
+    (images / "broken.png").unlink()
+    assert command("predict", finished, images, "--out", images / "out", "--skip-existing").code == 0
+    assert (images / "out/masks/a.png").exists()
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_an_image_that_the_network_refuses_costs_only_itself(
+    command: Command, finished: Path, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = GCT.forward
+
+    def forward(self: GCT, image: torch.Tensor) -> torch.Tensor:
+        if image.shape[-1] != 64:
+            raise RuntimeError("kernel size can't be greater than actual input size\nat line 3")
+        return whole(self, image)
+
+    monkeypatch.setattr(GCT, "forward", forward)
+    Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
+    result = command("predict", finished, tmp_path / "small.png", shared_photos / "images/test", "--out", "out")
+    assert result.code == 2
+    assert "small.png: this image of 9x9 pixels could not be predicted: kernel size can't be greater" in result.err
+    assert len(list(Path("out/masks").iterdir())) == 2
+
+
+def test_data_check(command: Command, photos: Path) -> None:
+    good = command("data", "check", photos)
+    assert good.code == 0
+    assert "problems        0" in good.out
+    (photos / "images/train/00.jpg").unlink()
+    bad = command("data", "check", photos)
+    assert bad.code == 2
+    assert str(photos / "masks/train/00.png") in bad.out
+
+
+def test_help_is_quick() -> None:
+    program = (
+        "import sys; from semipix.cli import main; assert main(['train', '--help']) == 0\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'lightning', 'hydra', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "second_model" in ended.stdout
+    assert "predict" in ended.stdout
