@@ -29,13 +29,17 @@ SETTINGS: dict[str, list[str]] = {
     ],
 }
 
-# Ramp-up and warm-up are in epochs; these runs are about one epoch long.
+# Ramp-up and warm-up are in epochs, of which these runs are a fraction.
+PAIR = ["method=gct", "data.labeled_per_batch=6", "method.warmup_epochs=0.05", "method.rampup_epochs=0.1"]
+
 VARIANTS: dict[str, list[str]] = {
     "supervised": ["method=supervised"],
     "supervised_short": ["method=supervised", "length=labeled"],
     "all_labels": ["method=supervised", "data.labels=all"],
     "mean_teacher": ["method=mean_teacher", "method.rampup_epochs=0.2"],
-    "gct_paper": ["method=gct", "method.rampup_epochs=0.2"],
+    "gct": [*PAIR, "method.lambda_dc=3", "method.lambda_fc=0.1"],
+    "gct_paper_weights": ["method=gct", "method.rampup_epochs=0.2"],
+    "gct_no_exchange": [*PAIR, "method.lambda_dc=0", "method.lambda_fc=0"],
 }
 
 

@@ -110,9 +110,10 @@ def test_a_model_from_a_users_file_trains(train: Command, tmp_path: Path, monkey
     (tmp_path / "users_network.py").write_text(
         "from torch import nn\n"
         "class Network(nn.Module):\n"
-        "    def __init__(self, in_channels, num_classes, width=4):\n"
+        "    def __init__(self, in_channels, num_classes, width):\n"
         "        super().__init__()\n"
-        "        self.layers = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1), nn.Conv2d(width, num_classes, 1))\n"
+        "        layers = nn.Conv2d(in_channels, width, 3, stride=2), nn.Conv2d(width, num_classes, 1)\n"
+        "        self.layers = nn.Sequential(*layers)\n"
         "    def forward(self, image):\n"
         "        return {'out': self.layers(image)}\n"
     )

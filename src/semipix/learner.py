@@ -46,7 +46,7 @@ class Learner(pl.LightningModule):
         self.scheduler = scheduler
         self.seed = seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.method.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.method.to(memory_format=self.memory_format)
         self.freeze_batch_norm = freeze_batch_norm
         task = method.task
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})

@@ -185,14 +185,11 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         )
         callbacks += [best, SamplePictures(run / "samples")]
     starts = len(list((run / "metrics").glob("*"))) if (run / "metrics").exists() else 0
+    table = CSVLogger(run, "metrics", starts, flush_logs_every_n_steps=1)  # a kill loses no row
     ours = {
         "max_steps": steps,
         "max_epochs": -1,
-        # Every logged row is written at once, for a kill loses what waits.
-        "logger": [
-            CSVLogger(run, "metrics", starts, flush_logs_every_n_steps=1),
-            TensorBoardLogger(run, "tensorboard", ""),
-        ],
+        "logger": [table, TensorBoardLogger(run, "tensorboard", "")],
         "callbacks": callbacks,
         "default_root_dir": run,
         "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
