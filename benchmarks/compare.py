@@ -24,7 +24,7 @@ SETTINGS: dict[str, list[str]] = {
         "data.resize=[180,240]",
         "data.crop=[96,128]",
         "optimizer.lr=1e-3",
-        "steps=200",
+        "steps=150",
         "trainer.limit_val_batches=4",
     ],
 }
@@ -37,6 +37,7 @@ VARIANTS: dict[str, list[str]] = {
     "supervised_short": ["method=supervised", "length=labeled"],
     "all_labels": ["method=supervised", "data.labels=all"],
     "mean_teacher": ["method=mean_teacher", "method.rampup_epochs=0.2"],
+    "mean_teacher_6_of_8": ["method=mean_teacher", "method.rampup_epochs=0.1", "data.labeled_per_batch=6"],
     "gct": [*PAIR, "method.lambda_dc=3", "method.lambda_fc=0.1"],
     "gct_paper_weights": ["method=gct", "method.rampup_epochs=0.2"],
     "gct_no_exchange": [*PAIR, "method.lambda_dc=0", "method.lambda_fc=0"],

@@ -93,6 +93,11 @@ def test_second_model_is_trained_beside_the_first(train: Command) -> None:
     assert [model.model.first.out_channels for model in models] == [4, 8]  # type: ignore[union-attr]
 
 
+def test_scheduler_may_be_left_out(train: Command) -> None:
+    assert train("scheduler=null", "second_model=null").code == 0
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["lr_schedulers"] == []
+
+
 def test_gradients_may_be_accumulated(train: Command) -> None:
     result = train("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1", "steps=3", "checkpoint_every=2")
     assert result.code == 0

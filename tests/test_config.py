@@ -36,6 +36,10 @@ def test_overrides_reach_every_parameter_of_a_group_and_nothing_else() -> None:
     assert opened == ["++method.lambda_dc=10", "method=gct", "seed=1", "model@second_model=unet", "hydra.sweep.dir=x"]
 
 
+def test_null_means_that_a_group_is_left_out() -> None:
+    assert open_overrides(["scheduler=null", "second_model=null"]) == ["~scheduler"]
+
+
 @pytest.mark.parametrize(
     ("value", "hint"),
     [

@@ -22,7 +22,7 @@ from semipix.models import flaw_detector
 from tests.conftest import QUICK, Result
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = Path(sys.executable).with_name("semipix")
+SCRIPT = str(Path(sys.executable).with_name("semipix"))
 STEPS = 10
 """Two and a half epochs: 8 unlabeled images, 2 a step."""
 

@@ -51,12 +51,17 @@ def open_overrides(overrides: Sequence[str]) -> list[str]:
     """Let overrides reach every constructor parameter, though the YAML files hold only what deviates.
 
     `method.lambda_dc=10` becomes `++method.lambda_dc=10` (misspelt keys are found later, by `check_keys`), and
-    `second_model=NAME` becomes Hydra's `model@second_model=NAME`.
+    `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra refuses null for a group, which may mean only that
+    there is none.
     """
     opened = []
     for override in overrides:
         key = override.partition("=")[0]
-        if key == "second_model":
+        if override == "second_model=null":
+            continue
+        if override == "scheduler=null":
+            override = "~scheduler"
+        elif key == "second_model":
             override = "model@" + override
         elif "." in key and key.partition(".")[0] in GROUPS:
             override = "++" + override

@@ -63,7 +63,10 @@ def run(overrides: list[str]) -> int:
             raise SemipixError(
                 f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration"
             )
-        _report(Path(continued[0].partition("=")[2]), None)
+        folder = continued[0].partition("=")[2]
+        if not folder:
+            raise SemipixError("resume: nothing found, a run folder expected: resume=PATH")
+        _report(Path(folder), None)
         return 0
 
     _check_syntax(overrides)
@@ -120,7 +123,8 @@ def _check_syntax(overrides: Sequence[str]) -> None:
                 f"{override!r}: not readable as KEY=VALUE; quote a value with spaces, brackets or commas twice: "
                 "'KEY=\"VALUE\"'"
             ) from error
-        if key in GROUPS and isinstance(value, bool | int | float | list | dict):
+        no_name = isinstance(value, bool | int | float | list | dict) or text == "null"
+        if no_name and key in (*GROUPS, "experiment") and override not in ("second_model=null", "scheduler=null"):
             raise SemipixError(f"{override}: the name of an option expected, {text} found; single keys are {key}.KEY=")
         if not key:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
@@ -156,6 +160,8 @@ def _one_line(message: str) -> str:
     unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
     if unknown:
         return unknown_key(unknown[1], {*GROUPS, *TOP, *OUTSIDE})
+    if message.startswith("Ambiguous value"):
+        return f"{lines[0]}: several values make a sweep, add -m; one list is KEY=[VALUE,VALUE]"
     return " ".join(lines[:2])
 
 
