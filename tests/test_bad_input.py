@@ -243,6 +243,10 @@ def test_a_run_that_is_a_file(train: Command) -> None:
     assert Path("run").read_text() == "mine"
 
 
+def test_resume_needs_a_run(command: Command) -> None:
+    assert "resume: nothing found, a run folder expected" in command("train", "resume=").told
+
+
 def test_resume_takes_no_other_key(command: Command, finished: Path) -> None:
     assert (
         f"resume takes no other key: resume={finished} steps=9"

@@ -51,8 +51,8 @@ def open_overrides(overrides: Sequence[str]) -> list[str]:
     """Let overrides reach every constructor parameter, though the YAML files hold only what deviates.
 
     `method.lambda_dc=10` becomes `++method.lambda_dc=10` (misspelt keys are found later, by `check_keys`), and
-    `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra refuses null for a group, which may mean only that
-    there is none.
+    `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra refuses null for a group; `scheduler` and
+    `second_model` may be left out by it.
     """
     opened = []
     for override in overrides:
