@@ -85,7 +85,11 @@ def build_data(config: Config, split: Split | None = None) -> SemiSupervisedData
     source_class = target_of("data", config["data"])
     of_source = parameters(source_class)[0]
     source: Source = call("data", source_class, **{key: options[key] for key in options if key in of_source})
-    loading = {"seed": config["seed"], **{key: options[key] for key in options if key not in of_source}}
+    shared = parameters(SemiSupervisedDataModule)[0] - {"seed"}  # `val` may be both a source's and the data module's
+    loading = {
+        "seed": config["seed"],
+        **{key: options[key] for key in options if key in shared or key not in of_source},
+    }
     loading["use_unlabeled"] = getattr(target_of("method", config["method"]), "uses_unlabeled", True)
     data: SemiSupervisedDataModule = call("data", SemiSupervisedDataModule, source=source, split=split, **loading)
     return data

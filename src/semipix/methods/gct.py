@@ -124,7 +124,7 @@ class GCT(Method):
 
     def _flaws(self, image: Tensor, predictions: Pair) -> Pair:
         """The frozen detector's raw maps of both predictions (N, 1, H, W), in one pass over a stacked batch."""
-        maps = frozen(self.detector, torch.cat([image, image]), torch.cat(predictions))
+        maps = frozen(self.detector, torch.cat([image, image]), torch.cat(predictions).to(image.dtype))
         return cast(Pair, at_least_float32(maps).chunk(2))
 
     def _detection_loss(self, batch: Batch, predictions: Pair) -> Tensor:
@@ -134,7 +134,7 @@ class GCT(Method):
         seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
         target, valid = torch.cat([target, target]), torch.cat([valid, valid])
         goal = flaw_target(seen, target, mu=self.task.mu, nu=self.task.nu, valid=valid)
-        flaw = at_least_float32(self.detector(torch.cat([batch.labeled, batch.labeled]), seen))
+        flaw = at_least_float32(self.detector(torch.cat([batch.labeled, batch.labeled]), seen.to(batch.image.dtype)))
         return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
