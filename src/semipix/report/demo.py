@@ -32,11 +32,11 @@ GUIDED = [
 """GCT for short training with few labels; benchmarks/compare.py shows why the paper's weights do not suit it."""
 
 VARIANTS = {
-    "gct": ("GCT", [*GUIDED, "optimizer.lr=1e-3"]),
-    "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=1e-3"]),
+    "gct": ("GCT", [*GUIDED, "optimizer.lr=3e-3"]),
+    "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=3e-3"]),
     "supervised_short": (
         "supervised, the paper's length",
-        ["method=supervised", "length=labeled", "optimizer.lr=1e-3"],
+        ["method=supervised", "length=labeled", "optimizer.lr=3e-4"],
     ),
 }
 """Title and overrides of each run, the longest first; benchmarks/demo_rates.py found the learning rates."""
