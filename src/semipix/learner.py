@@ -50,7 +50,7 @@ class Learner(pl.LightningModule):
         self.freeze_batch_norm = freeze_batch_norm
         task = method.task
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
-        self.diagnostics = nn.ModuleDict(dict(method.diagnostics().items()))
+        self.diagnostics = nn.ModuleDict(method.diagnostics())
         if freeze_batch_norm:
             self.train()
 

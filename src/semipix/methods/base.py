@@ -1,12 +1,12 @@
 """The interface of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from semipix.batch import Batch
 from semipix.tasks.base import Task
@@ -68,9 +68,9 @@ class Method(nn.Module, ABC):
         """Name of the candidate that `forward` runs."""
         return next(iter(self.candidates()))
 
-    def diagnostics(self) -> MetricCollection | dict[str, Metric]:
+    def diagnostics(self) -> dict[str, Metric]:
         """Fresh metrics that `diagnose` feeds during validation."""
         return {}
 
-    def diagnose(self, batch: Batch, metrics: MetricCollection | dict[str, Metric]) -> None:
+    def diagnose(self, batch: Batch, metrics: Mapping[str, Metric]) -> None:
         """Update the diagnostics with labeled validation images; `target` may have a size of its own."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 
 from semipix.functional.flaw import Pair
@@ -30,7 +30,7 @@ def metrics() -> dict[str, Metric]:
 
 
 def update(
-    metrics: MetricCollection | Mapping[str, Metric],
+    metrics: Mapping[str, Metric],
     task: Task,
     target: Tensor,
     predictions: Pair,

@@ -10,14 +10,14 @@ flaw_correction      | all     | both task models | where both are flawed, push 
 flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
@@ -158,7 +158,7 @@ class GCT(Method):
     def diagnostics(self) -> dict[str, Metric]:
         return flaw_diagnostics.metrics()
 
-    def diagnose(self, batch: Batch, metrics: MetricCollection | dict[str, Metric]) -> None:
+    def diagnose(self, batch: Batch, metrics: Mapping[str, Metric]) -> None:
         predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.models))
         flaws = self._flaws(batch.image, predictions)
         learns = directions(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)), self.flaw_threshold)
