@@ -1,12 +1,13 @@
 """A model, images and a method that train in milliseconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from hydra.utils import get_object
 from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MetricCollection
 from torchvision import tv_tensors
 
 import semipix.conf
@@ -14,6 +15,7 @@ from semipix.batch import Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
 from semipix.methods.base import Method
+from semipix.tasks.base import Task
 from semipix.tasks.segmentation import VOID, Segmentation
 
 CLASSES = 3
@@ -35,7 +37,13 @@ class TinyModel(nn.Module):
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.last(self.norm(self.first(image)).relu())
+        return self.head(self.features(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        return [self.norm(self.first(image)).relu()]
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        output: Tensor = self.last(features[0])
         return output
 
 
@@ -67,19 +75,58 @@ def randint(high: int, *shape: int, seed: int = 0) -> Tensor:
 
 
 def make_batch(labeled: int = 2, unlabeled: int = 2, void: bool = True, side: int = SIDE) -> Batch:
-    """Random images; with void, the lower right quarter of each label says nothing."""
+    """Random images with two strong views; with void, the lower right quarter of each label says nothing."""
     target = randint(CLASSES, labeled, side, side, seed=1)
     if void:
         target[:, side // 2 :, side // 2 :] = VOID
-    return Batch(rand(labeled + unlabeled, 3, side, side), target, rand(unlabeled, 3, side, side, seed=2))
+    return Batch(rand(labeled + unlabeled, 3, side, side), target, rand(2 * unlabeled, 3, side, side, seed=2))
 
 
-def make_method(name: str, make_model: Callable[[int], nn.Module] | None = None, seed: int = 0, **given: Any) -> Method:
+class TinyRegression(Task):
+    """Images to images in [0, 1], by mean absolute error; every pixel counts."""
+
+    channels = 3
+    mu = 1 / 3
+    nu = 1
+    primary: ClassVar[str] = "error"
+    higher_is_better: ClassVar[bool] = False
+
+    def activate(self, output: Tensor) -> Tensor:
+        return output.sigmoid()
+
+    def encode(self, target: Tensor) -> Tensor:
+        return target
+
+    def valid(self, target: Tensor) -> Tensor:
+        return torch.ones_like(target[:, :1], dtype=torch.bool)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return (self.activate(output) - target).abs().mean()
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"error": MeanAbsoluteError()})
+
+    def render(self, image: Tensor, prediction: Tensor) -> Tensor:
+        return (prediction * 255).round().to(torch.uint8)
+
+
+def make_regression_batch(labeled: int = 2, unlabeled: int = 2, side: int = SIDE) -> Batch:
+    """Random images, targets and strong views."""
+    return make_batch(labeled, unlabeled, side=side)._replace(target=rand(labeled, 3, side, side, seed=3))
+
+
+def make_method(
+    name: str,
+    make_model: Callable[[int], nn.Module] | None = None,
+    seed: int = 0,
+    task: Task | None = None,
+    **given: Any,
+) -> Method:
     """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a detector speaks up."""
     text = (Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml").read_text()
     target = next(line.split()[1] for line in text.splitlines() if line.startswith("_target_:"))
     torch.manual_seed(seed)
-    method: Method = get_object(target)(Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given)
+    method: Method = get_object(target)(task or Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given)
     if hasattr(method, "detector"):
         speak_up(method.detector)
     return method

@@ -12,8 +12,8 @@ class Batch(NamedTuple):
         image: (N, C_in, H, W) float in [0, 1]; the first `len(target)` images are labeled.
         target: labels of the first L images, L <= N: (L, H, W) int64 for classification,
             (L, C, H, W) float for regression.
-        strong: (N - L, C_in, H, W) strong photometric views of the unlabeled images with the same geometry, or None
-            where the method does not ask for them.
+        strong: (V (N - L), C_in, H, W) strong photometric views of the unlabeled images with the same geometry, the
+            first view of all of them before the second; None where the method does not ask for them.
     """
 
     image: Tensor
@@ -24,3 +24,8 @@ class Batch(NamedTuple):
     def labeled(self) -> Tensor:
         """The labeled images, (L, C_in, H, W)."""
         return self.image[: len(self.target)]
+
+    @property
+    def unlabeled(self) -> Tensor:
+        """The unlabeled images, (N - L, C_in, H, W)."""
+        return self.image[len(self.target) :]

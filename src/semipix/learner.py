@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 
 from semipix.batch import Batch
 from semipix.data.loaders import EvalSample
+from semipix.data.strong import StrongViews
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
@@ -28,6 +29,7 @@ class Learner(pl.LightningModule):
         seed: makes each step's random numbers a function of the step alone, so that a resumed run repeats them.
         channels_last: lay images and weights out channels last, which is faster on most hardware.
         freeze_batch_norm: keep all running statistics and normalise by them in training too.
+        strong: makes the strong views that the method asks for.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Learner(pl.LightningModule):
         seed: int = 0,
         channels_last: bool = True,
         freeze_batch_norm: bool = False,
+        strong: StrongViews | None = None,
     ) -> None:
         super().__init__()
         self.method = method
@@ -48,6 +51,7 @@ class Learner(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.method.to(memory_format=self.memory_format)
         self.freeze_batch_norm = freeze_batch_norm
+        self.strong = strong or StrongViews()
         task = method.task
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
@@ -79,10 +83,15 @@ class Learner(pl.LightningModule):
 
     def _assemble(self, batch: dict[str, Any]) -> Batch:
         """What the loaders yield to what a method sees: labeled images first."""
-        image = batch["labeled"].image
+        image, strong = batch["labeled"].image, None
         if "unlabeled" in batch:
-            image = torch.cat([image, batch["unlabeled"].image])
-        return Batch(image.contiguous(memory_format=self.memory_format), batch["labeled"].target)
+            unlabeled = batch["unlabeled"]
+            image = torch.cat([image, unlabeled.image])
+            if views := self.method.strong_views:
+                strong = self.strong(unlabeled.image, unlabeled.seeds, views).contiguous(
+                    memory_format=self.memory_format
+                )
+        return Batch(image.contiguous(memory_format=self.memory_format), batch["labeled"].target, strong)
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop before a non-finite term spoils the weights, naming the term and the images."""
@@ -118,8 +127,8 @@ class Learner(pl.LightningModule):
     def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
         for group in self._groups_of_equal_size(samples):
             image = torch.stack([samples[index].image for index in group]).contiguous(memory_format=self.memory_format)
-            for name, network in self.method.candidates().items():
-                prediction = self.method.task.activate(network(image))  # (B, K, H, W) at the network's size
+            for name, output in self.method.candidate_outputs(image).items():
+                prediction = self.method.task.activate(output)  # (B, K, H, W) at the network's size
                 for index, single in zip(group, prediction, strict=True):
                     target = samples[index].target.unsqueeze(0)
                     size = target.shape[-2:]

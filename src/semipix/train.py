@@ -33,6 +33,7 @@ from semipix.config import (
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
 from semipix.data.splits import Split
+from semipix.data.strong import StrongViews
 from semipix.errors import SemipixError
 from semipix.functional.length import training_steps
 from semipix.learner import Learner
@@ -129,8 +130,8 @@ def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Meth
     return method
 
 
-def build_learner(config: Config, method: Method, steps: int) -> Learner:
-    """The method with its optimizer and its per-step schedule over `steps` steps."""
+def build_learner(config: Config, method: Method, steps: int, strong: StrongViews | None = None) -> Learner:
+    """The method with its optimizer, its per-step schedule over `steps` steps and the maker of its strong views."""
     optimizer = functools.partial(target_of("optimizer", config["optimizer"]), **arguments(config["optimizer"]))
     scheduler = None
     if config.get("scheduler"):
@@ -150,6 +151,7 @@ def build_learner(config: Config, method: Method, steps: int) -> Learner:
         seed=config["seed"],
         channels_last=config["channels_last"],
         freeze_batch_norm=config["freeze_batch_norm"],
+        strong=strong,
     )
 
 
@@ -258,6 +260,11 @@ def start(config: Config, run: Path) -> dict[str, float]:
     config = _with_classes(config, data)
     task = build_task(config)
     method = build_method(config, task)
+    if method.needs_unlabeled and not data.mixed:
+        raise SemipixError(
+            f"data.labels={config['data'].get('labels')}: leaves no unlabeled image, from which {type(method).__name__} "
+            "learns; set data.labels=1/8, say, or add images without labels"
+        )
     if is_first_process():
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
@@ -326,13 +333,13 @@ def _fit(
 ) -> dict[str, float]:
     steps = steps_of(config, data)
     validate = bool(data.split.val) and config["validations"] > 0
-    learner = build_learner(config, method, steps)
+    learner = build_learner(config, method, steps, data.strong)
     trainer = build_trainer(config, run, method.task, steps, validate=validate)
     began = time.perf_counter()
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
         trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
-    except (MisconfigurationException, RuntimeError, MemoryError, OSError) as error:
+    except (MisconfigurationException, RuntimeError, MemoryError, OSError, ValueError) as error:
         raise _told(error, run, trainer.global_step) from error
     summary = {
         "steps": trainer.global_step,
@@ -357,6 +364,11 @@ def _told(error: Exception, run: Path, step: int) -> Exception:
         return SemipixError(
             f"{run}: out of memory at step {step}; lower data.batch_size or data.crop, and raise "
             "trainer.accumulate_grad_batches in turn"
+        )
+    if "more than 1 value per channel" in message:
+        return SemipixError(
+            f"data.batch_size: batch norm needs more than one value a channel, and one image gives its coarsest map "
+            f"one ({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true"
         )
     if "DataLoader worker" in message:
         return SemipixError(f"{run}: a reading process died at step {step} ({message}); lower data.workers")

@@ -1,15 +1,46 @@
 """Each term of a method trains exactly the networks that DESIGN.md's table names."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.optim import SGD
 
+from semipix.errors import SemipixError
 from semipix.methods.base import Method
-from tests.tiny import make_batch, make_method, options
+from tests.tiny import TinyRegression, make_batch, make_method, make_regression_batch, options
 
 TRAINS: dict[str, dict[str, set[str]]] = {
     "supervised": {"supervised": {"model"}},
     "mean_teacher": {"supervised": {"student"}, "consistency": {"student"}},
+    "s4l": {"supervised": {"model"}, "rotated_supervised": {"model"}, "rotation": {"model", "classifier"}},
+    "advssl": {
+        "supervised": {"model"},
+        "adversarial_labeled": {"model"},
+        "adversarial_unlabeled": {"model"},
+        "discrimination": {"discriminator"},
+    },
+    "flaw_mean_teacher": {
+        "supervised": {"student"},
+        "consistency": {"student"},
+        "flaw_detection": {"detector"},
+    },
+    "cct": {
+        "supervised": {"model.first", "model.norm", "model.last"},
+        "consistency": {"model.first", "model.norm", "decoders"},  # the main decoder is the teacher
+    },
+    "cutmix": {"supervised": {"student"}, "consistency": {"student"}},
+    "cps": {
+        "supervised": {"models.0", "models.1"},
+        "cross_supervision": {"models.0", "models.1"},
+    },
+    "fixmatch": {"supervised": {"model"}, "consistency": {"model"}},
+    "unimatch": {"supervised": {"student"}, "consistency": {"student"}},
+    "gct_strong": {
+        "supervised": {"models.0", "models.1"},
+        "cross_supervision": {"models.0", "models.1"},
+        "flaw_detection": {"detector"},
+    },
     "gct": {
         "supervised": {"models.0", "models.1"},
         "dynamic_consistency": {"models.0", "models.1"},
@@ -19,9 +50,21 @@ TRAINS: dict[str, dict[str, set[str]]] = {
 }
 """The networks each term trains, by the method's name in conf/method."""
 
-NEVER_TRAINED = {"mean_teacher": {"teacher"}}
+NEVER_TRAINED = {
+    "mean_teacher": {"teacher"},
+    "flaw_mean_teacher": {"teacher"},
+    "cutmix": {"teacher"},
+    "unimatch": {"teacher"},
+    "gct_strong": {"teachers"},
+}
 
-GIVEN = {"gct": {"flaw_threshold": 0.5, "rampup_epochs": 0}}
+GIVEN: dict[str, dict[str, Any]] = {
+    "gct": {"flaw_threshold": 0.5, "rampup_epochs": 0},
+    "cutmix": {"confidence": 0.3},
+    "fixmatch": {"confidence": 0.3},
+    "unimatch": {"confidence": 0.3},
+}
+"""What lets every term find pixels with tiny, untrained models."""
 
 
 def network_of(parameter: str, name: str) -> str:
@@ -40,7 +83,7 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def method(name: str) -> Method:
     method = make_method(name, **GIVEN.get(name, {}))
-    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher.")):
+    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
         parameters.data += 0.1  # a teacher that equals the student would teach nothing
     return method
 
@@ -85,7 +128,12 @@ def test_a_batch_is_never_changed(name: str, method: Method, epoch: float) -> No
 
 
 def test_losses_take_a_batch_of_labeled_images_alone(name: str, method: Method) -> None:
-    losses = method.losses(make_batch(unlabeled=0)._replace(strong=None), epoch=10.0)
+    batch = make_batch(unlabeled=0)._replace(strong=None)
+    if method.needs_unlabeled:
+        with pytest.raises(SemipixError, match="learns from unlabeled images, but the batch holds none"):
+            method.losses(batch, epoch=10.0)
+        return
+    losses = method.losses(batch, epoch=10.0)
     assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
 
 
@@ -95,3 +143,29 @@ def test_a_label_that_says_nothing_leaves_losses_finite(name: str, method: Metho
     assert losses["supervised"] == 0
     sum(losses.values()).backward()
     assert all(value.grad is None or value.grad.isfinite().all() for value in method.parameters())
+
+
+def test_regression_trains_the_same_networks_or_is_refused(name: str, method: Method) -> None:
+    given = {"task": TinyRegression(), **GIVEN.get(name, {})}
+    if method.classification_only:
+        with pytest.raises(SemipixError, match="serves classification of pixels alone"):
+            make_method(name, **given)
+        return
+    method = make_method(name, **given)
+    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
+        parameters.data += 0.1
+    losses = method.losses(make_regression_batch(side=64), epoch=10.0)
+    assert losses.keys() == TRAINS[name].keys()
+    assert all(loss.isfinite() and float(loss.detach()) > 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    moved = {network_of(key, name) for key, value in method.named_parameters() if value.grad is not None}
+    assert moved == set().union(*TRAINS[name].values())
+
+
+def test_strong_views_that_are_missing_are_told(method: Method) -> None:
+    batch = make_batch()._replace(strong=None)
+    if not method.strong_views:
+        assert method.losses(batch, epoch=10.0)
+        return
+    with pytest.raises(SemipixError, match=f"asks for {method.strong_views} strong views"):
+        method.losses(batch, epoch=10.0)

@@ -19,6 +19,7 @@ from semipix.data.loaders import (
 from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
 from semipix.data.source import Source
 from semipix.data.splits import Amount, Split, make_split
+from semipix.data.strong import StrongViews
 from semipix.data.transforms import as_size, train_transform
 from semipix.errors import SemipixError
 
@@ -42,6 +43,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         resize: applied to every image first: length of the longer side, or exact height and width.
         scale: range of the random scale in training.
         flip: probability of a horizontal flip in training.
+        strong_jitter: strength of the colour jitter of strong views; 0 for none.
+        strong_grey: share of the strong views without colour.
+        strong_blur: share of the strong views that are blurred.
         eval_batch_size: images of one validation or test batch in each process.
         workers: reading processes of each loader; 0 reads in the main process.
         seed: chooses split, order and augmentation.
@@ -51,6 +55,7 @@ class SemiSupervisedDataModule(LightningDataModule):
     Attributes:
         split: names of the images in each part.
         classes: the source's class names.
+        strong: makes strong views of a batch's unlabeled images, for methods that ask for them.
 
     Raises:
         SemipixError: a setting is out of range, or the split does not fit the source.
@@ -68,6 +73,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         resize: int | Sequence[int] | None = None,
         scale: Sequence[float] = (0.75, 1.5),
         flip: float = 0.5,
+        strong_jitter: float = 0.5,
+        strong_grey: float = 0.2,
+        strong_blur: float = 0.5,
         eval_batch_size: int = 8,
         workers: int = 2,
         seed: int = 0,
@@ -86,6 +94,11 @@ class SemiSupervisedDataModule(LightningDataModule):
             _at_least(1, "data.resize", self.resize)
         self.scale = _scale_range(scale)
         self.flip = _probability("data.flip", flip)
+        self.strong = StrongViews(
+            _at_least_zero("data.strong_jitter", strong_jitter),
+            grey_probability=_probability("data.strong_grey", strong_grey),
+            blur_probability=_probability("data.strong_blur", strong_blur),
+        )
         self.seed = seed
         if split is not None:
             _check_split(split, source)
@@ -187,6 +200,12 @@ def _check_split(split: Split, source: Source) -> None:
 def _at_least(minimum: int, key: str, value: int) -> int:
     if value < minimum:
         raise SemipixError(f"{key}={value}: expected at least {minimum}")
+    return value
+
+
+def _at_least_zero(key: str, value: float) -> float:
+    if not value >= 0:
+        raise SemipixError(f"{key}={value}: expected 0 or more")
     return value
 
 

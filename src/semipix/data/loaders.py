@@ -30,10 +30,17 @@ class LabeledImages(NamedTuple):
 
 
 class UnlabeledImages(NamedTuple):
-    """The unlabeled part of a training batch: image (B, 3, H, W) float32 in [0, 1] and names."""
+    """The unlabeled part of a training batch.
+
+    Attributes:
+        image: (B, 3, H, W) float32 in [0, 1].
+        names: the images' names.
+        seeds: a seed for each image, from which its strong views are drawn.
+    """
 
     image: Tensor
     names: list[str]
+    seeds: list[int]
 
 
 class EvalSample(NamedTuple):
@@ -106,7 +113,7 @@ class UnlabeledDataset(_TrainDataset):
     def read(self, item: Draw) -> UnlabeledImages:
         index, seed = item
         name = self.names[index]
-        return UnlabeledImages(plain(augment(self.transform, seed, self.read_image(name))), [name])
+        return UnlabeledImages(plain(augment(self.transform, seed, self.read_image(name))), [name], [seed])
 
 
 class EvalDataset(_SourceDataset):
@@ -219,8 +226,10 @@ def collate_labeled(samples: list[LabeledImages]) -> LabeledImages:
 
 def collate_unlabeled(samples: list[UnlabeledImages]) -> UnlabeledImages:
     """Samples of one size to a batch."""
-    images, names = zip(*samples, strict=True)
-    return UnlabeledImages(torch.stack(images), [name for part in names for name in part])
+    images, names, seeds = zip(*samples, strict=True)
+    return UnlabeledImages(
+        torch.stack(images), [name for part in names for name in part], [seed for part in seeds for seed in part]
+    )
 
 
 def augment(transform: v2.Transform, seed: int, *tensors: Tensor) -> Any:

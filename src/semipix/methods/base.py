@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from semipix.batch import Batch
+from semipix.errors import SemipixError
 from semipix.tasks.base import Task
 
 MakeModel = Callable[[int], nn.Module]
@@ -23,14 +24,29 @@ class Method(nn.Module, ABC):
 
     Attributes:
         uses_unlabeled: whether batches carry unlabeled images.
-        uses_strong: whether batches carry strong views of them.
+        needs_unlabeled: whether there is no step without them.
+        strong_views: how many strong views of each unlabeled image batches carry.
+        classification_only: whether the method makes sense of distributions over classes alone.
+
+    Args:
+        task: what a pixel means.
+
+    Raises:
+        SemipixError: the method cannot serve this task.
     """
 
     uses_unlabeled: ClassVar[bool] = True
-    uses_strong: ClassVar[bool] = False
+    needs_unlabeled: ClassVar[bool] = False
+    strong_views: ClassVar[int] = 0
+    classification_only: ClassVar[bool] = False
 
     def __init__(self, task: Task) -> None:
         super().__init__()
+        if self.classification_only and not task.classification:
+            raise SemipixError(
+                f"method: {type(self).__name__} serves classification of pixels alone, {type(task).__name__} is "
+                "regression; take gct, mean_teacher or another method that docs/methods lists for regression"
+            )
         self.task = task
 
     @abstractmethod
@@ -53,6 +69,26 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after each optimizer step, for what is not trained by gradient."""
 
+    def unlabeled(self, batch: Batch) -> Tensor:
+        """The unlabeled images of a batch, (N - L, C_in, H, W).
+
+        Raises:
+            SemipixError: there are none, or not as many strong views as the method asks for.
+        """
+        images = batch.unlabeled
+        if not len(images):
+            raise SemipixError(
+                f"method: {type(self).__name__} learns from unlabeled images, but the batch holds none; set "
+                "data.labels below the number of images, or add images without labels"
+            )
+        found = 0 if batch.strong is None else len(batch.strong)
+        if found < self.strong_views * len(images):
+            raise SemipixError(
+                f"method: {type(self).__name__} asks for {self.strong_views} strong views of {len(images)} unlabeled "
+                f"images, {found} found in Batch.strong; let the data module make them"
+            )
+        return images
+
     def maps(self, batch: Batch) -> dict[str, Tensor]:
         """Maps (N, 1, H, W) in [0, 1] worth a picture, by name; `flaw` is the deployed network's flaw map."""
         return {}
@@ -60,6 +96,10 @@ class Method(nn.Module, ABC):
     def candidates(self) -> dict[str, nn.Module]:
         """Networks that could be deployed, by name; validation compares them where there are several."""
         return {"model": self}
+
+    def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """Network output (N, K, H, W) of each candidate, by its name."""
+        return {name: network(image) for name, network in self.candidates().items()}
 
     def deploy(self, name: str) -> None:
         """Make `forward` run the named candidate."""
@@ -74,3 +114,25 @@ class Method(nn.Module, ABC):
 
     def diagnose(self, batch: Batch, metrics: Mapping[str, Metric]) -> None:
         """Update the diagnostics with labeled validation images; `target` may have a size of its own."""
+
+
+def check_weights(**values: float) -> None:
+    """Refuse negative hyper-parameters: weights, lengths and rates.
+
+    Raises:
+        SemipixError: a value is negative or no number.
+    """
+    for key, value in values.items():
+        if not value >= 0:
+            raise SemipixError(f"method.{key}: {value} found, 0 or more expected")
+
+
+def check_shares(**values: float) -> None:
+    """Refuse thresholds, decays and probabilities outside of [0, 1].
+
+    Raises:
+        SemipixError: a value is outside, or no number.
+    """
+    for key, value in values.items():
+        if not 0 <= value <= 1:
+            raise SemipixError(f"method.{key}: {value} found, a number in [0, 1] expected")

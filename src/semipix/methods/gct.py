@@ -26,7 +26,7 @@ from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
 from semipix.methods import flaw_diagnostics
-from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
 from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.base import Task
 
@@ -75,13 +75,11 @@ class GCT(Method):
         super().__init__(task)
         if constraints not in ("both", "consistency", "correction"):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
-        if not 0 <= flaw_threshold <= 1:
-            raise SemipixError(f"method.flaw_threshold: {flaw_threshold} found, a number in [0, 1] expected")
+        check_shares(flaw_threshold=flaw_threshold)
         if detector_norm not in ("batch", "batch_instance"):
             raise SemipixError(f"method.detector_norm: {detector_norm!r} found, batch or batch_instance expected")
-        for key, weight in {"dc": lambda_dc, "fc": lambda_fc, "detection": lambda_detection}.items():
-            if weight < 0:
-                raise SemipixError(f"method.lambda_{key}: {weight} found, 0 or more expected")
+        check_weights(lambda_dc=lambda_dc, lambda_fc=lambda_fc, lambda_detection=lambda_detection)
+        check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs)
         self.models = nn.ModuleList([make_model(0), make_model(1)])
         self.detector = FlawDetector(task.in_channels, task.channels, norm=detector_norm)
         self.constraints = constraints

@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
-from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
 from semipix.tasks.base import Task
 
 
@@ -48,10 +47,8 @@ class MeanTeacher(Method):
         decay: float = 0.99,
     ) -> None:
         super().__init__(task)
-        if not 0 <= decay <= 1:
-            raise SemipixError(f"method.decay: {decay} found, a number in [0, 1] expected")
-        if lambda_consistency < 0:
-            raise SemipixError(f"method.lambda_consistency: {lambda_consistency} found, 0 or more expected")
+        check_shares(decay=decay)
+        check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
         self.student = make_model(0)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.lambda_consistency = lambda_consistency

@@ -1,8 +1,8 @@
 """Make any module a task model: (N, C_in, H, W) -> (N, K, H, W)."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +14,19 @@ IN_CHANNELS = ("in_channels", "in_chans", "num_channels")
 
 CHANNELS = ("num_classes", "classes", "num_labels", "out_channels", "channels")
 """What constructors call the channels of the output, the surest name first: `channels` may also be a width."""
+
+
+class FeatureModel(Protocol):
+    """The feature protocol: what a task model offers to methods that work on its feature maps (cct, unimatch).
+
+    `forward(image)` equals `head(features(image), image.shape[-2:])`.
+    """
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Feature maps (N, C_i, H_i, W_i) of images (N, C_in, H, W), finest first; at least one."""
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Feature maps, changed or not, to outputs (N, K, H, W) of images of this height and width."""
 
 
 class Adapter(nn.Module):
@@ -37,14 +50,38 @@ class Adapter(nn.Module):
         Raises:
             SemipixError: the module returned something else than a map of K channels.
         """
-        output = self._map(self.model(image))
+        return self._fitted(self.model(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The module's own feature maps of images (N, C_in, H, W), finest first.
+
+        Raises:
+            SemipixError: the module does not follow the feature protocol.
+        """
+        for name in ("features", "head"):
+            if not inspect.ismethod(getattr(self.model, name, None)):
+                raise SemipixError(
+                    f"model: {self._name} has no method {name!r}, and the training method works on feature maps; take "
+                    "model=unet or model=deeplab_v2, or give the module features(image) -> [maps, finest first] and "
+                    "head(features, size) -> output"
+                )
+        maps: list[Tensor] = list(self.model.features(image))  # type: ignore[operator]
+        return maps
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width."""
+        return self._fitted(self.model.head(features, size), size)  # type: ignore[operator]
+
+    def _fitted(self, returned: object, size: Sequence[int]) -> Tensor:
+        """The map among what the module returned, with the channels and the size that a task model's has."""
+        output = self._map(returned)
         if output.ndim != 4 or output.shape[1] != self.channels:
             raise SemipixError(
                 f"model: {self._name} returned a tensor of shape {tuple(output.shape)}, expected"
                 f" (N, {self.channels}, H, W) for this task; let the model give {self.channels} channels"
             )
-        if output.shape[-2:] != image.shape[-2:]:
-            output = F.interpolate(output, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        if tuple(output.shape[-2:]) != tuple(size):
+            output = F.interpolate(output, size=tuple(size), mode="bilinear", align_corners=False)
         return output
 
     def parameter_groups(self) -> list[dict[str, Any]]:

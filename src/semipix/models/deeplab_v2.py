@@ -1,5 +1,6 @@
 """DeepLab v2: a dilated ResNet under summed atrous heads."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -66,9 +67,17 @@ class DeepLabV2(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) in [0, 1] to outputs (N, K, H, W) of unbounded range."""
-        features = self.backbone(self.normalize(image))
-        coarse = sum((head(features) for head in self.heads[1:]), start=self.heads[0](features))
-        return F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=True)
+        return self.head(self.features(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The backbone's one feature map of images (N, C_in, H, W) in [0, 1]."""
+        return [self.backbone(self.normalize(image))]
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """The feature map to outputs (N, K, H, W) of images of this height and width."""
+        (seen,) = features
+        coarse = sum((head(seen) for head in self.heads[1:]), start=self.heads[0](seen))
+        return F.interpolate(coarse, size=tuple(size), mode="bilinear", align_corners=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone and heads, with the factor `lr_scale` of each one's learning rate."""

@@ -68,18 +68,29 @@ class UNet(nn.Module):
             mean, std = [OFFLINE_MEAN] * 3, [OFFLINE_STD] * 3
         elif pretrained:
             network, any_size = download(lambda: _make(encoder, True, options), encoder, key="encoder")
-        self.network: nn.Module = network
+        self.network: Any = network
         self.normalize = Normalize(in_channels, mean, std)
         self.multiple: int = network.encoder.output_stride if any_size else statistics["input_size"][-1]
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) in [0, 1] to outputs (N, K, H, W) of unbounded range."""
+        return self.head(self.features(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The encoder's feature maps of images (N, C_in, H, W) in [0, 1], finest first, of the padded image."""
         height, width = image.shape[-2:]
         # Edge pixels are repeated: zeros would be an edge that is not in the image, and a reflection can be too short.
         below, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(self.normalize(image), (0, right, 0, below), mode="replicate")
-        output: Tensor = self.network(padded)
-        return output[..., :height, :width]
+        maps: list[Tensor] = self.network.encoder(padded)
+        return list(maps[1:])  # the first is the image
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Feature maps to outputs (N, K, H, W) of images of this height and width."""
+        padded = [side + -side % self.multiple for side in size]
+        image = features[0].new_empty((0, 0, *padded))  # the decoder reads its size alone
+        output: Tensor = self.network.segmentation_head(self.network.decoder([image, *features]))
+        return output[..., : size[0], : size[1]]
 
 
 def _make(encoder: str, weights: bool | None, options: dict[str, Any]) -> tuple[Any, bool]:

@@ -18,6 +18,7 @@ class Task(ABC):
         nu: dilations of the flaw target (Appendix A).
         primary: name of the metric that decides which checkpoint is best.
         higher_is_better: whether a larger primary metric is better.
+        classification: whether a prediction is a distribution over classes.
     """
 
     in_channels: int = 3
@@ -26,6 +27,7 @@ class Task(ABC):
     nu: int
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    classification: ClassVar[bool] = False
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:
@@ -50,6 +52,22 @@ class Task(ABC):
     @abstractmethod
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""
+
+    def deactivate(self, prediction: Tensor) -> Tensor:
+        """A network output (N, K, H, W) that `activate` turns into this prediction; here the prediction itself."""
+        return prediction
+
+    def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
+        """Loss of each pixel (N, 1, H, W) of network outputs against a goal (N, K, H, W) in prediction space."""
+        return (self.activate(output) - goal).abs().mean(1, keepdim=True)
+
+    def sharpen(self, prediction: Tensor, temperature: float) -> Tensor:
+        """A prediction (N, K, H, W) as a pseudo label: soft at temperature 1, hard at 0; itself in regression."""
+        return prediction
+
+    def confidence(self, prediction: Tensor) -> Tensor:
+        """How sure a prediction (N, K, H, W) is of each pixel: (N, 1, H, W) in [0, 1]; always 1 in regression."""
+        return torch.ones_like(prediction[:, :1])
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Pixels (L, 1, H, W) bool whose prediction counts as an error: off by more than a tenth of the range."""

@@ -44,6 +44,7 @@ class Segmentation(Task):
     mu: float = 0.5
     nu: int = 1
     primary: ClassVar[str] = "miou"
+    classification: ClassVar[bool] = True
 
     def __init__(self, classes: int | Sequence[str], class_weights: Sequence[float] | None = None) -> None:
         self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
@@ -74,6 +75,22 @@ class Segmentation(Task):
             return masked_mean(pixels, valid)
         weight = self.class_weights.to(output)[target.masked_fill(target == VOID, 0)].unsqueeze(1)
         return masked_mean(pixels * weight, valid) / masked_mean(weight, valid).clamp(min=1e-9)
+
+    def deactivate(self, prediction: Tensor) -> Tensor:
+        return at_least_float32(prediction).clamp(min=1e-12).log()
+
+    def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
+        return -(goal * at_least_float32(output).log_softmax(1)).sum(1, keepdim=True)
+
+    def sharpen(self, prediction: Tensor, temperature: float) -> Tensor:
+        if temperature == 1:
+            return prediction
+        if temperature == 0:
+            return F.one_hot(prediction.argmax(1), self.channels).movedim(-1, 1).to(prediction.dtype)
+        return (self.deactivate(prediction) / temperature).softmax(1)
+
+    def confidence(self, prediction: Tensor) -> Tensor:
+        return prediction.amax(1, keepdim=True)
 
     def metrics(self) -> MetricCollection:
         per_class = MulticlassJaccardIndex(self.channels, average="none", ignore_index=VOID)

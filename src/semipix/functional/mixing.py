@@ -1,0 +1,54 @@
+"""CutMix: a box of one image in another, the same box in all that belongs to them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+RATIO = (0.3, 1 / 0.3)
+"""Smallest and largest height of a box as a multiple of its width."""
+
+
+def cutmix_mask(
+    like: Tensor, area: tuple[float, float] = (0.25, 0.5), probability: float = 1.0, ratio: tuple[float, float] = RATIO
+) -> Tensor:
+    """Draw one box an image at a random place (Yun et al., ICCV 2019; for pixels French et al., BMVC 2020).
+
+    Boxes are drawn from torch's global generator on the CPU, so that they do not depend on the device.
+
+    Args:
+        like: images (N, C, H, W), for number, size and device.
+        area: smallest and largest share of the image that a box covers.
+        probability: share of the images that get a box.
+        ratio: smallest and largest height of a box as a multiple of its width, both as shares of the image's sides.
+
+    Returns:
+        (N, 1, H, W) bool, True inside the box; all False for an image without one.
+    """
+    height, width = like.shape[-2:]
+    masks = torch.zeros(len(like), 1, height, width, dtype=torch.bool)
+    for mask in masks:
+        draw = torch.rand(5).tolist()
+        if draw[0] >= probability:
+            continue
+        share = area[0] + (area[1] - area[0]) * draw[1]
+        # The box has to fit: its relative height is between `share` (as wide as the image) and 1.
+        low, high = (math.log(min(max(math.sqrt(share * limit), share), 1.0)) for limit in ratio)
+        tall = math.exp(low + (high - low) * draw[2])
+        rows, columns = round(height * tall), round(width * share / tall)
+        top, left = round((height - rows) * draw[3]), round((width - columns) * draw[4])
+        mask[:, top : top + rows, left : left + columns] = True
+    return masks.to(like.device)
+
+
+def mix(mask: Tensor, maps: Tensor) -> Tensor:
+    """Paste the box of each map's neighbour in the batch into it; the first gets the last's.
+
+    Args:
+        mask: (N, 1, H, W) bool, True where the neighbour shows.
+        maps: images, predictions, weights: (N, C, H, W).
+
+    Returns:
+        (N, C, H, W), mixed.
+    """
+    return torch.where(mask, maps.roll(1, 0), maps)
