@@ -126,7 +126,9 @@ def make_method(
     text = (Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml").read_text()
     target = next(line.split()[1] for line in text.splitlines() if line.startswith("_target_:"))
     torch.manual_seed(seed)
-    method: Method = get_object(target)(task or Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given)
+    method: Method = get_object(target)(
+        task or Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given
+    )
     if hasattr(method, "detector"):
         speak_up(method.detector)
     return method

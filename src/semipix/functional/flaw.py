@@ -100,6 +100,26 @@ def normalize_flaw(flaw: Tensor) -> Tensor:
     return torch.where(largest > SILENT_MAXIMUM, scaled, torch.zeros_like(scaled))
 
 
+FUSION_SOFTNESS = 0.1
+"""Difference of two flaws at which the better prediction weighs e times as much."""
+
+
+def fuse(predictions: Pair, flaws: Pair, softness: float = FUSION_SOFTNESS) -> Tensor:
+    """Fuse a pair's predictions at inference: per pixel the one with the lower flaw, softly weighted.
+
+    Args:
+        predictions: two maps (B, C, H, W) in [0, 1].
+        flaws: two raw flaw maps (B, 1, H, W); values outside of [0, 1] are clamped.
+        softness: difference of flaws at which the better prediction weighs e times as much; small is a hard choice.
+
+    Returns:
+        (B, C, H, W) in [0, 1], between the two predictions at each pixel.
+    """
+    first, second = (at_least_float32(flaw).clamp(0, 1) for flaw in flaws)
+    share = ((second - first) / softness).sigmoid()  # of the first prediction
+    return share * predictions[0] + (1 - share) * predictions[1]
+
+
 @torch.no_grad()
 def directions(flaws: Pair, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Decide for each pixel who teaches whom.

@@ -21,7 +21,7 @@ from torchmetrics import Metric
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.flaw import Pair, directions, exchange, flaw_target, normalize_flaw
+from semipix.functional.flaw import Pair, directions, exchange, flaw_target, fuse, normalize_flaw
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
@@ -51,6 +51,7 @@ class GCT(Method):
         lambda_detection: weight of the detector's own loss, 10 in the released code.
         rampup_epochs: epochs over which dynamic consistency grows.
         warmup_epochs: epochs of supervision and detection alone, before both constraints set in.
+        fusion: let validation also consider the flaw-guided fusion of the pair for deployment.
         detector_norm: the paper's batch norm, or the released code's half batch and half instance norm.
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
     """
@@ -69,6 +70,7 @@ class GCT(Method):
         lambda_detection: float = 10.0,
         rampup_epochs: float = 3.0,
         warmup_epochs: float = 0.0,
+        fusion: bool = False,
         detector_norm: Literal["batch", "batch_instance"] = "batch",
         detector_lr: float = 1e-4,
     ) -> None:
@@ -89,11 +91,14 @@ class GCT(Method):
         self.lambda_detection = lambda_detection
         self.rampup_epochs = rampup_epochs
         self.warmup_epochs = warmup_epochs
+        self.fusion = fusion
         self.detector_lr = detector_lr
         self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
 
     def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.models[int(self.deployed)](image)
+        if self.deployed_name() == "fused":
+            return self.candidate_outputs(image)["fused"]
+        output: Tensor = self.deployable()[int(self.deployed)](image)
         return output
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
@@ -140,12 +145,26 @@ class GCT(Method):
         return [*(make_optimizer(model) for model in self.models), detector]
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:
-        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.models))
+        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.deployable()))
         flaws = [flaw.clamp(0, 1) for flaw in self._flaws(batch.image, predictions)]
+        if self.deployed_name() == "fused":  # a fused pixel is flawed where its better prediction is
+            return {"flaw": torch.minimum(*flaws), "first_flaw": flaws[0], "second_flaw": flaws[1]}
         return {"flaw": flaws[int(self.deployed)], "other_flaw": flaws[1 - int(self.deployed)]}
 
+    def deployable(self) -> nn.ModuleList:
+        """The pair that is compared, fused and deployed."""
+        return self.models
+
     def candidates(self) -> dict[str, nn.Module]:
-        return {"first": self.models[0], "second": self.models[1]}
+        first, second = self.deployable()
+        return {"first": first, "second": second, **({"fused": self} if self.fusion else {})}
+
+    def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
+        outputs = {name: model(image) for name, model in zip(("first", "second"), self.deployable(), strict=True)}
+        if self.fusion:
+            predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs.values()))
+            outputs["fused"] = self.task.deactivate(fuse(predictions, self._flaws(image, predictions)))
+        return outputs
 
     def deploy(self, name: str) -> None:
         self.deployed.fill_(list(self.candidates()).index(name))
@@ -157,7 +176,7 @@ class GCT(Method):
         return flaw_diagnostics.metrics()
 
     def diagnose(self, batch: Batch, metrics: Mapping[str, Metric]) -> None:
-        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.models))
+        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.deployable()))
         flaws = self._flaws(batch.image, predictions)
         learns = directions(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)), self.flaw_threshold)
         flaw_diagnostics.update(metrics, self.task, batch.target, predictions, flaws, learns)

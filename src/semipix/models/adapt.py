@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +27,22 @@ class FeatureModel(Protocol):
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Feature maps, changed or not, to outputs (N, K, H, W) of images of this height and width."""
+
+
+def features_of(model: nn.Module) -> FeatureModel:
+    """The model itself, where it follows the feature protocol.
+
+    Raises:
+        SemipixError: it does not.
+    """
+    for name in ("features", "head"):
+        if not inspect.ismethod(getattr(model, name, None)):
+            raise SemipixError(
+                f"model: {type(model).__name__} has no method {name!r}, and the training method works on feature maps; "
+                "take model=unet or model=deeplab_v2, or give the module features(image) -> [maps, finest first] and "
+                "head(features, size) -> output"
+            )
+    return cast(FeatureModel, model)
 
 
 class Adapter(nn.Module):
@@ -58,19 +74,11 @@ class Adapter(nn.Module):
         Raises:
             SemipixError: the module does not follow the feature protocol.
         """
-        for name in ("features", "head"):
-            if not inspect.ismethod(getattr(self.model, name, None)):
-                raise SemipixError(
-                    f"model: {self._name} has no method {name!r}, and the training method works on feature maps; take "
-                    "model=unet or model=deeplab_v2, or give the module features(image) -> [maps, finest first] and "
-                    "head(features, size) -> output"
-                )
-        maps: list[Tensor] = list(self.model.features(image))  # type: ignore[operator]
-        return maps
+        return list(features_of(self.model).features(image))
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width."""
-        return self._fitted(self.model.head(features, size), size)  # type: ignore[operator]
+        return self._fitted(features_of(self.model).head(features, size), size)
 
     def _fitted(self, returned: object, size: Sequence[int]) -> Tensor:
         """The map among what the module returned, with the channels and the size that a task model's has."""

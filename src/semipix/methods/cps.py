@@ -1,0 +1,102 @@
+"""Cross pseudo supervision: two models, each learning the other's hard predictions.
+
+Chen, Yuan, Zeng and Wang, "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision" (CVPR 2021).
+
+term               | data                         | trains           | objective (sg = stop gradient)
+------------------ | ---------------------------- | ---------------- | --------------------------------------------
+supervised         | labeled                      | both task models | R(T(x), y), Eq. 1 of GCT
+cross_supervision  | all; mixed unlabeled images  | both task models | T1(x) matches sg(hard(T2(x))), and the reverse
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from semipix.batch import Batch
+from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.tasks.base import Task
+
+
+class CPS(Method):
+    """Two task models that label for each other; the better of the pair on validation is deployed.
+
+    With CutMix the labels come from the images as they are, and are learned from images into which a box of another
+    one is pasted. In regression the label is the other's prediction itself.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
+        lambda_cps: weight of cross supervision.
+        cutmix: learn from mixed unlabeled images, instead of from all images as they are.
+        area: share of an image that a box covers.
+        rampup_epochs: epochs over which the weight of cross supervision grows.
+    """
+
+    needs_unlabeled: ClassVar[bool] = True
+    deployed: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        lambda_cps: float = 1.5,
+        cutmix: bool = True,
+        area: float = 0.5,
+        rampup_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(task)
+        check_weights(lambda_cps=lambda_cps, rampup_epochs=rampup_epochs)
+        check_shares(area=area)
+        self.models = nn.ModuleList([make_model(0), make_model(1)])
+        self.lambda_cps = lambda_cps
+        self.cutmix = cutmix
+        self.area = area
+        self.rampup_epochs = rampup_epochs
+        self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.models[int(self.deployed)](image)
+        return output
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        labeled = len(batch.target)
+        images = self.unlabeled(batch)  # (U, C_in, H, W)
+        if self.cutmix:
+            box = cutmix_mask(images, area=(self.area, self.area))
+            with torch.no_grad():
+                labels = [mix(box, self._label(frozen(model, images))) for model in self.models]
+            taught = torch.cat([batch.labeled, mix(box, images)])
+            outputs = [model(taught) for model in self.models]  # (N, K, H, W) twice
+            pupils = [output[labeled:] for output in outputs]
+        else:
+            outputs = [model(batch.image) for model in self.models]
+            labels = [self._label(output.detach()) for output in outputs]
+            pupils = outputs
+        weight = self.lambda_cps * sigmoid_rampup(epoch, self.rampup_epochs)
+        crossed = zip(pupils, reversed(labels), strict=True)
+        return {
+            "supervised": torch.stack([self.task.loss(output[:labeled], batch.target) for output in outputs]).sum(),
+            "cross_supervision": weight * torch.stack([self.task.pixel_loss(*pair).mean() for pair in crossed]).sum(),
+        }
+
+    def _label(self, output: Tensor) -> Tensor:
+        """A network output as a hard label in prediction space (N, K, H, W)."""
+        return self.task.sharpen(self.task.activate(output), temperature=0)
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        return [make_optimizer(model) for model in self.models]
+
+    def candidates(self) -> dict[str, nn.Module]:
+        return {"first": self.models[0], "second": self.models[1]}
+
+    def deploy(self, name: str) -> None:
+        self.deployed.fill_(list(self.candidates()).index(name))
+
+    def deployed_name(self) -> str:
+        return list(self.candidates())[int(self.deployed)]

@@ -1,0 +1,86 @@
+"""FixMatch for pixels: the model's own sure predictions on weak views are the labels of strong views.
+
+Sohn et al., "FixMatch" (NeurIPS 2020), for pixels as Yang et al., "Revisiting Weak-to-Strong Consistency in
+Semi-Supervised Semantic Segmentation" (CVPR 2023, Section 3.1) set it up: strong views are photometric and CutMix.
+
+term         | data                         | trains | objective (sg = stop gradient)
+------------ | ---------------------------- | ------ | --------------------------------------------------------
+supervised   | labeled                      | model  | R(T(x), y), Eq. 1 of GCT
+consistency  | strong views of unlabeled    | model  | where T(weak) is sure: T(strong) matches sg(hard(T(weak)))
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from semipix.batch import Batch
+from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.tasks.base import Task
+
+
+class FixMatch(Method):
+    """One model that labels weak views for itself and learns them from strong, mixed views.
+
+    In regression every pixel counts as sure and the label is the prediction itself.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the task model.
+        lambda_consistency: weight of the consistency term.
+        confidence: smallest confidence of a pseudo label, in [0, 1].
+        cutmix: share of the strong views into which a box of another one is pasted.
+        rampup_epochs: epochs over which the weight of the consistency term grows.
+    """
+
+    needs_unlabeled: ClassVar[bool] = True
+    strong_views: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        lambda_consistency: float = 1.0,
+        confidence: float = 0.95,
+        cutmix: float = 0.5,
+        rampup_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(task)
+        check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
+        check_shares(confidence=confidence, cutmix=cutmix)
+        self.model = make_model(0)
+        self.lambda_consistency = lambda_consistency
+        self.confidence = confidence
+        self.cutmix = cutmix
+        self.rampup_epochs = rampup_epochs
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.model(image)
+        return output
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        weak = self.unlabeled(batch)  # (U, C_in, H, W)
+        assert batch.strong is not None
+        labeled = len(batch.target)
+        with torch.no_grad():
+            seen = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
+            sure = self.task.confidence(seen) >= self.confidence  # (U, 1, H, W)
+            goal = self.task.sharpen(seen, temperature=0)
+
+        box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
+        strong, goal, sure = (mix(box, maps) for maps in (batch.strong[: len(weak)], goal, sure))
+        output = self.model(torch.cat([batch.labeled, strong]))  # (L + U, K, H, W)
+        weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
+        return {
+            "supervised": self.task.loss(output[:labeled], batch.target),
+            # The mean is over all pixels: few sure ones teach little.
+            "consistency": weight * (sure * self.task.pixel_loss(output[labeled:], goal)).mean(),
+        }
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        return [make_optimizer(self.model)]

@@ -1,0 +1,159 @@
+"""Guided collaborative training on strong views: the flaw maps of weak views decide who teaches which pixel.
+
+Ours, from GCT (Ke et al., ECCV 2020), cross pseudo supervision (Chen et al., CVPR 2021) and weak-to-strong consistency
+(Yang et al., CVPR 2023). Each model learns from the other and never from a merged target, so the pair stays different.
+
+term               | data                      | trains           | objective (sg = stop gradient)
+------------------ | ------------------------- | ---------------- | ------------------------------------------------
+supervised         | labeled                   | both task models | R(T(x), y), Eq. 1
+cross_supervision  | strong views of unlabeled | both task models | where the gate is open: T1(strong) matches
+                   |                           |                  | sg(label(T2(weak))), and the reverse
+flaw_correction    | labeled, strong views     | both task models | where both are flawed, push the frozen map to 0
+flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
+"""
+
+import copy
+from typing import ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from semipix.batch import Batch
+from semipix.errors import SemipixError
+from semipix.functional.ema import ema_decay, ema_update
+from semipix.functional.flaw import Pair, directions, normalize_flaw
+from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen, masked_mean
+from semipix.methods.base import MakeModel, check_shares, check_weights
+from semipix.methods.gct import GCT
+from semipix.tasks.base import Task
+
+Gate = Literal["lower", "trusted", "open"]
+
+
+class StrongGCT(GCT):
+    """Two task models, each taught strong views by the other, and a flaw detector that opens and closes the gate.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
+        gate: which pixels a model teaches: `lower`, where its flaw is lower than the other's and small enough (Eq. 4);
+            `trusted`, where its flaw is small enough; `open`, everywhere, which is cross pseudo supervision.
+        flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
+        lambda_cross: weight of cross supervision.
+        lambda_fc: weight of flaw correction; 0 for none.
+        lambda_detection: weight of the detector's own loss.
+        temperature: of the pseudo labels, in [0, 1]: 0 is hard, 1 soft.
+        decay: largest decay of the teachers, averages of the models; 0 lets the models themselves teach.
+        cutmix: share of the strong views into which a box of another one is pasted.
+        area: smallest and largest share of an image that a box covers.
+        rampup_epochs: epochs over which cross supervision and flaw correction grow.
+        warmup_epochs: epochs of supervision and detection alone.
+        fusion: let validation also consider the flaw-guided fusion of the pair for deployment.
+        detector_norm: see `GCT`.
+        detector_lr: see `GCT`.
+    """
+
+    needs_unlabeled: ClassVar[bool] = True
+    strong_views: ClassVar[int] = 1
+    step: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        gate: Gate = "trusted",
+        flaw_threshold: float = 0.6,
+        lambda_cross: float = 1.5,
+        lambda_fc: float = 0.0,
+        lambda_detection: float = 10.0,
+        temperature: float = 0.0,
+        decay: float = 0.99,
+        cutmix: float = 1.0,
+        area: tuple[float, float] = (0.25, 0.5),
+        rampup_epochs: float = 0.0,
+        warmup_epochs: float = 0.0,
+        fusion: bool = False,
+        detector_norm: Literal["batch", "batch_instance"] = "batch",
+        detector_lr: float = 1e-4,
+    ) -> None:
+        super().__init__(
+            task,
+            make_model,
+            flaw_threshold=flaw_threshold,
+            lambda_fc=lambda_fc,
+            lambda_detection=lambda_detection,
+            rampup_epochs=rampup_epochs,
+            warmup_epochs=warmup_epochs,
+            fusion=fusion,
+            detector_norm=detector_norm,
+            detector_lr=detector_lr,
+        )
+        if gate not in ("lower", "trusted", "open"):
+            raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
+        check_weights(lambda_cross=lambda_cross)
+        check_shares(temperature=temperature, decay=decay, cutmix=cutmix, **{"area[0]": area[0], "area[1]": area[1]})
+        self.gate = gate
+        self.lambda_cross = lambda_cross
+        self.temperature = temperature
+        self.decay = decay
+        self.cutmix = cutmix
+        self.area = (area[0], area[1])
+        self.teachers = copy.deepcopy(self.models).requires_grad_(False) if decay else None
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        weak = self.unlabeled(batch)  # (U, C_in, H, W)
+        assert batch.strong is not None
+        labeled = len(batch.target)
+        with torch.no_grad():
+            teachings = [self.task.activate(frozen(teacher, weak)) for teacher in self.deployable()]  # (U, K, H, W)
+            flaws = self._flaws(weak, cast(Pair, tuple(teachings)))
+            gates = self._gates(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)))  # (U, 1, H, W), by pupil
+
+        box = cutmix_mask(weak, area=self.area, probability=self.cutmix)
+        taught = torch.cat([batch.labeled, mix(box, batch.strong[: len(weak)])])  # (L + U, C_in, H, W)
+        outputs = [model(taught) for model in self.models]  # (L + U, K, H, W) twice
+        predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
+        losses = {
+            "supervised": torch.stack([self.task.loss(output[:labeled], batch.target) for output in outputs]).sum(),
+            "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
+        }
+        if epoch < self.warmup_epochs:
+            return losses
+
+        rampup = sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
+        labels = [mix(box, self.task.sharpen(teaching, self.temperature)) for teaching in reversed(teachings)]
+        errors = [
+            (mix(box, gate) * self.task.pixel_loss(output[labeled:], label)).mean()
+            for output, label, gate in zip(outputs, labels, gates, strict=True)
+        ]
+        losses["cross_supervision"] = self.lambda_cross * rampup * torch.stack(errors).sum()
+        if self.lambda_fc:
+            valid = self.task.valid_of_all(batch.target, taught)
+            seen = self._flaws(taught, predictions)  # (L + U, 1, H, W) twice, with gradients to the predictions
+            *_, both_flawed = directions(cast(Pair, tuple(normalize_flaw(flaw) for flaw in seen)), self.flaw_threshold)
+            corrections = torch.stack([masked_mean(both_flawed * flaw.square(), valid) for flaw in seen])
+            losses["flaw_correction"] = self.lambda_fc * rampup * corrections.sum()
+        return losses
+
+    def _gates(self, flaws: Pair) -> Pair:
+        """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""
+        if self.gate == "lower":
+            first_learns, second_learns, _ = directions(flaws, self.flaw_threshold)
+            return first_learns, second_learns
+        limit = self.flaw_threshold if self.gate == "trusted" else 1.0
+        return flaws[1] <= limit, flaws[0] <= limit
+
+    def deployable(self) -> nn.ModuleList:
+        if self.teachers is None:
+            return self.models
+        assert isinstance(self.teachers, nn.ModuleList)
+        return self.teachers
+
+    def after_step(self) -> None:
+        if self.teachers is not None:
+            ema_update(self.teachers, self.models, ema_decay(int(self.step), self.decay))
+        self.step += 1

@@ -1,0 +1,119 @@
+"""UniMatch V2: an averaged teacher labels weak views for two strong views with complementary feature channels.
+
+Yang, Zhao and Zhao, "UniMatch V2: Pushing the Limit of Semi-Supervised Semantic Segmentation" (PAMI 2025).
+
+term         | data                          | trains  | objective (sg = stop gradient)
+------------ | ----------------------------- | ------- | -----------------------------------------------------------
+supervised   | labeled                       | student | R(S(x), y), Eq. 1 of GCT
+consistency  | two strong views of unlabeled | student | where T(weak) is sure: S(strong) matches sg(hard(T(weak)))
+"""
+
+import copy
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from semipix.batch import Batch
+from semipix.functional.ema import ema_decay, ema_update
+from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.models.adapt import features_of
+from semipix.tasks.base import Task
+
+
+def complementary_dropout(features: Tensor) -> Tensor:
+    """Give each of two views half of the channels, doubled: what one view lacks, the other has.
+
+    Args:
+        features: maps (2 U, C, h, w), the first view of all images before the second.
+
+    Returns:
+        Maps of the same shape.
+    """
+    kept = torch.rand(len(features) // 2, features.shape[1], 1, 1).to(features.device) < 0.5
+    return features * 2 * torch.cat([kept, ~kept])
+
+
+class UniMatch(Method):
+    """A student that learns from its own average, the teacher, which is deployed.
+
+    In regression every pixel counts as sure and the label is the prediction itself.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the student, which follows the feature protocol; the teacher starts as its copy.
+        lambda_consistency: weight of the consistency term, a mean over both views.
+        confidence: smallest confidence of a pseudo label, in [0, 1].
+        cutmix: share of the strong views into which a box of another one is pasted.
+        rampup_epochs: epochs over which the weight of the consistency term grows.
+        decay: largest decay of the average of parameters and buffers.
+    """
+
+    needs_unlabeled: ClassVar[bool] = True
+    strong_views: ClassVar[int] = 2
+    step: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        lambda_consistency: float = 1.0,
+        confidence: float = 0.95,
+        cutmix: float = 0.5,
+        rampup_epochs: float = 0.0,
+        decay: float = 0.996,
+    ) -> None:
+        super().__init__(task)
+        check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
+        check_shares(confidence=confidence, cutmix=cutmix, decay=decay)
+        self.student: nn.Module = make_model(0)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.lambda_consistency = lambda_consistency
+        self.confidence = confidence
+        self.cutmix = cutmix
+        self.rampup_epochs = rampup_epochs
+        self.decay = decay
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.teacher(image)
+        return output
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        weak = self.unlabeled(batch)  # (U, C_in, H, W)
+        assert batch.strong is not None
+        labeled = len(batch.target)
+        with torch.no_grad():
+            seen = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
+            sure = self.task.confidence(seen) >= self.confidence  # (U, 1, H, W)
+            goal = self.task.sharpen(seen, temperature=0)
+
+        views, goals, known = [], [], []
+        for strong in torch.split(batch.strong, len(weak))[:2]:
+            box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
+            views.append(mix(box, strong))
+            goals.append(mix(box, goal))
+            known.append(mix(box, sure))
+        model = features_of(self.student)
+        maps = model.features(torch.cat([batch.labeled, *views]))  # (L + 2U, C_i, h_i, w_i) each
+        maps = [torch.cat([m[:labeled], complementary_dropout(m[labeled:])]) for m in maps]
+        output = model.head(maps, weak.shape[-2:])  # (L + 2U, K, H, W)
+        errors = self.task.pixel_loss(output[labeled:], torch.cat(goals))
+        weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
+        return {
+            "supervised": self.task.loss(output[:labeled], batch.target),
+            # The mean is over all pixels: few sure ones teach little.
+            "consistency": weight * (torch.cat(known) * errors).mean(),
+        }
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        return [make_optimizer(self.student)]
+
+    def after_step(self) -> None:
+        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
+        self.step += 1
