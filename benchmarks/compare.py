@@ -1,7 +1,8 @@
 """Is a method better than supervised training, on real photographs with few labels?
 
 Trains every variant on the same splits with the same number of steps, measures each on the test images, and writes one
-JSON of records. A run that is already there is not trained again, so an interrupted comparison goes on.
+JSON of records. A run that is already there, as a folder or as a record with the same overrides in the JSON, is not
+trained again, so an interrupted comparison goes on and a finished one can be added to.
 
     python benchmarks/compare.py portrait --data ../shared/data/portrait --labels 8 16 32
     python benchmarks/compare.py camvid --data ../shared/data/camvid --labels 12
@@ -65,6 +66,8 @@ def main() -> None:
     variants = {name: VARIANTS[name] for name in options.variants}
     variants |= {name: items.split(";") for name, _, items in (extra.partition(":") for extra in options.extra)}
 
+    known = json.loads(options.out.read_text())["records"] if options.out and options.out.exists() else []
+    records = {_identity(record): record for record in known}
     keys = {}
     jobs = {}
     for seed in options.seeds:
@@ -73,12 +76,21 @@ def main() -> None:
                 run = f"{labels}-{name}-{seed}"
                 keys[run] = {"setting": options.setting, "variant": name, "labels": labels, "seed": seed}
                 overrides = overrides_of(options.setting, variant, labels, seed, options.data)
+                if _identity({**keys[run], "overrides": overrides}) in records:
+                    continue
                 jobs[run] = options.runs / options.setting / run, overrides
-    found = run_variants(jobs, options.parallel)
-    records = [{**keys[run], **found[run]} for run in jobs]
-    report(records)
-    if options.out:
-        options.out.write_text(json.dumps({**environment(), "records": records}, indent=1) + "\n")
+    found = run_variants(jobs, options.parallel) if jobs else {}
+    new = [{**keys[run], **found[run], **environment()} for run in jobs]
+    records |= {_identity(record): record for record in new}
+    report(list(records.values()))
+    if options.out and new:
+        options.out.write_text(json.dumps({**environment(), "records": list(records.values())}, indent=1) + "\n")
+
+
+def _identity(record: dict[str, Any]) -> tuple[str, ...]:
+    """What makes two runs the same: setting, name and overrides, wherever the data lies."""
+    overrides = sorted(str(item) for item in record["overrides"] if not str(item).startswith("data.root="))
+    return record["setting"], record["variant"], *overrides
 
 
 def report(records: list[dict[str, Any]]) -> None:

@@ -4,18 +4,19 @@ import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from semipix import train as training
 from semipix.checkpoints import read_checkpoint
+from semipix.methods.supervised import Supervised
 from tests.conftest import Result
-from tests.tiny import TinyModel
+from tests.tiny import TinyModel, options
 
 Command = Callable[..., Result]
 
@@ -46,6 +47,28 @@ class Buggy(TinyModel):
         raise KeyError("a bug")
 
 
+class Plain(nn.Conv2d):
+    """Offers no feature maps."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 1)
+
+
+class Pooled(TinyModel):
+    """Norms one value a channel for each image."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled: Tensor = self.last(self.norm(self.first(image).mean((2, 3), keepdim=True)))
+        return pooled
+
+
+class Needy(Supervised):
+    """Has no step without unlabeled images."""
+
+    uses_unlabeled: ClassVar[bool] = True
+    needs_unlabeled: ClassVar[bool] = True
+
+
 HERE = f"{__name__}."
 
 KEYS = {
@@ -59,7 +82,7 @@ KEYS = {
     "optimizer.learning_rate=1": "unknown key optimizer.learning_rate",
     "trainer.max_epoch=1": "unknown key trainer.max_epoch; did you mean max_epochs?",
     "trainer.max_steps=3": "trainer.max_steps: the schedule has to know the length too; set steps=VALUE instead",
-    "method=gctt": "method=gctt: no such option; known: gct, mean_teacher, supervised",
+    "method=gctt": f"method=gctt: no such option; known: {', '.join(options('method'))}",
     "second_model=gctt": "model=gctt: no such option; known: deeplab_v2, unet",
     "scheduler=step": "scheduler=step: no such option; known: constant, cosine, polynomial",
     "model=4": "model=4: the name of an option expected, 4 found",
@@ -80,6 +103,10 @@ KEYS = {
     "data.batch_size=abc": "data.batch_size: 'abc' found, a whole number expected",
     "data.batch_size=1": "data.batch_size=1: expected at least 2",
     "data.scale=3": "data.scale: 3 found, a list expected",
+    "data.strong_jitter=-1": "data.strong_jitter=-1: expected 0 or more",
+    "data.strong_jitter=abc": "data.strong_jitter: 'abc' found, a number expected",
+    "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
+    "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
     "data.workers=-1": "data.workers=-1: expected at least 0",
     "data.labels=100": "data.labels=100: only 8 labeled images are there; lower data.labels",
     "data.labels=abc": "data.labels=abc: found neither a number nor a file",
@@ -209,6 +236,30 @@ def test_nan_from_a_users_model_keeps_the_checkpoint(train: Command) -> None:
     told = train(f"model._target_={HERE}Flaky", "model.after=3", "steps=6", "checkpoint_every=2", "validations=0").told
     assert "non-finite loss at step 3 in supervised" in told
     assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 2
+
+
+def test_a_method_that_needs_unlabeled_images_without_any(photos: Path, train: Command) -> None:
+    for path in (photos / "images/train").glob("u*"):
+        path.unlink()
+    data = f"data.root={photos}"
+    told = train(data, f"method._target_={HERE}Needy", "data.labels=all").told
+    assert "data.labels=all: leaves no unlabeled image, from which Needy learns; set data.labels=1/8" in told
+    assert not Path("run").exists()
+    assert train(data, f"method._target_={HERE}Needy", "data.labels=4", "validations=0").code == 0
+
+
+@pytest.mark.parametrize("name", sorted({"cct", "unimatch"}.intersection(options("method"))))
+def test_a_model_without_feature_maps(name: str, train: Command) -> None:
+    told = train(f"method={name}", f"model._target_={HERE}Plain").told
+    assert "model: Plain has no method 'features', and the training method works on feature maps; take" in told
+
+
+def test_batch_norm_over_one_value(train: Command) -> None:
+    told = train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0").told
+    assert "data.batch_size: batch norm needs more than one value a channel" in told
+    assert "raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true" in told
+    mend = "freeze_batch_norm=true"
+    assert train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0", mend, "run=mended").code == 0
 
 
 def test_out_of_memory_names_the_mend(train: Command) -> None:

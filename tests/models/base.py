@@ -47,6 +47,35 @@ class ModelTests(ABC):
         silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
         assert not silent
 
+    @pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 40)])
+    def test_the_head_of_the_features_is_the_model(self, model: nn.Module, size: tuple[int, int]) -> None:
+        with torch.no_grad():
+            maps = model.features(images(*size))
+            torch.testing.assert_close(model.head(maps, size), model(images(*size)), rtol=0, atol=0)
+        pixels = [seen.shape[-2] * seen.shape[-1] for seen in maps]
+        assert pixels == sorted(pixels, reverse=True), "finest first"
+
+    def test_every_feature_map_counts(self, model: nn.Module) -> None:
+        size = (65, 97)
+        with torch.no_grad():
+            maps = model.features(images(*size))
+            before = model.head(maps, size)
+            for index, seen in enumerate(maps):
+                assert len(seen) == 2
+                changed = [*maps[:index], seen + seen.abs().mean() + 1, *maps[index + 1 :]]
+                assert not torch.allclose(model.head(changed, size), before), f"map {index}"
+            torch.testing.assert_close(model.head(maps, size), before, rtol=0, atol=0)
+
+    def test_the_head_trains_without_the_encoder(self, model: nn.Module) -> None:
+        size = (65, 97)
+        with torch.no_grad():
+            maps = model.features(images(*size))
+        model.head([seen.requires_grad_() for seen in maps], size).square().mean().backward()
+        assert all(seen.grad is not None and seen.grad.any() for seen in maps)
+        trained = {name for name, value in model.named_parameters() if value.grad is not None}
+        assert trained
+        assert trained < {name for name, _ in model.named_parameters()}, "head alone"
+
     def test_a_copy_is_independent(self, model: nn.Module) -> None:
         image = images(64, 64)
         with torch.no_grad():

@@ -100,6 +100,82 @@ def test_learning_rate_groups_pass_through() -> None:
     assert len(group["params"]) == 2
 
 
+class Halves(nn.Module):
+    """Follows the feature protocol: one map of half the size, and an output in a dress."""
+
+    def __init__(self, dress=DRESSES["tensor"], channels: int = 4) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 6, 1, stride=2)
+        self.decoder = nn.Conv2d(6, channels, 1)
+        self.dress = dress
+
+    def forward(self, image: Tensor) -> object:
+        return self.head(self.features(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> tuple[Tensor]:
+        return (self.encoder(image),)
+
+    def head(self, features, size) -> object:
+        return self.dress(self.decoder(features[0]))
+
+
+class Layers(Wraps):
+    """Calls its layers `features`, as torchvision's classifiers do, which is no protocol."""
+
+    def __init__(self, dress) -> None:
+        super().__init__(dress)
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 1))
+
+
+class Headless(Wraps):
+    """Has features alone."""
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        return [image]
+
+
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES)
+def test_the_feature_protocol_passes_through(dress) -> None:
+    model = Halves(dress)
+    adapted = adapt(model, 4)
+    maps = adapted.features(IMAGE)
+    assert isinstance(maps, list)
+    torch.testing.assert_close(maps, [model.encoder(IMAGE)], rtol=0, atol=0)
+    torch.testing.assert_close(adapted.head(maps, (16, 20)), adapted(IMAGE), rtol=0, atol=0)
+    changed = [maps[0] + 1]
+    expected = nn.functional.interpolate(model.decoder(changed[0]), size=(16, 20), mode="bilinear")
+    torch.testing.assert_close(adapted.head(changed, (16, 20)), expected)
+
+
+def test_a_head_of_the_right_size_is_passed_on_untouched() -> None:
+    model = Halves()
+    maps = model.features(IMAGE)
+    torch.testing.assert_close(adapt(model, 4).head(maps, (8, 10)), model.decoder(maps[0]), rtol=0, atol=0)
+
+
+def test_the_size_is_the_models_own_business_too() -> None:
+    unet = UNet(3, 4, encoder="resnet18", pretrained=False).eval()
+    adapted = adapt(unet, 4)
+    image = torch.rand(1, 3, 41, 52, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(adapted.head(adapted.features(image), (41, 52)), unet(image), rtol=0, atol=0)
+
+
+def test_a_head_of_other_channels_is_told_in_one_line() -> None:
+    with pytest.raises(SemipixError, match=r"Halves returned a tensor of shape \(2, 5, 8, 10\), expected") as caught:
+        adapt(Halves(channels=5), 4).head([torch.rand(2, 6, 8, 10)], (16, 20))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "missing"), [(Wraps, "features"), (Layers, "features"), (Headless, "head")])
+def test_a_module_without_the_feature_protocol_is_told_in_one_line(kind: type[Wraps], missing: str) -> None:
+    adapted = adapt(kind(DRESSES["tensor"]), 4)
+    with pytest.raises(SemipixError, match=f"model: {kind.__name__} has no method '{missing}'.*model=unet") as caught:
+        adapted.features(IMAGE)
+    assert "\n" not in str(caught.value)
+    assert adapted(IMAGE).shape == (2, 4, 16, 20), "other methods can train it"
+
+
 def test_survives_copies_functional_calls_and_data_parallel() -> None:
     model = adapt(Wraps(DRESSES["dict"], stride=2), 4)
     expected = model(IMAGE)

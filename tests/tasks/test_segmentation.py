@@ -95,6 +95,73 @@ class TestLoss:
         assert (gradient == 0).all()
 
 
+class TestPseudoLabels:
+    """Predictions as goals of other predictions."""
+
+    SURE = one_hot(TARGET.masked_fill(TARGET == VOID, 1))
+    PREDICTION = OUTPUT.softmax(1)
+
+    def test_deactivate_undoes_activate(self) -> None:
+        for prediction in (self.PREDICTION, self.SURE):
+            output = TASK.deactivate(prediction)
+            assert output.isfinite().all()
+            torch.testing.assert_close(TASK.activate(output), prediction)
+
+    def test_pixel_loss_is_the_cross_entropy_of_a_sure_goal(self) -> None:
+        labels = self.SURE.argmax(1)
+        expected = F.cross_entropy(OUTPUT, labels, reduction="none").unsqueeze(1)
+        loss = TASK.pixel_loss(OUTPUT, self.SURE)
+        assert loss.shape == (2, 1, 4, 5)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(loss.mean(), TASK.loss(OUTPUT, labels))
+
+    def test_pixel_loss_is_least_at_the_goal(self) -> None:
+        goal = (4 * rand(2, 3, 4, 5, seed=5)).softmax(1)
+        output = TASK.deactivate(goal).requires_grad_()
+        least = TASK.pixel_loss(output, goal)
+        (gradient,) = torch.autograd.grad(least.sum(), output)
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-6, rtol=0)
+        torch.testing.assert_close(least, -(goal * goal.log()).sum(1, keepdim=True))
+        assert (TASK.pixel_loss(OUTPUT, goal) > least).all()
+
+    def test_pixel_loss_of_a_goal_that_says_nothing_is_0(self) -> None:
+        loss = TASK.pixel_loss(OUTPUT, TASK.encode(TARGET))
+        assert torch.equal(loss == 0, (TARGET == VOID).unsqueeze(1))
+
+    def test_precision_is_at_least_float32(self) -> None:
+        half = OUTPUT.bfloat16()
+        assert TASK.pixel_loss(half, self.SURE).dtype == torch.float32
+        assert TASK.deactivate(half.softmax(1)).dtype == torch.float32
+
+    def test_sharpen_at_temperature_1_is_the_prediction(self) -> None:
+        assert torch.equal(TASK.sharpen(self.PREDICTION, 1), self.PREDICTION)
+
+    def test_sharpen_at_temperature_0_is_the_likeliest_class(self) -> None:
+        sharp = TASK.sharpen(self.PREDICTION, 0)
+        assert torch.equal(sharp, one_hot(self.PREDICTION.argmax(1)))
+        assert sharp.dtype == self.PREDICTION.dtype
+
+    def test_sharpen_between_is_a_power_of_the_prediction(self) -> None:
+        sharp = TASK.sharpen(self.PREDICTION, 0.5)
+        square = self.PREDICTION.square()
+        torch.testing.assert_close(sharp, square / square.sum(1, keepdim=True))
+        torch.testing.assert_close(sharp.sum(1), torch.ones(2, 4, 5))
+        soft, hard = self.PREDICTION.amax(1), TASK.sharpen(self.PREDICTION, 0).amax(1)
+        assert ((soft < sharp.amax(1)) & (sharp.amax(1) < hard)).all()
+        assert torch.equal(sharp.argmax(1), self.PREDICTION.argmax(1))
+
+    @pytest.mark.parametrize("temperature", [0, 0.01, 0.5, 1])
+    def test_sharpen_keeps_what_is_sure(self, temperature: float) -> None:
+        torch.testing.assert_close(TASK.sharpen(self.SURE, temperature), self.SURE)
+
+    def test_confidence_is_the_likeliest_class_s_share(self) -> None:
+        prediction = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]]).T.reshape(1, 3, 1, 3)
+        assert TASK.confidence(prediction).tolist() == [[[pytest.approx([0.5, 1.0, 0.8])]]]
+
+    def test_is_classification(self) -> None:
+        assert TASK.classification
+
+
 class TestMetrics:
     def test_by_hand(self) -> None:
         task = Segmentation(["sky", "road", "tree"])

@@ -21,12 +21,12 @@ from torchmetrics import Metric
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.flaw import Pair, directions, exchange, flaw_target, fuse, normalize_flaw
-from semipix.functional.precision import at_least_float32
+from semipix.functional.flaw import Pair, directions, exchange, fuse, normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen, masked_mean
+from semipix.functional.routing import masked_mean
 from semipix.methods import flaw_diagnostics
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.flaw_detection import detection_loss, flaw_maps
 from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.base import Task
 
@@ -126,19 +126,12 @@ class GCT(Method):
         return losses
 
     def _flaws(self, image: Tensor, predictions: Pair) -> Pair:
-        """The frozen detector's raw maps of both predictions (N, 1, H, W), in one pass over a stacked batch."""
-        maps = frozen(self.detector, torch.cat([image, image]), torch.cat(predictions).to(image.dtype))
-        return cast(Pair, at_least_float32(maps).chunk(2))
+        """The frozen detector's raw maps of both predictions (N, 1, H, W)."""
+        return flaw_maps(self.detector, image, predictions)
 
     def _detection_loss(self, batch: Batch, predictions: Pair) -> Tensor:
         """Eq. 3: the detector learns where both predictions of the labeled images are wrong."""
-        labeled = len(batch.target)
-        target, valid = self.task.encode(batch.target), self.task.valid(batch.target)
-        seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
-        target, valid = torch.cat([target, target]), torch.cat([valid, valid])
-        goal = flaw_target(seen, target, mu=self.task.mu, nu=self.task.nu, valid=valid)
-        flaw = at_least_float32(self.detector(torch.cat([batch.labeled, batch.labeled]), seen.to(batch.image.dtype)))
-        return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
+        return detection_loss(self.detector, self.task, batch, predictions)
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         detector = Adam(self.detector.parameters(), lr=self.detector_lr, betas=(0.9, 0.99))

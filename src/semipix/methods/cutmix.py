@@ -1,0 +1,100 @@
+"""CutMix: Mean Teacher on unlabeled images into which a box of another one is pasted.
+
+French, Laine, Aila, Mackiewicz and Finlayson, "Semi-supervised semantic segmentation needs strong, varied
+perturbations" (BMVC 2020); constants as in the released code of GCT (Ke et al., ECCV 2020).
+
+term         | data              | trains  | objective (sg = stop gradient)
+------------ | ----------------- | ------- | ----------------------------------------------------------------
+supervised   | labeled           | student | R(S(x), y), Eq. 1 of GCT
+consistency  | mixed, unlabeled  | student | MSE between activated S(mix(u)) and sg of mix(activated T(u)),
+             |                   |         | times the share of pixels of which T is sure
+"""
+
+import copy
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from semipix.batch import Batch
+from semipix.errors import SemipixError
+from semipix.functional.ema import ema_decay, ema_update
+from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.tasks.base import Task
+
+
+class CutMix(Method):
+    """A student that learns mixed images from its own average, the teacher, which is deployed.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the student; the teacher starts as its copy.
+        lambda_consistency: weight of the consistency term.
+        confidence: what the teacher's confidence in a pixel has to exceed to count as sure, in [0, 1].
+        area: share of an image that the pasted box covers, in (0, 1].
+        rampup_epochs: epochs over which the weight of the consistency term grows.
+        decay: largest decay of the average of parameters and buffers.
+    """
+
+    needs_unlabeled: ClassVar[bool] = True
+    classification_only: ClassVar[bool] = True
+    step: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        lambda_consistency: float = 20.0,
+        confidence: float = 0.97,
+        area: float = 0.5,
+        rampup_epochs: float = 0.0,
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__(task)
+        check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
+        check_shares(confidence=confidence, area=area, decay=decay)
+        if area == 0:
+            raise SemipixError("method.area: 0 found, a number in (0, 1] expected; mean_teacher does without boxes")
+        self.student = make_model(0)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.lambda_consistency = lambda_consistency
+        self.confidence = confidence
+        self.area = area
+        self.rampup_epochs = rampup_epochs
+        self.decay = decay
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.teacher(image)
+        return output
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        images = self.unlabeled(batch)  # (U, C_in, H, W)
+        labeled = len(batch.target)
+        with torch.no_grad():  # the teacher sees whole images, normalised by this batch
+            goal = self.task.activate(frozen(self.teacher, images))  # (U, K, H, W)
+            # One factor for all pixels, as French et al. do, so that edges, which are never sure, still learn.
+            sure = (self.task.confidence(goal) > self.confidence).float().mean()
+
+        box = cutmix_mask(images, area=(self.area, self.area))  # (U, 1, H, W)
+        # One pass, so that batch norm sees labeled and mixed images together.
+        output = self.student(torch.cat([batch.labeled, mix(box, images)]))  # (L + U, K, H, W)
+        error = F.mse_loss(self.task.activate(output[labeled:]), mix(box, goal))
+        weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
+        return {
+            "supervised": self.task.loss(output[:labeled], batch.target),
+            "consistency": weight * sure * error,
+        }
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        return [make_optimizer(self.student)]
+
+    def after_step(self) -> None:
+        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
+        self.step += 1

@@ -1,0 +1,48 @@
+"""What methods with a flaw detector share (Ke et al., ECCV 2020): maps of a pair of predictions, and its own loss."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from semipix.batch import Batch
+from semipix.functional.flaw import Pair, flaw_target
+from semipix.functional.precision import at_least_float32
+from semipix.functional.routing import frozen, masked_mean
+from semipix.tasks.base import Task
+
+
+def flaw_maps(detector: nn.Module, image: Tensor, predictions: Pair) -> Pair:
+    """The frozen detector's raw maps of both predictions, in one pass over a stacked batch.
+
+    Args:
+        detector: maps an image and a prediction to a flaw map.
+        image: (N, C_in, H, W).
+        predictions: two activated predictions (N, K, H, W) in [0, 1].
+
+    Returns:
+        Raw flaw maps (N, 1, H, W) twice, with gradients to the predictions and not to the detector.
+    """
+    maps = frozen(detector, torch.cat([image, image]), torch.cat(predictions).to(image.dtype))
+    return cast(Pair, at_least_float32(maps).chunk(2))
+
+
+def detection_loss(detector: nn.Module, task: Task, batch: Batch, predictions: Pair) -> Tensor:
+    """Eq. 3: the detector learns where both predictions of the labeled images are wrong.
+
+    Args:
+        detector: maps an image and a prediction to a flaw map.
+        task: says which pixels count, and the constants of the flaw target.
+        batch: labeled images first.
+        predictions: two activated predictions (N, K, H, W) in [0, 1], which get no gradient.
+
+    Returns:
+        A scalar, summed over the pair.
+    """
+    labeled = len(batch.target)
+    target, valid = task.encode(batch.target), task.valid(batch.target)
+    seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
+    target, valid = torch.cat([target, target]), torch.cat([valid, valid])
+    goal = flaw_target(seen, target, mu=task.mu, nu=task.nu, valid=valid)
+    flaw = at_least_float32(detector(torch.cat([batch.labeled, batch.labeled]), seen.to(batch.image.dtype)))
+    return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms

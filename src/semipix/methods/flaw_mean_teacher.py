@@ -1,0 +1,94 @@
+"""Mean Teacher with a flaw detector that switches consistency off where the teacher is the worse of the two.
+
+Ke, Qiu, Li, Yan and Lau, "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020),
+Section 4.5, on Tarvainen and Valpola, "Mean teachers are better role models" (NeurIPS 2017).
+
+term            | data    | trains   | objective (sg = stop gradient)
+--------------- | ------- | -------- | ---------------------------------------------------------------------
+supervised      | labeled | student  | R(S(x), y), Eq. 1
+consistency     | all     | student  | MSE between activated S(x) and sg of activated T(x), 0 where the
+                |         |          | teacher's normalised flaw is greater than the student's
+flaw_detection  | labeled | detector | F(x, sg(p)) matches flaw_target(p, y) for both predictions, Eq. 3
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from semipix.batch import Batch
+from semipix.errors import SemipixError
+from semipix.functional.flaw import normalize_flaw
+from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import frozen, masked_mean
+from semipix.methods.base import MakeModel, MakeOptimizer, check_weights
+from semipix.methods.flaw_detection import detection_loss, flaw_maps
+from semipix.methods.mean_teacher import MeanTeacher
+from semipix.models.flaw_detector import FlawDetector
+from semipix.tasks.base import Task
+
+
+class FlawMeanTeacher(MeanTeacher):
+    """A student, its average as teacher, which is deployed, and a detector of both their flaws.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the student; the teacher starts as its copy.
+        lambda_consistency: weight of the consistency term.
+        lambda_detection: weight of the detector's own loss, 10 in the released code of GCT.
+        rampup_epochs: epochs over which the weight of consistency grows.
+        decay: largest decay of the average of parameters and buffers.
+        detector_norm: the paper's batch norm, or the released code's half batch and half instance norm.
+        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        *,
+        lambda_consistency: float = 1.0,
+        lambda_detection: float = 10.0,
+        rampup_epochs: float = 3.0,
+        decay: float = 0.99,
+        detector_norm: Literal["batch", "batch_instance"] = "batch",
+        detector_lr: float = 1e-4,
+    ) -> None:
+        super().__init__(
+            task, make_model, lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs, decay=decay
+        )
+        if detector_norm not in ("batch", "batch_instance"):
+            raise SemipixError(f"method.detector_norm: {detector_norm!r} found, batch or batch_instance expected")
+        check_weights(lambda_detection=lambda_detection, detector_lr=detector_lr)
+        self.detector = FlawDetector(task.in_channels, task.channels, norm=detector_norm)
+        self.lambda_detection = lambda_detection
+        self.detector_lr = detector_lr
+
+    def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        output = self.student(batch.image)  # (N, K, H, W)
+        prediction = self.task.activate(output)
+        with torch.no_grad():  # the teacher normalises by this batch, and flaw maps steer without being corrected
+            goal = self.task.activate(frozen(self.teacher, batch.image))
+            flaws = flaw_maps(self.detector, batch.image, (prediction, goal))
+            student_flaw, teacher_flaw = (normalize_flaw(flaw) for flaw in flaws)  # (N, 1, H, W) each
+        taught = teacher_flaw <= student_flaw  # everywhere, where a silent detector reports no flaw at all
+        error = taught * F.mse_loss(prediction, goal, reduction="none")
+        weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
+        valid = self.task.valid_of_all(batch.target, batch.image)
+        detection = detection_loss(self.detector, self.task, batch, (prediction, goal))
+        return {
+            "supervised": self.task.loss(output[: len(batch.target)], batch.target),
+            "consistency": weight * masked_mean(error, valid),
+            "flaw_detection": self.lambda_detection * detection,
+        }
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        detector = Adam(self.detector.parameters(), lr=self.detector_lr, betas=(0.9, 0.99))
+        return [*super().optimizers(make_optimizer), detector]
+
+    def maps(self, batch: Batch) -> dict[str, Tensor]:
+        teacher, student = (self.task.activate(model(batch.image)) for model in (self.teacher, self.student))
+        flaw, student_flaw = (flaw.clamp(0, 1) for flaw in flaw_maps(self.detector, batch.image, (teacher, student)))
+        return {"flaw": flaw, "student_flaw": student_flaw}

@@ -1,0 +1,51 @@
+"""What a task means that says nothing of its own: regression."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny import TinyRegression, rand
+
+TASK = TinyRegression()
+OUTPUT = 4 * rand(2, 3, 4, 5) - 2
+GOAL = rand(2, 3, 4, 5, seed=1)
+
+
+class Clamped(TinyRegression):
+    """Predictions are the clamped outputs."""
+
+    def activate(self, output: Tensor) -> Tensor:
+        return output.clamp(0, 1)
+
+
+def test_is_no_classification() -> None:
+    assert not TASK.classification
+
+
+def test_a_prediction_is_its_own_output() -> None:
+    assert torch.equal(TASK.deactivate(GOAL), GOAL)
+    assert torch.equal(Clamped().activate(Clamped().deactivate(GOAL)), GOAL)
+
+
+def test_pixel_loss_is_the_absolute_error_of_the_prediction() -> None:
+    loss = TASK.pixel_loss(OUTPUT, GOAL)
+    assert loss.shape == (2, 1, 4, 5)
+    assert float(loss[1, 0, 2, 3]) == pytest.approx(float((OUTPUT.sigmoid() - GOAL)[1, :, 2, 3].abs().sum()) / 3)
+    torch.testing.assert_close(loss.mean(), TASK.loss(OUTPUT, GOAL))
+    assert (TASK.pixel_loss(GOAL.logit(), GOAL) < 1e-6).all()
+
+
+@pytest.mark.parametrize("temperature", [0, 0.5, 1])
+def test_a_pseudo_label_is_the_prediction(temperature: float) -> None:
+    assert torch.equal(TASK.sharpen(GOAL, temperature), GOAL)
+
+
+def test_confidence_is_always_1() -> None:
+    assert torch.equal(TASK.confidence(GOAL), torch.ones(2, 1, 4, 5))
+
+
+def test_wrong_is_off_by_more_than_a_tenth() -> None:
+    off = torch.tensor([0.0, 0.05, -0.2, 0.2]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    target = torch.full((1, 3, 1, 4), 0.5)
+    assert TASK.wrong(target + off, target).tolist() == [[[[False, False, True, True]]]]
+    assert TASK.wrong(target + off * torch.tensor([1, 0, 0]).view(3, 1, 1), target).sum() == 0, "a mean over channels"
