@@ -72,7 +72,7 @@ class TestConsistency:
     def test_pulls_towards_the_teacher(self) -> None:
         batch = make_batch()
         method = pixelwise(batch, rampup_epochs=0.0)
-        optimizer = SGD([method.student.output], lr=1e3)
+        optimizer = SGD([method.student.output], lr=1e4)
         losses = []
         for _ in range(3):
             losses.append(method.losses(batch, 0.0)["consistency"])
