@@ -262,8 +262,8 @@ def start(config: Config, run: Path) -> dict[str, float]:
     method = build_method(config, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
-            f"data.labels={config['data'].get('labels')}: leaves no unlabeled image, from which {type(method).__name__} "
-            "learns; set data.labels=1/8, say, or add images without labels"
+            f"data.labels={config['data'].get('labels')}: leaves no unlabeled image, from which "
+            f"{type(method).__name__} learns; set data.labels=1/8, say, or add images without labels"
         )
     if is_first_process():
         run.mkdir(parents=True, exist_ok=True)
@@ -368,7 +368,8 @@ def _told(error: Exception, run: Path, step: int) -> Exception:
     if "more than 1 value per channel" in message:
         return SemipixError(
             f"data.batch_size: batch norm needs more than one value a channel, and one image gives its coarsest map "
-            f"one ({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true"
+            f"one ({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set "
+            "freeze_batch_norm=true"
         )
     if "DataLoader worker" in message:
         return SemipixError(f"{run}: a reading process died at step {step} ({message}); lower data.workers")

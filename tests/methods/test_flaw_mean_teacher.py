@@ -120,7 +120,9 @@ class TestDetection:
     def test_is_that_of_gct(self) -> None:
         batch = make_batch(side=64)
         method, gct = make_flaw_mean_teacher(), make_method("gct")
-        for mine, its in zip((method.student, method.teacher, method.detector), (*gct.models, gct.detector)):  # noqa: B905
+        for mine, its in zip(
+            (method.student, method.teacher, method.detector), (*gct.models, gct.detector), strict=True
+        ):
             its.load_state_dict(mine.state_dict())
         expected = gct.losses(batch, 0.0)["flaw_detection"]
         torch.testing.assert_close(method.losses(batch, 0.0)["flaw_detection"], expected)

@@ -1,0 +1,82 @@
+"""FixMatch: sure labels of weak views teach strong, mixed views."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from semipix.errors import SemipixError
+from semipix.functional.mixing import cutmix_mask
+from semipix.functional.routing import frozen
+from semipix.methods.fixmatch import FixMatch
+from tests.tiny import make_batch, make_method, predict_always
+
+
+def make_fixmatch(**given: float) -> FixMatch:
+    method = make_method("fixmatch", **given)
+    assert isinstance(method, FixMatch)
+    return method.eval()  # batch norm by its running statistics: each image by itself
+
+
+def weak_predictions(method: FixMatch) -> Tensor:
+    with torch.no_grad():
+        return method.task.activate(method.model(make_batch().unlabeled))
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.36, 0.4])
+def test_sure_pixels_alone_teach_and_the_mean_is_over_all(confidence: float) -> None:
+    method, batch = make_fixmatch(confidence=confidence, cutmix=0.0), make_batch()
+    assert batch.strong is not None
+    weak = weak_predictions(method)
+    sure, label = weak.amax(1) >= confidence, weak.argmax(1)
+    errors = torch.nn.functional.cross_entropy(method.model(batch.strong[:2]), label, reduction="none")
+    found = method.losses(batch, 0.0)["consistency"]
+    torch.testing.assert_close(found, (errors * sure).mean())
+    assert 0 < sure.float().mean() <= 1
+    assert (confidence == 0) == bool(sure.all())
+
+
+def test_a_box_carries_its_label_along() -> None:
+    method, batch = make_fixmatch(confidence=0.0, cutmix=1.0), make_batch()
+    assert batch.strong is not None
+    torch.manual_seed(3)
+    box = cutmix_mask(batch.unlabeled, area=(0.02, 0.4))
+    mixed = torch.where(box, batch.strong[:2].flip(0), batch.strong[:2])
+    label = weak_predictions(method).argmax(1)
+    label = torch.where(box[:, 0], label.flip(0), label)
+    torch.manual_seed(3)
+    found = method.losses(batch, 0.0)["consistency"]
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(method.model(mixed), label))
+
+
+def test_labels_are_no_way_back_for_gradients() -> None:
+    method, batch = make_fixmatch(confidence=0.0), make_batch()
+    method.unlabeled(batch).requires_grad_()
+    images = batch.image.clone().requires_grad_()
+    method.losses(batch._replace(image=images), 0.0)["consistency"].backward()
+    assert images.grad is None or not images.grad.any()
+
+
+def test_a_sure_model_that_agrees_with_itself_learns_nothing() -> None:
+    method = make_fixmatch()
+    predict_always(method.model, 1)
+    assert method.losses(make_batch(), 0.0)["consistency"] < 1e-6
+
+
+def test_rampup_scales_the_consistency() -> None:
+    method, batch = make_fixmatch(confidence=0.0, cutmix=0.0, rampup_epochs=2.0, lambda_consistency=3.0), make_batch()
+    plain = make_fixmatch(confidence=0.0, cutmix=0.0).losses(batch, 0.0)["consistency"]
+    torch.testing.assert_close(method.losses(batch, 2.0)["consistency"], 3 * plain)
+    assert method.losses(batch, 0.5)["consistency"] < plain
+
+
+def test_labeling_leaves_running_statistics_alone() -> None:
+    method = make_fixmatch().train()
+    frozen(method.model, make_batch().image)
+    method.losses(make_batch(), 0.0)
+    assert int(method.model.norm.num_batches_tracked) == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("confidence", 1.1), ("cutmix", -0.1), ("lambda_consistency", -1)])
+def test_a_slip_is_one_line(key: str, value: float) -> None:
+    with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
+        make_fixmatch(**{key: value})

@@ -1,0 +1,158 @@
+"""GCT on strong views: the flaw maps of weak views decide who teaches which pixel."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semipix.errors import SemipixError
+from semipix.functional.flaw import Pair
+from semipix.methods.gct_strong import StrongGCT
+from tests.tiny import make_batch, make_method, predict_always
+
+LOW, HIGH = 0.2, 0.9
+
+
+def make_strong(**given: Any) -> StrongGCT:
+    method = make_method("gct_strong", **{"cutmix": 0.0, "decay": 0.0, **given})
+    assert isinstance(method, StrongGCT)
+    return method.eval()
+
+
+def with_flaws(method: StrongGCT, first: float, second: float) -> StrongGCT:
+    """Let the detector report two even maps."""
+
+    def flaws(image: Tensor, predictions: Pair) -> Pair:
+        return tuple(torch.full_like(image[:, :1], value) for value in (first, second))  # type: ignore[return-value]
+
+    method._flaws = flaws  # type: ignore[method-assign, assignment]
+    return method
+
+
+@pytest.fixture(autouse=True)
+def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the detector's maps as they are: scaling each to [0, 1] is tested with `normalize_flaw`."""
+    monkeypatch.setattr("semipix.methods.gct_strong.normalize_flaw", lambda flaw: flaw)
+
+
+def crossed(method: StrongGCT) -> tuple[Tensor, Tensor]:
+    """Cross entropy of each model's strong views against the other's hard labels of the weak ones."""
+    batch = make_batch()
+    assert batch.strong is not None
+    labels = [model(batch.unlabeled).argmax(1) for model in method.deployable()]
+    outputs = [model(batch.strong[:2]) for model in method.models]
+    return F.cross_entropy(outputs[0], labels[1]), F.cross_entropy(outputs[1], labels[0])
+
+
+@pytest.mark.parametrize(
+    ("gate", "flaws", "learns"),
+    [
+        ("open", (HIGH, HIGH), (1, 1)),
+        ("trusted", (LOW, LOW), (1, 1)),
+        ("trusted", (HIGH, LOW), (1, 0)),
+        ("trusted", (LOW, HIGH), (0, 1)),
+        ("trusted", (HIGH, HIGH), (0, 0)),
+        ("lower", (LOW, LOW), (0, 0)),
+        ("lower", (LOW + 0.1, LOW), (1, 0)),
+        ("lower", (LOW, LOW + 0.1), (0, 1)),
+        ("lower", (HIGH + 0.05, HIGH), (0, 0)),
+    ],
+)
+def test_the_gate_decides_who_learns(gate: str, flaws: tuple[float, float], learns: tuple[int, int]) -> None:
+    method = with_flaws(make_strong(gate=gate, lambda_cross=1.0), *flaws)
+    first, second = crossed(method)
+    found = method.losses(make_batch(), 0.0)["cross_supervision"]
+    torch.testing.assert_close(found, learns[0] * first + learns[1] * second)
+
+
+def test_averaged_teachers_label_and_are_deployed() -> None:
+    method = with_flaws(make_strong(gate="open", decay=0.9), LOW, LOW)
+    assert method.teachers is not None
+    predict_always(method.teachers[0], 1)
+    predict_always(method.teachers[1], 2)
+    predict_always(method.models[0], 2)
+    predict_always(method.models[1], 1)
+    assert method.losses(make_batch(), 0.0)["cross_supervision"] < 1e-6, "each model agrees with the other's teacher"
+    method.deploy("second")
+    assert (method(make_batch().image).argmax(1) == 2).all()
+
+
+def test_a_step_moves_the_teachers_towards_their_own_models() -> None:
+    method = make_strong(decay=0.5)
+    assert method.teachers is not None
+    method.step.fill_(10)
+    with torch.no_grad():
+        method.models[0].first.weight += 1
+    before = [teacher.first.weight.clone() for teacher in method.teachers]
+    method.after_step()
+    torch.testing.assert_close(method.teachers[0].first.weight, before[0] + 0.5)
+    torch.testing.assert_close(method.teachers[1].first.weight, before[1])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_labels_are_hard_sharpened_or_soft(temperature: float) -> None:
+    method = with_flaws(make_strong(gate="open", temperature=temperature, lambda_cross=1.0), LOW, LOW)
+    batch = make_batch()
+    assert batch.strong is not None
+    goals = [method.task.sharpen(model(batch.unlabeled).softmax(1), temperature) for model in method.models]
+    outputs = [model(batch.strong[:2]) for model in method.models]
+    expected = F.cross_entropy(outputs[0], goals[1]) + F.cross_entropy(outputs[1], goals[0])
+    torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
+
+
+def test_flaw_correction_is_an_option() -> None:
+    method = make_method("gct_strong", lambda_fc=2.0, flaw_threshold=0.0)
+    assert "flaw_correction" not in make_strong().losses(make_batch(side=64), 0.0)
+    losses = method.losses(make_batch(side=64), 0.0)
+    named = [item for item in method.named_parameters() if item[1].requires_grad]
+    gradients = torch.autograd.grad(losses["flaw_correction"], [value for _, value in named], allow_unused=True)
+    reached = {key.split(".")[0] for (key, _), gradient in zip(named, gradients, strict=True) if gradient is not None}
+    assert reached == {"models"}
+
+
+def test_warmup_is_supervision_and_detection_alone() -> None:
+    method, batch = make_strong(warmup_epochs=1.0, rampup_epochs=1.0), make_batch()
+    assert method.losses(batch, 0.9).keys() == {"supervised", "flaw_detection"}
+    after = [method.losses(batch, epoch)["cross_supervision"] for epoch in (1.0, 1.5, 2.0, 5.0)]
+    assert after[0] < after[1] < after[2]
+    torch.testing.assert_close(after[2], after[3])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("gate", "shut"), ("flaw_threshold", 2), ("temperature", -1), ("lambda_cross", -1), ("decay", 1.5)],
+)
+def test_a_slip_is_one_line(key: str, value: Any) -> None:
+    with pytest.raises(SemipixError, match=f"method.{key}: '?{value}'? found, .* expected"):
+        make_strong(**{key: value})
+
+
+class TestFusion:
+    def test_validation_may_deploy_the_fused_pair(self) -> None:
+        method, image = make_strong(fusion=True), make_batch(side=64).image
+        assert list(method.candidates()) == list(method.candidate_outputs(image)) == ["first", "second", "fused"]
+        outputs = method.candidate_outputs(image)
+        first, second, fused = (method.task.activate(output) for output in outputs.values())
+        inside = (fused >= torch.minimum(first, second) - 1e-6) & (fused <= torch.maximum(first, second) + 1e-6)
+        assert inside.all()
+        assert not torch.allclose(fused, first)
+        method.deploy("fused")
+        assert method.deployed_name() == "fused"
+        torch.testing.assert_close(method(image), outputs["fused"])
+        assert method.maps(make_batch(side=64)).keys() == {"flaw", "first_flaw", "second_flaw"}
+
+    def test_the_lower_flaw_wins(self) -> None:
+        method, image = with_flaws(make_strong(fusion=True), 0.0, 1.0), make_batch().image
+        outputs = method.candidate_outputs(image)
+        activate = method.task.activate
+        torch.testing.assert_close(activate(outputs["fused"]), activate(outputs["first"]), atol=1e-3, rtol=0)
+
+    def test_equal_flaws_give_the_mean(self) -> None:
+        method, image = with_flaws(make_strong(fusion=True), 0.4, 0.4), make_batch().image
+        first, second, fused = map(method.task.activate, method.candidate_outputs(image).values())
+        torch.testing.assert_close(fused, (first + second) / 2)
+
+    def test_without_it_there_are_two_candidates(self) -> None:
+        assert list(make_strong().candidates()) == ["first", "second"]

@@ -1,0 +1,92 @@
+"""UniMatch V2: two strong views with complementary channels learn from an averaged teacher."""
+
+import pytest
+import torch
+from torch import nn
+
+from semipix.errors import SemipixError
+from semipix.methods.unimatch import UniMatch, complementary_dropout
+from tests.tiny import FixedModel, make_batch, make_method, predict_always, rand
+
+
+def make_unimatch(**given: float) -> UniMatch:
+    method = make_method("unimatch", **given)
+    assert isinstance(method, UniMatch)
+    return method
+
+
+class TestComplementaryDropout:
+    def test_what_one_view_lacks_the_other_has_doubled(self) -> None:
+        torch.manual_seed(0)
+        single = rand(3, 64, 2, 2) + 0.1
+        first, second = complementary_dropout(torch.cat([single, single])).chunk(2)
+        torch.testing.assert_close(first + second, 2 * single)
+        assert not (first * second).any()
+        assert 0.3 < float((first > 0).float().mean()) < 0.7
+
+    def test_channels_go_whole_and_by_image(self) -> None:
+        torch.manual_seed(0)
+        kept = complementary_dropout(torch.ones(4, 32, 3, 3)) > 0
+        assert torch.equal(kept.all((-2, -1)), kept.any((-2, -1)))
+        assert not torch.equal(kept[0], kept[1])
+
+
+def test_both_views_are_learned() -> None:
+    batch = make_batch()
+    assert batch.strong is not None
+    for view in range(2):
+        method = make_unimatch(confidence=0.0, cutmix=0.0).eval()
+        changed = batch.strong.clone()
+        changed[2 * view : 2 * view + 2] = 0.5
+        torch.manual_seed(0)
+        before = method.losses(batch, 0.0)["consistency"]
+        torch.manual_seed(0)
+        after = method.losses(batch._replace(strong=changed), 0.0)["consistency"]
+        assert before != after, view
+
+
+def test_labeled_images_keep_all_channels() -> None:
+    method, batch = make_unimatch().eval(), make_batch()
+    expected = method.task.loss(method.student(batch.labeled), batch.target)
+    torch.testing.assert_close(method.losses(batch, 0.0)["supervised"], expected)
+
+
+def test_the_teacher_labels_and_is_deployed() -> None:
+    method, batch = make_unimatch(confidence=0.9).eval(), make_batch()
+    predict_always(method.teacher, 2)
+    images = make_batch().image
+    assert (method(images).argmax(1) == 2).all()
+    predict_always(method.student, 2)
+    assert method.losses(batch, 0.0)["consistency"] < 1e-6
+    predict_always(method.student, 1)
+    assert method.losses(batch, 0.0)["consistency"] > 10
+
+
+def test_unsure_pixels_teach_nothing() -> None:
+    method = make_unimatch(confidence=1.0).eval()
+    assert method.losses(make_batch(), 0.0)["consistency"] == 0
+
+
+def test_the_teacher_follows_the_student() -> None:
+    method = make_unimatch(decay=0.5)
+    method.step.fill_(10)
+    with torch.no_grad():
+        method.student.first.weight += 1
+    before = method.teacher.first.weight.clone()
+    method.after_step()
+    torch.testing.assert_close(method.teacher.first.weight, before + 0.5)
+    assert int(method.step) == 11
+
+
+def test_a_model_without_features_is_told() -> None:
+    def plain(number: int) -> nn.Module:
+        return FixedModel(torch.zeros(1, 3, 32, 32))
+
+    with pytest.raises(SemipixError, match=r"FixedModel has no method 'features'.*model=unet"):
+        make_method("unimatch", plain).losses(make_batch(), 0.0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("confidence", -0.1), ("decay", 2), ("rampup_epochs", -1)])
+def test_a_slip_is_one_line(key: str, value: float) -> None:
+    with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
+        make_unimatch(**{key: value})
