@@ -67,6 +67,20 @@ def test_the_gate_decides_who_learns(gate: str, flaws: tuple[float, float], lear
     torch.testing.assert_close(found, learns[0] * first + learns[1] * second)
 
 
+@pytest.mark.parametrize("gate", ["open", "trusted"])
+def test_unsure_pixels_teach_nobody(gate: str) -> None:
+    method, batch = with_flaws(make_strong(gate=gate, confidence=0.4, lambda_cross=1.0), LOW, LOW), make_batch()
+    assert batch.strong is not None
+    weak = [model(batch.unlabeled).softmax(1) for model in method.models]
+    outputs = [model(batch.strong[:2]) for model in method.models]
+    expected = 0.0
+    for output, teaching in zip(outputs, reversed(weak), strict=True):
+        sure, label = teaching.max(1)
+        assert 0 < (sure >= 0.4).float().mean() < 1
+        expected += (F.cross_entropy(output, label, reduction="none") * (sure >= 0.4)).mean()
+    torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
+
+
 def test_averaged_teachers_label_and_are_deployed() -> None:
     method = with_flaws(make_strong(gate="open", decay=0.9), LOW, LOW)
     assert method.teachers is not None

@@ -41,6 +41,7 @@ class StrongGCT(GCT):
         gate: which pixels a model teaches: `lower`, where its flaw is lower than the other's and small enough (Eq. 4);
             `trusted`, where its flaw is small enough; `open`, everywhere, which is cross pseudo supervision.
         flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
+        confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps.
         lambda_cross: weight of cross supervision.
         lambda_fc: weight of flaw correction; 0 for none.
         lambda_detection: weight of the detector's own loss.
@@ -66,6 +67,7 @@ class StrongGCT(GCT):
         *,
         gate: Gate = "trusted",
         flaw_threshold: float = 0.6,
+        confidence: float = 0.0,
         lambda_cross: float = 1.5,
         lambda_fc: float = 0.0,
         lambda_detection: float = 10.0,
@@ -94,8 +96,9 @@ class StrongGCT(GCT):
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross)
-        check_shares(temperature=temperature, decay=decay, cutmix=cutmix, **{"area[0]": area[0], "area[1]": area[1]})
+        check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix, **{"area[0]": area[0], "area[1]": area[1]})
         self.gate = gate
+        self.confidence = confidence
         self.lambda_cross = lambda_cross
         self.temperature = temperature
         self.decay = decay
@@ -112,6 +115,8 @@ class StrongGCT(GCT):
             teachings = [self.task.activate(frozen(teacher, weak)) for teacher in self.deployable()]  # (U, K, H, W)
             flaws = self._flaws(weak, cast(Pair, tuple(teachings)))
             gates = self._gates(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)))  # (U, 1, H, W), by pupil
+            sure = [self.task.confidence(teaching) >= self.confidence for teaching in reversed(teachings)]
+            gates = gates[0] & sure[0], gates[1] & sure[1]
 
         box = cutmix_mask(weak, area=self.area, probability=self.cutmix)
         taught = torch.cat([batch.labeled, mix(box, batch.strong[: len(weak)])])  # (L + U, C_in, H, W)
