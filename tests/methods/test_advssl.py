@@ -114,6 +114,11 @@ class TestTerms:
         for name, loss in losses.items():
             torch.testing.assert_close(loss, exact[name], rtol=0.02, atol=1e-4)
 
+    def test_are_float32_of_a_bfloat16_model(self) -> None:
+        method, batch = make_advssl().bfloat16(), make_batch()
+        losses = method.losses(batch._replace(image=batch.image.bfloat16()), 0.0)
+        assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
 
 class TestVoid:
     """Void pixels of labeled images take part in no term; the same pixels of unlabeled images do."""

@@ -163,6 +163,12 @@ def test_trains_under_bfloat16_autocast() -> None:
     assert all(value.grad is not None and value.grad.isfinite().all() for value in method.parameters())
 
 
+def test_losses_are_float32_of_a_bfloat16_model() -> None:
+    method, batch = make_s4l().bfloat16(), make_batch()
+    losses = method.losses(batch._replace(image=batch.image.bfloat16()), 0.0)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
 def test_the_model_is_deployed() -> None:
     method, image = make_s4l().eval(), rand(1, 3, 32, 32)
     assert torch.equal(method(image), copy.deepcopy(method.model)(image))
