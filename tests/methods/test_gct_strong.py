@@ -37,12 +37,18 @@ def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("semipix.methods.gct_strong.normalize_flaw", lambda flaw: flaw)
 
 
+def views_of(method: StrongGCT) -> list[Tensor]:
+    """Output of each model for strong views of its own."""
+    batch = make_batch()
+    assert batch.strong is not None
+    return [model(view) for model, view in zip(method.models, batch.strong.chunk(2), strict=True)]
+
+
 def crossed(method: StrongGCT) -> tuple[Tensor, Tensor]:
     """Cross entropy of each model's strong views against the other's hard labels of the weak ones."""
     batch = make_batch()
-    assert batch.strong is not None
     labels = [model(batch.unlabeled).argmax(1) for model in method.deployable()]
-    outputs = [model(batch.strong[:2]) for model in method.models]
+    outputs = views_of(method)
     return F.cross_entropy(outputs[0], labels[1]), F.cross_entropy(outputs[1], labels[0])
 
 
@@ -70,9 +76,8 @@ def test_the_gate_decides_who_learns(gate: str, flaws: tuple[float, float], lear
 @pytest.mark.parametrize("gate", ["open", "trusted"])
 def test_unsure_pixels_teach_nobody(gate: str) -> None:
     method, batch = with_flaws(make_strong(gate=gate, confidence=0.4, lambda_cross=1.0), LOW, LOW), make_batch()
-    assert batch.strong is not None
     weak = [model(batch.unlabeled).softmax(1) for model in method.models]
-    outputs = [model(batch.strong[:2]) for model in method.models]
+    outputs = views_of(method)
     expected = 0.0
     for output, teaching in zip(outputs, reversed(weak), strict=True):
         sure, label = teaching.max(1)
@@ -109,9 +114,8 @@ def test_a_step_moves_the_teachers_towards_their_own_models() -> None:
 def test_labels_are_hard_sharpened_or_soft(temperature: float) -> None:
     method = with_flaws(make_strong(gate="open", temperature=temperature, lambda_cross=1.0), LOW, LOW)
     batch = make_batch()
-    assert batch.strong is not None
     goals = [method.task.sharpen(model(batch.unlabeled).softmax(1), temperature) for model in method.models]
-    outputs = [model(batch.strong[:2]) for model in method.models]
+    outputs = views_of(method)
     expected = F.cross_entropy(outputs[0], goals[1]) + F.cross_entropy(outputs[1], goals[0])
     torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
 

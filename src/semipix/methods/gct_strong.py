@@ -1,14 +1,15 @@
 """Guided collaborative training on strong views: the flaw maps of weak views decide who teaches which pixel.
 
 Ours, from GCT (Ke et al., ECCV 2020), cross pseudo supervision (Chen et al., CVPR 2021) and weak-to-strong consistency
-(Yang et al., CVPR 2023). Each model learns from the other and never from a merged target, so the pair stays different.
+(Yang et al., CVPR 2023). The pair stays different: each model learns from the other, never from a merged target, and
+sees strong views and boxes of its own.
 
 term               | data                      | trains           | objective (sg = stop gradient)
 ------------------ | ------------------------- | ---------------- | ------------------------------------------------
 supervised         | labeled                   | both task models | R(T(x), y), Eq. 1
 cross_supervision  | strong views of unlabeled | both task models | where the gate is open: T1(strong) matches
                    |                           |                  | sg(label(T2(weak))), and the reverse
-flaw_correction    | labeled, strong views     | both task models | where both are flawed, push the frozen map to 0
+flaw_correction    | strong views of unlabeled | both task models | where both are flawed, push the frozen map to 0
 flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
 """
 
@@ -23,8 +24,9 @@ from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.flaw import Pair, directions, normalize_flaw
 from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen, masked_mean
+from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, check_shares, check_weights
 from semipix.methods.gct import GCT
 from semipix.tasks.base import Task
@@ -57,7 +59,7 @@ class StrongGCT(GCT):
     """
 
     needs_unlabeled: ClassVar[bool] = True
-    strong_views: ClassVar[int] = 1
+    strong_views: ClassVar[int] = 2
     step: Tensor
 
     def __init__(
@@ -96,7 +98,13 @@ class StrongGCT(GCT):
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross)
-        check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix, **{"area[0]": area[0], "area[1]": area[1]})
+        check_shares(
+            confidence=confidence,
+            temperature=temperature,
+            decay=decay,
+            cutmix=cutmix,
+            **{"area[0]": area[0], "area[1]": area[1]},
+        )
         self.gate = gate
         self.confidence = confidence
         self.lambda_cross = lambda_cross
@@ -114,13 +122,16 @@ class StrongGCT(GCT):
         with torch.no_grad():
             teachings = [self.task.activate(frozen(teacher, weak)) for teacher in self.deployable()]  # (U, K, H, W)
             flaws = self._flaws(weak, cast(Pair, tuple(teachings)))
-            gates = self._gates(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)))  # (U, 1, H, W), by pupil
+            flaws = cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws))  # (U, 1, H, W) twice
+            gates = self._gates(flaws)  # (U, 1, H, W) bool by pupil
+            *_, both_flawed = directions(flaws, self.flaw_threshold)
             sure = [self.task.confidence(teaching) >= self.confidence for teaching in reversed(teachings)]
             gates = gates[0] & sure[0], gates[1] & sure[1]
 
-        box = cutmix_mask(weak, area=self.area, probability=self.cutmix)
-        taught = torch.cat([batch.labeled, mix(box, batch.strong[: len(weak)])])  # (L + U, C_in, H, W)
-        outputs = [model(taught) for model in self.models]  # (L + U, K, H, W) twice
+        boxes = [cutmix_mask(weak, area=self.area, probability=self.cutmix) for _ in self.models]
+        views = [mix(box, view) for box, view in zip(boxes, torch.split(batch.strong, len(weak)), strict=False)]
+        pairs = zip(self.models, views, strict=True)
+        outputs = [model(torch.cat([batch.labeled, view])) for model, view in pairs]  # (L + U, K, H, W) twice
         predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
         losses = {
             "supervised": torch.stack([self.task.loss(output[:labeled], batch.target) for output in outputs]).sum(),
@@ -130,18 +141,17 @@ class StrongGCT(GCT):
             return losses
 
         rampup = sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
-        labels = [mix(box, self.task.sharpen(teaching, self.temperature)) for teaching in reversed(teachings)]
+        labels = [self.task.sharpen(teaching, self.temperature) for teaching in reversed(teachings)]
         errors = [
-            (mix(box, gate) * self.task.pixel_loss(output[labeled:], label)).mean()
-            for output, label, gate in zip(outputs, labels, gates, strict=True)
+            (mix(box, gate) * self.task.pixel_loss(output[labeled:], mix(box, label))).mean()
+            for output, label, gate, box in zip(outputs, labels, gates, boxes, strict=True)
         ]
         losses["cross_supervision"] = self.lambda_cross * rampup * torch.stack(errors).sum()
         if self.lambda_fc:
-            valid = self.task.valid_of_all(batch.target, taught)
-            seen = self._flaws(taught, predictions)  # (L + U, 1, H, W) twice, with gradients to the predictions
-            *_, both_flawed = directions(cast(Pair, tuple(normalize_flaw(flaw) for flaw in seen)), self.flaw_threshold)
-            corrections = torch.stack([masked_mean(both_flawed * flaw.square(), valid) for flaw in seen])
-            losses["flaw_correction"] = self.lambda_fc * rampup * corrections.sum()
+            stacked = torch.cat([prediction[labeled:] for prediction in predictions]).to(batch.image.dtype)
+            flaw = at_least_float32(frozen(self.detector, torch.cat(views), stacked))  # (2U, 1, H, W), with gradients
+            wrong = torch.cat([mix(box, both_flawed) for box in boxes])
+            losses["flaw_correction"] = 2 * self.lambda_fc * rampup * (wrong * flaw.square()).mean()
         return losses
 
     def _gates(self, flaws: Pair) -> Pair:
