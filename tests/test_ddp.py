@@ -77,39 +77,36 @@ def simulate(name: str) -> dict[str, Tensor]:
     """Weights after three steps by hand, each one by the mean gradient of two halves that draw numbers of their own."""
     learner, data = make(name)
     method = learner.method
-    optimizer = FACTORY(value for value in method.parameters() if value.requires_grad)
-    batches, seeds, silent = data.batches_per_epoch, set(), set()
+    trained = {key: value for key, value in method.named_parameters() if value.requires_grad}
+    optimizer = FACTORY(trained.values())
+    seeds = set()
     for step in range(STEPS):
-        epoch, index = divmod(step, batches)
-        optimizer.zero_grad()
+        epoch, index = divmod(step, data.batches_per_epoch)
+        gradients = []
         for rank in range(2):
             batch = epoch_of_rank(data, epoch, rank)[index]
             learner.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
             learner.on_train_batch_start(batch, index)
             seeds.add(torch.initial_seed())
-            losses = half_gradient(name, method, learner._assemble(batch), epoch + index / batches)
-            silent = {term for term, loss in losses.items() if not loss > 0}
+            losses = losses_of_half(name, method, learner._assemble(batch), epoch + index / data.batches_per_epoch)
+            gradients.append(torch.autograd.grad(sum(losses.values()), list(trained.values()), allow_unused=True))
+        for (key, value), first, second in zip(trained.items(), *gradients, strict=True):
+            assert first is not None and second is not None, f"{key}: two processes would wait for its gradient"
+            value.grad = (first + second) / 2
         optimizer.step()
         method.after_step()
+    silent = {term for term, loss in losses.items() if not loss > 0}
     assert not silent, f"{silent} take no part in the last step"
     assert len(seeds) == 2 * STEPS, "every process draws its own numbers in every step"
     return method.state_dict()
 
 
-def half_gradient(name: str, method: Method, batch: Batch, epoch: float) -> dict[str, Tensor]:
-    """Add half of the gradient of one process's batch to the parameters' gradients, and return its terms."""
+def losses_of_half(name: str, method: Method, batch: Batch, epoch: float) -> dict[str, Tensor]:
+    """The terms of one process's batch; a method that draws numbers for them has to be in `RANDOM`."""
     assert len(batch.image) == 4
-    before = {key: None if value.grad is None else value.grad.clone() for key, value in method.named_parameters()}
     generator = torch.get_rng_state()
     losses = method.losses(batch, epoch)
     assert name in RANDOM or torch.equal(torch.get_rng_state(), generator), f"{name} draws numbers: add it to RANDOM"
-    for value in method.parameters():
-        value.grad = None
-    (sum(losses.values()) / 2).backward()
-    for key, value in method.named_parameters():
-        assert value.requires_grad == (value.grad is not None), f"{key}: two processes would wait for its gradient"
-        if value.grad is not None and before[key] is not None:
-            value.grad += before[key]
     return losses
 
 

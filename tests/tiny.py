@@ -94,6 +94,9 @@ class TinyRegression(Task):
     def activate(self, output: Tensor) -> Tensor:
         return output.sigmoid()
 
+    def deactivate(self, prediction: Tensor) -> Tensor:
+        return prediction.logit(1e-6)
+
     def encode(self, target: Tensor) -> Tensor:
         return target
 

@@ -154,6 +154,13 @@ class TestSettings:
         assert str(caught.value) == f"data.{key}={value}: expected {expected}"
 
 
+def test_a_crop_smaller_than_the_blur_is_blurred() -> None:
+    small = IMAGE[..., :4, :5]
+    views = StrongViews(**{**STILL, "blur_probability": 1.0})(small, SEEDS, 1)
+    assert views.shape == small.shape
+    assert not torch.equal(views, small)
+
+
 class Forbidden(StrongViews):
     """Must not be asked for views."""
 

@@ -147,6 +147,12 @@ def test_a_slip_is_one_line(key: str, value: Any) -> None:
         make_strong(**{key: value})
 
 
+@pytest.mark.parametrize("area", [(0.0, 0.5), (0.5, 0.2)])
+def test_an_area_out_of_order_is_one_line(area: tuple[float, float]) -> None:
+    with pytest.raises(SemipixError, match=r"method.area: .* found, \[smallest,largest\] share expected, above 0"):
+        make_strong(area=area)
+
+
 class TestFusion:
     def test_validation_may_deploy_the_fused_pair(self) -> None:
         method, image = make_strong(fusion=True), make_batch(side=64).image

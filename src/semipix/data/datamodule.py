@@ -204,7 +204,7 @@ def _at_least(minimum: int, key: str, value: int) -> int:
 
 
 def _at_least_zero(key: str, value: float) -> float:
-    if not value >= 0:
+    if not 0 <= value < math.inf:
         raise SemipixError(f"{key}={value}: expected 0 or more")
     return value
 

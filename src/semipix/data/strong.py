@@ -33,13 +33,11 @@ class StrongViews:
         grey_probability: float = 0.2,
         blur_probability: float = 0.5,
     ) -> None:
-        self.colour = v2.Compose(
-            [
-                v2.RandomApply([v2.ColorJitter(jitter, jitter, jitter, min(jitter / 2, 0.5))], jitter_probability),
-                v2.RandomGrayscale(grey_probability),
-                v2.RandomApply([v2.GaussianBlur(KERNEL, (0.1, 2.0))], blur_probability),
-            ]
-        )
+        self.colour = [
+            v2.RandomApply([v2.ColorJitter(jitter, jitter, jitter, min(jitter / 2, 0.5))], jitter_probability),
+            v2.RandomGrayscale(grey_probability),
+        ]
+        self.blur_probability = blur_probability
 
     def __call__(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
         """Make strong views.
@@ -52,8 +50,12 @@ class StrongViews:
         Returns:
             (views B, C, H, W), the first view of all images before the second.
         """
+        # The blur reflects at the borders and so reaches no further than an image's sides.
+        kernel = min(KERNEL, 2 * min(image.shape[-2:]) - 1)
+        blur = v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], self.blur_probability)
+        transform = v2.Compose([*self.colour, blur])
         made = [
-            augment(self.colour, stable_seed(seed, f"strong {view}"), single[:3].float())
+            augment(transform, stable_seed(seed, f"strong {view}"), single[:3].float())
             for view in range(views)
             for single, seed in zip(image, seeds, strict=True)
         ]

@@ -105,6 +105,8 @@ class StrongGCT(GCT):
             cutmix=cutmix,
             **{"area[0]": area[0], "area[1]": area[1]},
         )
+        if not 0 < area[0] <= area[1]:
+            raise SemipixError(f"method.area: {list(area)} found, [smallest,largest] share expected, above 0")
         self.gate = gate
         self.confidence = confidence
         self.lambda_cross = lambda_cross

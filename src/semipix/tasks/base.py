@@ -34,6 +34,10 @@ class Task(ABC):
         """Network output (N, K, H, W) to prediction (N, K, H, W) in [0, 1]."""
 
     @abstractmethod
+    def deactivate(self, prediction: Tensor) -> Tensor:
+        """A network output (N, K, H, W) that `activate` turns into this prediction, up to rounding."""
+
+    @abstractmethod
     def encode(self, target: Tensor) -> Tensor:
         """Label (L, ...) to prediction space (L, K, H, W) in [0, 1]."""
 
@@ -52,10 +56,6 @@ class Task(ABC):
     @abstractmethod
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""
-
-    def deactivate(self, prediction: Tensor) -> Tensor:
-        """A network output (N, K, H, W) that `activate` turns into this prediction; here the prediction itself."""
-        return prediction
 
     def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
         """Loss of each pixel (N, 1, H, W) of network outputs against a goal (N, K, H, W) in prediction space."""
