@@ -1,14 +1,30 @@
 """Keys and types that a constructor's signature allows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
-from semipix.config import arguments, check_keys, check_type, open_overrides, plain, target_of
+import semipix.conf
+from semipix import train as training
+from semipix.config import (
+    GROUPS,
+    OUTSIDE,
+    TOP,
+    arguments,
+    check_keys,
+    check_type,
+    open_overrides,
+    paper_table,
+    plain,
+    target_of,
+)
 from semipix.errors import SemipixError
+from tests.conftest import Result
+from tests.tiny import options
 
 
 class Leaf:
@@ -137,3 +153,104 @@ def test_missing_key_and_broken_reference_are_told_by_name() -> None:
         plain(OmegaConf.create({"data": {"root": "???"}}))
     with pytest.raises(SemipixError, match="run"):
         plain(OmegaConf.create({"run": "${nowhere}"}))
+
+
+PAPER = "experiment=paper/segmentation"
+ROWS = paper_table("segmentation")
+
+Resolve = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def resolve(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    """The configuration that a command's overrides lead to, as training would get it."""
+    got: list[dict[str, Any]] = []
+
+    def start(config: dict[str, Any], run: Path) -> dict[str, float]:
+        training.check_config(config)
+        got.append(config)
+        return {"steps": 0}
+
+    monkeypatch.setattr(training, "start", start)
+
+    def run(*overrides: str) -> dict[str, Any]:
+        assert train(*overrides).code == 0
+        return got.pop()
+
+    return run
+
+
+def test_every_task_of_the_papers_table_has_an_experiment_and_no_other() -> None:
+    root = Path(semipix.conf.__file__).parent
+    assert options("experiment/paper") == sorted(yaml.safe_load((root / "paper.yaml").read_text()))
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_the_papers_table_names_parameters_of_its_methods(method: str) -> None:
+    path = Path(semipix.conf.__file__).parent / "method" / f"{method}.yaml"
+    check_keys("method", {**yaml.safe_load(path.read_text()), **ROWS[method]})
+
+
+def test_the_papers_table_has_the_compared_methods() -> None:
+    compared = {"mean_teacher", "s4l", "advssl", "gct", "flaw_mean_teacher", "cct", "cutmix"}
+    assert ROWS.keys() == {"supervised", *compared}
+    assert all(ROWS[method] for method in compared)
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_the_papers_values_arrive(method: str, resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = {key: value / 2 for key, value in ROWS[method].items()}  # so that no value is a constructor's default
+    monkeypatch.setattr("semipix.config.paper_table", lambda task: {method: changed})
+    config = resolve(PAPER, f"method={method}")
+    assert {key: value for key, value in config["method"].items() if key != "_target_"} == changed
+
+
+def test_the_papers_model_optimizer_and_batch_arrive(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[dict[str, Any]] = []
+    monkeypatch.setattr(training, "start", lambda config, run: got.append(config) or {"steps": 0})
+    assert command("train", PAPER, "data=folder", "data.root=nowhere", "run=run").code == 0
+    (config,) = got
+    training.check_config(config)
+    assert config["task"]["_target_"].endswith("Segmentation")
+    assert config["model"]["_target_"].endswith("DeepLabV2")
+    assert config["optimizer"] == {"_target_": "torch.optim.SGD", "lr": 2.5e-4, "momentum": 0.9, "weight_decay": 5e-4}
+    assert config["scheduler"] == {"_target_": "torch.optim.lr_scheduler.PolynomialLR", "power": 0.9}
+    folder = {"_target_": "semipix.data.folder.FolderSource", "root": "nowhere"}
+    assert config["data"] == {**folder, "crop": 321, "batch_size": 4, "labeled_per_batch": 2}
+
+
+def test_the_user_wins_over_the_paper(resolve: Resolve) -> None:
+    more = ("method.lambda_dc=3", "optimizer=adamw", "data.labeled_per_batch=3", "scheduler=null")
+    config = resolve(PAPER, "method=gct", *more)
+    assert {key: config["method"][key] for key in ROWS["gct"]} == {**ROWS["gct"], "lambda_dc": 3}
+    assert config["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert config["data"]["labeled_per_batch"] == 3
+    assert "scheduler" not in config
+
+
+def test_without_the_experiment_constructors_decide(resolve: Resolve) -> None:
+    assert resolve("method=gct")["method"] == {"_target_": "semipix.methods.gct.GCT"}
+
+
+@pytest.mark.parametrize("method", sorted({*options("method")} - ROWS.keys()))
+def test_a_method_that_the_paper_does_not_list_is_refused(method: str, train: Callable[..., Result]) -> None:
+    told = train(PAPER, f"method={method}").told
+    assert f"method={method}: the paper's table has no such row, it lists {', '.join(ROWS)}" in told
+    assert not Path("run").exists()
+
+
+def test_an_experiment_that_does_not_exist_is_told(train: Callable[..., Result]) -> None:
+    told = train("experiment=paper/nothing").told
+    assert "experiment=paper/nothing: no such option; known: paper/TASK" in told
+
+
+def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Result]) -> None:
+    sweep = ("method=mean_teacher,cutmix", "method.decay=0.5,0.9", "-m", "run=sweep")
+    assert train(PAPER, *sweep).code == 0
+    for method in ("mean_teacher", "cutmix"):
+        for decay in (0.5, 0.9):
+            stored = training.load_config(Path("sweep") / f"method_{method}-method.decay_{decay}")
+            assert {key: stored["method"][key] for key in ROWS[method]} == {**ROWS[method], "decay": decay}
+            assert stored.keys() <= {*GROUPS, *TOP, *OUTSIDE}

@@ -5,9 +5,11 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -247,3 +249,39 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise SemipixError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items() if key != "hydra"}
+
+
+def paper_table(task: str) -> dict[str, dict[str, Any]]:
+    """Appendix C's hyper-parameters of each method for one task."""
+    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
+        files("semipix.conf").joinpath("paper.yaml").read_text("utf-8")
+    )
+    return tables[task]
+
+
+def with_paper_row(
+    config: Mapping[str, Any], experiment: str | None, method: str, overrides: Iterable[str]
+) -> dict[str, Any]:
+    """The configuration with the chosen method's row of `paper_table`, under what the command line gives.
+
+    Args:
+        config: a resolved configuration.
+        experiment: the chosen experiment; any but `paper/TASK` changes nothing.
+        method: name of the chosen method.
+        overrides: what the user gave, as KEY=VALUE.
+
+    Raises:
+        SemipixError: the paper's table does not list the method.
+    """
+    group, _, task = (experiment or "").partition("/")
+    if group != "paper":
+        return dict(config)
+    table = paper_table(task)
+    if method not in table:
+        raise SemipixError(
+            f"method={method}: the paper's table has no such row, it lists {', '.join(table)}; choose one of them, or "
+            f"leave experiment={experiment} out"
+        )
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    row = {key: value for key, value in table[method].items() if f"method.{key}" not in given}
+    return {**config, "method": {**config["method"], **row}}

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from semipix.config import GROUPS, OUTSIDE, TOP, open_overrides, plain, unknown_key
+from semipix.config import GROUPS, OUTSIDE, TOP, open_overrides, plain, unknown_key, with_paper_row
 from semipix.errors import SemipixError
 
 QUIET = (
@@ -157,6 +157,9 @@ def _one_line(message: str) -> str:
         missing = re.search(r"Could not find '(.+?)'", lines[0])
         group, _, option = missing[1].partition("/") if missing else ("", "", "")
         return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
+    experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra lists no options of nested folders
+    if experiment:
+        return f"experiment={experiment[1]}: no such option; known: paper/TASK, e.g. experiment=paper/segmentation"
     unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
     if unknown:
         return unknown_key(unknown[1], {*GROUPS, *TOP, *OUTSIDE})
@@ -174,8 +177,12 @@ def _job(failures: list[Failure]) -> Callable[[DictConfig], None]:
         folder = Path(hydra_config.runtime.output_dir)
         # What Lightning starts again for each further GPU.
         sys.argv = [sys.argv[0], "train", *hydra_config.overrides.task]
+        chosen = hydra_config.runtime.choices
         try:
-            _report(folder, {**plain(config), "run": str(folder)})
+            resolved = with_paper_row(
+                plain(config), chosen.get("experiment"), chosen["method"], hydra_config.overrides.task
+            )
+            _report(folder, {**resolved, "run": str(folder)})
         except Exception as error:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # Hydra made it; it stays where the training wrote something
