@@ -1,0 +1,151 @@
+"""The pages of docs/methods say what the code does."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_object
+from torch import nn
+
+import semipix.conf
+from semipix.config import RESERVED, paper_table
+from semipix.errors import SemipixError
+from semipix.methods.base import Method
+from tests.methods.test_routing import TRAINS
+from tests.tiny import make_batch, make_method, options
+
+PAGES = Path(__file__).parents[1] / "docs" / "methods"
+
+SECTIONS = [
+    *("Idea", "Terms and gradient routes", "Hyper-parameters", "Cost", "When to prefer it", "Serves", "Reference"),
+]
+
+OPTIONAL = {"gct_strong": {"flaw_correction"}}
+"""Terms that a method has with other hyper-parameters than its defaults."""
+
+METHODS = options("method")
+
+
+def method_of(name: str) -> type[Method]:
+    """The class that a method's configuration names."""
+    path = Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml"
+    found: type[Method] = get_object(yaml.safe_load(path.read_text())["_target_"])
+    return found
+
+
+def sections_of(path: Path) -> dict[str, str]:
+    """What stands under each heading of the second level."""
+    parts = path.read_text().split("\n## ")[1:]
+    return {heading: text.strip() for heading, _, text in (part.partition("\n") for part in parts)}
+
+
+def table_of(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, without heading and rule."""
+    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def terms_of(method: type[Method]) -> list[list[str]]:
+    """The rows of the table in a method's module docstring, continuation lines joined."""
+    module = inspect.getmodule(method)
+    assert module is not None
+    rows: list[list[str]] = []
+    for line in (module.__doc__ or "").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) != 4 or cells[0] == "term" or cells[0].startswith("--"):
+            continue
+        if cells[0]:
+            rows.append(cells)
+        else:
+            rows[-1] = [f"{first} {second}".strip() for first, second in zip(rows[-1], cells, strict=True)]
+    return rows
+
+
+def hyper_parameters(name: str) -> dict[str, list[str]]:
+    """Default, published value and meaning by key, as the page has them."""
+    rows = table_of(sections_of(PAGES / f"{name}.md")["Hyper-parameters"])
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_each_method_has_a_page_and_a_row_of_the_index() -> None:
+    pages = {path.stem for path in PAGES.glob("*.md")} - {"README"}
+    assert pages == set(METHODS)
+    index = (PAGES / "README.md").read_text()
+    rows = {row[0]: row[1:] for row in table_of(index.partition("\n## ")[0])}
+    assert rows.keys() == {f"[{name}]({name}.md)" for name in METHODS}
+    for name in METHODS:
+        _, serves, _, strong = rows[f"[{name}]({name}.md)"]
+        assert serves == ("classification" if method_of(name).classification_only else "classification and regression")
+        assert strong == str(method_of(name).strong_views)
+
+
+def test_the_index_has_places_for_figures() -> None:
+    index = sections_of(PAGES / "README.md")
+    for heading, marker in (("Results", "results"), ("Cost of a step", "costs")):
+        assert index[heading].startswith(f"<!-- {marker} -->\n")
+        assert index[heading].endswith(f"\n<!-- /{marker} -->")
+    assert "CONTRIBUTING.md" in index["Add a method"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_page_has_all_sections(name: str) -> None:
+    sections = sections_of(PAGES / f"{name}.md")
+    assert list(sections) == SECTIONS
+    assert all(sections.values())
+    assert f"`method={name}`" in (PAGES / f"{name}.md").read_text()
+    assert sections["Cost"].startswith("<!-- cost -->\n")
+    assert sections["Cost"].endswith("\n<!-- /cost -->")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_page_has_the_terms_of_the_code(name: str) -> None:
+    rows = table_of(sections_of(PAGES / f"{name}.md")["Terms and gradient routes"])
+    rows = [[row[0].strip("`"), *row[1:]] for row in rows]
+    assert {row[0] for row in rows} - OPTIONAL.get(name, set()) == TRAINS[name].keys()
+    assert rows == terms_of(method_of(name)), "the module's docstring has another table"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_page_has_every_hyper_parameter_with_its_default(name: str) -> None:
+    parameters = inspect.signature(method_of(name)).parameters
+    expected: dict[str, Any] = {key: p.default for key, p in parameters.items() if key not in RESERVED}
+    told = {key: yaml.safe_load(row[0].strip("`")) for key, row in hyper_parameters(name).items()}
+    assert list(told) == list(expected)
+    for key, default in expected.items():
+        default = list(default) if isinstance(default, tuple) else default
+        assert told[key] == default, key
+        assert isinstance(told[key], bool) == isinstance(default, bool), key
+
+
+@pytest.mark.parametrize("name", paper_table("segmentation"))
+def test_a_page_has_the_values_of_the_papers_table(name: str) -> None:
+    rows = hyper_parameters(name)
+    for key, value in paper_table("segmentation")[name].items():
+        published = rows[key][1].split()[0].rstrip(",;")
+        assert float(published) == value, key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_page_says_what_its_method_serves(name: str) -> None:
+    method = method_of(name)
+    lines = sections_of(PAGES / f"{name}.md")["Serves"].splitlines()
+    told = dict(line.removeprefix("- ").split(": ") for line in lines)
+    images = "needed" if method.needs_unlabeled else "used where there are any"
+    assert told == {
+        "Tasks": "classification" if method.classification_only else "classification and regression",
+        "Feature protocol": "yes" if _works_on_features(name) else "no",
+        "Unlabeled images in each batch": images if method.uses_unlabeled else "none used",
+        "Strong views of each": str(method.strong_views),
+    }
+
+
+def _works_on_features(name: str) -> bool:
+    """Whether a model without the feature protocol is refused."""
+    try:
+        make_method(name, lambda number: nn.Conv2d(3, 3, 1)).losses(make_batch(side=64), epoch=10.0)
+    except SemipixError as error:
+        assert "has no method 'features'" in str(error)
+        return True
+    return False
