@@ -37,6 +37,10 @@ PAIR = ["method=gct", "data.labeled_per_batch=6", "method.warmup_epochs=0.05", "
 # The average forgets in 20 steps, a tenth of these runs, where the papers' averages forget in a hundredth of theirs.
 SHORT_MEMORY = ["method.decay=0.95"]
 
+SURE = ["method.confidence=0.95"]
+SMALL_BOXES = ["method.cutmix=0.5", "method.area=[0.02,0.4]"]
+LARGE_BOXES = ["method.cutmix=1.0", "method.area=[0.25,0.5]"]
+
 CONSTRAINTS = ("consistency", "correction", "both")
 THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 RAMPUPS = (0, 1, 3, 5, 10)
@@ -56,12 +60,12 @@ VARIANTS: dict[str, list[str]] = {
     "cps_without_cutmix": ["method=cps", "method.cutmix=false"],
     "fixmatch": ["method=fixmatch"],
     "unimatch": ["method=unimatch", *SHORT_MEMORY],
-    "gct_strong": ["method=gct_strong", *SHORT_MEMORY],
+    "gct_strong": ["method=gct_strong", *SHORT_MEMORY, *SURE, *SMALL_BOXES],
     "mean_teacher_6_of_8": ["method=mean_teacher", "method.rampup_epochs=0.1", "data.labeled_per_batch=6"],
     "gct": [*PAIR, "method.lambda_dc=3", "method.lambda_fc=0.1"],
     "gct_paper_weights": ["method=gct", "method.rampup_epochs=0.2"],
-    "gct_strong_lower": ["method=gct_strong", *SHORT_MEMORY, "method.gate=lower", "method.lambda_cross=3"],
-    "gct_strong_open": ["method=gct_strong", *SHORT_MEMORY, "method.gate=open"],
+    "gct_strong_by_flaw_alone": ["method=gct_strong", *SHORT_MEMORY, "method.confidence=0", *LARGE_BOXES],
+    "gct_strong_by_confidence_alone": ["method=gct_strong", *SHORT_MEMORY, *SURE, *SMALL_BOXES, "method.gate=open"],
     "gct_no_exchange": [*PAIR, "method.lambda_dc=0", "method.lambda_fc=0"],
 }
 

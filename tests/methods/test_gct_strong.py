@@ -16,7 +16,7 @@ LOW, HIGH = 0.2, 0.9
 
 
 def make_strong(**given: Any) -> StrongGCT:
-    method = make_method("gct_strong", **{"cutmix": 0.0, "decay": 0.0, **given})
+    method = make_method("gct_strong", **{"cutmix": 0.0, "decay": 0.0, "confidence": 0.0, **given})
     assert isinstance(method, StrongGCT)
     return method.eval()
 

@@ -63,6 +63,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "cutmix": {"confidence": 0.3},
     "fixmatch": {"confidence": 0.3},
     "unimatch": {"confidence": 0.3},
+    "gct_strong": {"confidence": 0.3},
 }
 """What lets every term find pixels with tiny, untrained models."""
 
