@@ -74,9 +74,10 @@ def test_trains_in_bfloat16(method: str, tmp_path: Path) -> None:
     assert all(value.dtype != torch.bfloat16 for value in weights.values())
 
 
-def test_a_pair_of_two_architectures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["gct", "gct_strong", "cps"])
+def test_a_pair_of_two_architectures(method: str, tmp_path: Path) -> None:
     second = ["second_model=deeplab_v2", *(f"second_model.{option}" for option in SMALL["deeplab_v2"])]
-    weights = train(tmp_path, "gct", "segmentation", "unet", *second)
+    weights = train(tmp_path, method, "segmentation", "unet", *second)
     check(tmp_path)
     assert any(key.startswith("method.models.0.model.network.") for key in weights)
     assert any(key.startswith("method.models.1.model.backbone.") for key in weights)

@@ -11,18 +11,18 @@ cross_supervision  | all; mixed unlabeled images  | both task models | T1(x) mat
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.base import MakeModel, check_shares, check_weights
+from semipix.methods.networks import Pair
 from semipix.tasks.base import Task
 
 
-class CPS(Method):
+class CPS(Pair):
     """Two task models that label for each other; the better of the pair on validation is deployed.
 
     With CutMix the labels come from the images as they are, and are learned from images into which a box of another
@@ -38,7 +38,6 @@ class CPS(Method):
     """
 
     needs_unlabeled: ClassVar[bool] = True
-    deployed: Tensor
 
     def __init__(
         self,
@@ -50,19 +49,13 @@ class CPS(Method):
         area: float = 0.5,
         rampup_epochs: float = 0.0,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, make_model)
         check_weights(lambda_cps=lambda_cps, rampup_epochs=rampup_epochs)
         check_shares(area=area)
-        self.models = nn.ModuleList([make_model(0), make_model(1)])
         self.lambda_cps = lambda_cps
         self.cutmix = cutmix
         self.area = area
         self.rampup_epochs = rampup_epochs
-        self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
-
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.models[int(self.deployed)](image)
-        return output
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         labeled = len(batch.target)
@@ -88,15 +81,3 @@ class CPS(Method):
     def _label(self, output: Tensor) -> Tensor:
         """A network output as a hard label in prediction space (N, K, H, W)."""
         return self.task.sharpen(self.task.activate(output), temperature=0)
-
-    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        return [make_optimizer(model) for model in self.models]
-
-    def candidates(self) -> dict[str, nn.Module]:
-        return {"first": self.models[0], "second": self.models[1]}
-
-    def deploy(self, name: str) -> None:
-        self.deployed.fill_(list(self.candidates()).index(name))
-
-    def deployed_name(self) -> str:
-        return list(self.candidates())[int(self.deployed)]

@@ -10,25 +10,23 @@ consistency  | mixed, unlabeled  | student | MSE between activated S(mix(u)) and
              |                   |         | times the share of pixels of which T is sure
 """
 
-import copy
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.base import MakeModel, check_shares, check_weights
+from semipix.methods.networks import AveragedTeacher
 from semipix.tasks.base import Task
 
 
-class CutMix(Method):
+class CutMix(AveragedTeacher):
     """A student that learns mixed images from its own average, the teacher, which is deployed.
 
     Args:
@@ -43,7 +41,6 @@ class CutMix(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     classification_only: ClassVar[bool] = True
-    step: Tensor
 
     def __init__(
         self,
@@ -56,23 +53,15 @@ class CutMix(Method):
         rampup_epochs: float = 0.0,
         decay: float = 0.99,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, make_model, decay)
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
-        check_shares(confidence=confidence, area=area, decay=decay)
+        check_shares(confidence=confidence, area=area)
         if area == 0:
             raise SemipixError("method.area: 0 found, a number in (0, 1] expected; mean_teacher does without boxes")
-        self.student = make_model(0)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.lambda_consistency = lambda_consistency
         self.confidence = confidence
         self.area = area
         self.rampup_epochs = rampup_epochs
-        self.decay = decay
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
-
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.teacher(image)
-        return output
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         images = self.unlabeled(batch)  # (U, C_in, H, W)
@@ -91,10 +80,3 @@ class CutMix(Method):
             "supervised": self.task.loss(output[:labeled], batch.target),
             "consistency": weight * sure * error,
         }
-
-    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        return [make_optimizer(self.student)]
-
-    def after_step(self) -> None:
-        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
-        self.step += 1

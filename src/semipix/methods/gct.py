@@ -24,8 +24,8 @@ from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair, directions, exchange, fuse, normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
-from semipix.methods import flaw_diagnostics
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods import flaw_diagnostics, networks
+from semipix.methods.base import MakeModel, MakeOptimizer, check_shares, check_weights
 from semipix.methods.flaw_detection import detection_loss, flaw_maps
 from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.base import Task
@@ -38,7 +38,7 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
 
 
-class GCT(Method):
+class GCT(networks.Pair):
     """Two task models and a flaw detector; the better of the pair on validation is deployed.
 
     Args:
@@ -56,8 +56,6 @@ class GCT(Method):
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
     """
 
-    deployed: Tensor
-
     def __init__(
         self,
         task: Task,
@@ -74,7 +72,7 @@ class GCT(Method):
         detector_norm: Literal["batch", "batch_instance"] = "batch",
         detector_lr: float = 1e-4,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, make_model)
         if constraints not in ("both", "consistency", "correction"):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
         check_shares(flaw_threshold=flaw_threshold)
@@ -82,7 +80,6 @@ class GCT(Method):
             raise SemipixError(f"method.detector_norm: {detector_norm!r} found, batch or batch_instance expected")
         check_weights(lambda_dc=lambda_dc, lambda_fc=lambda_fc, lambda_detection=lambda_detection)
         check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs)
-        self.models = nn.ModuleList([make_model(0), make_model(1)])
         self.detector = FlawDetector(task.in_channels, task.channels, norm=detector_norm)
         self.constraints = constraints
         self.flaw_threshold = flaw_threshold
@@ -93,13 +90,11 @@ class GCT(Method):
         self.warmup_epochs = warmup_epochs
         self.fusion = fusion
         self.detector_lr = detector_lr
-        self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
 
     def forward(self, image: Tensor) -> Tensor:
         if self.deployed_name() == "fused":
             return self.candidate_outputs(image)["fused"]
-        output: Tensor = self.deployable()[int(self.deployed)](image)
-        return output
+        return super().forward(image)
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         labeled = len(batch.target)
@@ -135,7 +130,7 @@ class GCT(Method):
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         detector = Adam(self.detector.parameters(), lr=self.detector_lr, betas=(0.9, 0.99))
-        return [*(make_optimizer(model) for model in self.models), detector]
+        return [*super().optimizers(make_optimizer), detector]
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:
         predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.deployable()))
@@ -144,13 +139,8 @@ class GCT(Method):
             return {"flaw": torch.minimum(*flaws), "first_flaw": flaws[0], "second_flaw": flaws[1]}
         return {"flaw": flaws[int(self.deployed)], "other_flaw": flaws[1 - int(self.deployed)]}
 
-    def deployable(self) -> nn.ModuleList:
-        """The pair that is compared, fused and deployed."""
-        return self.models
-
     def candidates(self) -> dict[str, nn.Module]:
-        first, second = self.deployable()
-        return {"first": first, "second": second, **({"fused": self} if self.fusion else {})}
+        return {**super().candidates(), **({"fused": self} if self.fusion else {})}
 
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
         outputs = {name: model(image) for name, model in zip(("first", "second"), self.deployable(), strict=True)}
@@ -158,12 +148,6 @@ class GCT(Method):
             predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs.values()))
             outputs["fused"] = self.task.deactivate(fuse(predictions, self._flaws(image, predictions)))
         return outputs
-
-    def deploy(self, name: str) -> None:
-        self.deployed.fill_(list(self.candidates()).index(name))
-
-    def deployed_name(self) -> str:
-        return list(self.candidates())[int(self.deployed)]
 
     def diagnostics(self) -> dict[str, Metric]:
         return flaw_diagnostics.metrics()

@@ -9,22 +9,19 @@ supervised   | labeled | student | R(S(x), y), Eq. 1
 consistency  | all     | student | MSE between activated S(x) and sg of activated T(x)
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
 
 from semipix.batch import Batch
-from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.base import MakeModel, check_weights
+from semipix.methods.networks import AveragedTeacher
 from semipix.tasks.base import Task
 
 
-class MeanTeacher(Method):
+class MeanTeacher(AveragedTeacher):
     """A student that learns from labels and from its own average, the teacher, which is deployed.
 
     Args:
@@ -35,8 +32,6 @@ class MeanTeacher(Method):
         decay: largest decay of the average of parameters and buffers.
     """
 
-    step: Tensor
-
     def __init__(
         self,
         task: Task,
@@ -46,19 +41,10 @@ class MeanTeacher(Method):
         rampup_epochs: float = 3.0,
         decay: float = 0.99,
     ) -> None:
-        super().__init__(task)
-        check_shares(decay=decay)
+        super().__init__(task, make_model, decay)
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
-        self.student = make_model(0)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.lambda_consistency = lambda_consistency
         self.rampup_epochs = rampup_epochs
-        self.decay = decay
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
-
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.teacher(image)
-        return output
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         output = self.student(batch.image)  # (N, K, H, W)
@@ -71,10 +57,3 @@ class MeanTeacher(Method):
             "supervised": self.task.loss(output[: len(batch.target)], batch.target),
             "consistency": weight * masked_mean(error, valid),
         }
-
-    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        return [make_optimizer(self.student)]
-
-    def after_step(self) -> None:
-        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
-        self.step += 1

@@ -8,19 +8,17 @@ supervised   | labeled                       | student | R(S(x), y), Eq. 1 of GC
 consistency  | two strong views of unlabeled | student | where T(weak) is sure: S(strong) matches sg(hard(T(weak)))
 """
 
-import copy
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from semipix.batch import Batch
-from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.base import MakeModel, check_shares, check_weights
+from semipix.methods.networks import AveragedTeacher
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
@@ -38,7 +36,7 @@ def complementary_dropout(features: Tensor) -> Tensor:
     return features * 2 * torch.cat([kept, ~kept])
 
 
-class UniMatch(Method):
+class UniMatch(AveragedTeacher):
     """A student that learns from its own average, the teacher, which is deployed.
 
     In regression every pixel counts as sure and the label is the prediction itself.
@@ -55,7 +53,6 @@ class UniMatch(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
-    step: Tensor
 
     def __init__(
         self,
@@ -68,21 +65,13 @@ class UniMatch(Method):
         rampup_epochs: float = 0.0,
         decay: float = 0.996,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, make_model, decay)
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
-        check_shares(confidence=confidence, cutmix=cutmix, decay=decay)
-        self.student: nn.Module = make_model(0)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        check_shares(confidence=confidence, cutmix=cutmix)
         self.lambda_consistency = lambda_consistency
         self.confidence = confidence
         self.cutmix = cutmix
         self.rampup_epochs = rampup_epochs
-        self.decay = decay
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
-
-    def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = self.teacher(image)
-        return output
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
@@ -110,10 +99,3 @@ class UniMatch(Method):
             # The mean is over all pixels: few sure ones teach little.
             "consistency": weight * (torch.cat(known) * errors).mean(),
         }
-
-    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        return [make_optimizer(self.student)]
-
-    def after_step(self) -> None:
-        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
-        self.step += 1
