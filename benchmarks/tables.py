@@ -29,7 +29,7 @@ def results() -> str:
             cells[record["variant"], str(record["labels"])].append(100 * record["test"]["miou"])
         labels = sorted({column for _, column in cells if column != "all"}, key=int)
         ceiling = cells.get(("all_labels", "all"))
-        told = f" Trained with all labels: {_cell(ceiling)}." if ceiling else ""
+        told = f"\nTrained with all labels: {_cell(ceiling)}." if ceiling else ""
         parts.append(
             f"### {setting}\n\nTest mIoU in percent: the mean over seeds, then each seed, then the gain over the "
             f"equally long supervised run.{told}\n"

@@ -1,6 +1,8 @@
 """The pages of docs/methods say what the code does."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,11 @@ def _works_on_features(name: str) -> bool:
         assert "has no method 'features'" in str(error)
         return True
     return False
+
+
+def test_figures_are_those_of_the_results() -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, str(root / "benchmarks/tables.py"), "--check"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert told.returncode == 0, told.stderr
+    assert "not measured" not in (root / "docs/methods/README.md").read_text()
