@@ -246,6 +246,12 @@ def test_an_experiment_that_does_not_exist_is_told(train: Callable[..., Result])
     assert "experiment=paper/nothing: no such option; known: paper/TASK" in told
 
 
+@pytest.mark.parametrize("slip", ["experiment=null,paper/segmentation", "scheduler=cosine,null"])
+def test_a_sweep_over_no_option_is_told(slip: str, train: Callable[..., Result]) -> None:
+    told = train(slip, "-m").told
+    assert f"{slip}: the name of an option expected, null found" in told
+
+
 def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Result]) -> None:
     sweep = ("method=mean_teacher,cutmix", "method.decay=0.5,0.9", "-m", "run=sweep")
     assert train(PAPER, *sweep).code == 0

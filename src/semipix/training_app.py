@@ -117,15 +117,18 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             continue
         try:
             parsed = parser.parse_override(override)
-            value = None if parsed.is_sweep_override() else parsed.value()
+            values: list[Any] = [] if parsed.is_sweep_override() else [parsed.value()]
+            if parsed.is_choice_sweep():
+                values = list(parsed.sweep_iterator())
         except (HydraException, ValueError) as error:
             raise SemipixError(
                 f"{override!r}: not readable as KEY=VALUE; quote a value with spaces, brackets or commas twice: "
                 "'KEY=\"VALUE\"'"
             ) from error
-        no_name = isinstance(value, bool | int | float | list | dict) or text == "null"
+        no_name = [value for value in values if value is None or isinstance(value, bool | int | float | list | dict)]
         if no_name and key in (*GROUPS, "experiment") and override not in ("second_model=null", "scheduler=null"):
-            raise SemipixError(f"{override}: the name of an option expected, {text} found; single keys are {key}.KEY=")
+            found = text if len(values) == 1 else "null" if no_name[0] is None else no_name[0]
+            raise SemipixError(f"{override}: the name of an option expected, {found} found; single keys are {key}.KEY=")
         if not key:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
 
