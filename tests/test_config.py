@@ -252,6 +252,11 @@ def test_a_sweep_over_no_option_is_told(slip: str, train: Callable[..., Result])
     assert f"{slip}: the name of an option expected, null found" in told
 
 
+def test_a_sweep_by_pattern_is_no_slip(train: Callable[..., Result]) -> None:
+    told = train("method=glob(s4*)", "steps=-1", "-m", "run=sweep").told
+    assert "sweep/method_s4l: steps: -1 found" in told
+
+
 def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Result]) -> None:
     sweep = ("method=mean_teacher,cutmix", "method.decay=0.5,0.9", "-m", "run=sweep")
     assert train(PAPER, *sweep).code == 0

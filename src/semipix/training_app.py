@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -117,9 +118,8 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             continue
         try:
             parsed = parser.parse_override(override)
-            values: list[Any] = [] if parsed.is_sweep_override() else [parsed.value()]
-            if parsed.is_choice_sweep():
-                values = list(parsed.sweep_iterator())
+            value = parsed.value()
+            values = value.list if isinstance(value, ChoiceSweep) else [value]
         except (HydraException, ValueError) as error:
             raise SemipixError(
                 f"{override!r}: not readable as KEY=VALUE; quote a value with spaces, brackets or commas twice: "
