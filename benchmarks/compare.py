@@ -5,8 +5,10 @@ JSON of records. A run that is already there, as a folder or as a record with th
 trained again, so an interrupted comparison goes on and a finished one can be added to.
 
     python benchmarks/compare.py portrait --data ../shared/data/portrait --labels 8 16 32
-    python benchmarks/compare.py camvid --data ../shared/data/camvid --labels 4
-    python benchmarks/compare.py camvid --data ../shared/data/camvid --labels 4 --ablation constraints threshold rampup
+    python benchmarks/compare.py camvid --data ../shared/data/camvid --labels 12
+    python benchmarks/compare.py camvid_long --data ../shared/data/camvid --labels 4
+    python benchmarks/compare.py camvid_long --data ../shared/data/camvid --labels 4 \\
+        --ablation constraints threshold rampup
 """
 
 import argparse
@@ -23,6 +25,13 @@ COMMON = ["data=folder", "data.workers=0", "trainer.precision=bf16-mixed", "vali
 SETTINGS: dict[str, list[str]] = {
     "portrait": ["data.resize=[160,120]", "data.crop=96", "data.val=40", "optimizer.lr=5e-4", "steps=200"],
     "camvid": [
+        "data.resize=[180,240]",
+        "data.crop=[96,128]",
+        "optimizer.lr=1e-3",
+        "steps=150",
+        "trainer.limit_val_batches=4",
+    ],
+    "camvid_long": [
         "data.resize=[120,160]",
         "data.crop=96",
         "optimizer.lr=1e-3",
@@ -33,6 +42,7 @@ SETTINGS: dict[str, list[str]] = {
 
 # Ramp-up and warm-up are in epochs, of which these runs are a fraction.
 PAIR = ["method=gct", "data.labeled_per_batch=6", "method.warmup_epochs=0.05", "method.rampup_epochs=0.1"]
+GUIDED = [*PAIR, "method.lambda_dc=3", "method.lambda_fc=0.1"]
 
 # The average forgets in 20 steps, a tenth of these runs, where the papers' averages forget in a hundredth of theirs.
 SHORT_MEMORY = ["method.decay=0.95"]
@@ -62,18 +72,17 @@ VARIANTS: dict[str, list[str]] = {
     "unimatch": ["method=unimatch", *SHORT_MEMORY],
     "gct_strong": ["method=gct_strong", *SHORT_MEMORY, *SURE, *SMALL_BOXES],
     "mean_teacher_6_of_8": ["method=mean_teacher", "method.rampup_epochs=0.1", "data.labeled_per_batch=6"],
-    "gct": [*PAIR, "method.lambda_dc=3", "method.lambda_fc=0.1"],
+    "gct": GUIDED,
     "gct_paper_weights": ["method=gct", "method.rampup_epochs=0.2"],
     "gct_strong_by_flaw_alone": ["method=gct_strong", *SHORT_MEMORY, "method.confidence=0", *LARGE_BOXES],
     "gct_strong_by_confidence_alone": ["method=gct_strong", *SHORT_MEMORY, *SURE, *SMALL_BOXES, "method.gate=open"],
     "gct_no_exchange": [*PAIR, "method.lambda_dc=0", "method.lambda_fc=0"],
 }
 
-GUIDED = [*PAIR, "method.lambda_dc=3", "method.lambda_fc=0.1"]
 PAPER_EPOCHS = 20
 """Epochs of the paper's training on VOC. A ramp-up keeps its share of the training: 5 epochs are a quarter of it."""
 CAMVID_EPOCHS = 250 * 2 / 363
-"""Passes over the unlabeled images in CamVid's runs: steps, unlabeled images a step, unlabeled images."""
+"""Passes over the unlabeled images in the runs of `camvid_long`: steps, unlabeled images a step, unlabeled images."""
 
 ABLATIONS: dict[str, dict[str, list[str]]] = {
     "constraints": {f"constraints_{name}": [*GUIDED, f"method.constraints={name}"] for name in CONSTRAINTS},

@@ -18,7 +18,7 @@ from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, check_shares, check_weights
-from semipix.methods.networks import Pair
+from semipix.methods.networks import Pair, total
 from semipix.tasks.base import Task
 
 
@@ -74,8 +74,8 @@ class CPS(Pair):
         weight = self.lambda_cps * sigmoid_rampup(epoch, self.rampup_epochs)
         crossed = zip(pupils, reversed(labels), strict=True)
         return {
-            "supervised": torch.stack([self.task.loss(output[:labeled], batch.target) for output in outputs]).sum(),
-            "cross_supervision": weight * torch.stack([self.task.pixel_loss(*pair).mean() for pair in crossed]).sum(),
+            "supervised": total(self.task.loss(output[:labeled], batch.target) for output in outputs),
+            "cross_supervision": weight * total(self.task.pixel_loss(*pair).mean() for pair in crossed),
         }
 
     def _label(self, output: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ flaw_correction      | all     | both task models | where both are flawed, push 
 flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
@@ -31,11 +31,6 @@ from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.base import Task
 
 Constraints = Literal["both", "consistency", "correction"]
-
-
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    """The pair's terms as one scalar."""
-    return torch.stack(list(terms)).sum()
 
 
 class GCT(networks.Pair):
@@ -101,7 +96,7 @@ class GCT(networks.Pair):
         outputs = [model(batch.image) for model in self.models]  # (N, K, H, W) twice
         predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
         losses = {
-            "supervised": _sum(self.task.loss(output[:labeled], batch.target) for output in outputs),
+            "supervised": networks.total(self.task.loss(output[:labeled], batch.target) for output in outputs),
             "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
         }
         if epoch < self.warmup_epochs:
@@ -114,10 +109,10 @@ class GCT(networks.Pair):
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
             errors = [F.mse_loss(*pair, reduction="none") for pair in zip(predictions, goals, strict=True)]
-            losses["dynamic_consistency"] = weight * _sum(masked_mean(error, valid) for error in errors)
+            losses["dynamic_consistency"] = weight * networks.total(masked_mean(error, valid) for error in errors)
         if self.constraints != "consistency":
             corrections = (masked_mean(both_flawed * flaw.square(), valid) for flaw in flaws)
-            losses["flaw_correction"] = self.lambda_fc * _sum(corrections)
+            losses["flaw_correction"] = self.lambda_fc * networks.total(corrections)
         return losses
 
     def _flaws(self, image: Tensor, predictions: Pair) -> Pair:

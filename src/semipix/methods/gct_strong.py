@@ -29,6 +29,7 @@ from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, check_shares, check_weights
 from semipix.methods.gct import GCT
+from semipix.methods.networks import total
 from semipix.tasks.base import Task
 
 Gate = Literal["lower", "trusted", "open"]
@@ -98,15 +99,10 @@ class StrongGCT(GCT):
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross)
-        check_shares(
-            confidence=confidence,
-            temperature=temperature,
-            decay=decay,
-            cutmix=cutmix,
-            **{"area[0]": area[0], "area[1]": area[1]},
-        )
-        if not 0 < area[0] <= area[1]:
-            raise SemipixError(f"method.area: {list(area)} found, [smallest,largest] share expected, above 0")
+        check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix)
+        if not 0 < area[0] <= area[1] <= 1:
+            found = list(area)
+            raise SemipixError(f"method.area: {found} found, [smallest,largest] share expected, above 0 and at most 1")
         self.gate = gate
         self.confidence = confidence
         self.lambda_cross = lambda_cross
@@ -126,7 +122,6 @@ class StrongGCT(GCT):
             flaws = self._flaws(weak, cast(Pair, tuple(teachings)))
             flaws = cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws))  # (U, 1, H, W) twice
             gates = self._gates(flaws)  # (U, 1, H, W) bool by pupil
-            *_, both_flawed = directions(flaws, self.flaw_threshold)
             sure = [self.task.confidence(teaching) >= self.confidence for teaching in reversed(teachings)]
             gates = gates[0] & sure[0], gates[1] & sure[1]
 
@@ -136,7 +131,7 @@ class StrongGCT(GCT):
         outputs = [model(torch.cat([batch.labeled, view])) for model, view in pairs]  # (L + U, K, H, W) twice
         predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
         losses = {
-            "supervised": torch.stack([self.task.loss(output[:labeled], batch.target) for output in outputs]).sum(),
+            "supervised": total(self.task.loss(output[:labeled], batch.target) for output in outputs),
             "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
         }
         if epoch < self.warmup_epochs:
@@ -148,10 +143,11 @@ class StrongGCT(GCT):
             (mix(box, gate) * self.task.pixel_loss(output[labeled:], mix(box, label))).mean()
             for output, label, gate, box in zip(outputs, labels, gates, boxes, strict=True)
         ]
-        losses["cross_supervision"] = self.lambda_cross * rampup * torch.stack(errors).sum()
+        losses["cross_supervision"] = self.lambda_cross * rampup * total(errors)
         if self.lambda_fc:
             stacked = torch.cat([prediction[labeled:] for prediction in predictions]).to(batch.image.dtype)
             flaw = at_least_float32(frozen(self.detector, torch.cat(views), stacked))  # (2U, 1, H, W), with gradients
+            *_, both_flawed = directions(flaws, self.flaw_threshold)
             wrong = torch.cat([mix(box, both_flawed) for box in boxes])
             losses["flaw_correction"] = 2 * self.lambda_fc * rampup * (wrong * flaw.square()).mean()
         return losses

@@ -1,6 +1,7 @@
 """What several methods have in common: a student with an averaged teacher, and a pair of which one is deployed."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,11 @@ from torch.optim import Optimizer
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares
 from semipix.tasks.base import Task
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The pair's terms as one scalar."""
+    return torch.stack(list(terms)).sum()
 
 
 class AveragedTeacher(Method):
