@@ -18,9 +18,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from semipix.functional.precision import fast_precision
 from semipix.report.comparison import environment, run_variants
 
-COMMON = ["data=folder", "data.workers=0", "trainer.precision=bf16-mixed", "validations=3"]
+COMMON = ["data=folder", "data.workers=0", "trainer.precision=auto", "validations=3"]
 
 SETTINGS: dict[str, list[str]] = {
     "portrait": ["data.resize=[160,120]", "data.crop=96", "data.val=40", "optimizer.lr=5e-4", "steps=200"],
@@ -50,6 +51,9 @@ SHORT_MEMORY = ["method.decay=0.95"]
 SURE = ["method.confidence=0.95"]
 SMALL_BOXES = ["method.cutmix=0.5", "method.area=[0.02,0.4]"]
 LARGE_BOXES = ["method.cutmix=1.0", "method.area=[0.25,0.5]"]
+
+ELSEWHERE = ("data.root=", "trainer.precision=")
+"""What differs from machine to machine; `precision` of a record says which one it was trained in."""
 
 CONSTRAINTS = ("consistency", "correction", "both")
 THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -136,7 +140,8 @@ def main() -> None:
                     continue
                 jobs[run] = options.runs / options.setting / run, overrides
     found = run_variants(jobs, options.parallel) if jobs else {}
-    new = [{**keys[run], **found[run], **environment()} for run in jobs]
+    precision = fast_precision()
+    new = [{**keys[run], **found[run], "precision": precision, **environment()} for run in jobs]
     records |= {_identity(record): record for record in new}
     report(list(records.values()))
     if options.out and new:
@@ -144,8 +149,8 @@ def main() -> None:
 
 
 def _identity(record: dict[str, Any]) -> tuple[str, ...]:
-    """What makes two runs the same: setting, name and overrides, wherever the data lies."""
-    overrides = sorted(str(item) for item in record["overrides"] if not str(item).startswith("data.root="))
+    """What makes two runs the same: setting, name and overrides, wherever the data lies, in whichever precision."""
+    overrides = sorted(str(item) for item in record["overrides"] if not str(item).startswith(ELSEWHERE))
     return record["setting"], record["variant"], *overrides
 
 

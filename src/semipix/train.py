@@ -36,6 +36,7 @@ from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
 from semipix.errors import SemipixError
 from semipix.functional.length import training_steps
+from semipix.functional.precision import fast_precision
 from semipix.learner import Learner
 from semipix.methods.base import Method
 from semipix.models.adapt import make_model
@@ -255,6 +256,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
     """
     if is_first_process() and (run / "checkpoints").exists():
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
+    config = with_precision(config)
     check_config(config)
     data = build_data(config)
     config = _with_classes(config, data)
@@ -270,6 +272,14 @@ def start(config: Config, run: Path) -> dict[str, float]:
         (run / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         data.split.to_json(run / "split.json")
     return _fit(config, data, method, run, None)
+
+
+def with_precision(config: Config) -> Config:
+    """The configuration with `trainer.precision=auto` replaced by what this machine trains fastest in."""
+    trainer = config["trainer"]
+    if not isinstance(trainer, Mapping) or trainer.get("precision") != "auto":
+        return config
+    return {**config, "trainer": {**trainer, "precision": fast_precision(str(trainer.get("accelerator", "auto")))}}
 
 
 def _with_classes(config: Config, data: SemiSupervisedDataModule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which precision sums and comparisons are made in."""
+"""Which precision sums and comparisons are made in, and which one a device multiplies fast in."""
 
 import torch
 from torch import Tensor
@@ -7,3 +7,23 @@ from torch import Tensor
 def at_least_float32(value: Tensor) -> Tensor:
     """Half precision as float32, anything wider as it is: bfloat16 would round what losses add up or compare."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def fast_precision(accelerator: str = "auto") -> str:
+    """Lightning's name of the precision that this machine trains fastest in: `bf16-mixed` or `32-true`.
+
+    A CPU without bfloat16 instructions emulates them, ten times and more slower than float32.
+
+    Args:
+        accelerator: Lightning's name of the device; `auto` is a GPU where there is one.
+    """
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_multiplies_bfloat16()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if not capabilities.startswith("AVX"):  # ARM and others: oneDNN knows
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -17,6 +17,7 @@ import copy
 from typing import ClassVar, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.batch import Batch
@@ -30,6 +31,7 @@ from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, check_shares, check_weights
 from semipix.methods.gct import GCT
 from semipix.methods.networks import total
+from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
 Gate = Literal["lower", "trusted", "open"]
@@ -52,6 +54,8 @@ class StrongGCT(GCT):
         decay: largest decay of the teachers, averages of the models; 0 lets the models themselves teach.
         cutmix: share of the strong views into which a box of another one is pasted.
         area: smallest and largest share of an image that a box covers.
+        feature_dropout: share of the feature channels of strong views that are dropped, in [0, 1); above 0 the models
+            have to follow the feature protocol.
         rampup_epochs: epochs over which cross supervision and flaw correction grow.
         warmup_epochs: epochs of supervision and detection alone.
         fusion: let validation also consider the flaw-guided fusion of the pair for deployment.
@@ -78,6 +82,7 @@ class StrongGCT(GCT):
         decay: float = 0.99,
         cutmix: float = 0.5,
         area: tuple[float, float] = (0.02, 0.4),
+        feature_dropout: float = 0.0,
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
         fusion: bool = False,
@@ -100,6 +105,8 @@ class StrongGCT(GCT):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross)
         check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix)
+        if not 0 <= feature_dropout < 1:
+            raise SemipixError(f"method.feature_dropout: {feature_dropout} found, a number in [0, 1) expected")
         if not 0 < area[0] <= area[1] <= 1:
             found = list(area)
             raise SemipixError(f"method.area: {found} found, [smallest,largest] share expected, above 0 and at most 1")
@@ -110,6 +117,7 @@ class StrongGCT(GCT):
         self.decay = decay
         self.cutmix = cutmix
         self.area = (area[0], area[1])
+        self.feature_dropout = feature_dropout
         self.teachers = copy.deepcopy(self.models).requires_grad_(False) if decay else None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
@@ -128,7 +136,7 @@ class StrongGCT(GCT):
         boxes = [cutmix_mask(weak, area=self.area, probability=self.cutmix) for _ in self.models]
         views = [mix(box, view) for box, view in zip(boxes, torch.split(batch.strong, len(weak)), strict=False)]
         pairs = zip(self.models, views, strict=True)
-        outputs = [model(torch.cat([batch.labeled, view])) for model, view in pairs]  # (L + U, K, H, W) twice
+        outputs = [self._output(model, batch.labeled, view) for model, view in pairs]  # (L + U, K, H, W) twice
         predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
         losses = {
             "supervised": total(self.task.loss(output[:labeled], batch.target) for output in outputs),
@@ -151,6 +159,18 @@ class StrongGCT(GCT):
             wrong = torch.cat([mix(box, both_flawed) for box in boxes])
             losses["flaw_correction"] = 2 * self.lambda_fc * rampup * (wrong * flaw.square()).mean()
         return losses
+
+    def _output(self, model: nn.Module, labeled: Tensor, strong: Tensor) -> Tensor:
+        """A model's output (L + U, K, H, W) of labeled images and strong views, whose channels are dropped."""
+        images = torch.cat([labeled, strong])
+        if not self.feature_dropout:
+            output: Tensor = model(images)
+            return output
+        shown = features_of(model)
+        maps = shown.features(images)  # (L + U, C_i, h_i, w_i) each
+        dropped = [F.dropout2d(single[len(labeled) :], self.feature_dropout) for single in maps]
+        maps = [torch.cat([single[: len(labeled)], rest]) for single, rest in zip(maps, dropped, strict=True)]
+        return shown.head(maps, images.shape[-2:])
 
     def _gates(self, flaws: Pair) -> Pair:
         """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""

@@ -15,7 +15,7 @@ COMMON = [
     "data.labels=16",
     "data.crop=96",
     "data.workers=0",
-    "trainer.precision=bf16-mixed",
+    "trainer.precision=auto",
     "steps=120",
     "validations=2",
 ]
