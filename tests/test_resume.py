@@ -210,7 +210,7 @@ def test_interrupted_before_the_first_checkpoint(train: Command, monkeypatch: py
         signal.signal(signal.SIGINT, handler)  # Lightning ignores a second one from here on
     assert result.code == 130
     assert result.err.splitlines()[-1] == (
-        "semipix: interrupted before the first checkpoint (checkpoint_every) of run; start again"
+        "semipix: interrupted before the first checkpoint (checkpoint_every) of run; remove it and start again"
     )
 
 

@@ -225,4 +225,4 @@ def _report(folder: Path, config: dict[str, Any] | None) -> None:
 def _how_to_go_on(folder: Path) -> str:
     if (folder / "checkpoints" / "last.ckpt").exists():
         return f"interrupted; continue with: semipix train resume={shown(folder)}"
-    return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; start again"
+    return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; remove it and start again"

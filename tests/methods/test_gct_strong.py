@@ -1,22 +1,26 @@
 """GCT on strong views: the flaw maps of weak views decide who teaches which pixel."""
 
+import types
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.gct_strong import StrongGCT
-from tests.tiny import make_batch, make_method, predict_always
+from tests.tiny import FixedModel, make_batch, make_method, predict_always
 
 LOW, HIGH = 0.2, 0.9
 
+PLAIN = {"cutmix": 0.0, "decay": 0.0, "confidence": 0.0, "feature_dropout": 0.0, "fusion": False}
+"""What lets a test compute the terms by hand."""
+
 
 def make_strong(**given: Any) -> StrongGCT:
-    method = make_method("gct_strong", **{"cutmix": 0.0, "decay": 0.0, "confidence": 0.0, **given})
+    method = make_method("gct_strong", **{**PLAIN, **given})
     assert isinstance(method, StrongGCT)
     return method.eval()
 
@@ -128,6 +132,37 @@ def test_flaw_correction_is_an_option() -> None:
     gradients = torch.autograd.grad(losses["flaw_correction"], [value for _, value in named], allow_unused=True)
     reached = {key.split(".")[0] for (key, _), gradient in zip(named, gradients, strict=True) if gradient is not None}
     assert reached == {"models"}
+
+
+class TestFeatureDropout:
+    def test_channels_of_strong_views_go_whole_and_of_labeled_images_stay(self) -> None:
+        method, batch = make_strong(feature_dropout=0.5), make_batch()
+        assert batch.strong is not None
+        seen: list[Tensor] = []
+        model = method.models[0]
+        model.head = types.MethodType(lambda _, maps, size: seen.append(maps[0]) or model.last(maps[0]), model)  # type: ignore[func-returns-value]
+        torch.manual_seed(0)
+        method._output(model, batch.labeled, batch.strong[:2])
+        whole = model.features(torch.cat([batch.labeled, batch.strong[:2]]))[0]
+        torch.testing.assert_close(seen[0][:2], whole[:2])
+        dropped = (seen[0][2:] == 0).all(-1).all(-1)
+        kept = torch.where(dropped[..., None, None], 0.0, 2 * whole[2:])
+        torch.testing.assert_close(seen[0][2:], kept)
+        assert dropped.any()
+        assert not dropped.all()
+
+    def test_a_model_without_features_is_told(self) -> None:
+        def plain(number: int) -> nn.Module:
+            return FixedModel(torch.zeros(4, 3, 32, 32))
+
+        method = make_method("gct_strong", plain, feature_dropout=0.5)
+        with pytest.raises(SemipixError, match=r"FixedModel has no method 'features'.*model=unet"):
+            method._output(method.models[0], make_batch().labeled, make_batch().unlabeled)
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0])
+    def test_a_share_out_of_range_is_told(self, share: float) -> None:
+        with pytest.raises(SemipixError, match=rf"method.feature_dropout: {share} found, a number in \[0, 1\) expected"):
+            make_strong(feature_dropout=share)
 
 
 def test_warmup_is_supervision_and_detection_alone() -> None:

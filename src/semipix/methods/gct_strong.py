@@ -82,10 +82,10 @@ class StrongGCT(GCT):
         decay: float = 0.99,
         cutmix: float = 0.5,
         area: tuple[float, float] = (0.02, 0.4),
-        feature_dropout: float = 0.0,
+        feature_dropout: float = 0.5,
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
-        fusion: bool = False,
+        fusion: bool = True,
         detector_norm: Literal["batch", "batch_instance"] = "batch",
         detector_lr: float = 1e-4,
     ) -> None:
@@ -166,7 +166,10 @@ class StrongGCT(GCT):
         if not self.feature_dropout:
             output: Tensor = model(images)
             return output
-        shown = features_of(model)
+        try:
+            shown = features_of(model)
+        except SemipixError as error:
+            raise SemipixError(f"{error}; or set method.feature_dropout=0") from None
         maps = shown.features(images)  # (L + U, C_i, h_i, w_i) each
         dropped = [F.dropout2d(single[len(labeled) :], self.feature_dropout) for single in maps]
         maps = [torch.cat([single[: len(labeled)], rest]) for single, rest in zip(maps, dropped, strict=True)]

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ def run_variant(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     done = folder / "summary.json"
     if not done.exists():
         resumable = (folder / "checkpoints" / "last.ckpt").exists()
+        if not resumable and (folder / "config.yaml").exists():  # interrupted before there was anything to go on from
+            shutil.rmtree(folder)
         _command(["train", f"resume={folder}"] if resumable else ["train", *overrides, f"run={folder}"], log)
     if not (folder / "evaluation-test.json").exists():
         _command(["evaluate", str(folder)], log)
