@@ -5,7 +5,7 @@ READY := .venv/.installed
 
 .PHONY: demo test check format bench
 
-demo: $(READY)  ## train gct and both supervised baselines on the built-in data, write runs/demo/index.html
+demo: $(READY)  ## train GCT on strong views and both supervised baselines on the built-in data, write runs/demo/index.html
 	$(BIN)/semipix demo --out runs/demo
 
 test: $(READY)  ## the whole test suite, two workers of one thread each
