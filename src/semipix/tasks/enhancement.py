@@ -1,6 +1,6 @@
 """Enhancement: an image taken at night to one of good exposure."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
 from semipix.errors import SemipixError
+from semipix.tasks.measures import ImageMean
 from semipix.tasks.restoration import Restoration
 
 SMALLEST = 64
@@ -53,27 +54,25 @@ class Enhancement(Restoration):
             ) from error
 
 
-class Perceptual(LearnedPerceptualImagePatchSimilarity):
-    """LPIPS of each image, the mean over images; unknown pixels count as met, images too small for it are left out.
+class Perceptual(ImageMean):
+    """LPIPS, the mean over images; unknown pixels count as met, images too small for the network are left out.
 
     Args:
         task: says which pixels are known.
     """
 
-    total: Tensor
+    higher_is_better = False
 
     def __init__(self, task: Restoration) -> None:
-        super().__init__(net_type="alex", normalize=True)
-        self.requires_grad_(False)  # a distributed training waits for gradients of whatever asks for them
+        super().__init__(self._of_image)
+        # A distributed training waits for gradients of whatever asks for them.
+        self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).net.requires_grad_(False)
         self.task = task
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add images: predictions (B, 3, H, W) and labels (B, 3, H, W)."""
-        if min(target.shape[-2:]) >= SMALLEST:
-            wanted = torch.where(self.task.valid(target), self.task.encode(target), prediction)
-            with torch.autocast(prediction.device.type, enabled=False):
-                super().update(prediction, wanted)
-
-    def compute(self) -> Any:
-        """The mean, a scalar; NaN where no image was large enough."""
-        return super().compute() if self.total > 0 else torch.full((), torch.nan, device=self.device)
+    def _of_image(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if min(target.shape[-2:]) < SMALLEST:
+            return prediction.new_tensor(torch.nan)
+        wanted = torch.where(self.task.valid(target), self.task.encode(target), prediction)
+        with torch.autocast(prediction.device.type, enabled=False):
+            found: Tensor = self.network(prediction, wanted, normalize=True).squeeze()
+        return found

@@ -23,7 +23,7 @@ class ImageMean(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better: bool | None = None
     full_state_update = False
     total: Tensor
     images: Tensor
