@@ -69,7 +69,6 @@ def test_an_image_of_five_pixels_has_no_window() -> None:
 
 def test_half_precision_is_widened() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert float(ssim(PREDICTION, TARGET, EVERYWHERE)) == float(ssim(PREDICTION, TARGET, EVERYWHERE.clone()))
         in_autocast = ssim(PREDICTION, TARGET, EVERYWHERE)
     assert torch.equal(in_autocast, ssim(PREDICTION, TARGET, EVERYWHERE))
     assert psnr(PREDICTION.bfloat16(), TARGET, EVERYWHERE).dtype == torch.float32

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
 from semipix.batch import Batch
+from semipix.data.source import Source
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.enhancement import Enhancement
@@ -59,3 +61,47 @@ def make_task_batch(task: Task, labeled: int = 2, unlabeled: int = 2, side: int 
         image = torch.cat([image, trimap_of(len(image), side, side)], dim=1)
         strong = torch.cat([strong, trimap_of(len(strong), side, side)], dim=1)
     return Batch(image, make_target(task, labeled, side, side), strong)
+
+
+class LabelSource(Source):
+    """Random images of 64 to 70 pixels in memory with labels of one task.
+
+    Args:
+        kind: a name in `TASKS`.
+        labeled, unlabeled, val, test: how many images.
+    """
+
+    def __init__(self, kind: str, labeled: int = 4, unlabeled: int = 4, val: int = 2, test: int = 2) -> None:
+        self.task = TASKS[kind]
+        self.counts = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}
+
+    def labeled(self) -> list[str]:
+        return self._names("labeled")
+
+    def unlabeled(self) -> list[str]:
+        return self._names("unlabeled")
+
+    def val(self) -> list[str]:
+        return self._names("val")
+
+    def test(self) -> list[str]:
+        return self._names("test")
+
+    def image(self, name: str) -> tv_tensors.Image:
+        image = rand(3, *self._size(name), seed=self._number(name))
+        if self.task.trimap:
+            image = torch.cat([image, trimap_of(1, *self._size(name))[0]])
+        return tv_tensors.Image(image)
+
+    def target(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(make_target(self.task, 1, *self._size(name), seed=self._number(name))[0])
+
+    def _names(self, part: str) -> list[str]:
+        return [f"{part}/{number}" for number in range(self.counts[part])]
+
+    def _number(self, name: str) -> int:
+        part, number = name.split("/")
+        return 100 * list(self.counts).index(part) + int(number)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        return 64 + self._number(name) % 4, 64 + 2 * (self._number(name) % 3)
