@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from semipix import train as training
+from semipix.callbacks import SamplePictures
 from semipix.data.loaders import EvalSample
 from semipix.errors import SemipixError
 from semipix.inference.trimaps import with_trimap
@@ -155,16 +157,22 @@ class TestTrimap:
 
 
 def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None]) -> None:
-    trained("denoising", "validations=0", "method=supervised")
-    source = LabelSource("denoising")
-    target = source.target("test/0")
+    trained("regression", "validations=0", "method=supervised")
+    source = LabelSource("regression")
+    image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.target("test/0")))
     drawn: list[torch.Tensor] = []
     method = training.load_method(Path("run"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "png_uri", lambda picture: drawn.append(picture) or "uri")
-        row = pictures._row({"run": method}, EvalSample(source.image("test/0"), target, "test/0"))
+        row = pictures._row({"run": method}, EvalSample(image, target, "test/0"))
     assert row.keys() == {"image", "label", "run"}
     label = drawn[1]
     unknown = target.isnan().any(0)
     assert (label[:, unknown] == 0).all()
-    torch.testing.assert_close(label[:, ~unknown].float(), target[:, ~unknown] * 255, atol=0.51, rtol=0)
+    drawn_whole = method.task.render(image, method.task.encode(target.unsqueeze(0))[0])
+    assert torch.equal(label[:, ~unknown], drawn_whole[:, ~unknown])
+    assert (drawn_whole[:, unknown] != 0).all(), "black is told from the smallest value"
+
+    rows = SamplePictures(Path("samples"), side=max(target.shape))._row(SimpleNamespace(method=method), image, target)
+    sample = rows[1][:, : target.shape[1], : target.shape[2]]
+    torch.testing.assert_close(sample, label / 255.0)
