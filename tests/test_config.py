@@ -22,6 +22,7 @@ from semipix.config import (
     plain,
     target_of,
 )
+from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
 from tests.conftest import Result
 from tests.tiny import options
@@ -189,6 +190,31 @@ def test_every_task_of_the_papers_table_has_an_experiment_and_no_other() -> None
 def test_the_papers_table_names_parameters_of_its_methods(method: str) -> None:
     path = Path(semipix.conf.__file__).parent / "method" / f"{method}.yaml"
     check_keys("method", {**yaml.safe_load(path.read_text()), **ROWS[method]})
+
+
+@pytest.mark.parametrize("task", ["denoising", "matting", "enhancement"])
+def test_rows_of_regression_tasks_name_parameters_of_methods_that_serve_them(task: str) -> None:
+    rows = paper_table(task)
+    assert rows.keys() == {"supervised", "mean_teacher", "s4l", "advssl", "gct", "flaw_mean_teacher"}
+    for method, row in rows.items():
+        path = Path(semipix.conf.__file__).parent / "method" / f"{method}.yaml"
+        node = yaml.safe_load(path.read_text())
+        check_keys("method", {**node, **row})
+        assert not target_of("method", node).classification_only  # type: ignore[attr-defined]
+
+
+def test_only_the_published_weights_are_used_where_none_are_published() -> None:
+    for task in ("denoising", "matting", "enhancement"):
+        assert paper_table(task).items() <= ROWS.items(), "say in conf/paper.yaml where other values come from"
+
+
+@pytest.mark.parametrize(("task", "crop"), [("denoising", 256), ("matting", 320), ("enhancement", 512)])
+def test_an_experiment_chooses_its_task_and_crop(task: str, crop: int) -> None:
+    path = Path(semipix.conf.__file__).parent / "experiment/paper" / f"{task}.yaml"
+    node = yaml.safe_load(path.read_text())
+    assert {"override /task": task} in node["defaults"]
+    assert node["data"]["crop"] == crop
+    check_keys("data", {"_target_": "semipix.data.folder.FolderSource", **node["data"]}, SemiSupervisedDataModule)
 
 
 def test_the_papers_table_has_the_compared_methods() -> None:

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,20 @@ def _works_on_features(name: str) -> bool:
         assert "has no method 'features'" in str(error)
         return True
     return False
+
+
+def test_the_page_of_tasks_has_each_task_with_its_constants() -> None:
+    table = table_of((PAGES.parent / "tasks.md").read_text().partition("\n## ")[0])
+    rows = {row[0].strip("`"): row for row in table}
+    assert rows.keys() == set(options("task"))
+    for name, row in rows.items():
+        path = Path(semipix.conf.__file__).parent / "task" / f"{name}.yaml"
+        task_class = get_object(yaml.safe_load(path.read_text())["_target_"])
+        task = task_class(classes=2) if name == "segmentation" else task_class()
+        assert f"`{task.primary}`" == row[4].split(",")[0]
+        mu, nu = row[5].split(", ")
+        expected = 1 / task.channels if "channels" in mu else float(Fraction(mu))
+        assert (task.mu, task.nu) == (pytest.approx(expected), int(nu))
 
 
 def test_figures_are_those_of_the_results() -> None:

@@ -119,10 +119,11 @@ class SamplePictures(Callback):
         batch = image.unsqueeze(0)
         prediction = task.activate(method(batch))[0]
         label = F.interpolate(task.encode(target.unsqueeze(0)), image.shape[-2:])[0]
+        known = F.interpolate(task.valid(target.unsqueeze(0)).float(), image.shape[-2:])[0]  # elsewhere black is drawn
         maps = method.maps(Batch(batch, target.new_zeros((0, *target.shape)))).values()
         pictures = [
             image[:3],
-            task.render(image, label) / 255.0,
+            task.render(image, label) / 255.0 * known,
             task.render(image, prediction) / 255.0,
             *(single[0].expand(3, -1, -1) for single in maps),
         ]

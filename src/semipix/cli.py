@@ -72,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
     predict.add_argument("run", type=Path, help="run folder")
     predict.add_argument("images", type=Path, nargs="+", help="image files or folders of images")
-    predict.add_argument("--out", type=Path, required=True, help="folder for masks/, pictures/ and flaw/")
+    predict.add_argument(
+        "--out", type=Path, required=True, help="folder for masks/ or, in regression, predictions/; pictures/ and flaw/"
+    )
+    predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.set_defaults(command=_predict)
@@ -99,7 +102,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from semipix.inference.predict import predict
 
-    failures = predict(options.run, options.images, options.out, options.checkpoint, options.skip_existing)
+    failures = predict(
+        options.run, options.images, options.out, options.checkpoint, options.skip_existing, options.trimaps
+    )
     for failure in failures:
         _slip(failure)
     print(f"{options.out}: see {', '.join(sorted(item.name for item in options.out.glob('*/')))}")

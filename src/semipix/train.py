@@ -123,7 +123,9 @@ def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Meth
         options = arguments(node)
         if not pretrained and "pretrained" in parameters(target)[0]:
             options["pretrained"] = False
-        return call(name, functools.partial(make_model, target, task.in_channels, task.channels), **options)
+        return call(
+            name, functools.partial(make_model, target, task.in_channels, task.channels, task.constrain), **options
+        )
 
     pl.seed_everything(config["seed"], verbose=False)  # the same first weights, whatever drew random numbers before
     options = arguments(config["method"])

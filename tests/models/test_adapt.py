@@ -92,6 +92,23 @@ def test_an_adapter_is_not_wrapped_again() -> None:
     assert list(once.state_dict()) == ["model.convolution.weight", "model.convolution.bias"]
 
 
+def test_what_images_settle_is_written_last() -> None:
+    def darken(output: Tensor, image: Tensor) -> Tensor:
+        return torch.where(image[:, :1] > 0.5, 0.0, output)
+
+    model = Wraps(DRESSES["dict"], stride=2)
+    plain, constrained = adapt(model, 4), adapt(model, 4, darken)
+    assert torch.equal(constrained(IMAGE), darken(plain(IMAGE), IMAGE))
+    assert not torch.equal(constrained(IMAGE), plain(IMAGE))
+    assert constrained.state_dict().keys() == plain.state_dict().keys()
+    again = adapt(plain, 4, darken)
+    assert torch.equal(again(IMAGE), constrained(IMAGE))
+    assert again.state_dict().keys() == plain.state_dict().keys()
+    assert adapt(constrained, 4) is constrained
+    made = make_model(lambda: model, 3, 4, darken)
+    assert torch.equal(made(IMAGE), constrained(IMAGE))
+
+
 def test_learning_rate_groups_pass_through() -> None:
     model = DeepLabV2(3, 4, backbone="resnet18")
     assert [group["lr_scale"] for group in Adapter(model, 4).parameter_groups()] == [1.0, 10.0]

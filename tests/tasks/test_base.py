@@ -40,3 +40,14 @@ def test_wrong_is_off_by_more_than_a_tenth() -> None:
     target = torch.full((1, 3, 1, 4), 0.5)
     assert TASK.wrong(target + off, target).tolist() == [[[[False, False, True, True]]]]
     assert TASK.wrong(target + off * torch.tensor([1, 0, 0]).view(3, 1, 1), target).sum() == 0, "a mean over channels"
+
+
+def test_nothing_is_settled_by_an_image() -> None:
+    assert TASK.constrain(OUTPUT, GOAL) is OUTPUT
+
+
+def test_a_file_holds_16_bit_of_each_channel() -> None:
+    levels = TASK.to_file(torch.tensor([0.0, 0.5, 2.0]).view(3, 1, 1))
+    assert levels.dtype == torch.uint16
+    assert levels.tolist() == [[[0]], [[32768]], [[65535]]]
+    assert TASK.to_file(GOAL[0, :1]).shape == (4, 5)

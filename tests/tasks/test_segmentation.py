@@ -203,6 +203,11 @@ class TestRender:
         expected = 0.4 * 127.5 + 0.6 * palette(3)[1]
         torch.testing.assert_close(picture[:, 0, 1].float(), expected, atol=0.51, rtol=0)
 
+    def test_a_file_holds_indices(self) -> None:
+        made = TASK.to_file(one_hot(torch.tensor([[[0, 1, 2, 2]]]))[0])
+        assert made.dtype == torch.uint8
+        assert made.tolist() == [[0, 1, 2, 2]]
+
     def test_colours_differ(self) -> None:
         colours = [tuple(colour) for colour in palette(21).tolist()]
         assert len(set(colours)) == 21

@@ -45,6 +45,10 @@ def features_of(model: nn.Module) -> FeatureModel:
     return cast(FeatureModel, model)
 
 
+Constrain = Callable[[Tensor, Tensor], Tensor]
+"""Outputs (N, K, H, W) and images (N, C_in, H, W) to outputs that agree with what the images settle."""
+
+
 class Adapter(nn.Module):
     """A module of any output convention as a task model.
 
@@ -53,12 +57,14 @@ class Adapter(nn.Module):
             (transformers), or a list or tuple whose first element is the map; maps of another size than the image are
             resized bilinearly.
         channels: channels K that the map must have.
+        constrain: what happens to the map at last, `Task.constrain`; by default nothing.
     """
 
-    def __init__(self, model: nn.Module, channels: int) -> None:
+    def __init__(self, model: nn.Module, channels: int, constrain: Constrain | None = None) -> None:
         super().__init__()
         self.model = model
         self.channels = channels
+        self.constrain = constrain
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) to outputs (N, K, H, W).
@@ -66,7 +72,8 @@ class Adapter(nn.Module):
         Raises:
             SemipixError: the module returned something else than a map of K channels.
         """
-        return self._fitted(self.model(image), image.shape[-2:])
+        output = self._fitted(self.model(image), image.shape[-2:])
+        return output if self.constrain is None else self.constrain(output, image)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """The module's own feature maps of images (N, C_in, H, W), finest first.
@@ -77,7 +84,11 @@ class Adapter(nn.Module):
         return list(features_of(self.model).features(image))
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width."""
+        """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width.
+
+        A head sees no image, so nothing is constrained here: a method that works on features also teaches the pixels
+        that images settle, where labels and the constrained predictions of `forward` agree.
+        """
         return self._fitted(features_of(self.model).head(features, size), size)
 
     def _fitted(self, returned: object, size: Sequence[int]) -> Tensor:
@@ -122,28 +133,37 @@ class Adapter(nn.Module):
         )
 
 
-def adapt(model: nn.Module, channels: int) -> nn.Module:
+def adapt(model: nn.Module, channels: int, constrain: Constrain | None = None) -> nn.Module:
     """Make a module a task model.
 
     Args:
         model: any module that maps images (N, C_in, H, W) to maps.
         channels: channels K that the map must have.
+        constrain: what happens to the map at last, `Task.constrain`; by default nothing.
 
     Returns:
-        The module in an `Adapter`, its parameters named `model.` and on; an `Adapter` is returned as it is.
+        The module in an `Adapter`, its parameters named `model.` and on; an `Adapter` is not wrapped again.
     """
     if isinstance(model, Adapter) and model.channels == channels:
-        return model
-    return Adapter(model, channels)
+        return model if constrain in (None, model.constrain) else Adapter(model.model, channels, constrain)
+    return Adapter(model, channels, constrain)
 
 
-def make_model(target: Callable[..., nn.Module], in_channels: int, channels: int, /, **options: Any) -> nn.Module:
+def make_model(
+    target: Callable[..., nn.Module],
+    in_channels: int,
+    channels: int,
+    constrain: Constrain | None = None,
+    /,
+    **options: Any,
+) -> nn.Module:
     """Make a task model from any class or function that makes modules.
 
     Args:
         target: called with the options and, under the names its signature has for them, the two numbers of channels.
         in_channels: channels of the images.
         channels: channels of the output.
+        constrain: what happens to the output at last, `Task.constrain`; by default nothing.
         **options: keyword arguments of `target`; one that names a number of channels has the last word. The other
             arguments are positional, so that an option may have any name.
 
@@ -170,7 +190,7 @@ def make_model(target: Callable[..., nn.Module], in_channels: int, channels: int
             f"model: {name} made a {type(model).__name__}, expected a torch.nn.Module; let model._target_ name a class"
             " of modules or a function that returns one"
         )
-    return adapt(model, channels)
+    return adapt(model, channels, constrain)
 
 
 def _signature(target: Callable[..., nn.Module]) -> inspect.Signature:

@@ -45,7 +45,8 @@ def _row(methods: Mapping[str, Method], sample: EvalSample) -> dict[str, str]:
     image, target = sample.image.unsqueeze(0), sample.target.unsqueeze(0)
     size = target.shape[-2:]
     photo = F.interpolate(image, size, mode="bilinear")[0]
-    row = {"image": _grey_or_colour(photo), "label": png_uri(task.render(photo, task.encode(target)[0]))}
+    label = task.render(photo, task.encode(target)[0]) * task.valid(target)[0]  # black where it says nothing
+    row = {"image": _grey_or_colour(photo[:3]), "label": png_uri(label)}
     for title, method in methods.items():
         prediction = F.interpolate(task.activate(method(image)), size, mode="bilinear")
         row[title] = png_uri(task.render(photo, prediction[0]))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from semipix.functional.precision import at_least_float32
+
 
 class Task(ABC):
     """What a pixel means. A task knows nothing of methods and models.
@@ -19,6 +21,7 @@ class Task(ABC):
         primary: name of the metric that decides which checkpoint is best.
         higher_is_better: whether a larger primary metric is better.
         classification: whether a prediction is a distribution over classes.
+        trimap: whether the fourth channel of an image is a trimap.
     """
 
     in_channels: int = 3
@@ -28,6 +31,7 @@ class Task(ABC):
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     classification: ClassVar[bool] = False
+    trimap: ClassVar[bool] = False
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:
@@ -57,6 +61,17 @@ class Task(ABC):
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""
 
+    def constrain(self, output: Tensor, image: Tensor) -> Tensor:
+        """Write what images (N, C_in, H, W) settle by themselves into network outputs (N, K, H, W); here nothing."""
+        return output
+
+    def to_file(self, prediction: Tensor) -> Tensor:
+        """What a file holds of one prediction (K, H, W): (H, W) of one channel, uint8 (3, H, W) of a colour picture, or
+        any other (K, H, W) for a file a channel, uint8 or uint16; here 16 bit, 0 for 0 and 65535 for 1.
+        """
+        levels = (at_least_float32(prediction).clamp(0, 1) * 65535).round().to(torch.int32).to(torch.uint16)
+        return levels[0] if len(levels) == 1 else levels
+
     def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
         """Loss of each pixel (N, 1, H, W) of network outputs against a goal (N, K, H, W) in prediction space."""
         return (self.activate(output) - goal).abs().mean(1, keepdim=True)
@@ -75,6 +90,9 @@ class Task(ABC):
         return (error > 0.1) & self.valid(target)
 
     def valid_of_all(self, target: Tensor, image: Tensor) -> Tensor:
-        """(N, 1, H, W) bool for a whole batch: `valid` for its L labeled images, True for the unlabeled ones."""
+        """(N, 1, H, W) bool for a whole batch: where predictions are compared with each other.
+
+        `valid` for its L labeled images, True for the unlabeled ones.
+        """
         unlabeled = image.new_ones((len(image) - len(target), 1, *image.shape[-2:]), dtype=torch.bool)
         return torch.cat([self.valid(target), unlabeled])

@@ -107,5 +107,9 @@ class Segmentation(Task):
         photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)
         return (0.4 * photo + 0.6 * colours).round().to(torch.uint8)
 
+    def to_file(self, prediction: Tensor) -> Tensor:
+        """The likeliest class's index, 8 bit."""
+        return prediction.argmax(0).to(torch.uint8)
+
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction.argmax(1, keepdim=True) != target.unsqueeze(1)) & self.valid(target)

@@ -1,0 +1,57 @@
+"""How alike two images are, over the pixels that are known."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from semipix.functional.precision import at_least_float32
+
+EXACT = 1e-10
+"""Smallest mean squared error that PSNR tells from none, so that an exact image has 100 dB and means stay numbers."""
+
+WINDOW = 11
+"""Side in pixels of SSIM's Gaussian window, whose sigma is 1.5."""
+
+
+def psnr(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over the known pixels of all images together.
+
+    Args:
+        prediction: (B, C, H, W) in [0, 1].
+        target: (B, C, H, W) in [0, 1].
+        valid: (B, 1, H, W) bool, False where the target says nothing.
+
+    Returns:
+        A scalar in dB, at most 100; NaN where nothing is known.
+    """
+    known = valid.expand_as(target)
+    if not valid.any():
+        return prediction.new_tensor(torch.nan)
+    ratio: Tensor = peak_signal_noise_ratio(
+        at_least_float32(prediction)[known], at_least_float32(target)[known], data_range=1.0
+    )
+    best: Tensor = -10 * torch.log10(ratio.new_tensor(EXACT))
+    return ratio.clamp(max=best)
+
+
+def ssim(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Structural similarity of images (Wang et al., IEEE TIP 2004), the mean over the pixels whose window is known.
+
+    Args:
+        prediction: (B, C, H, W) in [0, 1].
+        target: (B, C, H, W) in [0, 1].
+        valid: (B, 1, H, W) bool, False where the target says nothing.
+
+    Returns:
+        A scalar in [-1, 1]; NaN where no window is wholly known, or an image is no wider or higher than 5 pixels.
+    """
+    inside = F.max_pool2d((~valid).float(), WINDOW, stride=1, padding=WINDOW // 2) == 0
+    if min(target.shape[-2:]) <= WINDOW // 2 or not inside.any():
+        return prediction.new_tensor(torch.nan)
+    seen = at_least_float32(prediction)
+    wanted = torch.where(valid, at_least_float32(target), seen)
+    with torch.autocast(seen.device.type, enabled=False):  # variances are small differences
+        _, maps = structural_similarity_index_measure(seen, wanted, data_range=1.0, return_full_image=True)
+    found: Tensor = maps[inside.expand_as(maps)].mean()
+    return found

@@ -1,0 +1,22 @@
+"""Denoising: a noisy image to the clean one."""
+
+from typing import Literal
+
+from semipix.errors import SemipixError
+from semipix.tasks.restoration import Restoration
+
+
+class Denoising(Restoration):
+    """Noisy RGB image to clean RGB image; the flaw target has mu = 1/3 and nu = 10 (Appendix A of GCT).
+
+    Args:
+        loss: `l1`, or `charbonnier`, which is smooth at 0.
+
+    Raises:
+        SemipixError: another loss.
+    """
+
+    def __init__(self, loss: Literal["l1", "charbonnier"] = "l1") -> None:
+        if loss not in ("l1", "charbonnier"):
+            raise SemipixError(f"task.loss: {loss!r} found, l1 or charbonnier expected")
+        super().__init__(loss, nu=10)

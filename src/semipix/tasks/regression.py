@@ -1,0 +1,149 @@
+"""Regression: values of any unit for each pixel, such as depth or heat maps."""
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
+from semipix.errors import SemipixError
+from semipix.functional.precision import at_least_float32
+from semipix.functional.routing import masked_mean
+from semipix.tasks.base import Task
+from semipix.tasks.measures import OfKnown
+
+Loss = Literal["l1", "l2", "charbonnier", "smooth_l1"]
+
+EPSILON = 1e-3
+"""Charbonnier's error below which it is quadratic, as a share of the range (Lai et al., CVPR 2017)."""
+
+BETA = 0.1
+"""Error below which smooth L1 is quadratic, as a share of the range."""
+
+
+def charbonnier(error: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """A smooth absolute value."""
+    return (error.square() + epsilon**2).sqrt()
+
+
+def smooth_l1(error: Tensor) -> Tensor:
+    """An absolute value that is quadratic near 0."""
+    return torch.where(error.abs() < BETA, error.square() / (2 * BETA), error.abs() - BETA / 2)
+
+
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "l1": torch.abs,
+    "l2": torch.square,
+    "charbonnier": charbonnier,
+    "smooth_l1": smooth_l1,
+}
+"""What an error costs, value by value."""
+
+COLOURS = ((0.10, 0.07, 0.30), (0.16, 0.35, 0.65), (0.13, 0.62, 0.60), (0.62, 0.80, 0.30), (1.00, 0.93, 0.45))
+"""Red, green and blue from the smallest value to the largest, evenly spaced and ever brighter."""
+
+
+def colour_map(values: Tensor) -> Tensor:
+    """Values (H, W) in [0, 1] to colours (3, H, W) in [0, 1]."""
+    colours = torch.tensor(COLOURS, device=values.device)
+    place = values.float().clamp(0, 1) * (len(COLOURS) - 1)
+    below = place.long().clamp(max=len(COLOURS) - 2)
+    share = (place - below).unsqueeze(-1)
+    return torch.lerp(colours[below], colours[below + 1], share).movedim(-1, 0)
+
+
+class Regression(Task):
+    """Images to maps of real numbers; a label that is not finite in a channel says nothing about its pixel.
+
+    Files hold 0 for `low` and 65535 for `high`.
+
+    Networks work in the normalised space, in which 0 is `low` and 1 is `high`: a prediction is their output, clamped,
+    while losses see it unclamped, so that outputs out of range still learn. Labels out of range count as its end in
+    losses and flaw targets, and as themselves in metrics, which are in the data's units.
+
+    The flaw target's mu is 1 / channels by default, since the error of a pixel, summed over channels, is at most their
+    number.
+
+    Args:
+        channels: values of each pixel.
+        low: the value that a prediction of 0 stands for.
+        high: the value that a prediction of 1 stands for.
+        loss: what an error costs: its size, its square, Charbonnier's or smooth L1's mixture of both.
+        mu: scale of the summed error in the flaw target; none means 1 / channels.
+        nu: dilations of the flaw target.
+
+    Raises:
+        SemipixError: no such loss, no channel, an empty or infinite range, or mu or nu out of range.
+    """
+
+    primary: ClassVar[str] = "rmse"
+    higher_is_better: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        channels: int = 1,
+        low: float = 0.0,
+        high: float = 1.0,
+        loss: Loss = "l1",
+        mu: float | None = None,
+        nu: int = 5,
+    ) -> None:
+        if channels < 1:
+            raise SemipixError(f"task.channels: {channels} found, at least 1 expected")
+        if not -math.inf < low < high < math.inf:
+            raise SemipixError(f"task.low: {low} found with task.high={high}, a smaller finite number expected")
+        if loss not in PENALTIES:
+            raise SemipixError(f"task.loss: {loss!r} found, {' or '.join(get_args(Loss))} expected")
+        if mu is not None and not 0 < mu < math.inf:
+            raise SemipixError(f"task.mu: {mu} found, a positive number expected")
+        if nu < 0:
+            raise SemipixError(f"task.nu: {nu} found, 0 or more expected")
+        self.channels = channels
+        self.low = low
+        self.high = high
+        self.penalty = PENALTIES[loss]
+        self.mu = 1 / channels if mu is None else mu
+        self.nu = nu
+
+    def activate(self, output: Tensor) -> Tensor:
+        return at_least_float32(output).clamp(0, 1)
+
+    def deactivate(self, prediction: Tensor) -> Tensor:
+        return at_least_float32(prediction)
+
+    def encode(self, target: Tensor) -> Tensor:
+        shares = (at_least_float32(target) - self.low) / (self.high - self.low)
+        return shares.masked_fill(~self.valid(target), 0.0).clamp(0, 1)
+
+    def valid(self, target: Tensor) -> Tensor:
+        return target.isfinite().all(1, keepdim=True)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        errors = self.penalty(at_least_float32(output) - self.encode(target))
+        return masked_mean(errors, self.valid(target))
+
+    def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
+        return self.penalty(at_least_float32(output) - goal).mean(1, keepdim=True)
+
+    def in_units(self, prediction: Tensor) -> Tensor:
+        """A prediction in [0, 1] in the units of the data."""
+        return at_least_float32(prediction) * (self.high - self.low) + self.low
+
+    def metrics(self) -> MetricCollection:
+        metrics = {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
+        # Without groups: a first image without an error would make different metrics look like one.
+        return MetricCollection(
+            {name: OfKnown(metric, self._known) for name, metric in metrics.items()}, compute_groups=False
+        )
+
+    def _known(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The known values of predictions (B, K, H, W) and labels (B, K, H, W) in the data's units, (n,) each."""
+        known = self.valid(target).expand_as(target)
+        return self.in_units(prediction)[known], at_least_float32(target)[known]
+
+    def render(self, image: Tensor, prediction: Tensor) -> Tensor:
+        """Three channels are shown as red, green and blue, others by colours of the largest channel's value."""
+        shown = prediction.clamp(0, 1) if self.channels == 3 else colour_map(prediction.amax(0))
+        return (shown * 255).round().to(torch.uint8)

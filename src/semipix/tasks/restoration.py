@@ -1,0 +1,39 @@
+"""What denoising and enhancement have in common: images to images in [0, 1]."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from semipix.functional.similarity import psnr, ssim
+from semipix.tasks.measures import ImageMean
+from semipix.tasks.regression import Loss, Regression
+
+
+class Restoration(Regression):
+    """RGB to RGB, measured by PSNR and SSIM of each image, of which means are taken.
+
+    Args:
+        loss: what an error costs.
+        nu: dilations of the flaw target; its mu is 1/3 (Appendix A).
+    """
+
+    primary: ClassVar[str] = "psnr"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, loss: Loss, nu: int) -> None:
+        super().__init__(channels=3, loss=loss, nu=nu)
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"psnr": ImageMean(self._psnr), "ssim": ImageMean(self._ssim)}, compute_groups=False)
+
+    def _psnr(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return psnr(prediction, self.encode(target), self.valid(target))
+
+    def _ssim(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return ssim(prediction, self.encode(target), self.valid(target))
+
+    def to_file(self, prediction: Tensor) -> Tensor:
+        """An 8-bit RGB image."""
+        return (prediction.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,122 @@
+"""Every method that serves regression on every regression task: labels that say nothing, trimaps, half precision."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semipix.methods.base import Method
+from semipix.models import discriminator, flaw_detector
+from semipix.models.adapt import make_model
+from tests.methods.test_routing import GIVEN
+from tests.tasks.labels import TASKS, make_task_batch, silent
+from tests.tiny import TinyModel, make_method, options
+
+SERVING = [name for name in options("method") if not make_method(name).classification_only]
+"""Methods that serve regression."""
+
+ON_FEATURES = {"unimatch"}
+"""Methods that call a model's head, which sees no trimap."""
+
+
+class Watched(TinyModel):
+    """Keeps the outputs that ask for gradients."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels)
+        self.outputs: list[Tensor] = []
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        output = super().head(features, size) + 0.5  # in the middle of the range
+        if output.requires_grad:
+            self.outputs.append(output)
+        return output
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick detector and discriminator."""
+    monkeypatch.setattr(flaw_detector, "CHANNELS", (8, 8, 8, 8, 8, 8, 8, 1))
+    monkeypatch.setattr(discriminator, "CHANNELS", (8, 8, 8, 8, 1))
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> Any:
+    return TASKS[request.param]
+
+
+def method_of(name: str, task: Any) -> tuple[Method, list[Watched]]:
+    """A method on watched models, whose teachers differ from their students."""
+    watched: list[Watched] = []
+
+    def make(number: int) -> nn.Module:
+        adapted = make_model(Watched, task.in_channels, task.channels, task.constrain)
+        watched.append(adapted.model)  # type: ignore[arg-type]
+        return adapted
+
+    method = make_method(name, make, task=task, **GIVEN.get(name, {}))
+    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
+        parameters.data += 0.1
+    return method, watched
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_a_pixel_that_says_nothing_teaches_nothing(name: str, task: Any) -> None:
+    method, watched = method_of(name, task)
+    batch = make_task_batch(task)
+    losses = method.losses(batch, epoch=10.0)
+    assert all(loss.isfinite() for loss in losses.values()), losses
+    quiet = silent(task, batch.target)
+    for model in watched:
+        outputs = model.outputs[-1:]
+        (gradient,) = torch.autograd.grad(losses["supervised"], outputs, retain_graph=True)
+        assert (gradient[: len(quiet)].masked_select(quiet) == 0).all()
+        assert (gradient[: len(quiet)].masked_select(~quiet) != 0).float().mean() > 0.9
+    sum(losses.values()).backward()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in method.parameters())
+
+
+@pytest.mark.parametrize("name", sorted({*SERVING} - ON_FEATURES))
+def test_a_known_pixel_of_a_trimap_has_no_gradient_at_all(name: str) -> None:
+    task = TASKS["matting"]
+    method, watched = method_of(name, task)
+    batch = make_task_batch(task)
+    losses = method.losses(batch, epoch=10.0)
+    known = (batch.image[:1, 3:4] != 0.5).squeeze()  # the same in all images
+    for model in watched:
+        (gradient,) = torch.autograd.grad(sum(losses.values()), model.outputs[-1:], retain_graph=True)
+        upright = gradient[: len(batch.image)] if name == "s4l" else gradient
+        assert (upright[..., known] == 0).all()
+        assert upright.any()
+    output = method(batch.image)
+    assert torch.equal(output[..., known], batch.image[:, 3:4][..., known])
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_half_precision_stays_finite(name: str, task: Any) -> None:
+    method, _ = method_of(name, task)
+    method.to(torch.bfloat16)
+    batch = make_task_batch(task)
+    half = type(batch)(*(part.bfloat16() for part in batch))
+    losses = method.losses(half, epoch=10.0)
+    assert all(loss.isfinite() for loss in losses.values()), losses
+    sum(losses.values()).backward()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in method.parameters())
+    assert task.activate(method(half.image)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_validation_has_maps_and_diagnostics_at_the_label_s_size(name: str, task: Any) -> None:
+    method, _ = method_of(name, task)
+    method.eval()
+    batch = make_task_batch(task, labeled=1, unlabeled=0)
+    large = batch._replace(target=make_task_batch(task, labeled=1, unlabeled=0, side=80).target)
+    with torch.no_grad():
+        metrics = method.diagnostics()
+        method.diagnose(large, metrics)
+        maps = method.maps(batch)
+    assert all(single.shape == (1, 1, 64, 64) and single.isfinite().all() for single in maps.values())
+    if metrics:
+        assert metrics["both_flawed"].compute().isfinite()

@@ -1,0 +1,107 @@
+"""Labels of regression tasks that say nothing somewhere."""
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from semipix.batch import Batch
+from semipix.data.source import Source
+from semipix.tasks.base import Task
+from semipix.tasks.denoising import Denoising
+from semipix.tasks.enhancement import Enhancement
+from semipix.tasks.matting import Matting
+from semipix.tasks.regression import Regression
+from tests.tiny import rand
+
+TASKS: dict[str, Task] = {
+    "regression": Regression(channels=2, low=-1.0, high=3.0, loss="smooth_l1"),
+    "denoising": Denoising(),
+    "enhancement": Enhancement(),
+    "matting": Matting(),
+}
+
+
+def trimap_of(number: int, height: int, width: int) -> Tensor:
+    """Trimaps (N, 1, H, W): background on the left quarter, foreground on the right one, unknown between."""
+    trimap = torch.full((number, 1, height, width), 0.5)
+    trimap[..., : width // 4] = 0.0
+    trimap[..., width - width // 4 :] = 1.0
+    return trimap
+
+
+def matting_target(number: int, height: int, width: int, seed: int = 3) -> Tensor:
+    """Labels (N, 8, H, W) of these trimaps; colours are known in the upper half alone."""
+    trimap = trimap_of(number, height, width)
+    unknown = trimap == 0.5
+    alpha = torch.where(unknown, rand(number, 1, height, width, seed=seed), trimap)
+    colours = rand(number, 6, height, width, seed=seed + 1)
+    colours[..., height // 2 :, :] = torch.nan
+    return torch.cat([alpha, unknown.float(), colours], dim=1)
+
+
+def make_target(task: Task, number: int, height: int, width: int, seed: int = 3) -> Tensor:
+    """Random labels; the lower right quarter says nothing (in matting: the known region)."""
+    if isinstance(task, Matting):
+        return matting_target(number, height, width, seed)
+    assert isinstance(task, Regression)
+    target = task.in_units(rand(number, task.channels, height, width, seed=seed))
+    target[..., height // 2 :, width // 2 :] = torch.nan
+    return target
+
+
+def silent(task: Task, target: Tensor) -> Tensor:
+    """Pixels (L, 1, H, W) bool that must not reach the loss."""
+    return ~task.unknown(target) if isinstance(task, Matting) else ~task.valid(target)
+
+
+def make_task_batch(task: Task, labeled: int = 2, unlabeled: int = 2, side: int = 64) -> Batch:
+    """Random images, with trimaps where the task has them, labels and two strong views of the unlabeled images."""
+    image, strong = rand(labeled + unlabeled, 3, side, side), rand(2 * unlabeled, 3, side, side, seed=2)
+    if task.trimap:
+        image = torch.cat([image, trimap_of(len(image), side, side)], dim=1)
+        strong = torch.cat([strong, trimap_of(len(strong), side, side)], dim=1)
+    return Batch(image, make_target(task, labeled, side, side), strong)
+
+
+class LabelSource(Source):
+    """Random images of 64 to 70 pixels in memory with labels of one task.
+
+    Args:
+        kind: a name in `TASKS`.
+        labeled, unlabeled, val, test: how many images.
+    """
+
+    def __init__(self, kind: str, labeled: int = 4, unlabeled: int = 4, val: int = 2, test: int = 2) -> None:
+        self.task = TASKS[kind]
+        self.counts = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}
+
+    def labeled(self) -> list[str]:
+        return self._names("labeled")
+
+    def unlabeled(self) -> list[str]:
+        return self._names("unlabeled")
+
+    def val(self) -> list[str]:
+        return self._names("val")
+
+    def test(self) -> list[str]:
+        return self._names("test")
+
+    def image(self, name: str) -> tv_tensors.Image:
+        image = rand(3, *self._size(name), seed=self._number(name))
+        if self.task.trimap:
+            image = torch.cat([image, trimap_of(1, *self._size(name))[0]])
+        return tv_tensors.Image(image)
+
+    def target(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(make_target(self.task, 1, *self._size(name), seed=self._number(name))[0])
+
+    def _names(self, part: str) -> list[str]:
+        return [f"{part}/{number}" for number in range(self.counts[part])]
+
+    def _number(self, name: str) -> int:
+        part, number = name.split("/")
+        return 100 * list(self.counts).index(part) + int(number)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        return 64 + self._number(name) % 4, 64 + 2 * (self._number(name) % 3)

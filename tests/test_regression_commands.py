@@ -1,0 +1,178 @@
+"""The commands on regression tasks, from training to prediction."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semipix import train as training
+from semipix.callbacks import SamplePictures
+from semipix.data.loaders import EvalSample
+from semipix.errors import SemipixError
+from semipix.inference.trimaps import with_trimap
+from semipix.models import flaw_detector
+from semipix.report import pictures
+from tests.conftest import Result
+from tests.tasks.labels import TASKS, LabelSource
+from tests.tiny import rand
+
+Command = Callable[..., Result]
+
+QUICK = (
+    *("data._target_=tests.tasks.labels.LabelSource", "data.scale=[1,1]", "data.batch_size=4", "data.labels=all"),
+    *("data.crop=64", "data.workers=0", "steps=2", "model._target_=tests.tiny.TinyModel", "trainer.accelerator=cpu"),
+    *("trainer.enable_progress_bar=false", "method=gct", "run=run", "validations=1"),
+)
+
+GIVEN = {"regression": ("task.channels=2", "task.low=-1", "task.high=3", "task.loss=smooth_l1")}
+FIGURES = {
+    "regression": {"mae", "rmse"},
+    "denoising": {"psnr", "ssim"},
+    "enhancement": {"psnr", "ssim"},
+    "matting": {"sad", "mse", "gradient", "connectivity", "psnr"},
+}
+SIZE = (70, 90)
+"""Height and width of the images that are predicted."""
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flaw_detector, "CHANNELS", (8, 8, 8, 8, 8, 8, 8, 1))
+
+
+def write_images(folder: Path) -> None:
+    """Two photos of noise."""
+    folder.mkdir()
+    for number, name in enumerate(("a.jpg", "b.png")):
+        pixels = (rand(*SIZE, 3, seed=number) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(folder / name)
+
+
+def write_trimap(path: Path, size: tuple[int, int] = SIZE, middle: int = 128) -> None:
+    """Background on the left third, foreground on the right one."""
+    pixels = np.full(size, middle, np.uint8)
+    pixels[:, : size[1] // 3], pixels[:, -(size[1] // 3) :] = 0, 255
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def trained(command: Command) -> Callable[..., None]:
+    def run(task: str, *more: str) -> None:
+        given = GIVEN.get(task, ())
+        assert command("train", f"task={task}", f"data.kind={task}", *QUICK, *given, *more).code == 0
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., None], command: Command) -> None:
+    trained(task, "data.resize=72")
+    assert Path("run/samples/step-000002.png").is_file()
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert {f"val/{name}" for name in FIGURES[task]} <= summary.keys()
+    assert "val/diagnostics/flaw_auroc_first" in summary
+    assert command("evaluate", "run").code == 0
+    assert FIGURES[task] <= json.loads(Path("run/evaluation-test.json").read_text()).keys()
+
+    write_images(Path("new"))
+    trimaps = []
+    if TASKS[task].trimap:
+        write_trimap(Path("trimaps/a.png"))
+        write_trimap(Path("trimaps/b.png"))
+        trimaps = ["--trimaps", "trimaps"]
+    assert command("predict", "run", "new", "--out", "out", *trimaps).code == 0
+    names = {"a.0.png", "a.1.png", "b.0.png", "b.1.png"} if task == "regression" else {"a.png", "b.png"}
+    made = sorted(Path("out/predictions").iterdir())
+    assert {path.name for path in made} == names
+    expected = {"regression": ("uint16", SIZE), "matting": ("uint16", SIZE)}.get(task, ("uint8", (*SIZE, 3)))
+    pixels = np.asarray(Image.open(made[0]))
+    assert (str(pixels.dtype), pixels.shape) == expected
+    assert any(np.asarray(Image.open(path)).std() > 0 for path in made)
+    for kind in ("pictures", "flaw"):
+        assert {path.name for path in Path("out", kind).iterdir()} == {"a.png", "b.png"}
+    if task == "matting":  # at the image's own size, not the network's
+        assert (pixels[:, : SIZE[1] // 3] == 0).all()
+        assert (pixels[:, -(SIZE[1] // 3) :] == 65535).all()
+        image = LabelSource(task).image("test/0").unsqueeze(0)
+        known = image[:, 3:4] != 0.5
+        with torch.no_grad():
+            assert torch.equal(training.load_method(Path("run"))(image)[known], image[:, 3:4][known])
+
+    made[0].unlink()
+    times = {path: path.stat().st_mtime_ns for path in made[1:]}
+    assert command("predict", "run", "new", "--out", "out", "--skip-existing", *trimaps).code == 0
+    assert made[0].exists()
+    untouched = [path for path in made[1:] if path.name.startswith("b")]
+    assert all(path.stat().st_mtime_ns == times[path] for path in untouched)
+
+
+def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command: Command) -> None:
+    trained("matting", "validations=0", "method=supervised")
+    write_images(Path("new"))
+    predict = ("predict", "run", "new", "--out", "out")
+    assert "Matting needs a trimap for each image; give their folder by --trimaps DIR" in command(*predict).told
+    assert "--trimaps: nowhere is no folder" in command(*predict, "--trimaps", "nowhere").told
+    write_trimap(Path("trimaps/b.png"))
+    result = command(*predict, "--trimaps", "trimaps")
+    assert result.code == 2
+    errors = [line for line in result.err.replace("\r", "\n").splitlines() if "error" in line]
+    assert errors == [
+        "semipix: error: trimaps/a.png: no such trimap; give each image one of the same stem in --trimaps"
+    ]
+    assert [path.name for path in Path("out/predictions").iterdir()] == ["b.png"]
+
+
+def test_trimaps_are_refused_by_other_tasks(trained: Callable[..., None], command: Command) -> None:
+    trained("denoising", "validations=0", "method=supervised")
+    write_images(Path("new"))
+    told = command("predict", "run", "new", "--out", "out", "--trimaps", "new").told
+    assert "--trimaps: new found, but Denoising takes no trimap; leave the option out" in told
+
+
+class TestTrimap:
+    IMAGE = rand(3, *SIZE)
+
+    @pytest.mark.parametrize("middle", [128, 127, 120, 136])
+    def test_becomes_the_fourth_channel(self, middle: int, tmp_path: Path) -> None:
+        write_trimap(tmp_path / "deep.er.png", middle=middle)
+        made = with_trimap(self.IMAGE, tmp_path, Path("deep.er.jpg"))
+        assert torch.equal(made[:3], self.IMAGE)
+        assert made[3, 0, [0, 45, 89]].tolist() == [0.0, 0.5, 1.0]
+
+    def test_of_another_size_is_told(self, tmp_path: Path) -> None:
+        write_trimap(tmp_path / "a.png", size=(70, 91))
+        with pytest.raises(SemipixError, match=r"a\.png: 91x70 pixels found, the image's 90x70 expected"):
+            with_trimap(self.IMAGE, tmp_path, Path("a.png"))
+
+    def test_of_other_values_is_told(self, tmp_path: Path) -> None:
+        write_trimap(tmp_path / "a.png", middle=137)
+        with pytest.raises(SemipixError, match=r"a\.png: value 137 found, 0, 128, 255 \(give or take 8\) expected"):
+            with_trimap(self.IMAGE, tmp_path, Path("a.png"))
+
+
+def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None]) -> None:
+    trained("regression", "validations=0", "method=supervised")
+    source = LabelSource("regression")
+    image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.target("test/0")))
+    drawn: list[torch.Tensor] = []
+    method = training.load_method(Path("run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "png_uri", lambda picture: drawn.append(picture) or "uri")
+        row = pictures._row({"run": method}, EvalSample(image, target, "test/0"))
+    assert row.keys() == {"image", "label", "run"}
+    label = drawn[1]
+    unknown = target.isnan().any(0)
+    assert (label[:, unknown] == 0).all()
+    drawn_whole = method.task.render(image, method.task.encode(target.unsqueeze(0))[0])
+    assert torch.equal(label[:, ~unknown], drawn_whole[:, ~unknown])
+    assert (drawn_whole[:, unknown] != 0).all(), "black is told from the smallest value"
+
+    rows = SamplePictures(Path("samples"), side=max(target.shape))._row(SimpleNamespace(method=method), image, target)
+    sample = rows[1][:, : target.shape[1], : target.shape[2]]
+    torch.testing.assert_close(sample, label / 255.0)
