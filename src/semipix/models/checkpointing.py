@@ -1,8 +1,10 @@
 """Activation checkpointing: a block's inner activations are computed again for the backward pass instead of kept."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -23,6 +25,8 @@ def checkpointed(block: nn.Module, *inputs: Tensor) -> Any:
     Returns:
         The block's output.
     """
+    if not torch.is_grad_enabled():  # nothing is kept anyway
+        return block(*inputs)
     parameters = dict(block.named_parameters())
     buffers = dict(block.named_buffers())
     passes = 0
@@ -49,6 +53,16 @@ class CheckpointedSequential(nn.Sequential):
 def chain(checkpointing: bool) -> type[nn.Sequential]:
     """The kind of `nn.Sequential` that a model builds its heavy parts of."""
     return CheckpointedSequential if checkpointing else nn.Sequential
+
+
+def directly(block: nn.Module, *inputs: Tensor) -> Any:
+    """Run a block and keep what its backward pass needs."""
+    return block(*inputs)
+
+
+def runner(checkpointing: bool) -> Callable[..., Any]:
+    """How a model runs its heavy blocks: `checkpointed` or `directly`."""
+    return checkpointed if checkpointing else directly
 
 
 def checkpoint_stages(network: nn.Module, key: str) -> None:

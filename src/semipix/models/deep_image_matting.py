@@ -1,12 +1,14 @@
 """Deep Image Matting: VGG-16 that unpools where it pooled, and a refinement stage."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from semipix.errors import SemipixError
-from semipix.models.checkpointing import chain
+from semipix.models.checkpointing import runner
 from semipix.models.pretrained import Normalize, download
 from semipix.models.sizes import check_size, pad_to_multiple
 
@@ -61,18 +63,21 @@ class DeepImageMatting(nn.Module):
             raise SemipixError(
                 f"model.width={width}: pretrained weights are for width {PRETRAINED_WIDTH}; set model.pretrained=false"
             )
-        stage = chain(checkpointing)
+        self.run = runner(checkpointing)
         widths = [factor * width for factor in FACTORS]
         before = [in_channels, *widths[:-1]]
         self.encoder = nn.ModuleList(
-            stage(_convolutions(*sizes, depth)) for *sizes, depth in zip(before, widths, DEPTHS, strict=True)
+            Pooling(_convolutions(first, then, depth))
+            for first, then, depth in zip(before, widths, DEPTHS, strict=True)
         )
-        self.bottom = stage(_convolutions(widths[-1], widths[-1], 1), _convolutions(widths[-1], widths[-1], 1, kernel=1))
+        self.bottom = nn.Sequential(
+            _convolutions(widths[-1], widths[-1], 1), _convolutions(widths[-1], widths[-1], 1, kernel=1)
+        )
         after = [*reversed(widths[:-1]), width]
-        self.decoder = nn.ModuleList(
-            stage(_convolutions(*sizes, 1, kernel=5)) for sizes in zip(reversed(widths), after, strict=True)
-        )
-        self.last = nn.Conv2d(width, channels, 5, padding=2)
+        layers = [_convolutions(first, then, 1, kernel=5) for first, then in zip(reversed(widths), after, strict=True)]
+        last = nn.Conv2d(width, channels, 5, padding=2)
+        layers[-1].append(last)  # in the last stage, so that checkpointing keeps nothing of the full size
+        self.decoder = nn.ModuleList(map(Unpooling, layers))
         self.refinement = Refinement(min(in_channels, 3), channels, width)
         self.normalize = Normalize(in_channels)
         for module in self.modules():
@@ -80,23 +85,25 @@ class DeepImageMatting(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for layer, middle in ((self.last, 0.5), (self.refinement.last, 0.0)):
+        for layer, middle in ((last, 0.5), (self.refinement.last, 0.0)):
             nn.init.normal_(layer.weight, std=0.01)
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, middle)
         if pretrained:
-            self._load_vgg(in_channels)
+            self._load_vgg()
 
-    def _load_vgg(self, in_channels: int) -> None:
+    def _load_vgg(self) -> None:
         """ImageNet weights for the encoder; the first convolution sees further channels with weight zero."""
         weights = download(
-            lambda: VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True), "true", key="pretrained"
+            lambda: VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True),
+            "true",
+            key="pretrained",
         )
         convolutions = [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]
         names = [name for name in weights if name.startswith("features.") and name.endswith(".weight")]
         with torch.no_grad():
             for convolution, name in zip(convolutions, names, strict=True):
-                known = weights[name][:, :in_channels]
+                known = weights[name][:, : convolution.in_channels]
                 convolution.weight.zero_()
                 convolution.weight[:, : known.shape[1]] = known
                 if convolution.bias is not None:
@@ -112,13 +119,47 @@ class DeepImageMatting(nn.Module):
         seen = self.normalize(pad_to_multiple(image, STRIDE, "reflect"))
         features, taken = seen, []
         for stage in self.encoder:
-            features, indices = F.max_pool2d(stage(features), 2, return_indices=True)
+            features, indices = self.run(stage, features)
             taken.append(indices)
-        features = self.bottom(features)
+        features = self.run(self.bottom, features)
         for stage in self.decoder:
-            features = stage(F.max_unpool2d(features, taken.pop(), 2))
-        alpha: Tensor = self.refinement(seen, self.last(features))
+            features = self.run(stage, features, taken.pop())
+        alpha: Tensor = self.run(self.refinement, seen, features)
         return alpha[..., : image.shape[-2], : image.shape[-1]]
+
+
+class Pooling(nn.Module):
+    """A stage of the encoder.
+
+    Args:
+        layers: what comes before the pooling.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, C, H, W) to pooled features (N, C', H/2, W/2) and the places that they were taken from."""
+        pooled, indices = F.max_pool2d(self.layers(features), 2, return_indices=True)
+        return pooled, indices
+
+
+class Unpooling(nn.Module):
+    """A stage of the decoder.
+
+    Args:
+        layers: what comes after the unpooling.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, features: Tensor, indices: Tensor) -> Tensor:
+        """Features (N, C, H, W) and the places that a pooling took to features (N, C', 2H, 2W)."""
+        output: Tensor = self.layers(F.max_unpool2d(features, indices, [2, 2]))
+        return output
 
 
 class Refinement(nn.Module):
@@ -147,6 +188,6 @@ def _convolutions(in_channels: int, channels: int, depth: int, kernel: int = 3) 
     """Convolutions that keep the size, each with its ReLU."""
     sizes = [in_channels, *[channels] * depth]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.ReLU()]
     return nn.Sequential(*layers)

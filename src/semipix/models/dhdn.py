@@ -34,9 +34,7 @@ class DHDN(nn.Module):
         SemipixError: the width is no positive even number.
     """
 
-    def __init__(
-        self, in_channels: int = 3, channels: int = 3, width: int = 128, checkpointing: bool = False
-    ) -> None:
+    def __init__(self, in_channels: int = 3, channels: int = 3, width: int = 128, checkpointing: bool = False) -> None:
         super().__init__()
         if width < 2 or width % 2:
             raise SemipixError(f"model.width={width}: expected a positive even number; set 16, 32, 64 or 128, say")
@@ -49,7 +47,9 @@ class DHDN(nn.Module):
         self.up = nn.ModuleList(
             nn.Sequential(_activated(4 * size, 4 * size), nn.PixelShuffle(2)) for size in reversed(widths[:-1])
         )
-        self.decoder = nn.ModuleList(level(DenseBlock(2 * size), DenseBlock(2 * size)) for size in reversed(widths[:-1]))
+        self.decoder = nn.ModuleList(
+            level(DenseBlock(2 * size), DenseBlock(2 * size)) for size in reversed(widths[:-1])
+        )
         self.last = _activated(2 * width, channels)
 
     def forward(self, image: Tensor) -> Tensor:

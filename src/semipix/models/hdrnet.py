@@ -1,5 +1,7 @@
 """HDRNet: enhancement by local affine transforms that a bilateral grid holds."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,13 +49,17 @@ class HDRNet(nn.Module):
             if value < 1:
                 raise SemipixError(f"model.{key}={value}: expected 1 or more; set 8 as in the paper, say")
         if resolution < 64 or resolution % 64:
-            raise SemipixError(f"model.resolution={resolution}: expected a multiple of 64; set 256 as in the paper, say")
+            raise SemipixError(
+                f"model.resolution={resolution}: expected a multiple of 64; set 256 as in the paper, say"
+            )
         self.in_channels, self.channels, self.bins, self.resolution = in_channels, channels, bins, resolution
         features = 8 * width
         sizes = (in_channels, width, 2 * width, 4 * width, features)
-        self.low_level = nn.Sequential(*(_halved(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)))
+        self.low_level = nn.Sequential(*(_halved(*pair) for pair in itertools.pairwise(sizes)))
         self.local_features = nn.Sequential(
-            nn.Conv2d(features, features, 3, padding=1), nn.ReLU(), nn.Conv2d(features, features, 3, padding=1, bias=False)
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3, padding=1, bias=False),
         )
         self.global_features = nn.Sequential(
             _halved(features, features),
@@ -101,12 +107,12 @@ class HDRNet(nn.Module):
         small = F.interpolate(image, size=side, mode="bilinear", align_corners=False, antialias=True)
         seen = self.low_level(small)  # (N, 8 width, 16, 16)
         fused = F.relu(self.local_features(seen) + self.global_features(seen)[..., None, None])
-        grid: Tensor = self.transforms(fused).unflatten(1, (-1, self.bins))
-        return grid
+        flat: Tensor = self.transforms(fused)
+        return flat.reshape(len(flat), -1, self.bins, *flat.shape[-2:])
 
 
 class Guide(nn.Module):
-    """Where along the grid a pixel looks: a mix of its colours, each bent by a piecewise linear curve (Eq. 7 and 8).
+    """Where along the grid a pixel looks: a mix of its colours, each bent by a piecewise linear curve.
 
     Args:
         in_channels: channels of the images.
@@ -115,7 +121,9 @@ class Guide(nn.Module):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.colours = nn.Conv2d(in_channels, in_channels, 1)
-        self.hinges = nn.Parameter(torch.linspace(0, 1, CURVE_POINTS + 1)[:-1, None, None, None].repeat(1, in_channels, 1, 1))
+        self.hinges = nn.Parameter(
+            torch.linspace(0, 1, CURVE_POINTS + 1)[:-1, None, None, None].repeat(1, in_channels, 1, 1)
+        )
         slopes = torch.zeros(CURVE_POINTS, in_channels, 1, 1)
         slopes[0] = 1.0  # the identity on [0, 1]
         self.slopes = nn.Parameter(slopes)
@@ -137,7 +145,7 @@ class Guide(nn.Module):
 
 
 def slice_grid(grid: Tensor, guide: Tensor) -> Tensor:
-    """Look up each pixel in a bilateral grid by trilinear interpolation (Eq. 5).
+    """Look up each pixel in a bilateral grid by trilinear interpolation.
 
     Cells have their centres at (i + 1/2) / cells of the image's height and width, and of the guide's range [0, 1];
     beyond the outermost centres the outermost cell holds. So any size of image is cut from the same grid.
@@ -151,9 +159,9 @@ def slice_grid(grid: Tensor, guide: Tensor) -> Tensor:
     """
     grid, guide = at_least_float32(grid), at_least_float32(guide)
     height, width = guide.shape[-2:]
-    places = {"dtype": guide.dtype, "device": guide.device}
-    rows = (2 * torch.arange(height, **places) + 1) / height - 1  # pixel centres in [-1, 1], the image's edges
-    columns = (2 * torch.arange(width, **places) + 1) / width - 1
+    # Pixel centres, between -1 and 1 at the image's edges.
+    rows = (2 * torch.arange(height, dtype=guide.dtype, device=guide.device) + 1) / height - 1
+    columns = (2 * torch.arange(width, dtype=guide.dtype, device=guide.device) + 1) / width - 1
     depth = 2 * guide.squeeze(1) - 1  # (N, H, W)
     where = torch.stack(
         [columns[None, None].expand_as(depth), rows[None, :, None].expand_as(depth), depth], dim=-1
@@ -163,7 +171,7 @@ def slice_grid(grid: Tensor, guide: Tensor) -> Tensor:
 
 
 def transform(image: Tensor, transforms: Tensor) -> Tensor:
-    """Apply to each pixel its affine transform (Eq. 6).
+    """Apply to each pixel its affine transform.
 
     Args:
         image: (N, C_in, H, W).
@@ -172,7 +180,8 @@ def transform(image: Tensor, transforms: Tensor) -> Tensor:
     Returns:
         (N, K, H, W).
     """
-    each = transforms.unflatten(1, (-1, image.shape[1] + 1))  # (N, K, C_in + 1, H, W)
+    count, inputs, height, width = image.shape
+    each = transforms.reshape(count, -1, inputs + 1, height, width)  # (N, K, C_in + 1, H, W)
     return (each[:, :, :-1] * image.unsqueeze(1)).sum(2) + each[:, :, -1]
 
 

@@ -58,9 +58,7 @@ class OnEncoder(nn.Module, ABC):
             backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
             mean, std = [OFFLINE_MEAN] * 3, [OFFLINE_STD] * 3
         elif pretrained:
-            network, any_size = download(
-                lambda: _make(architecture, encoder, True, options), encoder, key="encoder"
-            )
+            network, any_size = download(lambda: _make(architecture, encoder, True, options), encoder, key="encoder")
         if pretrained:
             zero_extra_channels(network.encoder, in_channels)
         self.network: Any = network
