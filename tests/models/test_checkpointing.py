@@ -46,7 +46,7 @@ def test_the_second_pass_takes_the_weights_of_the_first() -> None:
 def test_nothing_is_run_twice_without_gradients() -> None:
     runs: list[int] = []
     module = block()
-    module.register_forward_hook(lambda *_: runs.append(1))
+    module.register_forward_pre_hook(lambda *_: runs.append(1))
     with torch.no_grad():
         checkpointed(module, images(8, 9))
     assert runs == [1]

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import checkpoint_stages
 from semipix.models.pretrained import Normalize, check_encoder, download, zero_extra_channels
+from semipix.models.sizes import check_size
 
 RATES = (6, 12, 18, 24)
+SMALLEST = 33
 HEAD_LEARNING_RATE = 10.0
 """The heads start from nothing and learn ten times as fast as the backbone, as in the paper."""
 
@@ -77,7 +79,12 @@ class DeepLabV2(nn.Module):
         return self.head(self.features(image), image.shape[-2:])
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The backbone's one feature map of images (N, C_in, H, W) in [0, 1]."""
+        """The backbone's one feature map of images (N, C_in, H, W) in [0, 1].
+
+        Raises:
+            SemipixError: a side is smaller than 33.
+        """
+        check_size(image, SMALLEST, "DeepLabV2")
         return [self.backbone(self.normalize(image))]
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
