@@ -83,7 +83,7 @@ KEYS = {
     "trainer.max_epoch=1": "unknown key trainer.max_epoch; did you mean max_epochs?",
     "trainer.max_steps=3": "trainer.max_steps: the schedule has to know the length too; set steps=VALUE instead",
     "method=gctt": f"method=gctt: no such option; known: {', '.join(options('method'))}",
-    "second_model=gctt": "model=gctt: no such option; known: deeplab_v2, unet",
+    "second_model=gctt": f"model=gctt: no such option; known: {', '.join(options('model'))}",
     "scheduler=step": "scheduler=step: no such option; known: constant, cosine, polynomial",
     "model=4": "model=4: the name of an option expected, 4 found",
     "model=null": "model=null: the name of an option expected, null found",

@@ -5,13 +5,17 @@ import torch
 from torch import nn
 
 from semipix.errors import SemipixError
+from semipix.models.checkpointing import checkpoint_stages
 from semipix.models.deeplab_v2 import DeepLabV2
-from tests.models.base import ModelTests, images
+from tests.models.base import CheckpointingTests, FeatureModelTests, images
 
 
-class TestDeepLabV2(ModelTests):
+class TestDeepLabV2(FeatureModelTests, CheckpointingTests):
     def make(self, in_channels: int = 3) -> nn.Module:
         return DeepLabV2(in_channels, self.channels, backbone="resnet18")
+
+    def make_pair(self) -> tuple[nn.Module, nn.Module]:
+        return tuple(DeepLabV2(3, 2, backbone="resnet18", checkpointing=given) for given in (False, True))
 
 
 def test_the_paper_s_model_has_44_million_parameters() -> None:
@@ -79,3 +83,8 @@ def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("timm.models._builder.load_pretrained", unreachable)
     with pytest.raises(SemipixError, match=r"model.backbone=resnet18.*no network.*model.pretrained=false"):
         DeepLabV2(3, 2, backbone="resnet18", pretrained=True)
+
+
+def test_a_backbone_without_stages_cannot_be_checkpointed() -> None:
+    with pytest.raises(SemipixError, match=r"model.backbone: Conv2d has no stages of blocks.*checkpointing=false"):
+        checkpoint_stages(nn.Conv2d(3, 3, 1), key="backbone")

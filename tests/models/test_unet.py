@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from timm.models import adapt_input_conv
 from torch import nn
 
 from semipix.errors import SemipixError
+from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.pretrained import Normalize, offline_file
+from semipix.models.pspnet import PSPNet
 from semipix.models.unet import UNet
-from tests.models.base import ModelTests, images
+from tests.models.base import FeatureModelTests, images
 
 
-class TestUNet(ModelTests):
+class TestUNet(FeatureModelTests):
     def make(self, in_channels: int = 3) -> nn.Module:
         return UNet(in_channels, self.channels, pretrained=False, decoder_channels=(32, 24, 16, 12, 8))
 
@@ -43,11 +46,42 @@ def test_the_default_encoder_holds_the_packaged_weights() -> None:
     torch.testing.assert_close(model.normalize(torch.full((1, 3, 1, 1), 0.25)), torch.full((1, 3, 1, 1), -63.25 / 128))
 
 
-def test_a_trimap_is_a_fourth_channel_of_the_packaged_weights() -> None:
-    packaged = next(iter(torch.load(offline_file(), weights_only=True).values()))
-    first = UNet(4, 1).network.encoder.model.conv_stem.weight
+def test_a_trimap_changes_nothing_of_the_packaged_weights_at_first() -> None:
+    torch.manual_seed(0)
+    colours = UNet(3, 1).eval()
+    torch.manual_seed(0)
+    trimaps = UNet(4, 1).eval()
+    first = trimaps.network.encoder.model.conv_stem.weight
     assert first.shape[1] == 4
-    torch.testing.assert_close(first[:, :3], packaged * 3 / 4)
+    assert not first[:, 3:].any()
+    torch.testing.assert_close(first[:, :3], colours.network.encoder.model.conv_stem.weight)
+    with torch.no_grad():
+        seen = [model.features(images(64, 64, 4)[:, :count]) for model, count in ((colours, 3), (trimaps, 4))]
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-3, atol=1e-3)
+    trimaps(images(64, 64, 4)).square().mean().backward()
+    assert first.grad[:, 3:].any(), "it is learned"
+
+
+def test_a_trimap_changes_nothing_of_downloaded_weights_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def repeat_colours(model: nn.Module, *_: object, in_chans: int = 3, **__: object) -> None:  # as timm does
+        colours = torch.ones_like(model.conv1.weight[:, :3]) * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+        with torch.no_grad():
+            model.conv1.weight.copy_(adapt_input_conv(in_chans, colours))
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", repeat_colours)
+    for model in (UNet(4, 1, "resnet18"), DeepLabV2(4, 1, "resnet18", pretrained=True), PSPNet(4, 1, "resnet18")):
+        first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+        torch.testing.assert_close(first.weight[0, :, 0, 0].detach(), torch.tensor([1.0, 2.0, 3.0, 0.0]))
+
+
+def test_regression_is_linear_in_the_last_layer() -> None:
+    model = UNet(3, 2, pretrained=False, decoder_channels=(32, 24, 16, 12, 8)).eval()
+    head = model.network.segmentation_head[0]
+    with torch.no_grad():
+        before = model(images(64, 64))
+        head.weight *= -3
+        head.bias *= -3
+        torch.testing.assert_close(model(images(64, 64)), -3 * before, rtol=1e-4, atol=1e-5)
 
 
 def test_normalisation_of_extra_and_missing_channels() -> None:

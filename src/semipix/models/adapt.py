@@ -39,7 +39,7 @@ def features_of(model: nn.Module) -> FeatureModel:
         if not inspect.ismethod(getattr(model, name, None)):
             raise SemipixError(
                 f"model: {type(model).__name__} has no method {name!r}, and the training method works on feature maps; "
-                "take model=unet or model=deeplab_v2, or give the module features(image) -> [maps, finest first] and "
+                "take model=unet, pspnet or deeplab_v2, or give the module features(image) -> [maps, finest first] and "
                 "head(features, size) -> output"
             )
     return cast(FeatureModel, model)

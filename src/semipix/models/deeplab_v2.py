@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError
-from semipix.models.pretrained import Normalize, check_encoder, download
+from semipix.models.checkpointing import checkpoint_stages
+from semipix.models.pretrained import Normalize, check_encoder, download, zero_extra_channels
+from semipix.models.sizes import check_size
 
 RATES = (6, 12, 18, 24)
+SMALLEST = 33
 HEAD_LEARNING_RATE = 10.0
 """The heads start from nothing and learn ten times as fast as the backbone, as in the paper."""
 
@@ -22,11 +25,13 @@ class DeepLabV2(nn.Module):
     bilinearly with corners aligned, as DeepLab does: outputs then lie on a grid of output_stride k + 1 pixels.
 
     Args:
-        in_channels: channels of the images; what follows red, green and blue is brought to [-1, 1].
+        in_channels: channels of the images; what follows red, green and blue is brought to [-1, 1], and its pretrained
+            weights start at zero.
         channels: channels of the output.
         backbone: name of any convolutional timm model that can be dilated.
         output_stride: 8 or 16, pixels of the image per pixel of the coarse map.
         pretrained: start from the ImageNet weights that timm downloads.
+        checkpointing: compute the backbone's blocks twice and keep less: for large images and batches.
 
     Raises:
         SemipixError: timm has no such backbone, it cannot be dilated, or its weights cannot be had.
@@ -39,6 +44,7 @@ class DeepLabV2(nn.Module):
         backbone: str = "resnet101",
         output_stride: int = 8,
         pretrained: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_encoder(backbone, key="backbone")
@@ -61,6 +67,9 @@ class DeepLabV2(nn.Module):
             network = download(
                 lambda: timm.create_model(backbone, pretrained=True, **options), backbone, key="backbone"
             )
+            zero_extra_channels(network, in_channels)
+        if checkpointing:
+            checkpoint_stages(network, key="backbone")
         self.backbone: nn.Module = network
         self.heads = nn.ModuleList(_head(network.num_features, channels, rate) for rate in RATES)
         self.normalize = Normalize(in_channels)
@@ -70,7 +79,12 @@ class DeepLabV2(nn.Module):
         return self.head(self.features(image), image.shape[-2:])
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The backbone's one feature map of images (N, C_in, H, W) in [0, 1]."""
+        """The backbone's one feature map of images (N, C_in, H, W) in [0, 1].
+
+        Raises:
+            SemipixError: a side is smaller than 33.
+        """
+        check_size(image, SMALLEST, "DeepLabV2")
         return [self.backbone(self.normalize(image))]
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:

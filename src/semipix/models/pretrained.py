@@ -98,6 +98,25 @@ def download(make: Callable[[], Made], name: str, key: str) -> Made:
         ) from error
 
 
+def zero_extra_channels(encoder: nn.Module, in_channels: int) -> None:
+    """Let a pretrained encoder see red, green and blue as it was trained to, and nothing else at first.
+
+    timm repeats the weights of the colours for further channels and scales all of them down; this undoes it. What
+    follows the colours (a trimap) starts with weight zero and is learned.
+
+    Args:
+        encoder: of timm, with pretrained weights; its first convolution is changed in place.
+        in_channels: channels of the images.
+    """
+    if in_channels <= 3:
+        return
+    convolutions = (module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+    first = next(module for module in convolutions if module.in_channels == in_channels)
+    with torch.no_grad():
+        first.weight[:, :3] *= in_channels / 3
+        first.weight[:, 3:] = 0.0
+
+
 def offline_file() -> Path:
     """Path of the packaged ImageNet weights of `tf_efficientnet_lite0`.
 

@@ -1,0 +1,193 @@
+"""Deep Image Matting: VGG-16 that unpools where it pooled, and a refinement stage."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights
+
+from semipix.errors import SemipixError
+from semipix.models.checkpointing import runner
+from semipix.models.pretrained import Normalize, download
+from semipix.models.sizes import check_size, pad_to_multiple
+
+DEPTHS = (2, 2, 3, 3, 3)
+"""Convolutions of VGG-16's stages."""
+
+FACTORS = (1, 2, 4, 8, 8)
+"""Channels of the stages, in widths."""
+
+STRIDE = 2 ** len(DEPTHS)
+
+PRETRAINED_WIDTH = 64
+
+
+class DeepImageMatting(nn.Module):
+    """Deep Image Matting (Xu, Price, Cohen and Huang, CVPR 2017): image and trimap to alpha.
+
+    The encoder is VGG-16 on four channels; the decoder unpools to the pixels that each pooling took, each time before a
+    5x5 convolution; the refinement stage sees image and alpha and adds what is missing. Encoder and decoder have
+    28,297,153 parameters and the refinement 76,801 at width 64. The paper's sixth encoder stage, VGG's first fully
+    connected layer as a 7x7 convolution of 4096 channels, would alone have 103 million; here it is a 3x3 convolution of
+    512 channels, followed by the decoder's 1x1 convolution. Weights that are not pretrained start by He et al., not
+    Glorot, under whose a signal fades on its way through five unpoolings, and alpha starts close to 1/2. All stages are
+    trained together.
+
+    Images in [0, 1] of at least 32x32 are normalised inside by ImageNet's statistics; sides that are no multiple of 32
+    are reflected at the edge and cropped back.
+
+    Args:
+        in_channels: channels of the images; what follows red, green and blue, the trimap, is brought to [-1, 1].
+        channels: channels of the output.
+        width: channels of the first stage, and of the refinement.
+        pretrained: start from torchvision's ImageNet weights; further channels start at zero.
+        checkpointing: compute the stages twice and keep less.
+
+    Raises:
+        SemipixError: there are no pretrained weights of this width, or they cannot be had.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        channels: int = 1,
+        width: int = PRETRAINED_WIDTH,
+        pretrained: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if width < 1:
+            raise SemipixError(f"model.width={width}: expected 1 or more; set 64 as in the paper, say")
+        if pretrained and width != PRETRAINED_WIDTH:
+            raise SemipixError(
+                f"model.width={width}: pretrained weights are for width {PRETRAINED_WIDTH}; set model.pretrained=false"
+            )
+        self.run = runner(checkpointing)
+        widths = [factor * width for factor in FACTORS]
+        before = [in_channels, *widths[:-1]]
+        self.encoder = nn.ModuleList(
+            Pooling(_convolutions(first, then, depth))
+            for first, then, depth in zip(before, widths, DEPTHS, strict=True)
+        )
+        self.bottom = nn.Sequential(
+            _convolutions(widths[-1], widths[-1], 1), _convolutions(widths[-1], widths[-1], 1, kernel=1)
+        )
+        after = [*reversed(widths[:-1]), width]
+        layers = [_convolutions(first, then, 1, kernel=5) for first, then in zip(reversed(widths), after, strict=True)]
+        last = nn.Conv2d(width, channels, 5, padding=2)
+        layers[-1].append(last)  # in the last stage, so that checkpointing keeps nothing of the full size
+        self.decoder = nn.ModuleList(map(Unpooling, layers))
+        self.refinement = Refinement(min(in_channels, 3), channels, width)
+        self.normalize = Normalize(in_channels)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for layer, middle in ((last, 0.5), (self.refinement.last, 0.0)):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, middle)
+        if pretrained:
+            self._load_vgg()
+
+    def _load_vgg(self) -> None:
+        """ImageNet weights for the encoder; the first convolution sees further channels with weight zero."""
+        weights = download(
+            lambda: VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True),
+            "true",
+            key="pretrained",
+        )
+        convolutions = [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)]
+        names = [name for name in weights if name.startswith("features.") and name.endswith(".weight")]
+        with torch.no_grad():
+            for convolution, name in zip(convolutions, names, strict=True):
+                known = weights[name][:, : convolution.in_channels]
+                convolution.weight.zero_()
+                convolution.weight[:, : known.shape[1]] = known
+                if convolution.bias is not None:
+                    convolution.bias.copy_(weights[name.replace("weight", "bias")])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images with their trimap (N, C_in, H, W) in [0, 1] to raw alpha (N, K, H, W) of unbounded range.
+
+        Raises:
+            SemipixError: a side is smaller than 32.
+        """
+        check_size(image, STRIDE, "DeepImageMatting")
+        seen = self.normalize(pad_to_multiple(image, STRIDE, "reflect"))
+        features, taken = seen, []
+        for stage in self.encoder:
+            features, indices = self.run(stage, features)
+            taken.append(indices)
+        features = self.run(self.bottom, features)
+        for stage in self.decoder:
+            features = self.run(stage, features, taken.pop())
+        alpha: Tensor = self.run(self.refinement, seen, features)
+        return alpha[..., : image.shape[-2], : image.shape[-1]]
+
+
+class Pooling(nn.Module):
+    """A stage of the encoder.
+
+    Args:
+        layers: what comes before the pooling.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, C, H, W) to pooled features (N, C', H/2, W/2) and the places that they were taken from."""
+        pooled, indices = F.max_pool2d(self.layers(features), 2, return_indices=True)
+        return pooled, indices
+
+
+class Unpooling(nn.Module):
+    """A stage of the decoder.
+
+    Args:
+        layers: what comes after the unpooling.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, features: Tensor, indices: Tensor) -> Tensor:
+        """Features (N, C, H, W) and the places that a pooling took to features (N, C', 2H, 2W)."""
+        output: Tensor = self.layers(F.max_unpool2d(features, indices, [2, 2]))
+        return output
+
+
+class Refinement(nn.Module):
+    """The second stage: four 3x3 convolutions at full resolution correct the alpha of the first.
+
+    Args:
+        colours: how many of the image's channels it sees, the trimap not among them.
+        channels: channels of alpha.
+        width: channels within.
+    """
+
+    def __init__(self, colours: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.colours = colours
+        self.layers = _convolutions(colours + channels, width, 3)
+        self.last = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, image: Tensor, alpha: Tensor) -> Tensor:
+        """The normalised image (N, C_in, H, W) and raw alpha (N, K, H, W) to better alpha of the same shape."""
+        seen = self.layers(torch.cat([image[:, : self.colours], alpha.to(image.dtype)], dim=1))
+        correction: Tensor = self.last(seen)
+        return alpha + correction
+
+
+def _convolutions(in_channels: int, channels: int, depth: int, kernel: int = 3) -> nn.Sequential:
+    """Convolutions that keep the size, each with its ReLU."""
+    sizes = [in_channels, *[channels] * depth]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.ReLU()]
+    return nn.Sequential(*layers)
