@@ -93,7 +93,7 @@ VARIANTS: dict[str, list[str]] = {
 PAPER_EPOCHS = 20
 """Epochs of the paper's training on VOC. A ramp-up keeps its share of the training: 5 epochs are a quarter of it."""
 CAMVID_EPOCHS = 100 * 2 / 363
-"""Passes over the unlabeled images in the runs of `camvid_ablation`: steps, unlabeled images a step, unlabeled images."""
+"""Passes over the unlabeled images in `camvid_ablation`: steps, unlabeled images a step, unlabeled images."""
 
 ABLATED = [item for item in GUIDED if not item.startswith("data.labeled_per_batch=")]
 

@@ -161,7 +161,7 @@ class TestFeatureDropout:
 
     @pytest.mark.parametrize("share", [-0.1, 1.0])
     def test_a_share_out_of_range_is_told(self, share: float) -> None:
-        with pytest.raises(SemipixError, match=rf"method.feature_dropout: {share} found, a number in \[0, 1\) expected"):
+        with pytest.raises(SemipixError, match=rf"feature_dropout: {share} found, a number in \[0, 1\) expected"):
             make_strong(feature_dropout=share)
 
 

@@ -88,9 +88,8 @@ def _verdict(summary: dict[str, dict[str, Any]]) -> str:
 def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str) -> str:
     split = train.load_split(out / "gct_strong")
     prefix = "val/diagnostics/"
-    diagnostics = {
-        key.removeprefix(prefix): value for key, value in found["gct_strong"]["trained"].items() if key.startswith(prefix)
-    }
+    trained = found["gct_strong"]["trained"]
+    diagnostics = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
     versions = environment()["versions"]
     templates = Environment(loader=PackageLoader("semipix", "report"), autoescape=select_autoescape(["html", "j2"]))
     return templates.get_template("demo.html.j2").render(
