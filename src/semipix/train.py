@@ -31,6 +31,7 @@ from semipix.config import (
     unknown_key,
 )
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.serving import check_serves
 from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
@@ -259,8 +260,10 @@ def start(config: Config, run: Path) -> dict[str, float]:
     config = with_precision(config)
     check_config(config)
     data = build_data(config)
+    check_serves(target_of("task", config["task"]), data.source)  # type: ignore[arg-type]
     config = _with_classes(config, data)
     task = build_task(config)
+    check_serves(task, data.source)
     method = build_method(config, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
