@@ -260,7 +260,9 @@ def start(config: Config, run: Path) -> dict[str, float]:
     config = with_precision(config)
     check_config(config)
     data = build_data(config)
-    check_serves(target_of("task", config["task"]), data.source)  # type: ignore[arg-type]
+    task_class = target_of("task", config["task"])
+    if isinstance(task_class, type):  # before the data's classes are asked for
+        check_serves(task_class, data.source)
     config = _with_classes(config, data)
     task = build_task(config)
     check_serves(task, data.source)

@@ -1,6 +1,7 @@
 """What a camera does to a scene: noise before everything that makes a picture of it."""
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -16,6 +17,7 @@ _GAMMA = 2.2
 _BAYER = ((0, 1), (1, 2))
 """Colour of each site of the sensor's 2x2 cells: red and green, green and blue."""
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+"""Weights of a site's neighbours: those of one colour on a Bayer sensor get equal shares of bilinear interpolation."""
 
 
 def photograph(scene: Colours, generator: Generator) -> Colours:
@@ -28,7 +30,7 @@ def photograph(scene: Colours, generator: Generator) -> Colours:
     Returns:
         The picture, of 8 bits a channel.
     """
-    shot, read = np.exp(generator.uniform(np.log([2e-3, 5e-3]), np.log([2e-2, 2e-2])))
+    shot, read = np.exp(generator.uniform(np.log([1e-3, 3e-3]), np.log([1e-2, 1.5e-2])))
     picture = _expose(scene, 1.0, float(shot), float(read), generator)
     return _jpeg(picture, int(generator.integers(75, 96)))
 
@@ -44,7 +46,7 @@ def photograph_at_night(scene: Colours, generator: Generator) -> Colours:
         The picture, of 8 bits a channel.
     """
     height, width = scene.shape[:2]
-    light = generator.uniform(0.02, 0.12) * (1 + 0.6 * smooth_noise(generator, 2, height, width))
+    light: NDArray[Any] = generator.uniform(0.02, 0.12) * (1 + 0.6 * smooth_noise(generator, 2, height, width))
     shot, read = np.exp(generator.uniform(np.log([2e-4, 5e-4]), np.log([1e-3, 2e-3])))
     picture = _expose(scene, light[..., None], float(shot), float(read), generator)
     return _rounded(picture)
@@ -57,8 +59,8 @@ def demosaic(mosaic: NDArray[np.float32]) -> Colours:
     return np.stack(colours, axis=-1).astype(np.float32)
 
 
-def _expose(scene: Colours, light: float | Colours, shot: float, read: float, generator: Generator) -> Colours:
-    """A picture of the scene in this light; noise of variance `shot * signal + read**2` on the sensor's linear scale."""
+def _expose(scene: Colours, light: float | NDArray[Any], shot: float, read: float, generator: Generator) -> Colours:
+    """A picture of the scene in this light; noise has the variance `shot * signal + read**2` on the linear scale."""
     gains = np.array([generator.uniform(1.4, 2.0), 1.0, generator.uniform(1.3, 1.8)], np.float32)
     linear = light * scene**_GAMMA / gains
     sites = _sites(*scene.shape[:2])
@@ -78,8 +80,8 @@ def _sites(height: int, width: int) -> NDArray[np.int64]:
 def _smooth(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Mean of the known values among each site's eight neighbours, the nearer ones counting more."""
     weight = known.astype(np.float32)
-    mean: NDArray[np.float32] = _convolve(values * weight) / np.maximum(_convolve(weight), 1e-6)
-    return mean
+    mean = _convolve(values * weight) / np.maximum(_convolve(weight), np.float32(1e-6))
+    return mean.astype(np.float32)
 
 
 def _convolve(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -23,7 +23,6 @@ from semipix.data.strong import StrongViews
 from semipix.data.transforms import as_size, train_transform
 from semipix.errors import SemipixError
 
-
 _COLOUR_COUNTS = ("denoising", "enhancement", "matting")
 """Kinds whose targets change with the image's colours."""
 

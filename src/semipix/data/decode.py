@@ -179,8 +179,9 @@ def check_size(image: Path, label: Path, values: Tensor, word: str = "mask") -> 
     height, width = image_size(image)
     if (height, width) != tuple(values.shape[-2:]):
         raise SemipixError(
-            f"{label}: {word} is {values.shape[-1]}x{values.shape[-2]} pixels, its image {image.name} is {width}x{height} "
-            f"(upright by its EXIF orientation); expected the same size, save the {word} at the image's size"
+            f"{label}: {word} is {values.shape[-1]}x{values.shape[-2]} pixels, its image {image.name} is "
+            f"{width}x{height} (upright by its EXIF orientation); expected the same size, save the {word} at the "
+            "image's size"
         )
 
 
@@ -199,7 +200,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _low_bytes(path: Path, upright: bool = True) -> NDArray[np.float32] | None:
-    """The low bytes (3, H, W) of a file of 16-bit colours, of which Pillow gives the high ones; None for other files."""
+    """The low bytes (3, H, W) of 16-bit colours, of which Pillow gives the high ones; None for other files."""
     with _opened(path) as image:
         layout = _layout(image)
         if not layout:
@@ -236,7 +237,7 @@ def _load(path: Path) -> NDArray[np.float32]:
 def _mapped(path: Path) -> NDArray[Any]:
     """An array file of numbers, (H, W) or (C, H, W), read when it is used."""
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SemipixError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError) as error:

@@ -40,7 +40,7 @@ class FolderSource(Source):
         if self.listing.problems:
             raise SemipixError(self.listing.problems[0])
         self._masks = {image: mask for masks in self.listing.labels.values() for image, mask in masks.items()}
-        self.classes: list[str] = read_classes(self.root) or self._infer_classes()
+        self.classes: list[str] = self.read_names()
 
     def labeled(self) -> list[str]:
         return list(self.listing.labels["train"])
@@ -63,6 +63,10 @@ class FolderSource(Source):
         check_size(self.root / name, mask, indices)
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
+
+    def read_names(self) -> list[str]:
+        """Names of the classes, by index."""
+        return read_classes(self.root) or self._infer_classes()
 
     def read_indices(self, name: str) -> Tensor:
         """Mask of the named image after `mask_values`, (H, W) int64, not checked against the classes."""

@@ -104,7 +104,7 @@ def stems(root: Path, folder: str, problems: list[str], arrays: bool = False) ->
 
     Args:
         root: the data folder.
-        folder: a folder below it; one that is missing holds nothing.
+        folder: a folder below it, or "" for the root itself; one that is missing holds nothing.
         problems: gets a line for each file whose stem is taken already.
         arrays: whether `.npy` files count too.
     """
@@ -120,7 +120,7 @@ def stems(root: Path, folder: str, problems: list[str], arrays: bool = False) ->
                 f"{folder}, rename or remove one"
             )
         else:
-            found[stem] = f"{folder}/{path}"
+            found[stem] = f"{folder}/{path}" if folder else path
     return found
 
 

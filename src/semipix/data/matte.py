@@ -94,8 +94,7 @@ class Matting:
             source = _alpha(files)
         else:
             raise SemipixError(
-                f"{files.image}: no trimap found and no alpha to make one from; add a trimap (or a mask of 0 and 255) of "
-                "the same stem"
+                f"{files.image}: no trimap found and no alpha to make one from; add a trimap, or a mask of 0 and 255"
             )
         return make_trimap(source, *self._reach(seed))
 
@@ -109,11 +108,13 @@ class Matting:
     def _background(self, size: torch.Size, generator: Generator) -> Tensor:
         """A part of a random photograph that fills the size, (3, *size)."""
         photograph = read_image(self.backgrounds[int(generator.integers(len(self.backgrounds)))])
-        scale = max(want / have for want, have in zip(size, photograph.shape[-2:], strict=True))
+        sizes = list(zip(size, photograph.shape[-2:], strict=True))
+        scale = max(want / have for want, have in sizes)
         if scale > 1:
-            height, width = (max(want, round(have * scale)) for want, have in zip(size, photograph.shape[-2:], strict=True))
+            height, width = (max(want, round(have * scale)) for want, have in sizes)
             photograph = resize_to(tv_tensors.Image(photograph), (height, width)).as_subclass(Tensor)
-        y, x = (int(generator.integers(have - want + 1)) for want, have in zip(size, photograph.shape[-2:], strict=True))
+            sizes = list(zip(size, photograph.shape[-2:], strict=True))
+        y, x = (int(generator.integers(have - want + 1)) for want, have in sizes)
         return photograph[:, y : y + size[0], x : x + size[1]]
 
 
@@ -143,22 +144,24 @@ def make_trimap(alpha: Tensor, inner: int, outer: int) -> Tensor:
 
 
 def read_trimap(path: Path) -> Tensor:
-    """Read a trimap file of the values 0, 128 and 255, each up to 2 off.
+    """Read a trimap file of the values 0, 128 and 255, each up to 2 off, or a mask of the class indices 0 and 1.
 
     Returns:
-        (H, W) float32: 0 background, 0.5 unknown, 1 foreground.
+        (H, W) float32: 0 background, 0.5 unknown, 1 foreground; a mask has no unknown pixels.
 
     Raises:
         SemipixError: the file cannot be read or holds other values.
     """
-    values = read_grey(path) * 255
+    values = (read_grey(path) * 255).round(decimals=3)
+    if values.max() == 1:
+        return values
     known = torch.tensor([0.0, 128.0, 255.0])
     distance, nearest = (values[..., None] - known).abs().min(-1)
-    wrong = values[distance > TOLERANCE + 1e-3]
+    wrong = values[distance > TOLERANCE]
     if len(wrong):
         raise SemipixError(
             f"{path}: found trimap value {wrong[0]:.0f} ({len(wrong)} pixels), expected 0, 128 and 255 up to "
-            f"{TOLERANCE} off for background, unknown and foreground; save it as PNG, for JPEG and resizing change values"
+            f"{TOLERANCE} off for background, unknown and foreground; save it as PNG: JPEG and resizing change values"
         )
     return torch.tensor([0.0, UNKNOWN, 1.0])[nearest]
 

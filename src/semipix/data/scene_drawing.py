@@ -32,11 +32,11 @@ class Layer(NamedTuple):
     """An object of a scene.
 
     Attributes:
-        index: its class.
+        label: its class.
         inside: the pixels that it covers, (H, W), whatever is drawn over it later.
     """
 
-    index: int
+    label: int
     inside: NDArray[np.bool_]
 
 
@@ -53,7 +53,7 @@ def draw_scene(size: Size, generator: Generator) -> tuple[NDArray[np.uint8], NDA
     scene, layers = draw_clean(size, generator)
     mask = np.zeros(size, np.uint8)
     for layer in layers:
-        mask[layer.inside] = layer.index
+        mask[layer.inside] = layer.label
     scene += generator.uniform(0.01, 0.03) * generator.standard_normal(scene.shape, np.float32)
     return _bytes(scene), mask
 
@@ -72,7 +72,6 @@ def draw_enhancement(size: Size, generator: Generator) -> Drawn:
 
 def draw_depth(size: Size, generator: Generator) -> Drawn:
     """A hazy scene (H, W, 3) and its depth (H, W, 1) float32 in [0, 1]: objects are nearer when drawn later."""
-    height, width = size
     clean, layers = draw_clean(size, generator)
     depth = 0.85 + 0.12 * _slant(size, generator)
     for number, layer in enumerate(layers, 1):
@@ -118,8 +117,7 @@ def draw_clean(size: Size, generator: Generator) -> tuple[Colours, list[Layer]]:
     height, width = size
     scene = _background(size, generator)
     layers = [
-        _add_object(scene, int(generator.integers(1, len(CLASSES))), generator)
-        for _ in range(generator.integers(3, 6))
+        _add_object(scene, int(generator.integers(1, len(CLASSES))), generator) for _ in range(generator.integers(3, 6))
     ]
     scene *= (1 + 0.35 * smooth_noise(generator, 1, height, width))[..., None]
     return scene, layers
@@ -153,9 +151,10 @@ def _slant(size: Size, generator: Generator) -> Plane:
     return across
 
 
-def _bytes(colours: Colours) -> Pixels:
+def _bytes(colours: NDArray[Any]) -> Pixels:
     """Numbers in [0, 1], clipped, as 8 bits."""
-    return (np.clip(colours, 0, 1) * 255).round().astype(np.uint8)
+    pixels: Pixels = (np.clip(colours, 0, 1) * 255).round().astype(np.uint8)
+    return pixels
 
 
 def _background(size: Size, generator: Generator) -> Colours:

@@ -62,7 +62,7 @@ def check_kind(kind: str, kinds: tuple[str, ...]) -> str:
     """
     if kind in kinds:
         return kind
-    others = f"; data for {kind}: {', '.join(data_for(kind))}" if kind in KINDS else ""
-    raise SemipixError(
-        f"data.kind={kind}: expected {', '.join(kinds)}{others or '; for a task of your own name the kind of its targets'}"
+    others = (
+        f"data for {kind}: {', '.join(data_for(kind))}" if kind in KINDS else "name the kind of your task's targets"
     )
+    raise SemipixError(f"data.kind={kind}: expected {', '.join(kinds)}; {others}")

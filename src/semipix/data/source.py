@@ -19,8 +19,9 @@ class ImageTarget(tv_tensors.Image):  # type: ignore[misc]
 class Matte(ImageTarget):
     """A matting target (8, H, W) float32.
 
-    Channel 0 is alpha in [0, 1]; channel 1 is 1 where the trimap is unknown and 0 elsewhere; 2 to 4 are the foreground's
-    colour and 5 to 7 the background's in [0, 1], NaN where there is none. Padding is known background without colours.
+    Channel 0 is alpha in [0, 1]; channel 1 is 1 where the trimap is unknown and 0 elsewhere; 2 to 4 are the
+    foreground's colour and 5 to 7 the background's in [0, 1], NaN where there is none. Padding is known background
+    without colours.
     """
 
 

@@ -107,7 +107,9 @@ def check_overlap(split: Split, source: Source) -> None:
     for part, names in parts.items():
         for name in names:
             if (other := seen.setdefault(name, part)) != part:
-                raise SemipixError(f"split: {name} is both in {other} and in {part}; expected it in one, mend the split")
+                raise SemipixError(
+                    f"split: {name} is both in {other} and in {part}; expected it in one, mend the split"
+                )
     training = {source.scene(name): name for name in split.labeled + split.unlabeled}
     for part in ("val", "test"):
         for name in parts[part]:

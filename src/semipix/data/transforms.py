@@ -208,7 +208,7 @@ def check_crop(name: str, image: Tensor, crop: Size) -> None:
         needed = math.ceil(max(height, width) * max(crop[0] / height, crop[1] / width))
         raise SemipixError(
             f"{name}: image is {width}x{height} pixels, smaller than the training crop of {crop[1]}x{crop[0]}; "
-            f"set data.crop=[{min(height, crop[0])},{min(width, crop[1])}] or less, or data.resize={needed} or more, or "
+            f"set data.crop=[{min(height, crop[0])},{min(width, crop[1])}] or less, data.resize={needed} or more, or "
             "data.pad=true"
         )
 
