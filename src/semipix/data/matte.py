@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 from torchvision import tv_tensors
@@ -18,6 +17,11 @@ from semipix.errors import SemipixError
 
 TOLERANCE = 2
 """How far, of 255, a trimap's values may be from 0, 128 and 255."""
+
+_TRIMAP = torch.full((256,), torch.nan)
+"""What each value of a trimap file means; NaN where it means nothing."""
+for _value, _meaning in ((0, 0.0), (128, UNKNOWN), (255, 1.0)):
+    _TRIMAP[max(0, _value - TOLERANCE) : _value + TOLERANCE + 1] = _meaning
 
 Widths = tuple[int, int]
 """Fewest and most pixels by which a trimap's unknown region reaches beyond the fractional alphas."""
@@ -155,15 +159,14 @@ def read_trimap(path: Path) -> Tensor:
     values = (read_grey(path) * 255).round(decimals=3)
     if values.max() == 1:
         return values
-    known = torch.tensor([0.0, 128.0, 255.0])
-    distance, nearest = (values[..., None] - known).abs().min(-1)
-    wrong = values[distance > TOLERANCE]
+    trimap = _TRIMAP[values.round().long()]
+    wrong = values[trimap.isnan()]
     if len(wrong):
         raise SemipixError(
             f"{path}: found trimap value {wrong[0]:.0f} ({len(wrong)} pixels), expected 0, 128 and 255 up to "
             f"{TOLERANCE} off for background, unknown and foreground; save it as PNG: JPEG and resizing change values"
         )
-    return torch.tensor([0.0, UNKNOWN, 1.0])[nearest]
+    return trimap
 
 
 def _alpha(files: MatteFiles) -> Tensor:
@@ -183,9 +186,11 @@ def _colours(files: MatteFiles, path: Path | None, word: str) -> Tensor | None:
 
 def _grown(mask: Tensor, pixels: int) -> Tensor:
     """A mask (H, W) dilated by a square of `pixels` to each side."""
-    if pixels <= 0:
-        return mask
-    grown = mask.float()[None, None]
-    for kernel in ((2 * pixels + 1, 1), (1, 2 * pixels + 1)):
-        grown = F.max_pool2d(grown, kernel, 1, (kernel[0] // 2, kernel[1] // 2))
-    return grown[0, 0] > 0
+    for axis in (0, 1):
+        # How many marked pixels a window holds is the difference of two running counts, however wide it is.
+        length = mask.shape[axis]
+        counts = torch.cat([mask.new_zeros(1, mask.shape[1 - axis]), mask.movedim(axis, 0)]).cumsum(0, dtype=torch.int32)
+        index = torch.arange(length)
+        marked = counts[(index + pixels + 1).clamp(max=length)] - counts[(index - pixels).clamp(min=0)]
+        mask = (marked > 0).movedim(0, axis)
+    return mask

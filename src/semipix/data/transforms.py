@@ -189,11 +189,18 @@ def _bilinear(plain: Tensor, size: Size) -> Tensor:
         return result
 
     known = ~plain.isnan()
-    if bool(known.all()):
+    share = known.flatten(1).float().mean(1)
+    result = plain.new_full((len(plain), *size), math.nan)
+    whole, partly = share == 1, (share > 0) & (share < 1)
+    if bool(whole.all()):
         return resized(plain)
-    weight = resized(known.to(plain.dtype))
-    mean = resized(plain.nan_to_num(0.0)) / weight.clamp(min=1e-6)
-    return mean.where(weight >= 0.5, math.nan)
+    if bool(whole.any()):
+        result[whole] = resized(plain[whole])
+    if bool(partly.any()):
+        weight = resized(known[partly].to(plain.dtype))
+        mean = resized(plain[partly].nan_to_num(0.0)) / weight.clamp(min=1e-6)
+        result[partly] = mean.where(weight >= 0.5, math.nan)
+    return result
 
 
 def check_crop(name: str, image: Tensor, crop: Size) -> None:

@@ -31,7 +31,7 @@ class VOCSource(Source):
 
     The 10,582 are those of VOC's `train` and of SBD's `train` and `val`, without those of VOC's `val`. Where both have
     a mask, VOC's counts. All images are VOC's. The folder holds `VOCdevkit/VOC2012` as VOC's archive does and `sbd/`
-    with SBD's `cls/*.mat`, `train.txt` and `val.txt`; masks as PNG in `VOCdevkit/VOC2012/SegmentationClassAug` go before
+    with SBD's `cls/*.mat`, `train.txt` and `val.txt`; PNG masks in `VOCdevkit/VOC2012/SegmentationClassAug` go before
     the `.mat` files, which need scipy.
 
     Args:
