@@ -88,6 +88,9 @@ def build_data(config: Config, split: Split | None = None) -> SemiSupervisedData
     source_class = target_of("data", config["data"])
     of_source = parameters(source_class)[0]
     source: Source = call("data", source_class, **{key: options[key] for key in options if key in of_source})
+    task = target_of("task", config["task"])
+    if isinstance(task, type):
+        check_serves(task, source)
     shared = parameters(SemiSupervisedDataModule)[0] - {"seed"}  # `val` may be both a source's and the data module's
     loading = {
         "seed": config["seed"],
@@ -260,9 +263,6 @@ def start(config: Config, run: Path) -> dict[str, float]:
     config = with_precision(config)
     check_config(config)
     data = build_data(config)
-    task_class = target_of("task", config["task"])
-    if isinstance(task_class, type):  # before the data's classes are asked for
-        check_serves(task_class, data.source)
     config = _with_classes(config, data)
     task = build_task(config)
     check_serves(task, data.source)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.data.conftest import noise, save
 
 from semipix.data.decode import bits, image_size, read_grey, read_image, read_values
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
 
 DEEP = noise(6, 8, 3, top=65536)
 
@@ -83,7 +83,9 @@ class TestValues:
     @pytest.mark.parametrize("top", [256, 65536])
     def test_whole_numbers_are_not_scaled(self, tmp_path: Path, top: int) -> None:
         values = noise(6, 8, top=top)
-        assert torch.equal(read_values(save(tmp_path / "a.png", values))[0], torch.from_numpy(values.astype(np.float32)))
+        assert torch.equal(
+            read_values(save(tmp_path / "a.png", values))[0], torch.from_numpy(values.astype(np.float32))
+        )
 
     @pytest.mark.parametrize(
         ("values", "pattern"),

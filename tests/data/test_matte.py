@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.data.conftest import noise, save
 
 from semipix.data.matte import MatteFiles, Matting, make_trimap, read_trimap
 from semipix.data.source import Matte
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
 
 
 def disc(side: int = 40, soft: float = 4) -> np.ndarray:
@@ -67,8 +67,8 @@ class TestReadTrimap:
         with pytest.raises(SemipixError) as caught:
             read_trimap(path)
         assert str(caught.value) == (
-            f"{path}: found trimap value {value} (2 pixels), expected 0, 128 and 255 up to 2 off for background, unknown "
-            "and foreground; save it as PNG: JPEG and resizing change values"
+            f"{path}: found trimap value {value} (2 pixels), expected 0, 128 and 255 up to 2 off for background, "
+            "unknown and foreground; save it as PNG: JPEG and resizing change values"
         )
 
     def test_jpeg_is_refused_with_a_hint(self, tmp_path: Path) -> None:

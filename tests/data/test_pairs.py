@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.data.conftest import noise, save
 from torchvision import tv_tensors
 
 from semipix.data.check import check
@@ -14,7 +15,6 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.pairs import PairsSource
 from semipix.data.source import Matte
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
 
 
 @pytest.fixture
@@ -127,7 +127,9 @@ class TestMattes:
         assert isinstance(target, Matte)
         assert (image[3] == 0.5).all()
         assert (target[1] == 1).all()
-        assert torch.equal((target[5:8] * 255).round(), torch.from_numpy(noise(6, 8, 3, seed=4)).permute(2, 0, 1).float())
+        assert torch.equal(
+            (target[5:8] * 255).round(), torch.from_numpy(noise(6, 8, 3, seed=4)).permute(2, 0, 1).float()
+        )
         assert source.target("inputs/train/b.png")[2:].isnan().all()
         assert (source.image("inputs/train/b.png")[3, 1] == 0.5).all()
         assert source.image("unlabeled/y.png")[3, 0].tolist() == [0, 0.5, 1, 0.5] * 2
@@ -154,7 +156,9 @@ class TestMattes:
 
     def test_bad_trimap(self, mattes: Path) -> None:
         save(mattes / "trimaps/val/v.png", np.full((6, 8), 70, np.uint8))
-        expect_error(r"trimaps/val/v\.png: found trimap value 70 \(48 pixels\), expected 0, 128 and 255", mattes, "matting")
+        expect_error(
+            r"trimaps/val/v\.png: found trimap value 70 \(48 pixels\), expected 0, 128 and 255", mattes, "matting"
+        )
 
     def test_alpha_outside_0_to_1(self, mattes: Path) -> None:
         for path in mattes.glob("targets/*/*"):
@@ -212,8 +216,8 @@ class TestSlips:
         with pytest.raises(SemipixError) as caught:
             PairsSource(pairs, "segmentation")
         assert str(caught.value) == (
-            "data.kind=segmentation: expected denoising, enhancement, matting, regression; data for segmentation: camvid, "
-            "folder, scenes, voc"
+            "data.kind=segmentation: expected denoising, enhancement, matting, regression; data for segmentation: "
+            "camvid, folder, scenes, voc"
         )
         with pytest.raises(SemipixError, match=r"data\.kind=depth: .*; name the kind of your task's targets"):
             PairsSource(pairs, "depth")

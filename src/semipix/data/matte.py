@@ -189,7 +189,9 @@ def _grown(mask: Tensor, pixels: int) -> Tensor:
     for axis in (0, 1):
         # How many marked pixels a window holds is the difference of two running counts, however wide it is.
         length = mask.shape[axis]
-        counts = torch.cat([mask.new_zeros(1, mask.shape[1 - axis]), mask.movedim(axis, 0)]).cumsum(0, dtype=torch.int32)
+        counts = torch.cat([mask.new_zeros(1, mask.shape[1 - axis]), mask.movedim(axis, 0)]).cumsum(
+            0, dtype=torch.int32
+        )
         index = torch.arange(length)
         marked = counts[(index + pixels + 1).clamp(max=length)] - counts[(index - pixels).clamp(min=0)]
         mask = (marked > 0).movedim(0, axis)

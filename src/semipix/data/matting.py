@@ -67,7 +67,9 @@ class MattingSource(PairedSource):
         lists = read_split(folder / "split.json", images, "train", "val", "test") or {"train": list(images)}
         pairs = {part: {images[stem]: targets[images[stem]] for stem in names} for part, names in lists.items()}
         more = _unlabeled(unlabeled, unlabeled_trimaps)
-        pool = () if backgrounds is None else background_pool(check_root(backgrounds), mattes, "")
+        pool = (
+            () if backgrounds is None else background_pool(check_root(backgrounds, key="data.backgrounds"), mattes, "")
+        )
         matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
         super().__init__(folder, "matting", pairs, list(more), mattes=mattes | more, matting=matting)
 
@@ -79,10 +81,11 @@ def _unlabeled(images: str | None, trimaps: str | None) -> dict[str, MatteFiles]
             raise SemipixError("data.unlabeled_trimaps is missing: expected a folder with trimaps of data.unlabeled")
         return {}
     problems: list[str] = []
-    found = [(check_root(root), stems(check_root(root), "", problems)) for root in (images, trimaps)]
+    image_root = check_root(images, key="data.unlabeled")
+    trimap_root = check_root(trimaps, key="data.unlabeled_trimaps")
+    names, masks = stems(image_root, "", problems), stems(trimap_root, "", problems)
     if problems:
         raise SemipixError(problems[0])
-    (image_root, names), (trimap_root, masks) = found
     if missing := sorted(names.keys() - masks.keys()):
         raise SemipixError(f"{image_root}/{missing[0]}: found no trimap of this stem in {trimap_root}; add it")
     return {

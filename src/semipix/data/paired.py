@@ -115,16 +115,22 @@ class PairedSource(Source):
             )
 
 
-def check_root(root: str | Path, *folders: str) -> Path:
-    """The data folder, if it holds these folders.
+def check_root(root: str | Path, *folders: str, key: str = "data.root") -> Path:
+    """The data folder, if it is there and holds these folders.
+
+    Args:
+        root: the data folder.
+        folders: what it must hold.
+        key: the setting that names it.
 
     Raises:
         SemipixError: it does not.
     """
     path = Path(root).expanduser()
-    for folder in folders:
+    for folder in ("", *folders):
         if not (path / folder).is_dir():
-            raise SemipixError(f"{path / folder}: no such folder; expected {', '.join(folders)} there, mend data.root")
+            expected = f"expected {', '.join(folders)} there, " if folders else ""
+            raise SemipixError(f"{path / folder}: no such folder; {expected}mend {key}")
     return path
 
 
