@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import QUICK, Result
 from tests.data.conftest import noise, save
 from tests.tiny import TinyRegression, options
+from torch import Tensor
 
 from semipix.data.scenes import ScenesSource
 from semipix.data.serving import check_serves, data_for
@@ -27,6 +28,9 @@ class TinyDepth(TinyRegression):
     """Predicts one channel."""
 
     channels = 1
+
+    def render(self, image: Tensor, prediction: Tensor) -> Tensor:
+        return super().render(image, prediction).expand(3, -1, -1)
 
 
 TASKS = {
