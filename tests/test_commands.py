@@ -228,6 +228,15 @@ def test_data_check(command: Command, photos: Path) -> None:
     assert str(photos / "masks/train/00.png") in bad.out
 
 
+def test_data_check_of_pairs(command: Command, tmp_path: Path) -> None:
+    for part in ("inputs", "targets"):
+        (tmp_path / part / "train").mkdir(parents=True)
+        Image.new("L", (8, 6), 128).save(tmp_path / part / "train/a.png")
+    assert "kind      regression" in command("data", "check", tmp_path).out
+    result = command("data", "check", tmp_path, "--kind", "matting")
+    assert (result.code, "kind      matting" in result.out) == (0, True)
+
+
 def test_help_is_quick() -> None:
     program = (
         "import sys; from semipix.cli import main; assert main(['train', '--help']) == 0\n"

@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
     check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
-    check.add_argument("root", type=Path, help="folder with images/, masks/ and optional unlabeled/")
+    check.add_argument("root", type=Path, help="folder with images/ and masks/, or with inputs/ and targets/")
+    kinds = ("denoising", "enhancement", "matting", "regression")
+    check.add_argument("--kind", choices=kinds, help="what targets/ are; default: what they look like")
     check.set_defaults(command=_check)
 
     demo = commands.add_parser("demo", help="train gct and both supervised baselines on the built-in data")
@@ -114,7 +116,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from semipix.data.check import check
 
-    report = check(options.root)
+    report = check(options.root, kind=options.kind)
     print("\n".join(report.lines()))
     return 2 if report.problems else 0
 

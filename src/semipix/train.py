@@ -31,6 +31,7 @@ from semipix.config import (
     unknown_key,
 )
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.serving import check_serves
 from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
@@ -87,6 +88,9 @@ def build_data(config: Config, split: Split | None = None) -> SemiSupervisedData
     source_class = target_of("data", config["data"])
     of_source = parameters(source_class)[0]
     source: Source = call("data", source_class, **{key: options[key] for key in options if key in of_source})
+    task = target_of("task", config["task"])
+    if isinstance(task, type):
+        check_serves(task, source)
     shared = parameters(SemiSupervisedDataModule)[0] - {"seed"}  # `val` may be both a source's and the data module's
     loading = {
         "seed": config["seed"],
@@ -263,6 +267,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
     data = build_data(config)
     config = _with_classes(config, data)
     task = build_task(config)
+    check_serves(task, data.source)
     method = build_method(config, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(

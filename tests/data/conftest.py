@@ -1,11 +1,15 @@
 """Tiny data folders and sources."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
 
@@ -27,6 +31,38 @@ def save_mask(path: Path, values: list[list[int]] | None = None, height: int = 6
         array[0] = 1
     Image.fromarray(array).save(path)
     return path
+
+
+def save(path: Path, values: NDArray[Any], **options: Any) -> Path:
+    """Write pixels (H, W) or (H, W, 3) as they are: an array, or an image of 8 bits, 16 bits or floats."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif values.dtype == np.uint16 and values.ndim == 3:
+        path.write_bytes(deep_png(values))
+    else:
+        Image.fromarray(values).save(path, **options)
+    return path
+
+
+def deep_png(values: NDArray[np.uint16]) -> bytes:
+    """A PNG of 16 bits a colour (H, W, 3), which Pillow cannot write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(data)) + kind + data + _checksum(kind + data) for kind, data in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _checksum(data: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(data))
+
+
+def noise(*shape: int, seed: int = 0, top: int = 256) -> NDArray[Any]:
+    """Random bytes, or numbers of 16 bits where `top` is larger."""
+    kind = np.uint8 if top <= 256 else np.uint16
+    return np.random.default_rng(seed).integers(0, top, shape).astype(kind)
 
 
 @pytest.fixture

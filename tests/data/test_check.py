@@ -114,3 +114,16 @@ def test_a_missing_folder_is_a_problem_too(tmp_path: Path) -> None:
 def test_mask_values_out_of_range(folder: Path) -> None:
     with pytest.raises(SemipixError, match=r"data\.mask_values"):
         check(folder, mask_values={0: 999})
+
+
+def test_same_content_is_a_warning_not_a_problem(folder: Path, write_image: Write) -> None:
+    for number, path in enumerate(sorted(folder.glob("images/*/*"))):
+        write_image(path, value=number)
+    assert check(folder).warnings == []
+    write_image(folder / "images/val/v.png", value=100)
+    write_image(folder / "images/train/b.png", value=100)
+    report = check(folder)
+    assert report.problems == []
+    (warning,) = report.warnings
+    assert warning.startswith(f"{folder / 'images/val/v.png'}: same content as images/train/b.png of another part;")
+    assert warning in "\n".join(report.lines())

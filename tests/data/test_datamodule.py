@@ -17,6 +17,7 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.folder import FolderSource
 from semipix.data.loaders import EvalSample
 from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
+from semipix.data.scenes import ScenesSource
 from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.errors import SemipixError
@@ -406,3 +407,75 @@ class TestResuming:
         assert self.fit(images, callbacks=[saver], workers=1, **self.STEPS) == whole
         rest = self.fit(images, checkpoint=tmp_path / "last.ckpt", workers=1, **self.STEPS)
         assert rest == whole[7:]
+
+
+class TestDefaultsByKind:
+    """What a view may change depends on what is asked about the image; a user may say otherwise."""
+
+    @pytest.mark.parametrize(
+        ("kind", "scale", "colours"),
+        [
+            ("segmentation", (0.75, 1.5), True),
+            ("regression", (0.75, 1.5), True),
+            ("denoising", (1, 1), False),
+            ("enhancement", (0.75, 1.5), False),
+            ("matting", (0.75, 1.5), False),
+        ],
+    )
+    def test_scale_and_strong_views(self, kind: str, scale: tuple[float, float], colours: bool) -> None:
+        image = torch.rand(8, 4 if kind == "matting" else 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        data = module(ScenesSource(32, kind=kind))
+        assert data.scale == scale
+        assert torch.equal(data.strong(image, range(8), 1), image) != colours
+        given = module(ScenesSource(32, kind=kind), scale=[0.5, 2], strong_jitter=0.5)
+        assert given.scale == (0.5, 2)
+        assert not torch.equal(given.strong(image, range(8), 1), image)
+
+
+class TestRegressionBatches:
+    """Targets that are images."""
+
+    def test_denoising(self) -> None:
+        data = module(ScenesSource(32, train=8, kind="denoising"), labels=4, crop=16, batch_size=8)
+        batch = steps(data)[0]
+        assert batch["labeled"].target.shape == (4, 3, 16, 16)
+        assert type(batch["labeled"].target) is torch.Tensor
+        assert (batch["labeled"].image - batch["labeled"].target).abs().mean() < 0.1
+
+    def test_matting(self) -> None:
+        data = module(ScenesSource(64, train=8, kind="matting"), labels=4, crop=24, batch_size=8)
+        batch = steps(data)[0]
+        assert batch["labeled"].image.shape == batch["unlabeled"].image.shape == (4, 4, 24, 24)
+        assert batch["labeled"].target.shape == (4, 8, 24, 24)
+        for image in torch.cat([batch["labeled"].image, batch["unlabeled"].image]):
+            assert image[3, 12, 12] == 0.5
+
+    def test_padding_says_nothing(self) -> None:
+        data = module(ScenesSource(32, train=8, kind="regression"), crop=40, pad=True, batch_size=8, scale=[1, 1])
+        target = steps(data)[0]["labeled"].target
+        assert target.isnan().sum() == 8 * (40 * 40 - 32 * 32)
+        with pytest.raises(SemipixError, match=r"smaller than the training crop of 40x40; .* or data\.pad=true"):
+            steps(module(ScenesSource(32, train=8, kind="regression"), crop=40))
+
+    def test_evaluation_keeps_the_targets_own_size(self) -> None:
+        data = module(ScenesSource(32, train=8, val=1, kind="matting"), resize=16)
+        (sample,) = next(iter(data.val_dataloader()))
+        assert sample.image.shape == (4, 16, 16)
+        assert sample.target.shape == (8, 32, 32)
+        assert set(sample.image[3].unique().tolist()) <= {0, 0.5, 1}
+
+    def test_a_source_may_vary_a_sample_by_its_draw(self) -> None:
+        class Varied(ScenesSource):
+            def training_pair(self, name: str, seed: int) -> Any:
+                return tv_tensors.Image(torch.full((3, 32, 32), seed % 97 / 97)), self.target(name)
+
+            def training_image(self, name: str, seed: int) -> Any:
+                return self.training_pair(name, seed)[0]
+
+        def drawn() -> list[float]:
+            data = module(Varied(32, train=4, kind="denoising"), labels=2, crop=16, batch_size=4)
+            batches = [torch.cat([part.image for part in batch.values()]) for batch in steps(data)]
+            return [float(image[0, 0, 0]) for batch in batches for image in batch]
+
+        assert drawn() == drawn()
+        assert len(set(drawn())) > 2

@@ -1,5 +1,7 @@
 """The built-in data."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torchvision import tv_tensors
 
 from semipix.data.drawing import SHAPES, TEXTURES, smooth_noise
 from semipix.data.scenes import CLASSES, ScenesSource
+from semipix.data.source import KINDS
 from semipix.errors import SemipixError
 
 
@@ -139,3 +142,96 @@ def test_smooth_noise_is_smooth() -> None:
 def test_slips(options: dict[str, int], pattern: str) -> None:
     with pytest.raises(SemipixError, match=pattern):
         ScenesSource(**options)
+
+
+BEFORE = "44da7df18662316707bb8de2d08a84612f7233d51d0b2c082648b42e42ee47b2"
+"""Hash of segmentation scenes as the stored benchmark figures know them."""
+
+
+def test_segmentation_scenes_are_what_they_always_were() -> None:
+    digest = hashlib.sha256()
+    for source in (ScenesSource(), ScenesSource(size=[64, 80], seed=3)):
+        for name in source.labeled()[:12] + source.val()[:4] + source.test()[:4]:
+            digest.update(source.image(name).numpy().tobytes())
+            digest.update(source.target(name).numpy().tobytes())
+    assert digest.hexdigest() == BEFORE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestKinds:
+    def test_image_and_target(self, kind: str) -> None:
+        source = ScenesSource([40, 56], train=2, kind=kind)
+        image, target = source.image(source.labeled()[1]), source.target(source.labeled()[1])
+        channels = {"segmentation": 0, "matting": 8, "regression": 1}.get(kind, 3)
+        assert image.shape == (4 if kind == "matting" else 3, 40, 56)
+        assert target.shape == ((channels, 40, 56) if channels else (40, 56))
+        assert image.dtype == torch.float32
+        assert 0 <= image.min() <= image.max() <= 1
+        if channels:
+            assert isinstance(target, tv_tensors.Image)
+            assert target.dtype == torch.float32
+            assert 0 <= target.min() <= target.max() <= 1
+        assert (source.kind, source.classes is None) == (kind, kind != "segmentation")
+        assert source.channels in (None, channels)
+
+    def test_an_image_depends_on_seed_split_and_number_only(self, kind: str) -> None:
+        many, few, other = (
+            ScenesSource(40, train=count, seed=seed, kind=kind) for count, seed in ((9, 0), (5, 0), (5, 1))
+        )
+        name = "scenes/train/000004"
+        many.image("scenes/train/000003").zero_()
+        many.target("scenes/train/000003").zero_()
+        for part in ("image", "target"):
+            assert torch.equal(getattr(many, part)(name), getattr(few, part)(name))
+            getattr(many, part)(name).zero_()
+            assert torch.equal(getattr(many, part)(name), getattr(few, part)(name))
+            assert not torch.equal(getattr(few, part)(name), getattr(other, part)(name))
+
+
+def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float(-10 * ((first - second) ** 2).mean().log10())
+
+
+def test_denoising_scenes_are_noisy_and_keep_their_brightness() -> None:
+    source = ScenesSource(64, train=8, kind="denoising")
+    for name in source.labeled():
+        image, target = source.image(name), source.target(name)
+        assert 18 < psnr(image, target) < 34
+        assert (image.mean((1, 2)) - target.mean((1, 2))).abs().max() < 0.03
+
+
+def test_enhancement_scenes_are_dark() -> None:
+    source = ScenesSource(64, train=8, kind="enhancement")
+    for name in source.labeled():
+        image, target = source.image(name), source.target(name)
+        assert image.mean() < 0.6 * target.mean()
+        brightened = image * (target.mean() / image.mean())
+        assert psnr(brightened, target) > 8 + psnr(torch.rand(target.shape), target)
+
+
+def test_matting_scenes_are_composed_of_their_layers() -> None:
+    source = ScenesSource(64, train=8, kind="matting")
+    for name in source.labeled():
+        image, target = source.image(name), source.target(name)
+        alpha, unknown, foreground, background = target[:1], target[1], target[2:5], target[5:8]
+        assert (alpha * foreground + (1 - alpha) * background - image[:3]).abs().max() < 0.6 / 255
+        assert set(image[3].unique().tolist()) == {0, 0.5, 1}
+        assert torch.equal(image[3] == 0.5, unknown == 1)
+        known = unknown == 0
+        assert torch.equal(alpha[0][known], image[3][known].as_subclass(type(alpha[0])))
+        assert ((alpha > 0) & (alpha < 1)).float().mean() > 0.03
+
+
+def test_depth_is_nearer_for_what_covers() -> None:
+    source = ScenesSource(64, train=8, kind="regression")
+    for name in source.labeled():
+        depth = source.target(name)[0]
+        assert depth.max() > 0.7, "the background is far"
+        assert depth.min() < 0.2, "the last object is near"
+        steps = torch.cat([depth.diff(dim=0).flatten(), depth.diff(dim=1).flatten()]).abs()
+        assert (steps < 0.01).float().mean() > 0.8, "layers are smooth"
+
+
+def test_an_unknown_kind_is_told() -> None:
+    with pytest.raises(SemipixError, match=r"data\.kind=depth: expected segmentation, denoising, .*; name the kind"):
+        ScenesSource(kind="depth")

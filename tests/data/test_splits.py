@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
-from semipix.data.splits import Amount, Split, make_split, parse_labels
+from semipix.data.splits import Amount, Split, check_overlap, make_split, parse_labels
 from semipix.errors import SemipixError
 
 MakeSource = Callable[..., Source]
@@ -186,3 +187,87 @@ class TestSplitFile:
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(SemipixError, match=r"split\.json: no such file"):
             Split.from_json(tmp_path / "split.json")
+
+
+class TestScenes:
+    """Where a source names scenes, an image's fate is its scene's."""
+
+    @pytest.fixture
+    def bursts(self, source: MakeSource) -> Callable[..., Source]:
+        """Images whose number's last digit alone differs are one scene."""
+
+        def make(**counts: int) -> Source:
+            made = source(**counts)
+            made.scene = lambda name: name[:-1].replace("unlabeled", "labeled")  # type: ignore[method-assign]
+            return made
+
+        return make
+
+    def test_labels_count_scenes(self, bursts: Callable[..., Source]) -> None:
+        data = bursts(labeled=40)
+        split = make_split(data, labels=2, val=1, seed=0)
+        assert (len(split.labeled), len(split.unlabeled), len(split.val)) == (20, 10, 10)
+        parts = [{data.scene(name) for name in names} for names in (split.labeled, split.unlabeled, split.val)]
+        assert [len(part) for part in parts] == [2, 1, 1]
+        assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+
+    def test_more_labels_keep_the_scenes_of_fewer(self, bursts: Callable[..., Source]) -> None:
+        few, more = (make_split(bursts(labeled=60), labels=count, val=1, seed=1) for count in (2, 4))
+        assert set(few.labeled) < set(more.labeled)
+        assert few.val == more.val
+
+    def test_too_many_scenes(self, bursts: Callable[..., Source]) -> None:
+        with pytest.raises(SemipixError, match=r"data\.labels=8: only 4 labeled scenes are there"):
+            make_split(bursts(labeled=40), labels=8, val=0, seed=0)
+        with pytest.raises(SemipixError, match=r"data\.val=4 sets 4 scenes aside, but only 3 of the 4 labeled scenes"):
+            make_split(bursts(labeled=40), labels=1, val=4, seed=0)
+
+    def test_labels_by_image(self, bursts: Callable[..., Source]) -> None:
+        data = bursts(labeled=40)
+        data.labels_by_scene = False  # type: ignore[misc]
+        split = make_split(data, labels=8, val=1, seed=0)
+        assert (len(split.labeled), len(split.val)) == (8, 10)
+        assert not {data.scene(name) for name in split.val} & {data.scene(name) for name in split.labeled}
+
+    def test_validation_shows_nothing_that_unlabeled_images_show(self, bursts: Callable[..., Source]) -> None:
+        data = bursts(labeled=40)
+        unlabeled = {scene for scene in map(data.scene, data.labeled()) if not scene.endswith("01")}
+        data.unlabeled = lambda: [f"un{scene}X" for scene in sorted(unlabeled)]  # type: ignore[method-assign]
+        split = make_split(data, labels="all", val=1, seed=0)
+        assert {data.scene(name) for name in split.val} == {"labeled/01"}
+
+
+class TestOverlap:
+    """Nothing is measured on what it was trained on."""
+
+    @pytest.mark.parametrize("pair", [("labeled", "val"), ("labeled", "test"), ("unlabeled", "val"), ("val", "test")])
+    def test_an_image_in_two_parts(self, source: MakeSource, pair: tuple[str, str]) -> None:
+        parts = {"labeled": ["a"], "unlabeled": ["b"], "val": ["c"], "test": ["d"]}
+        check_overlap(Split(**parts), source())
+        with pytest.raises(SemipixError, match=rf"split: x is both in {pair[0]} and in {pair[1]}"):
+            check_overlap(
+                Split(**{part: [*names, "x"] if part in pair else names for part, names in parts.items()}), source()
+            )
+
+    def test_a_source_that_repeats_an_image_is_refused(self, source: MakeSource) -> None:
+        data = source(labeled=4, val=1)
+        data.parts["val"] = [data.labeled()[0]]  # type: ignore[attr-defined]
+        with pytest.raises(SemipixError, match=r"split: labeled/000 is both in labeled and in val"):
+            SemiSupervisedDataModule(data, labels="all")
+
+    @pytest.mark.parametrize("train", ["labeled", "unlabeled"])
+    @pytest.mark.parametrize("held_out", ["val", "test"])
+    def test_a_scene_on_both_sides(self, source: MakeSource, train: str, held_out: str) -> None:
+        data = source()
+        data.scene = lambda name: name[0]  # type: ignore[method-assign]
+        parts = {"labeled": ["a1"], "unlabeled": ["b1"], "val": ["c1"], "test": ["d1"]}
+        check_overlap(Split(**parts), data)
+        parts[train], parts[held_out] = ["x1"], ["x2"]
+        with pytest.raises(SemipixError, match=rf"split: x2 of {held_out} shows the scene x, .* training image x1"):
+            check_overlap(Split(**parts), data)
+
+    def test_a_stored_split_is_checked_too(self, source: MakeSource) -> None:
+        data = source(labeled=4, val=1)
+        names = data.labeled()
+        with pytest.raises(SemipixError, match="split: labeled/001 is both in labeled and in unlabeled"):
+            SemiSupervisedDataModule(data, split=Split(names[:2], names[1:], data.val(), []))

@@ -5,6 +5,7 @@ import torch
 from torchvision import tv_tensors
 
 from semipix.data.loaders import augment
+from semipix.data.source import ImageTarget, Matte
 from semipix.data.transforms import (
     RandomPaddedCrop,
     RandomScale,
@@ -145,3 +146,107 @@ def test_as_size(value: int | list[int], size: tuple[int, int]) -> None:
 def test_as_size_slips(value: int | list[int]) -> None:
     with pytest.raises(SemipixError, match=r"data\.crop=.*: expected a positive number of pixels or \[height,width\]"):
         as_size("data.crop", value)
+
+
+class TestRegressionTargets:
+    """Targets that are images: what says nothing counts for nothing."""
+
+    def ramp(self, height: int = 24, width: int = 32) -> tuple[tv_tensors.Image, ImageTarget]:
+        """An image and a target of two channels that are the same ramp, the target a hundred times as steep."""
+        ramp = torch.linspace(0, 1, width).expand(height, width)
+        return tv_tensors.Image(ramp.repeat(3, 1, 1)), (100 * ramp).repeat(2, 1, 1).as_subclass(ImageTarget)
+
+    def test_image_and_target_stay_together_and_padding_is_nan(self) -> None:
+        image, target = self.ramp()
+        transform = train_transform((24, 32), (0.5, 1.5), 0.5, target_fill=255)
+        padded = 0
+        for seed in range(20):
+            out, map_ = augment(transform, seed, image, target)
+            assert map_.shape == (2, 24, 32)
+            silent = map_.isnan()
+            assert torch.equal(silent[0], silent[1])
+            assert (out[:, silent[0]] == 0).all()
+            assert ((100 * out[0] - map_[0])[~silent[0]].abs() < 1e-3).all()
+            padded += bool(silent.any())
+        assert 0 < padded < 20
+
+    @pytest.mark.parametrize("size", [(12, 16), (48, 64), (17, 23)])
+    def test_missing_pixels_do_not_spread(self, size: tuple[int, int]) -> None:
+        _, target = self.ramp()
+        holed = target.clone().as_subclass(ImageTarget)
+        holed[0, 8:16, 8:16] = float("nan")
+        full, out = resize_target(target, size), resize_target(holed, size)
+        assert isinstance(out, ImageTarget)
+        share = out[0].isnan().float().mean()
+        assert share == pytest.approx(64 / (24 * 32), abs=0.03)
+        assert torch.equal(out[1], full[1])
+        # Beside a hole a value comes from fewer pixels, which lie to one side.
+        assert (out[0] - full[0])[~out[0].isnan()].abs().max() < 100 / 15
+
+    def test_a_channel_without_any_value_stays_without(self) -> None:
+        _, target = self.ramp()
+        target[1] = float("nan")
+        out = resize_target(target, (10, 10))
+        assert out[1].isnan().all()
+        assert not out[0].isnan().any()
+
+
+class TestMattes:
+    """The trimap keeps its three values, the unknown region its two, and crops find it."""
+
+    def sample(self, height: int = 60, width: int = 80) -> tuple[tv_tensors.Image, Matte]:
+        """A square with a soft left edge at the right, whose trimap is unknown about that edge."""
+        alpha = torch.zeros(height, width)
+        alpha[20:40, 56:76] = 1
+        alpha[20:40, 52:56] = torch.tensor([0.2, 0.4, 0.6, 0.8])
+        trimap = (alpha >= 1).float()
+        trimap[18:42, 50:58] = 0.5
+        image = torch.cat([alpha.expand(3, -1, -1), trimap[None]])
+        colours = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+        nothing = torch.full((3, height, width), float("nan"))
+        target = torch.cat([alpha[None], (trimap == 0.5).float()[None], colours, nothing])
+        return tv_tensors.Image(image), target.as_subclass(Matte)
+
+    def test_values_stay_what_they_are(self) -> None:
+        image, target = self.sample()
+        transform = train_transform((48, 48), (0.4, 1.5), 0.5, 255, at_unknown=True)
+        padded = 0
+        for seed in range(20):
+            out, matte = augment(transform, seed, image, target)
+            assert out.shape == (4, 48, 48)
+            assert matte.shape == (8, 48, 48)
+            assert set(out[3].unique().tolist()) <= {0, 0.5, 1}
+            assert torch.equal(out[3] == 0.5, matte[1] == 1)
+            assert set(matte[1].unique().tolist()) <= {0, 1}
+            assert torch.allclose(out[0], matte[0], atol=1e-6)
+            silent = matte[2:5].isnan()
+            assert matte[5:].isnan().all()
+            assert (matte[:2, silent[0]] == 0).all()
+            padded += bool(silent.any())
+        assert 0 < padded < 20
+
+    def test_crops_are_at_the_unknown_region(self) -> None:
+        image, target = self.sample()
+        unlabeled = train_transform((16, 16), (1, 1), 0.0, 255, at_unknown=True)
+        anywhere = train_transform((16, 16), (1, 1), 0.0, 255)
+        centres = set()
+        for seed in range(30):
+            out, matte = augment(unlabeled, seed, image, target)
+            assert out[3, 8, 8] == 0.5
+            assert torch.equal(augment(unlabeled, seed, image), out), "an unlabeled image is cropped alike"
+            centres.add(float(matte[2, 8, 8]))
+        assert len(centres) > 15
+        assert sum(bool((augment(anywhere, seed, image)[3] == 0.5).any()) for seed in range(30)) < 25
+
+    def test_crops_of_an_image_without_unknown_pixels_come_from_anywhere(self) -> None:
+        image = tv_tensors.Image(torch.zeros(4, 30, 30))
+        image[0] = torch.arange(900.0).reshape(30, 30)
+        transform = train_transform((10, 10), (1, 1), 0.0, 255, at_unknown=True)
+        assert len({float(augment(transform, seed, image)[0, 0, 0]) for seed in range(20)}) > 10
+
+    def test_resize(self) -> None:
+        image, target = self.sample()
+        out, matte = resize_image(image, 37), resize_target(target, 37)
+        assert set(out[3].unique().tolist()) == {0, 0.5, 1}
+        assert torch.equal(out[3] == 0.5, matte[1] == 1)
+        assert len(out[0].unique()) > 4

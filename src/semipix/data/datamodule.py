@@ -18,10 +18,13 @@ from semipix.data.loaders import (
 )
 from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
 from semipix.data.source import Source
-from semipix.data.splits import Amount, Split, make_split
+from semipix.data.splits import Amount, Split, check_overlap, make_split
 from semipix.data.strong import StrongViews
 from semipix.data.transforms import as_size, train_transform
 from semipix.errors import SemipixError
+
+_COLOUR_COUNTS = ("denoising", "enhancement", "matting")
+"""Kinds whose targets change with the image's colours."""
 
 
 class SemiSupervisedDataModule(LightningDataModule):
@@ -39,13 +42,16 @@ class SemiSupervisedDataModule(LightningDataModule):
         val: amount of the labeled images set aside where the source has no validation images; 0 means none.
         batch_size: images of one step.
         labeled_per_batch: labeled images among them; by default half. Without unlabeled images all are labeled.
-        crop: side, or height and width, of training images.
+        crop: side, or height and width, of training images. For matting, crops are centred at unknown pixels.
+        pad: whether an image smaller than the crop is padded with what says nothing, instead of being refused.
         resize: applied to every image first: length of the longer side, or exact height and width.
-        scale: range of the random scale in training.
+        scale: range of the random scale in training; by default 0.75 to 1.5, but 1 for denoising, since scaling would
+            blur the noise.
         flip: probability of a horizontal flip in training.
-        strong_jitter: strength of the colour jitter of strong views; 0 for none.
-        strong_grey: share of the strong views without colour.
-        strong_blur: share of the strong views that are blurred.
+        strong_jitter: strength of the colour jitter of strong views, 0 for none; by default 0.5, but 0 where another
+            colour of the image would ask for another target: denoising, enhancement and matting.
+        strong_grey: share of the strong views without colour; by default 0.2, or 0 likewise.
+        strong_blur: share of the strong views that are blurred; by default 0.5, or 0 likewise.
         eval_batch_size: images of one validation or test batch in each process.
         workers: reading processes of each loader; 0 reads in the main process.
         seed: chooses split, order and augmentation.
@@ -58,7 +64,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong: makes strong views of a batch's unlabeled images, for methods that ask for them.
 
     Raises:
-        SemipixError: a setting is out of range, or the split does not fit the source.
+        SemipixError: a setting is out of range, the split does not fit the source, or training and evaluation share an
+            image or a scene.
     """
 
     def __init__(
@@ -70,12 +77,13 @@ class SemiSupervisedDataModule(LightningDataModule):
         batch_size: int = 8,
         labeled_per_batch: int | None = None,
         crop: int | Sequence[int] = 96,
+        pad: bool = False,
         resize: int | Sequence[int] | None = None,
-        scale: Sequence[float] = (0.75, 1.5),
+        scale: Sequence[float] | None = None,
         flip: float = 0.5,
-        strong_jitter: float = 0.5,
-        strong_grey: float = 0.2,
-        strong_blur: float = 0.5,
+        strong_jitter: float | None = None,
+        strong_grey: float | None = None,
+        strong_blur: float | None = None,
         eval_batch_size: int = 8,
         workers: int = 2,
         seed: int = 0,
@@ -92,17 +100,20 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.resize = resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize)
         if isinstance(self.resize, int):
             _at_least(1, "data.resize", self.resize)
-        self.scale = _scale_range(scale)
+        self.pad = pad
+        self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
+        jitter, grey, blur = (0.0, 0.0, 0.0) if source.kind in _COLOUR_COUNTS else (0.5, 0.2, 0.5)
         self.strong = StrongViews(
-            _at_least_zero("data.strong_jitter", strong_jitter),
-            grey_probability=_probability("data.strong_grey", strong_grey),
-            blur_probability=_probability("data.strong_blur", strong_blur),
+            _at_least_zero("data.strong_jitter", jitter if strong_jitter is None else strong_jitter),
+            grey_probability=_probability("data.strong_grey", grey if strong_grey is None else strong_grey),
+            blur_probability=_probability("data.strong_blur", blur if strong_blur is None else strong_blur),
         )
         self.seed = seed
         if split is not None:
             _check_split(split, source)
         self.split = split or make_split(source, labels, val, seed)
+        check_overlap(self.split, source)
         self.mixed = use_unlabeled and bool(self.split.unlabeled)
         self.labeled_per_batch = self._labeled_share(labeled_per_batch)
 
@@ -120,8 +131,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         Raises:
             SemipixError: the batch cannot be shared evenly by the processes.
         """
-        transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill)
-        settings = (self.resize, self.crop, transform)
+        at_unknown = self.source.kind == "matting"
+        transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill, at_unknown)
+        settings = (self.resize, self.crop, transform, self.pad)
         labeled = LabeledDataset(self.source, self.split.labeled, *settings)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})

@@ -1,38 +1,18 @@
 """Images and masks in folders."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import EXTENSIONS, FORMATS, image_size, read_image, read_mask
+from semipix.data.decode import check_size, read_image, read_mask
+from semipix.data.layout import MASKS, Layout, list_folder
 from semipix.data.source import VOID, Source
 from semipix.errors import SemipixError
-
-SPLITS = ("train", "val", "test")
-
-
-@dataclass
-class Listing:
-    """What stands in a data folder, by file name alone: no file is opened.
-
-    Attributes:
-        masks: for each split the masked images' names with the names of their masks.
-        unmasked: for each split the names of the images without a mask.
-        unlabeled: names of the images in `unlabeled/`.
-        problems: one line for each file or folder that is not as it should be.
-    """
-
-    masks: dict[str, dict[str, str]] = field(default_factory=dict)
-    unmasked: dict[str, list[str]] = field(default_factory=dict)
-    unlabeled: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 class FolderSource(Source):
@@ -51,26 +31,28 @@ class FolderSource(Source):
         SemipixError: the folder is missing or not laid out like this, or no training image has a mask.
     """
 
+    layout: Layout = MASKS
+
     def __init__(self, root: str | Path, mask_values: Mapping[int, int] | None = None) -> None:
         self.root = Path(root).expanduser()
         self._table = lookup_table(mask_values) if mask_values else None
-        self.listing = list_folder(self.root)
+        self.listing = list_folder(self.root, self.layout)
         if self.listing.problems:
             raise SemipixError(self.listing.problems[0])
-        self._masks = {image: mask for masks in self.listing.masks.values() for image, mask in masks.items()}
-        self.classes: list[str] = read_classes(self.root) or self._infer_classes()
+        self._masks = {image: mask for masks in self.listing.labels.values() for image, mask in masks.items()}
+        self.classes: list[str] = self.read_names()
 
     def labeled(self) -> list[str]:
-        return list(self.listing.masks["train"])
+        return list(self.listing.labels["train"])
 
     def unlabeled(self) -> list[str]:
-        return sorted(self.listing.unmasked["train"] + self.listing.unlabeled)
+        return sorted(self.listing.bare["train"] + self.listing.unlabeled)
 
     def val(self) -> list[str]:
-        return list(self.listing.masks["val"])
+        return list(self.listing.labels["val"])
 
     def test(self) -> list[str]:
-        return list(self.listing.masks["test"])
+        return list(self.listing.labels["test"])
 
     def image(self, name: str) -> tv_tensors.Image:
         return tv_tensors.Image(read_image(self.root / name))
@@ -82,6 +64,10 @@ class FolderSource(Source):
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
 
+    def read_names(self) -> list[str]:
+        """Names of the classes, by index."""
+        return read_classes(self.root) or self._infer_classes()
+
     def read_indices(self, name: str) -> Tensor:
         """Mask of the named image after `mask_values`, (H, W) int64, not checked against the classes."""
         values = read_mask(self.root / self._masks[name])
@@ -92,42 +78,6 @@ class FolderSource(Source):
         for name in self.labeled():
             present.update(np.bincount(self.read_indices(name).numpy().ravel()).nonzero()[0].tolist())
         return infer_classes(self.root, present)
-
-
-def list_folder(root: Path) -> Listing:
-    """List a data folder and gather everything wrong with its layout."""
-    listing = Listing({split: {} for split in SPLITS}, {split: [] for split in SPLITS})
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        listing.problems = [f"{root}: found {found}, expected a data folder with images/train; mend data.root"]
-        return listing
-    for split in SPLITS:
-        images = _stems(root, f"images/{split}", listing.problems)
-        masks = _stems(root, f"masks/{split}", listing.problems)
-        if split == "train" and not images:
-            listing.problems.append(_no_images(root))
-        listing.masks[split] = {images[stem]: masks[stem] for stem in images if stem in masks}
-        listing.unmasked[split] = [images[stem] for stem in images if stem not in masks]
-        listing.problems += [
-            f"{root / masks[stem]}: mask without an image; expected images/{split}/{stem} with one of the image "
-            "extensions, add the image or remove the mask"
-            for stem in masks
-            if stem not in images
-        ]
-        # An evaluation folder without any mask cannot be used; one with holes is a slip worth telling.
-        if split != "train" and masks:
-            listing.problems += [
-                f"{root / name}: {split} image without a mask in masks/{split}; add the mask, or move the image to "
-                "unlabeled/"
-                for name in listing.unmasked[split]
-            ]
-    listing.unlabeled = sorted(_stems(root, "unlabeled", listing.problems).values())
-    if listing.unmasked["train"] and not listing.masks["train"]:
-        listing.problems.append(
-            f"{root / 'masks/train'}: no labeled image: found no mask for any of the {len(listing.unmasked['train'])} "
-            "images in images/train; add masks with the same stems"
-        )
-    return listing
 
 
 def read_classes(root: Path) -> list[str] | None:
@@ -150,20 +100,6 @@ def read_classes(root: Path) -> list[str] | None:
             raise SemipixError(f"{path}: class {name!r} stands there {names.count(name)} times; give each its own name")
     _check_class_count(path, len(names))
     return names
-
-
-def check_size(image: Path, mask: Path, indices: Tensor) -> None:
-    """Compare an image's size with its mask (H, W), reading only the image's header.
-
-    Raises:
-        SemipixError: they differ, or the image cannot be read.
-    """
-    height, width = image_size(image)
-    if (height, width) != tuple(indices.shape):
-        raise SemipixError(
-            f"{mask}: mask is {indices.shape[1]}x{indices.shape[0]} pixels, its image {image.name} is {width}x{height} "
-            "(upright by its EXIF orientation); expected the same size, save the mask at the image's size"
-        )
 
 
 def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
@@ -219,43 +155,6 @@ def lookup_table(mask_values: Mapping[int, int]) -> Tensor:
             )
         table[int(value)] = int(index)
     return table
-
-
-def _stems(root: Path, folder: str, problems: list[str]) -> dict[str, str]:
-    """Image files below a folder: path without extension, relative to it, to name relative to the root; sorted."""
-    stems: dict[str, str] = {}
-    for path in sorted(_files(root / folder)):
-        if PurePosixPath(path).suffix.lower() not in EXTENSIONS:
-            continue
-        stem = str(PurePosixPath(path).with_suffix(""))
-        if stem in stems:
-            problems.append(
-                f"{root / folder / path}: same stem as {PurePosixPath(stems[stem]).name}; expected one file a stem in "
-                f"{folder}, rename or remove one"
-            )
-        else:
-            stems[stem] = f"{folder}/{path}"
-    return stems
-
-
-def _files(folder: Path) -> list[str]:
-    """Paths of all visible files below a folder, relative to it, with forward slashes; none where it is missing."""
-    return [
-        (Path(parent) / name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".")
-    ]
-
-
-def _no_images(root: Path) -> str:
-    folder = root / "images/train"
-    others = sorted(_files(folder))
-    if others:
-        found = f"no image among {len(others)} files ({others[0]}, ...)"
-    else:
-        found = "an empty folder" if folder.is_dir() else "no such folder"
-    return f"{folder}: found {found}, expected training images ({FORMATS}); put them there or mend data.root"
 
 
 def _check_class_count(origin: Path, count: int) -> None:

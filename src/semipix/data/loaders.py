@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from semipix.data.sampler import Draw, StreamSampler
-from semipix.data.source import Source
+from semipix.data.sampler import Draw, StreamSampler, stable_seed
+from semipix.data.source import ImageTarget, Source, Target
 from semipix.data.transforms import Size, check_crop, resize_image, resize_target
 from semipix.errors import SemipixError
 
@@ -19,7 +19,7 @@ class LabeledImages(NamedTuple):
     """The labeled part of a training batch.
 
     Attributes:
-        image: (B, 3, H, W) float32 in [0, 1].
+        image: (B, C_in, H, W) float32 in [0, 1].
         target: (B, H, W) int64 for classification, (B, C, H, W) float32 for regression.
         names: the images' names.
     """
@@ -33,7 +33,7 @@ class UnlabeledImages(NamedTuple):
     """The unlabeled part of a training batch.
 
     Attributes:
-        image: (B, 3, H, W) float32 in [0, 1].
+        image: (B, C_in, H, W) float32 in [0, 1].
         names: the images' names.
         seeds: a seed for each image, from which its strong views are drawn.
     """
@@ -47,7 +47,7 @@ class EvalSample(NamedTuple):
     """One image to evaluate.
 
     Attributes:
-        image: (3, h, w) float32 in [0, 1], resized for the network.
+        image: (C_in, h, w) float32 in [0, 1], resized for the network.
         target: the label at its own size, (H, W) int64 or (C, H, W) float32.
         name: the image's name.
     """
@@ -84,15 +84,24 @@ class _SourceDataset(Dataset[Any]):
 
 class _TrainDataset(_SourceDataset):
     def __init__(
-        self, source: Source, names: list[str], resize: int | Size | None, crop: Size, transform: v2.Transform
+        self,
+        source: Source,
+        names: list[str],
+        resize: int | Size | None,
+        crop: Size,
+        transform: v2.Transform,
+        pad: bool = False,
     ) -> None:
         super().__init__(source, names, resize)
         self.crop = crop
         self.transform = transform
+        self.pad = pad
 
-    def read_image(self, name: str) -> tv_tensors.Image:
-        image = resize_image(self.source.image(name), self.resize)
-        check_crop(name, image, self.crop)
+    def fitted(self, name: str, image: tv_tensors.Image) -> tv_tensors.Image:
+        """The image after `data.resize`, at least as large as the crop unless it may be padded."""
+        image = resize_image(image, self.resize)
+        if not self.pad:
+            check_crop(name, image, self.crop)
         return image
 
 
@@ -102,7 +111,8 @@ class LabeledDataset(_TrainDataset):
     def read(self, item: Draw) -> LabeledImages:
         index, seed = item
         name = self.names[index]
-        image, target = self.read_image(name), resize_target(self.source.target(name), self.resize)
+        image, target = self.source.training_pair(name, stable_seed(seed, "source"))
+        image, target = self.fitted(name, image), resize_target(as_target(target), self.resize)
         image, target = augment(self.transform, seed, image, target)
         return LabeledImages(plain(image), plain(target), [name])
 
@@ -113,7 +123,8 @@ class UnlabeledDataset(_TrainDataset):
     def read(self, item: Draw) -> UnlabeledImages:
         index, seed = item
         name = self.names[index]
-        return UnlabeledImages(plain(augment(self.transform, seed, self.read_image(name))), [name], [seed])
+        image = self.fitted(name, self.source.training_image(name, stable_seed(seed, "source")))
+        return UnlabeledImages(plain(augment(self.transform, seed, image)), [name], [seed])
 
 
 class EvalDataset(_SourceDataset):
@@ -238,6 +249,14 @@ def augment(transform: v2.Transform, seed: int, *tensors: Tensor) -> Any:
         # Not `torch.manual_seed`, which would also reseed the accelerators, and those are not forked.
         torch.default_generator.manual_seed(seed)
         return transform(*tensors)
+
+
+def as_target(target: Target) -> Target:
+    """A target that transforms can tell from an image."""
+    if isinstance(target, tv_tensors.Mask | ImageTarget):
+        return target
+    marked: Target = target.as_subclass(ImageTarget)
+    return marked
 
 
 def plain(tensor: Tensor) -> Tensor:

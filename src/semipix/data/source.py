@@ -1,12 +1,29 @@
 """The interface of a data source."""
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from torchvision import tv_tensors
 
 VOID = 255
 """The index that says nothing about a pixel in a segmentation mask."""
+
+KINDS = ("segmentation", "denoising", "enhancement", "matting", "regression")
+"""What targets may be: class indices; clean images; bright images; alpha mattes; maps of any channels and units."""
+
+
+class ImageTarget(tv_tensors.Image):  # type: ignore[misc]
+    """A regression target (C, H, W) float32; pixels that say nothing are NaN, and so is padding."""
+
+
+class Matte(ImageTarget):
+    """A matting target (8, H, W) float32.
+
+    Channel 0 is alpha in [0, 1]; channel 1 is 1 where the trimap is unknown and 0 elsewhere; 2 to 4 are the
+    foreground's colour and 5 to 7 the background's in [0, 1], NaN where there is none. Padding is known background
+    without colours.
+    """
+
 
 Target: TypeAlias = tv_tensors.Mask | tv_tensors.Image
 """A label: a mask of class indices, or an image for regression."""
@@ -18,12 +35,20 @@ class Source(ABC):
     Names are unique strings such as "images/train/a.jpg" and come in sorted lists.
 
     Attributes:
+        kinds: the kinds of targets, of `KINDS`, that sources of this class can have.
+        kind: which of them this source has.
         classes: class names in the order of their index; None for regression.
-        target_fill: what padding writes into a target: `VOID` for segmentation.
+        channels: channels of a prediction that a regression target is compared with; None where they are not known.
+        target_fill: what padding writes into a mask.
+        labels_by_scene: whether `data.labels` counts scenes, all of whose images are labeled together, or images.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("segmentation",)
+    kind: str = "segmentation"
     classes: list[str] | None = None
+    channels: int | None = None
     target_fill: float = VOID
+    labels_by_scene: ClassVar[bool] = True
 
     @abstractmethod
     def labeled(self) -> list[str]:
@@ -43,7 +68,9 @@ class Source(ABC):
 
     @abstractmethod
     def image(self, name: str) -> tv_tensors.Image:
-        """The named image, (3, H, W) float32 in [0, 1].
+        """The named image, float32 in [0, 1]: (3, H, W), or (4, H, W) for matting.
+
+        A fourth channel is the trimap: 0 background, 0.5 unknown, 1 foreground.
 
         Raises:
             SemipixError: the file cannot be read.
@@ -51,8 +78,22 @@ class Source(ABC):
 
     @abstractmethod
     def target(self, name: str) -> Target:
-        """The named image's label: (H, W) int64 for classification, (C, H, W) float32 in [0, 1] for regression.
+        """The named image's label: (H, W) int64 for classification, (C, H, W) float32 for regression (`Matte`: 8).
+
+        Images are in [0, 1], maps in the units of the data; pixels that say nothing are NaN.
 
         Raises:
             SemipixError: the label cannot be read, or does not fit the image or the classes.
         """
+
+    def scene(self, name: str) -> str:
+        """What the named image shows. Training and evaluation share no scene; by default each image is its own."""
+        return name
+
+    def training_pair(self, name: str, seed: int) -> tuple[tv_tensors.Image, Target]:
+        """A labeled image with its target as training sees them; a source may vary both by the seed."""
+        return self.image(name), self.target(name)
+
+    def training_image(self, name: str, seed: int) -> tv_tensors.Image:
+        """An unlabeled image as training sees it; a source may vary it by the seed."""
+        return self.image(name)

@@ -48,6 +48,9 @@ class Split:
 def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
     """Choose the labeled and the validation images of a run.
 
+    Where the source names scenes, all images of a scene go together: "image" below then means a scene, though
+    a source may have its labels counted by image (`Source.labels_by_scene`).
+
     The labeled training images stand in one order that depends on the seed and each name only. Validation images, where
     the source sets none apart, are the first of that order, labeled ones the next; so the 8 labels of `labels=8`
     are among the 16 of `labels=16`, and the choice does not depend on method, machine or Python.
@@ -66,32 +69,72 @@ def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
     Raises:
         SemipixError: there are not that many labels, validation takes all of them, or a listed image is not there.
     """
-    candidates = sorted(source.labeled(), key=lambda name: _rank(seed, name))
-    if not candidates:
+    scenes = _scenes(source, seed)
+    if not scenes:
         raise SemipixError("data: found no labeled training image, expected at least one")
+    candidates = [name for names in scenes for name in names]
+    several = "images" if len(candidates) == len(scenes) else "scenes"
     listed = _listed(str(labels), candidates) if _is_file(labels) else []
     held_out = source.val()
     if not held_out:
-        count = _parse_val(val, len(candidates))
-        free = [name for name in candidates if name not in set(listed)]
-        if count >= len(candidates) or count > len(free):
+        count = _parse_val(val, len(scenes))
+        bound = {source.scene(name) for name in listed + source.unlabeled()}
+        free = [names for names in scenes if source.scene(names[0]) not in bound]
+        if count >= len(scenes) or count > len(free):
             raise SemipixError(
-                f"data.val={val} sets {count} images aside, but only {min(len(free), len(candidates) - 1)} of the "
-                f"{len(candidates)} labeled images can be spared; lower data.val"
+                f"data.val={val} sets {count} {several} aside, but only {min(len(free), len(scenes) - 1)} of the "
+                f"{len(scenes)} labeled {several} can be spared; lower data.val"
             )
-        held_out = free[:count]
-        candidates = [name for name in candidates if name not in set(held_out)]
-    labeled = listed or candidates[: parse_labels(labels, len(candidates))]
+        held_out = [name for names in free[:count] for name in names]
+        scenes = [names for names in scenes if names not in free[:count]]
+        candidates = [name for names in scenes for name in names]
+    if not source.labels_by_scene:
+        several = "images"
+        scenes = [[name] for name in sorted(candidates, key=lambda name: _rank(seed, name))]
+    labeled = listed or [name for names in scenes[: parse_labels(labels, len(scenes), several)] for name in names]
     unlabeled = set(candidates).difference(labeled).union(source.unlabeled())
     return Split(sorted(labeled), sorted(unlabeled), sorted(held_out), source.test())
 
 
-def parse_labels(labels: Amount, available: int) -> int:
+def check_overlap(split: Split, source: Source) -> None:
+    """Refuse a split that would measure a model on what it has learnt from.
+
+    Raises:
+        SemipixError: an image is in two parts, or a scene both in training and in evaluation.
+    """
+    parts = asdict(split)
+    seen: dict[str, str] = {}
+    for part, names in parts.items():
+        for name in names:
+            if (other := seen.setdefault(name, part)) != part:
+                raise SemipixError(
+                    f"split: {name} is both in {other} and in {part}; expected it in one, mend the split"
+                )
+    training = {source.scene(name): name for name in split.labeled + split.unlabeled}
+    for part in ("val", "test"):
+        for name in parts[part]:
+            if (other := training.get(source.scene(name), "")) != "":
+                raise SemipixError(
+                    f"split: {name} of {part} shows the scene {source.scene(name)}, and so does the training image "
+                    f"{other}; expected no scene on both sides, mend the split"
+                )
+
+
+def _scenes(source: Source, seed: int) -> list[list[str]]:
+    """Names of the labeled training images by scene, in an order that depends on the seed and each scene only."""
+    scenes: dict[str, list[str]] = {}
+    for name in sorted(source.labeled()):
+        scenes.setdefault(source.scene(name), []).append(name)
+    return [scenes[scene] for scene in sorted(scenes, key=lambda scene: _rank(seed, scene))]
+
+
+def parse_labels(labels: Amount, available: int, several: str = "images") -> int:
     """Number of labels that an amount stands for.
 
     Args:
         labels: a count, a share of what is available, or "all".
         available: labeled images to choose from.
+        several: what they are called, images or scenes.
 
     Returns:
         A number from 1 to `available`; a share is rounded to the nearest number.
@@ -103,7 +146,7 @@ def parse_labels(labels: Amount, available: int) -> int:
     if count <= 0:
         raise SemipixError(f"data.labels={labels}: expected at least one label, e.g. 8, 1/8, 0.125 or all")
     if count > available:
-        raise SemipixError(f"data.labels={labels}: only {available} labeled images are there; lower data.labels")
+        raise SemipixError(f"data.labels={labels}: only {available} labeled {several} are there; lower data.labels")
     return count
 
 

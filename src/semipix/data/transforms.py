@@ -10,27 +10,38 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from semipix.data.source import Target
+from semipix.data.source import ImageTarget, Matte, Target
 from semipix.errors import SemipixError
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
+UNKNOWN = 0.5
+"""Value of a trimap's unknown pixels in an image."""
 
-def train_transform(crop: Size, scale: tuple[float, float], flip: float, target_fill: float) -> v2.Transform:
+_MATTE_COLOURS = slice(2, 8)
+_MATTE_UNKNOWN = 1
+
+
+def train_transform(
+    crop: Size, scale: tuple[float, float], flip: float, target_fill: float, at_unknown: bool = False
+) -> v2.Transform:
     """Joint augmentation of an image and its target: random scale, horizontal flip and crop.
 
     Args:
         crop: height and width of the result.
         scale: smallest and largest factor an image is scaled by, its aspect kept.
         flip: probability of a horizontal flip.
-        target_fill: written into masks where a scaled-down image does not fill the crop; images are filled with 0.
+        target_fill: written into masks where a scaled-down image does not fill the crop; images are filled with 0,
+            regression targets with NaN.
+        at_unknown: whether crops are centred at unknown pixels of the image's trimap.
 
     Returns:
         A transform to be called as `transform(image)` or `transform(image, target)` with tv_tensors of one size. It
         draws from torch's global generator.
     """
-    return v2.Compose([RandomScale(scale), v2.RandomHorizontalFlip(flip), RandomPaddedCrop(crop, target_fill)])
+    crops = UnknownCrop(crop, target_fill) if at_unknown else RandomPaddedCrop(crop, target_fill)
+    return v2.Compose([RandomScale(scale), v2.RandomHorizontalFlip(flip), crops])
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]
@@ -59,7 +70,7 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
 
     Args:
         crop: height and width of the result.
-        target_fill: padding of masks; images are padded with 0.
+        target_fill: padding of masks; images are padded with 0, regression targets with NaN.
     """
 
     def __init__(self, crop: Size, target_fill: float) -> None:
@@ -88,14 +99,34 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         if not any((top, left, bottom, right)):
             return part
         fill = self.target_fill if isinstance(inpt, tv_tensors.Mask) else 0
-        return F.pad(part, [left, top, right, bottom], fill=fill)
+        padded = F.pad(part, [left, top, right, bottom], fill=fill)
+        if isinstance(inpt, ImageTarget):
+            silent = torch.ones(padded.shape[-2:], dtype=torch.bool)
+            silent[top : top + part.shape[-2], left : left + part.shape[-1]] = False
+            padded[_MATTE_COLOURS if isinstance(inpt, Matte) else slice(None), silent] = math.nan
+        return padded
+
+
+class UnknownCrop(RandomPaddedCrop):
+    """Crop around a random unknown pixel of the trimap, an image's fourth channel; anywhere where there is none."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        params = super().make_params(flat_inputs)
+        unknown = (flat_inputs[0][3] == UNKNOWN).nonzero()
+        if len(unknown) == 0:
+            return params
+        pixel = unknown[int(torch.randint(len(unknown), ()).item())].tolist()
+        for axis, (room, side) in enumerate(zip(params["spare"], self.crop, strict=True)):
+            if room > 0:
+                params["start"][axis] = min(max(0, pixel[axis] - side // 2), room)
+        return params
 
 
 def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tensors.Image:
-    """Resize an image by the `data.resize` setting, antialiased bilinear.
+    """Resize an image by the `data.resize` setting: colours antialiased bilinear, a trimap behind them to the nearest.
 
     Args:
-        image: (C, H, W).
+        image: (C, H, W); red, green and blue come first.
         resize: length of the longer side (aspect kept), the exact height and width, or None for no change.
 
     Returns:
@@ -106,7 +137,10 @@ def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tenso
 
 
 def resize_target(target: Target, resize: int | Size | None) -> Target:
-    """Resize a target by the `data.resize` setting: nearest for masks, antialiased bilinear for images."""
+    """Resize a target by the `data.resize` setting: nearest for masks, antialiased bilinear for images.
+
+    A pixel stays NaN where more than half of what it is made of is.
+    """
     resized: Target = resize_to(target, resized_size(target, resize))
     return resized
 
@@ -123,16 +157,50 @@ def resized_size(image: Tensor, resize: int | Size | None) -> Size:
 
 
 def resize_to(inpt: Any, size: Size) -> Any:
-    """Resize a tv_tensor to (height, width): masks to the nearest pixel, images antialiased bilinear."""
+    """Resize a tv_tensor to (height, width): masks and trimaps to the nearest pixel, images antialiased bilinear."""
     if tuple(inpt.shape[-2:]) == tuple(size):
         return inpt
+    plain = inpt.as_subclass(torch.Tensor)
     if isinstance(inpt, tv_tensors.Mask):
-        # `nearest-exact` keeps pixel centres where bilinear does; plain `nearest`, torchvision's choice for masks,
-        # shifts the mask by up to half a pixel against its image.
-        plain = inpt.as_subclass(torch.Tensor)[None]
-        nearest = F.resize_image(plain, list(size), InterpolationMode.NEAREST_EXACT)
-        return tv_tensors.wrap(nearest[0], like=inpt)
-    return F.resize(inpt, list(size), InterpolationMode.BILINEAR, antialias=True)
+        return tv_tensors.wrap(_nearest(plain[None], size)[0], like=inpt)
+    resized = _bilinear(plain, size)
+    if isinstance(inpt, Matte):
+        resized[_MATTE_UNKNOWN] = _nearest(plain[None, _MATTE_UNKNOWN], size)[0]
+    elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
+        resized[3:] = _nearest(plain[3:], size)
+    return tv_tensors.wrap(resized, like=inpt)
+
+
+def _nearest(plain: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size).
+
+    `nearest-exact` keeps pixel centres where bilinear does; plain `nearest`, torchvision's choice for masks, shifts the
+    mask by up to half a pixel against its image.
+    """
+    nearest: Tensor = F.resize_image(plain, list(size), InterpolationMode.NEAREST_EXACT)
+    return nearest
+
+
+def _bilinear(plain: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size), antialiased; what is NaN has no weight."""
+
+    def resized(values: Tensor) -> Tensor:
+        result: Tensor = F.resize_image(values, list(size), InterpolationMode.BILINEAR, antialias=True)
+        return result
+
+    known = ~plain.isnan()
+    share = known.flatten(1).float().mean(1)
+    result = plain.new_full((len(plain), *size), math.nan)
+    whole, partly = share == 1, (share > 0) & (share < 1)
+    if bool(whole.all()):
+        return resized(plain)
+    if bool(whole.any()):
+        result[whole] = resized(plain[whole])
+    if bool(partly.any()):
+        weight = resized(known[partly].to(plain.dtype))
+        mean = resized(plain[partly].nan_to_num(0.0)) / weight.clamp(min=1e-6)
+        result[partly] = mean.where(weight >= 0.5, math.nan)
+    return result
 
 
 def check_crop(name: str, image: Tensor, crop: Size) -> None:
@@ -147,7 +215,8 @@ def check_crop(name: str, image: Tensor, crop: Size) -> None:
         needed = math.ceil(max(height, width) * max(crop[0] / height, crop[1] / width))
         raise SemipixError(
             f"{name}: image is {width}x{height} pixels, smaller than the training crop of {crop[1]}x{crop[0]}; "
-            f"set data.crop=[{min(height, crop[0])},{min(width, crop[1])}] or less, or data.resize={needed} or more"
+            f"set data.crop=[{min(height, crop[0])},{min(width, crop[1])}] or less, data.resize={needed} or more, or "
+            "data.pad=true"
         )
 
 

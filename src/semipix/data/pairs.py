@@ -1,0 +1,164 @@
+"""Images and target images in folders."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from torch import Tensor
+
+from semipix.data.decode import read_values
+from semipix.data.layout import PAIRS, SPLITS, Listing, list_folder, stems
+from semipix.data.matte import MatteFiles, Matting
+from semipix.data.paired import PairedSource
+from semipix.data.serving import check_kind
+from semipix.errors import SemipixError
+
+EXTRAS = ("trimaps", "foregrounds", "backgrounds")
+_UNLABELED = "unlabeled"
+
+
+class PairsSource(PairedSource):
+    """Images in `inputs/{train,val,test}` and targets of the same stems in `targets/{train,val,test}`.
+
+    An input in `inputs/train` without a target is unlabeled, and so is every image in the optional folder `unlabeled`.
+    What the targets are depends on the kind:
+    - denoising, enhancement: images of 8 or 16 bits a channel;
+    - regression: numbers in the units of the data: `.npy` of (H, W) or (C, H, W), float TIFF, or the pixels of 8 or
+      16-bit images as they are stored; what is not finite is missing;
+    - matting: alphas in grey. Optional are `trimaps/{train,val,test,unlabeled}` (0, 128, 255; without unknown pixels it
+      is taken for a mask and widened), `foregrounds/{train,val,test}` and `backgrounds/{train,val,test}` with each
+      image's own colours, and photographs directly in `backgrounds/`, which training puts behind known foregrounds. An
+      image without trimap gets one from its alpha.
+
+    Args:
+        root: the data folder.
+        kind: denoising, enhancement, matting or regression.
+        unit: for regression, what stored numbers are multiplied by, e.g. 0.001 for millimetres.
+        missing: for regression, a stored number that says nothing, e.g. 0.
+        trimap_widths: for matting, fewest and most pixels by which a trimap that is made reaches beyond fractional
+            alphas.
+        replace_background: for matting, share of the training samples with a known foreground that get another
+            background.
+
+    Raises:
+        SemipixError: the folder is missing or not laid out like this, or no training input has a target.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        kind: str,
+        unit: float = 1.0,
+        missing: float | None = None,
+        trimap_widths: Sequence[int] = (1, 25),
+        replace_background: float = 0.5,
+    ) -> None:
+        check_kind(kind, self.kinds)
+        folder = Path(root).expanduser()
+        listing = list_folder(folder, PAIRS)
+        unlabeled = [*listing.bare["train"], *listing.unlabeled]
+        mattes, matting = {}, None
+        if kind == "matting" and folder.is_dir():
+            mattes = _matte_files(folder, listing)
+            widths = check_widths(trimap_widths)
+            matting = Matting(widths, background_pool(folder, mattes), check_share(replace_background))
+        self.refuse(listing.problems)
+        super().__init__(folder, kind, listing.labels, unlabeled, mattes=mattes, matting=matting)
+        self.unit = unit
+        self.missing = missing
+        self.channels = self._first_channels() if kind == "regression" else self.channels
+
+    def refuse(self, problems: Sequence[str]) -> None:
+        """Tell the first problem of the layout.
+
+        Raises:
+            SemipixError: there is one.
+        """
+        if problems:
+            raise SemipixError(problems[0])
+
+    def read_target(self, name: str) -> Tensor:
+        if self.kind != "regression":
+            return super().read_target(name)
+        path = self.root / self._targets[name]
+        values = read_values(path)
+        if self.channels not in (None, len(values)):
+            raise SemipixError(
+                f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected as many"
+            )
+        if self.missing is not None:
+            values = values.masked_fill(values == self.missing, float("nan"))
+        return values * self.unit
+
+    def _first_channels(self) -> int | None:
+        """Channels of the first target; None where it cannot be read, which is told when it is used."""
+        try:
+            return len(read_values(self.root / next(iter(self._targets.values()))))
+        except (SemipixError, StopIteration):
+            return None
+
+
+def check_widths(widths: Sequence[int]) -> tuple[int, int]:
+    """The reach of a trimap's unknown region.
+
+    Raises:
+        SemipixError: it is not two whole numbers in order.
+    """
+    if len(widths) != 2 or not 0 <= widths[0] <= widths[1]:
+        raise SemipixError(f"data.trimap_widths={list(widths)}: expected [fewest,most] pixels, 0 or more")
+    return int(widths[0]), int(widths[1])
+
+
+def check_share(share: float) -> float:
+    """The share of samples that get another background.
+
+    Raises:
+        SemipixError: it is not from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise SemipixError(f"data.replace_background={share}: expected a share from 0 to 1")
+    return share
+
+
+def background_pool(root: Path, mattes: dict[str, MatteFiles], folder: str = "backgrounds") -> tuple[Path, ...]:
+    """Photographs directly in a folder of backgrounds.
+
+    Raises:
+        SemipixError: there are some, but no foreground to put before them.
+    """
+    pool = [root / name for stem, name in stems(root, folder, []).items() if "/" not in stem]
+    if pool and not any(files.foreground for files in mattes.values()):
+        raise SemipixError(
+            f"{root / folder}: found {len(pool)} photographs to put behind foregrounds, but no foreground; add "
+            "foregrounds/train with the stems of the inputs, or remove the photographs"
+        )
+    return tuple(pool)
+
+
+def _matte_files(root: Path, listing: Listing) -> dict[str, MatteFiles]:
+    """What belongs to each image; problems go to the listing."""
+    parts = {split: {**listing.labels[split], **dict.fromkeys(listing.bare[split])} for split in SPLITS}
+    parts[_UNLABELED] = dict.fromkeys(listing.unlabeled)
+    found: dict[str, MatteFiles] = {}
+    for part, names in parts.items():
+        extras = {extra: stems(root, f"{extra}/{part}", listing.problems) for extra in EXTRAS}
+        folder = part if part == _UNLABELED else f"inputs/{part}"
+        by_stem = {str(PurePosixPath(name).relative_to(folder).with_suffix("")): name for name in names}
+        for extra, candidates in extras.items():
+            listing.problems += [
+                f"{root / name}: {extra[:-1]} without an input; expected {folder}/{stem} with one of the image "
+                f"extensions, add the input or remove the {extra[:-1]}"
+                for stem, name in candidates.items()
+                if stem not in by_stem
+            ]
+        for stem, name in by_stem.items():
+            alpha = names[name]
+            trimap, foreground, background = (
+                root / candidates[stem] if stem in candidates else None for candidates in extras.values()
+            )
+            found[name] = MatteFiles(root / name, root / alpha if alpha else None, trimap, foreground, background)
+            if trimap is None and alpha is None and (part in ("train", _UNLABELED)):
+                listing.problems.append(
+                    f"{root / name}: neither trimap nor alpha; add trimaps/{part}/{stem}, a trimap of 0, 128 and 255, "
+                    "or a mask of 0 and 255"
+                )
+    return found

@@ -1,0 +1,68 @@
+"""Which data serve which task."""
+
+from importlib.resources import files
+
+import yaml
+
+from semipix.config import target_of
+from semipix.data.source import KINDS, Source
+from semipix.errors import SemipixError
+from semipix.tasks.base import Task
+
+_ASKS = {
+    "segmentation": "masks of class indices",
+    "matting": "alpha mattes and trimaps",
+    "regression": "images or maps as targets",
+}
+
+
+def check_serves(task: Task | type[Task], source: Source) -> None:
+    """Check that a source's targets are what a task learns from.
+
+    Args:
+        task: the task or, before the number of its channels is known, its class.
+        source: the data.
+
+    Raises:
+        SemipixError: they are not.
+    """
+    name = (task if isinstance(task, type) else type(task)).__name__
+    asked = "segmentation" if task.classification else "matting" if task.in_channels > 3 else "regression"
+    given = source.kind if source.kind in _ASKS else "regression"
+    if asked != given:
+        serving = data_for(*(KINDS[1:3] + KINDS[4:] if asked == "regression" else (asked,)))
+        raise SemipixError(
+            f"task: {name} learns from {_ASKS[asked]}, but data: {type(source).__name__} has {_ASKS[given]} "
+            f"(kind {source.kind}); set data={'|'.join(serving)}, or a task that fits the data"
+        )
+    channels = getattr(task, "channels", None)
+    if asked == "regression" and None not in (channels, source.channels) and channels != source.channels:
+        raise SemipixError(
+            f"task: {name} predicts {channels} channels, but the targets of data: {type(source).__name__} "
+            f"(kind {source.kind}) have {source.channels}; set task.channels={source.channels} if the task has such a "
+            "key, or other data"
+        )
+
+
+def data_for(*kinds: str) -> list[str]:
+    """Options of the group `data` whose targets can be of one of these kinds."""
+    found = []
+    for path in sorted(files("semipix.conf").joinpath("data").iterdir(), key=lambda path: path.name):
+        source = target_of("data", yaml.safe_load(path.read_text("utf-8")))
+        if set(kinds) & set(getattr(source, "kinds", ())):
+            found.append(path.name.removesuffix(".yaml"))
+    return found
+
+
+def check_kind(kind: str, kinds: tuple[str, ...]) -> str:
+    """The kind, if it is one of those that a source can have.
+
+    Raises:
+        SemipixError: it is not.
+    """
+    if kind in kinds:
+        return kind
+    others = (
+        f"data for {kind}: {', '.join(data_for(kind))}" if kind in KINDS else "name the kind of your task's targets"
+    )
+    raise SemipixError(f"data.kind={kind}: expected {', '.join(kinds)}; {others}")

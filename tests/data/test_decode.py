@@ -1,0 +1,144 @@
+"""Reading deep colours, greys and numbers."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.data.conftest import noise, save
+
+from semipix.data.decode import bits, image_size, read_grey, read_image, read_values
+from semipix.errors import SemipixError
+
+DEEP = noise(6, 8, 3, top=65536)
+
+
+def deep_tiff(order: str, compressed: bool) -> bytes:
+    """A TIFF of 16 bits a colour (6, 8, 3) in one strip, of the byte order "<" or ">"."""
+    data = DEEP.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if compressed else data
+    tags = {256: 8, 257: 6, 258: None, 259: 8 if compressed else 1, 262: 2, 273: None, 277: 3, 278: 6, 279: len(data)}
+    depths = 10 + 12 * len(tags) + 4
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, value in tags.items():
+        place = {258: depths, 273: depths + 6}.get(tag)
+        head += struct.pack(f"{order}HHI", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1)
+        head += struct.pack(f"{order}I", value if place is None else place)
+    return head + struct.pack(f"{order}I3H", 0, 16, 16, 16) + data
+
+
+def test_deep_png_keeps_all_bits(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", DEEP)
+    assert torch.equal((read_image(path) * 65535).round(), torch.from_numpy(DEEP.astype(np.float32)).permute(2, 0, 1))
+    assert torch.equal(read_values(path), torch.from_numpy(DEEP.astype(np.float32)).permute(2, 0, 1))
+    assert bits(path) == "16-bit"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_deep_tiff_keeps_all_bits(tmp_path: Path, order: str, compressed: bool) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(deep_tiff(order, compressed))
+    assert torch.equal((read_image(path) * 65535).round(), torch.from_numpy(DEEP.astype(np.float32)).permute(2, 0, 1))
+    assert bits(path) == "16-bit"
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "told"),
+    [
+        (noise(6, 8), "a.png", "8-bit"),
+        (noise(6, 8, 3), "a.jpg", "8-bit"),
+        (noise(6, 8, top=65536), "a.png", "16-bit"),
+        (noise(6, 8, top=65536), "a.tif", "16-bit"),
+        (noise(6, 8).astype(np.float32), "a.tif", "float"),
+        (noise(6, 8).astype(np.float64), "a.npy", "float"),
+        (noise(6, 8, top=65536), "a.npy", "16-bit"),
+    ],
+)
+def test_bits_and_size_are_in_the_header(tmp_path: Path, values: np.ndarray, name: str, told: str) -> None:
+    path = save(tmp_path / name, values)
+    assert bits(path) == told
+    assert image_size(path) == (6, 8)
+
+
+class TestValues:
+    """Numbers of maps stay in their units."""
+
+    @pytest.mark.parametrize("name", ["a.npy", "a.tif"])
+    def test_floats(self, tmp_path: Path, name: str) -> None:
+        values = np.array([[0.5, 12.25], [-3, np.inf]], np.float32)
+        read = read_values(save(tmp_path / name, values))
+        assert read.shape == (1, 2, 2)
+        assert read[0, 0].tolist() == [0.5, 12.25]
+        assert read[0, 1, 0] == -3
+        assert read[0, 1, 1].isnan()
+
+    def test_several_channels(self, tmp_path: Path) -> None:
+        values = np.arange(60, dtype=np.float64).reshape(5, 3, 4)
+        assert torch.equal(read_values(save(tmp_path / "a.npy", values)), torch.from_numpy(values).float())
+
+    @pytest.mark.parametrize("top", [256, 65536])
+    def test_whole_numbers_are_not_scaled(self, tmp_path: Path, top: int) -> None:
+        values = noise(6, 8, top=top)
+        assert torch.equal(
+            read_values(save(tmp_path / "a.png", values))[0], torch.from_numpy(values.astype(np.float32))
+        )
+
+    @pytest.mark.parametrize(
+        ("values", "pattern"),
+        [
+            (np.zeros(4), r"shape \[4\], expected real ones of shape \[height,width\] or \[channels,height,width\]"),
+            (np.zeros((2, 2), complex), "found complex128 numbers"),
+            (np.array([["a"]]), "numbers of shape"),
+        ],
+    )
+    def test_arrays_of_something_else(self, tmp_path: Path, values: np.ndarray, pattern: str) -> None:
+        with pytest.raises(SemipixError, match=rf"a\.npy: found .*{pattern.removeprefix('found ')}"):
+            read_values(save(tmp_path / "a.npy", values))
+
+    def test_objects_are_never_loaded(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+        with pytest.raises(SemipixError, match=r"a\.npy: not an array of numpy"):
+            read_values(tmp_path / "a.npy")
+
+    def test_slips(self, tmp_path: Path) -> None:
+        (tmp_path / "a.npy").write_bytes(b"broken")
+        Image.new("P", (8, 6)).save(tmp_path / "a.png")
+        for name, pattern in (("a.npy", "not an array"), ("b.npy", "no such file"), ("a.png", "pixels of mode P")):
+            with pytest.raises(SemipixError, match=rf"{name}: .*{pattern}") as caught:
+                read_values(tmp_path / name)
+            assert "\n" not in str(caught.value)
+
+
+class TestGrey:
+    """One value a pixel in [0, 1]."""
+
+    @pytest.mark.parametrize(
+        ("values", "name"),
+        [
+            (np.full((6, 8), 51, np.uint8), "a.png"),
+            (np.full((6, 8, 3), 51, np.uint8), "a.png"),
+            (np.full((6, 8), 13107, np.uint16), "a.png"),
+            (np.full((6, 8), 0.2, np.float32), "a.tif"),
+            (np.full((6, 8), 0.2), "a.npy"),
+        ],
+    )
+    def test_formats(self, tmp_path: Path, values: np.ndarray, name: str) -> None:
+        assert torch.allclose(read_grey(save(tmp_path / name, values)), torch.full((6, 8), 0.2))
+
+    @pytest.mark.parametrize("name", ["a.tif", "a.npy"])
+    @pytest.mark.parametrize("value", [1.7, -0.1, float("nan")])
+    def test_floats_outside_0_to_1(self, tmp_path: Path, name: str, value: float) -> None:
+        values = np.full((6, 8), 0.5, np.float32)
+        values[2, 3] = value
+        with pytest.raises(SemipixError, match=rf"{name}: found values from .* expected 0 to 1; scale the values"):
+            read_grey(save(tmp_path / name, values))
+
+    def test_colours(self, tmp_path: Path) -> None:
+        with pytest.raises(SemipixError, match=r"a\.png: found colours, expected one grey value a pixel"):
+            read_grey(save(tmp_path / "a.png", noise(6, 8, 3)))
+        with pytest.raises(SemipixError, match=r"a\.npy: found 3 channels, expected one value a pixel"):
+            read_grey(save(tmp_path / "a.npy", np.zeros((3, 6, 8))))
