@@ -138,7 +138,7 @@ def test_trimaps_are_refused_by_other_tasks(trained: Callable[..., None], comman
 class TestTrimap:
     IMAGE = rand(3, *SIZE)
 
-    @pytest.mark.parametrize("middle", [128, 127, 120, 136])
+    @pytest.mark.parametrize("middle", [128, 127, 126, 130])
     def test_becomes_the_fourth_channel(self, middle: int, tmp_path: Path) -> None:
         write_trimap(tmp_path / "deep.er.png", middle=middle)
         made = with_trimap(self.IMAGE, tmp_path, Path("deep.er.jpg"))
@@ -152,7 +152,7 @@ class TestTrimap:
 
     def test_of_other_values_is_told(self, tmp_path: Path) -> None:
         write_trimap(tmp_path / "a.png", middle=137)
-        with pytest.raises(SemipixError, match=r"a\.png: value 137 found, 0, 128, 255 \(give or take 8\) expected"):
+        with pytest.raises(SemipixError, match=r"a\.png: found trimap value 137 \(.*\), expected 0, 128 and 255"):
             with_trimap(self.IMAGE, tmp_path, Path("a.png"))
 
 

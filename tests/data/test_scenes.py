@@ -144,6 +144,16 @@ def test_slips(options: dict[str, int], pattern: str) -> None:
         ScenesSource(**options)
 
 
+def test_classes_may_be_merged() -> None:
+    source, merged = ScenesSource(), ScenesSource(merge_classes=True)
+    assert merged.classes == ["background", "object"]
+    name = source.labeled()[0]
+    assert torch.equal(merged.image(name), source.image(name))
+    assert torch.equal(merged.target(name), (source.target(name) > 0).long())
+    with pytest.raises(SemipixError, match=r"data\.merge_classes=true: matting has no classes"):
+        ScenesSource(kind="matting", merge_classes=True)
+
+
 BEFORE = "44da7df18662316707bb8de2d08a84612f7233d51d0b2c082648b42e42ee47b2"
 """Hash of segmentation scenes as the stored benchmark figures know them."""
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tests.conftest import QUICK, Result
@@ -21,6 +22,7 @@ class TinyMatting(TinyRegression):
     """Takes a trimap."""
 
     in_channels = 4
+    trimap: ClassVar[bool] = True
     channels = 1
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.batch import Batch
-from semipix.data.source import Source
+from semipix.data.source import ImageTarget, Matte, Source
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.enhancement import Enhancement
@@ -72,6 +72,7 @@ class LabelSource(Source):
     """
 
     def __init__(self, kind: str, labeled: int = 4, unlabeled: int = 4, val: int = 2, test: int = 2) -> None:
+        self.kind = kind
         self.task = TASKS[kind]
         self.counts = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}
 
@@ -94,7 +95,8 @@ class LabelSource(Source):
         return tv_tensors.Image(image)
 
     def target(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(make_target(self.task, 1, *self._size(name), seed=self._number(name))[0])
+        target = make_target(self.task, 1, *self._size(name), seed=self._number(name))[0]
+        return target.as_subclass(Matte if self.task.trimap else ImageTarget)
 
     def _names(self, part: str) -> list[str]:
         return [f"{part}/{number}" for number in range(self.counts[part])]

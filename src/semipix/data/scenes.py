@@ -40,9 +40,10 @@ class ScenesSource(Source):
         test: number of test images.
         seed: another seed gives other images.
         kind: what the targets are.
+        merge_classes: let segmentation tell objects from the background alone.
 
     Raises:
-        SemipixError: a number is out of range, or there is no such kind.
+        SemipixError: a number is out of range, there is no such kind, or it has no classes to merge.
     """
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -55,9 +56,14 @@ class ScenesSource(Source):
         test: int = 100,
         seed: int = 0,
         kind: str = "segmentation",
+        merge_classes: bool = False,
     ) -> None:
         self.kind = check_kind(kind, KINDS)
-        self.classes = list(CLASSES) if kind == "segmentation" else None
+        if merge_classes and kind != "segmentation":
+            raise SemipixError(f"data.merge_classes=true: {kind} has no classes, leave it out or set data.kind")
+        self.merge_classes = merge_classes
+        names = [CLASSES[0], "object"] if merge_classes else list(CLASSES)
+        self.classes = names if kind == "segmentation" else None
         self.channels = {"denoising": 3, "enhancement": 3, "regression": 1}.get(kind)
         self.size = as_size("data.size", size)
         if min(self.size) < _SMALLEST:
@@ -90,7 +96,8 @@ class ScenesSource(Source):
     def target(self, name: str) -> Target:
         target = self._draw(name)[1]
         if self.kind == "segmentation":
-            return tv_tensors.Mask(torch.from_numpy(target).long())
+            mask = torch.from_numpy(target)
+            return tv_tensors.Mask((mask > 0 if self.merge_classes else mask).long())
         values = _channels_first(target)
         return values.as_subclass(Matte) if self.kind == "matting" else tv_tensors.Image(values)
 

@@ -27,7 +27,7 @@ def check_serves(task: Task | type[Task], source: Source) -> None:
         SemipixError: they are not.
     """
     name = (task if isinstance(task, type) else type(task)).__name__
-    asked = "segmentation" if task.classification else "matting" if task.in_channels > 3 else "regression"
+    asked = "segmentation" if task.classification else "matting" if task.trimap else "regression"
     given = source.kind if source.kind in _ASKS else "regression"
     if asked != given:
         serving = data_for(*(KINDS[1:3] + KINDS[4:] if asked == "regression" else (asked,)))

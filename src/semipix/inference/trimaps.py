@@ -5,18 +5,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
-from semipix.data.decode import EXTENSIONS, read_image
+from semipix.data.decode import EXTENSIONS
+from semipix.data.matte import read_trimap
 from semipix.errors import SemipixError
 
-LEVELS = (0, 128, 255)
-"""What a trimap's file says: background, unknown, foreground."""
 
-TOLERANCE = 8
-"""How far from these a value may be."""
-
-
-def with_trimap(image: Tensor, folder: Path, name: Path) -> Tensor:
+def with_trimap(image: Tensor, folder: Path, name: Path) -> tv_tensors.Image:
     """An image (3, H, W) with its trimap as fourth channel: 0 background, 0.5 unknown, 1 foreground.
 
     Args:
@@ -33,16 +29,8 @@ def with_trimap(image: Tensor, folder: Path, name: Path) -> Tensor:
         raise SemipixError(
             f"{folder / name.with_suffix('.png')}: no such trimap; give each image one of the same stem in --trimaps"
         )
-    trimap = read_image(found[0])[:1]
-    if trimap.shape[-2:] != image.shape[-2:]:
+    trimap = read_trimap(found[0])
+    if trimap.shape != image.shape[-2:]:
         sizes = [f"{maps.shape[-1]}x{maps.shape[-2]}" for maps in (trimap, image)]
         raise SemipixError(f"{found[0]}: {sizes[0]} pixels found, the image's {sizes[1]} expected")
-    values = trimap * 255
-    nearest = (values.unsqueeze(-1) - torch.tensor(LEVELS)).abs().min(-1)
-    if bool((nearest.values > TOLERANCE).any()):
-        worst = round(float(values.flatten()[nearest.values.argmax()]))
-        raise SemipixError(
-            f"{found[0]}: value {worst} found, {', '.join(map(str, LEVELS))} (give or take {TOLERANCE}) expected: "
-            "background, unknown, foreground"
-        )
-    return torch.cat([image, nearest.indices.to(image.dtype) / 2])
+    return tv_tensors.Image(torch.cat([image, trimap[None]]))
