@@ -15,7 +15,7 @@ from semipix.report.demo import COMMON, VARIANTS
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rates", nargs="+", default=["3e-4", "1e-3", "3e-3"])
+    parser.add_argument("--rates", nargs="+", default=["1e-3", "3e-3"])
     parser.add_argument("--runs", type=Path, default=Path("runs/demo_rates"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -26,11 +26,11 @@ GUIDED = ["method=gct_strong", "method.decay=0.95"]
 """The recommended setting; averages forget in 20 steps, for these runs are short."""
 
 VARIANTS = {
-    "gct_strong": ("GCT on strong views", [*GUIDED, "optimizer.lr=1e-3"]),
+    "gct_strong": ("GCT on strong views", [*GUIDED, "optimizer.lr=3e-3"]),
     "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=1e-3"]),
     "supervised_short": (
         "supervised, the paper's length",
-        ["method=supervised", "length=labeled", "optimizer.lr=3e-4"],
+        ["method=supervised", "length=labeled", "optimizer.lr=1e-3"],
     ),
 }
 """Title and overrides of each run, the longest first; benchmarks/demo_rates.py found the learning rates."""
