@@ -247,6 +247,28 @@ def test_the_papers_model_optimizer_and_batch_arrive(
     assert config["data"] == {**folder, "crop": 321, "batch_size": 4, "labeled_per_batch": 2}
 
 
+@pytest.mark.parametrize(
+    ("task", "models"),
+    [
+        ("denoising", ("DHDN", "DIDN")),
+        ("matting", ("DeepImageMatting", None)),
+        ("enhancement", ("HDRNet", None)),
+    ],
+)
+def test_the_papers_regression_models_arrive(
+    task: str, models: tuple[str, str | None], command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[dict[str, Any]] = []
+    monkeypatch.setattr(training, "start", lambda config, run: got.append(config) or {"steps": 0})
+    assert command("train", f"experiment=paper/{task}", "data=scenes", "run=run").code == 0
+    (config,) = got
+    training.check_config(config)
+    assert config["data"]["kind"] == task
+    assert config["task"]["_target_"].endswith(task.capitalize())
+    found = [config.get(key) and config[key]["_target_"].rpartition(".")[2] for key in ("model", "second_model")]
+    assert tuple(found) == models
+
+
 def test_the_user_wins_over_the_paper(resolve: Resolve) -> None:
     more = ("method.lambda_dc=3", "optimizer=adamw", "data.labeled_per_batch=3", "scheduler=null")
     config = resolve(PAPER, "method=gct", *more)
