@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 import semipix.conf
 from semipix.batch import Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.source import Source
+from semipix.data.source import Source, Target
 from semipix.methods.base import Method
 from semipix.tasks.base import Task
 from semipix.tasks.segmentation import VOID, Segmentation
@@ -162,7 +162,7 @@ class TinySource(Source):
         size: tuple[int, int] | None = None,
         label: int | None = None,
     ) -> None:
-        self.classes: list[str] = [f"class {index}" for index in range(CLASSES)]
+        self.classes: list[str] | None = [f"class {index}" for index in range(CLASSES)]
         self.counts = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}
         self.size = size
         self.label = label
@@ -182,7 +182,7 @@ class TinySource(Source):
     def image(self, name: str) -> tv_tensors.Image:
         return tv_tensors.Image(rand(3, *self._size(name), seed=self._number(name)))
 
-    def target(self, name: str) -> tv_tensors.Mask:
+    def target(self, name: str) -> Target:
         if self.label is not None:
             return tv_tensors.Mask(torch.full(self._size(name), self.label))
         return tv_tensors.Mask(randint(CLASSES, *self._size(name), seed=self._number(name)))

@@ -5,13 +5,13 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.batch import Batch
-from semipix.data.source import ImageTarget, Matte, Source
+from semipix.data.source import ImageTarget, Matte
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.enhancement import Enhancement
 from semipix.tasks.matting import Matting
 from semipix.tasks.regression import Regression
-from tests.tiny import rand
+from tests.tiny import TinySource, rand
 
 TASKS: dict[str, Task] = {
     "regression": Regression(channels=2, low=-1.0, high=3.0, loss="smooth_l1"),
@@ -63,7 +63,7 @@ def make_task_batch(task: Task, labeled: int = 2, unlabeled: int = 2, side: int 
     return Batch(image, make_target(task, labeled, side, side), strong)
 
 
-class LabelSource(Source):
+class LabelSource(TinySource):
     """Random images of 64 to 70 pixels in memory with labels of one task.
 
     Args:
@@ -72,24 +72,13 @@ class LabelSource(Source):
     """
 
     def __init__(self, kind: str, labeled: int = 4, unlabeled: int = 4, val: int = 2, test: int = 2) -> None:
+        super().__init__(labeled, unlabeled, val, test)
+        self.classes = None
         self.kind = kind
         self.task = TASKS[kind]
-        self.counts = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}
-
-    def labeled(self) -> list[str]:
-        return self._names("labeled")
-
-    def unlabeled(self) -> list[str]:
-        return self._names("unlabeled")
-
-    def val(self) -> list[str]:
-        return self._names("val")
-
-    def test(self) -> list[str]:
-        return self._names("test")
 
     def image(self, name: str) -> tv_tensors.Image:
-        image = rand(3, *self._size(name), seed=self._number(name))
+        image = super().image(name)
         if self.task.trimap:
             image = torch.cat([image, trimap_of(1, *self._size(name))[0]])
         return tv_tensors.Image(image)
@@ -97,13 +86,6 @@ class LabelSource(Source):
     def target(self, name: str) -> tv_tensors.Image:
         target = make_target(self.task, 1, *self._size(name), seed=self._number(name))[0]
         return target.as_subclass(Matte if self.task.trimap else ImageTarget)
-
-    def _names(self, part: str) -> list[str]:
-        return [f"{part}/{number}" for number in range(self.counts[part])]
-
-    def _number(self, name: str) -> int:
-        part, number = name.split("/")
-        return 100 * list(self.counts).index(part) + int(number)
 
     def _size(self, name: str) -> tuple[int, int]:
         return 64 + self._number(name) % 4, 64 + 2 * (self._number(name) % 3)
