@@ -13,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from compare import ABLATIONS  # the script beside this one
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ROOT / "docs" / "methods"
@@ -22,7 +24,7 @@ BASELINE = "supervised"
 def results() -> str:
     """Test mIoU of every variant on each data set and number of labels: mean, each seed, gain over supervised."""
     parts = []
-    for setting in ("portrait", "camvid"):
+    for setting in ("portrait", "camvid_long", "camvid"):
         records = _read(setting)["records"]
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in sorted(records, key=lambda record: int(record["seed"])):
@@ -46,6 +48,21 @@ def results() -> str:
             parts.append(f"| {variant} | " + " | ".join(row) + " |")
         parts.append("")
     return "\n".join(parts).strip()
+
+
+def ablations() -> str:
+    """Test mIoU of every run of the paper's ablations, in the order of `compare.ABLATIONS`."""
+    records = _read("camvid_ablation")["records"]
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        found[record["variant"]].append(100 * record["test"]["miou"])
+    parts = []
+    for title, runs in ABLATIONS.items():
+        measured = {name.removeprefix(f"{title}_"): found[name] for name in runs if name in found}
+        if measured:
+            parts += [f"| {title} | " + " | ".join(measured) + " |", "| --- |" + " --- |" * len(measured)]
+            parts += ["| test mIoU | " + " | ".join(_cell(values) for values in measured.values()) + " |", ""]
+    return "\n".join(parts).strip() or "not measured"
 
 
 def _rank(variant: str, labels: list[str], cells: dict[tuple[str, str], list[float]]) -> float:
@@ -92,7 +109,11 @@ def pages() -> dict[Path, str]:
         *(f"| {name} | {cost} |" for name, cost in measured.items()),
     ]
     index = PAGES / "README.md"
-    found = {index: filled(filled(index.read_text(), "results", results()), "costs", "\n".join(table))}
+    contents = {"results": results(), "ablations": ablations(), "costs": "\n".join(table)}
+    text = index.read_text()
+    for marker, content in contents.items():
+        text = filled(text, marker, content)
+    found = {index: text}
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)
