@@ -17,9 +17,6 @@ from tests.tiny import TinyModel, make_method, options
 SERVING = [name for name in options("method") if not make_method(name).classification_only]
 """Methods that serve regression."""
 
-ON_FEATURES = {"unimatch"}
-"""Methods that call a model's head, which sees no trimap."""
-
 
 class Watched(TinyModel):
     """Keeps the outputs that ask for gradients."""
@@ -78,7 +75,7 @@ def test_a_pixel_that_says_nothing_teaches_nothing(name: str, task: Any) -> None
     assert all(value.grad is None or value.grad.isfinite().all() for value in method.parameters())
 
 
-@pytest.mark.parametrize("name", sorted({*SERVING} - ON_FEATURES))
+@pytest.mark.parametrize("name", SERVING)
 def test_a_known_pixel_of_a_trimap_has_no_gradient_at_all(name: str) -> None:
     task = TASKS["matting"]
     method, watched = method_of(name, task)

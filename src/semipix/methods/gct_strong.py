@@ -173,7 +173,7 @@ class StrongGCT(GCT):
         maps = shown.features(images)  # (L + U, C_i, h_i, w_i) each
         dropped = [F.dropout2d(single[len(labeled) :], self.feature_dropout) for single in maps]
         maps = [torch.cat([single[: len(labeled)], rest]) for single, rest in zip(maps, dropped, strict=True)]
-        return shown.head(maps, images.shape[-2:])
+        return self.task.constrain(shown.head(maps, images.shape[-2:]), images)
 
     def _gates(self, flaws: Pair) -> Pair:
         """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""

@@ -89,9 +89,10 @@ class UniMatch(AveragedTeacher):
             goals.append(mix(box, goal))
             known.append(mix(box, sure))
         model = features_of(self.student)
-        maps = model.features(torch.cat([batch.labeled, *views]))  # (L + 2U, C_i, h_i, w_i) each
+        images = torch.cat([batch.labeled, *views])
+        maps = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
         maps = [torch.cat([m[:labeled], complementary_dropout(m[labeled:])]) for m in maps]
-        output = model.head(maps, weak.shape[-2:])  # (L + 2U, K, H, W)
+        output = self.task.constrain(model.head(maps, weak.shape[-2:]), images)  # (L + 2U, K, H, W)
         errors = self.task.pixel_loss(output[labeled:], torch.cat(goals))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {

@@ -86,8 +86,7 @@ class Adapter(nn.Module):
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width.
 
-        A head sees no image, so nothing is constrained here: a method that works on features also teaches the pixels
-        that images settle, where labels and the constrained predictions of `forward` agree.
+        A head sees no image, so nothing is constrained here: a method that works on features calls `Task.constrain`.
         """
         return self._fitted(features_of(self.model).head(features, size), size)
 
