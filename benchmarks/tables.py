@@ -52,7 +52,7 @@ def results() -> str:
 
 def ablations() -> str:
     """Test mIoU of every run of the paper's ablations, in the order of `compare.ABLATIONS`."""
-    records = _read("camvid_ablation")["records"]
+    records = _read("camvid_ablation")["records"] if (RESULTS / "camvid_ablation.json").exists() else []
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
         found[record["variant"]].append(100 * record["test"]["miou"])
