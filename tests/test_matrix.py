@@ -56,11 +56,16 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flaw_detector, "CHANNELS", (16, 16, 16, 16, 16, 16, 16, 1))
 
 
-def train(run: Path, method: str, task: str = "segmentation", model: str = "unet", *more: str) -> dict[str, Tensor]:
-    """Train two steps and return the weights."""
+def training(run: Path, method: str, task: str, model: str, *more: str) -> list[str]:
+    """The command line of two steps."""
     small = [f"model.{option}" for option in SMALL.get(model, [])]
     groups = [f"method={method}", f"task={task}", f"model={model}", f"run={run}", *QUIET]
-    assert main(["train", *groups, *SCENES, *small, *QUICK, *more]) == 0
+    return ["train", *groups, *SCENES, *small, *QUICK, *more]
+
+
+def train(run: Path, method: str, task: str = "segmentation", model: str = "unet", *more: str) -> dict[str, Tensor]:
+    """Train two steps and return the weights."""
+    assert main(training(run, method, task, model, *more)) == 0
     state: dict[str, Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return {key: value for key, value in state.items() if key.startswith("method.")}
 
@@ -98,9 +103,7 @@ def test_trains(method: str, task: str, model: str, tmp_path: Path, capsys: pyte
 
 def refused(tmp_path: Path, method: str, task: str, model: str, capsys: pytest.CaptureFixture[str]) -> str:
     """The one line of a command that ends with a user's slip."""
-    small = [f"model.{option}" for option in SMALL.get(model, [])]
-    groups = [f"method={method}", f"task={task}", f"model={model}", f"run={tmp_path / 'refused'}", *QUIET]
-    assert main(["train", *groups, *SCENES, *small, *QUICK]) == 2
+    assert main(training(tmp_path / "refused", method, task, model)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     return next(line for line in reversed(lines) if line.startswith("semipix: error"))
 
