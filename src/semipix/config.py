@@ -30,6 +30,8 @@ TOP: dict[str, Any] = {
     "checkpoint_every": int,
     "channels_last": bool,
     "freeze_batch_norm": bool,
+    "memory": Literal["full", "low"],
+    "compile": bool,
 }
 """Types of the keys that belong to no group."""
 

@@ -16,7 +16,45 @@ from semipix.data.loaders import EvalSample
 from semipix.data.strong import StrongViews
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
+from semipix.models.layout import compile_networks, lay_out
 from semipix.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
+
+
+class Finiteness:
+    """Whether the terms of one step were finite, once the device has told.
+
+    Args:
+        finite: (terms,) bool on the device.
+        terms: their names.
+        files: images of the step.
+        step: its number.
+    """
+
+    def __init__(self, finite: Tensor, terms: list[str], files: list[str], step: int) -> None:
+        self.finite = finite.to("cpu", non_blocking=True)
+        self.terms = terms
+        self.files = files
+        self.step = step
+        self.ready = None if finite.device.type == "cpu" else torch.Event(finite.device)
+        if self.ready is not None:
+            self.ready.record()
+
+    def check(self) -> None:
+        """Wait for the device where it has not got there yet.
+
+        Raises:
+            SemipixError: a term was not finite.
+        """
+        if self.ready is not None:
+            self.ready.synchronize()
+        if bool(self.finite.all()):
+            return
+        terms = ", ".join(name for name, good in zip(self.terms, self.finite.tolist(), strict=True) if not good)
+        raise SemipixError(
+            f"non-finite loss at step {self.step} in {terms}; images of the batch: {', '.join(self.files)}; the last "
+            "checkpoint is kept; train anew with a lower optimizer.lr, trainer.gradient_clip_val=1 or "
+            "trainer.precision=32-true"
+        )
 
 
 class Learner(pl.LightningModule):
@@ -29,6 +67,7 @@ class Learner(pl.LightningModule):
         seed: makes each step's random numbers a function of the step alone, so that a resumed run repeats them.
         channels_last: lay images and weights out channels last, which is faster on most hardware.
         freeze_batch_norm: keep all running statistics and normalise by them in training too.
+        compile_networks: run the networks through `torch.compile`.
         strong: makes the strong views that the method asks for.
     """
 
@@ -41,6 +80,7 @@ class Learner(pl.LightningModule):
         seed: int = 0,
         channels_last: bool = True,
         freeze_batch_norm: bool = False,
+        compile_networks: bool = False,
         strong: StrongViews | None = None,
     ) -> None:
         super().__init__()
@@ -48,9 +88,11 @@ class Learner(pl.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.seed = seed
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.method.to(memory_format=self.memory_format)
+        self.channels_last = channels_last
+        self.memory_format = lay_out(method, "cpu", channels_last)
         self.freeze_batch_norm = freeze_batch_norm
+        self.compile_networks = compile_networks
+        self._unread: Finiteness | None = None
         self.strong = strong or StrongViews()
         task = method.task
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
@@ -65,6 +107,11 @@ class Learner(pl.LightningModule):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    def setup(self, stage: str) -> None:
+        lay_out(self.method, self.trainer.strategy.root_device.type, self.channels_last)
+        if self.compile_networks and stage == "fit":
+            compile_networks(self.method)
 
     # training
 
@@ -94,16 +141,28 @@ class Learner(pl.LightningModule):
         return Batch(image.contiguous(memory_format=self.memory_format), batch["labeled"].target, strong)
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
-        """Stop before a non-finite term spoils the weights, naming the term and the images."""
+        """Stop at a non-finite term, naming it and the images.
+
+        On the CPU that is before it spoils the weights. On a device that works on its own the answer is read a step
+        later, since waiting for it would leave the device idle; no checkpoint is written in between.
+        """
         finite = torch.stack([term.detach().float() for term in losses.values()]).isfinite()
-        if bool(finite.all()):
-            return
-        terms = ", ".join(name for name, good in zip(losses, finite.tolist(), strict=True) if not good)
-        files = ", ".join(name for loader in batch.values() for name in loader.names)
-        raise SemipixError(
-            f"non-finite loss at step {self.global_step} in {terms}; images of the batch: {files}; the last checkpoint "
-            "is kept; train anew with a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32-true"
-        )
+        files = [name for loader in batch.values() for name in loader.names]
+        self._read_finiteness()
+        self._unread = Finiteness(finite, list(losses), files, self.global_step)
+        if finite.device.type == "cpu":
+            self._read_finiteness()
+
+    def _read_finiteness(self) -> None:
+        if self._unread is not None:
+            self._unread.check()
+        self._unread = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._read_finiteness()
+
+    def on_train_end(self) -> None:
+        self._read_finiteness()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

@@ -1,5 +1,7 @@
 """Several optimizers that step as one, and the rates a model asks for its parts."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -51,12 +53,29 @@ class CombinedOptimizer(Optimizer):
         self._share_groups()
 
 
+def fused(factory: OptimizerFactory) -> OptimizerFactory:
+    """The factory of an optimizer's fused form, where torch has one and nothing else is asked for.
+
+    Args:
+        factory: an optimizer class, or a partial of one.
+    """
+    target = factory.func if isinstance(factory, functools.partial) else factory
+    bound = factory.keywords if isinstance(factory, functools.partial) else {}
+    known = inspect.signature(target).parameters
+    if "fused" not in known or bound.keys() & {"fused", "foreach", "differentiable"}:
+        return factory
+    partial: OptimizerFactory = functools.partial(factory, **{"fused": True})
+    return partial
+
+
 def optimizer_maker(factory: OptimizerFactory) -> MakeOptimizer:
     """Turn a bound optimizer class into a maker that honours a model's own learning-rate ratios.
 
     A model may offer `parameter_groups() -> list[dict]`, each group with an `lr_scale` that multiplies the configured
-    learning rate (DeepLab: 1 for the backbone, 10 for the head).
+    learning rate (DeepLab: 1 for the backbone, 10 for the head). An optimizer that can update all weights in one fused
+    kernel does so, unless `fused`, `foreach` or `differentiable` is bound.
     """
+    factory = fused(factory)
 
     def make_optimizer(model: nn.Module) -> Optimizer:
         groups_of = getattr(model, "parameter_groups", None)

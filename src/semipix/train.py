@@ -40,10 +40,13 @@ from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
 from semipix.learner import Learner
 from semipix.methods.base import Method
-from semipix.models.adapt import make_model
+from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 
 Config = Mapping[str, Any]
+
+NEW_KEYS = {"memory": "full", "compile": False}
+"""What older run folders, whose configuration lacks these keys, were trained with."""
 
 
 def is_first_process() -> bool:
@@ -127,9 +130,14 @@ def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Meth
         options = arguments(node)
         if not pretrained and "pretrained" in parameters(target)[0]:
             options["pretrained"] = False
-        return call(
-            name, functools.partial(make_model, target, task.in_channels, task.channels, task.constrain), **options
-        )
+        low = config.get("memory", "full") == "low"
+        by_blocks = "checkpointing" in parameters(target)[0]
+        if low and by_blocks:
+            options.setdefault("checkpointing", True)
+        make_task_model = functools.partial(make_model, target, task.in_channels, task.channels, task.constrain)
+        made: Adapter = call(name, make_task_model, **options)
+        made.recompute = low and not by_blocks
+        return made
 
     pl.seed_everything(config["seed"], verbose=False)  # the same first weights, whatever drew random numbers before
     options = arguments(config["method"])
@@ -158,6 +166,7 @@ def build_learner(config: Config, method: Method, steps: int, strong: StrongView
         seed=config["seed"],
         channels_last=config["channels_last"],
         freeze_batch_norm=config["freeze_batch_norm"],
+        compile_networks=config["compile"],
         strong=strong,
     )
 
@@ -247,11 +256,11 @@ def load_config(run: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SemipixError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    needed = {*GROUPS, *TOP} - {"second_model", "scheduler"}
+    needed = {*GROUPS, *TOP} - {"second_model", "scheduler", *NEW_KEYS}
     if not isinstance(config, dict) or not needed <= config.keys():
         found = f"without {', '.join(sorted(needed - config.keys()))}" if isinstance(config, dict) else "no mapping"
         raise SemipixError(f"{path}: {found}, expected the configuration that semipix train wrote; restore the file")
-    return config
+    return {**NEW_KEYS, **config}
 
 
 def start(config: Config, run: Path) -> dict[str, float]:

@@ -14,12 +14,13 @@ discrimination         | all       | discriminator | half of: D(y) is real; half
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from semipix.batch import Batch
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import frozen, masked_mean
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
+from semipix.methods.networks import helper_optimizer
 from semipix.models.discriminator import FCDiscriminator
 from semipix.tasks.base import Task
 
@@ -101,7 +102,7 @@ class AdvSSL(Method):
         return (real + fake) / 2
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        discriminator = Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))
+        discriminator = helper_optimizer(self.discriminator, self.discriminator_lr)
         return [make_optimizer(self.model), discriminator]
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:

@@ -6,10 +6,30 @@ import torch
 from torch import Tensor, nn
 
 from semipix.batch import Batch
+from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair, flaw_target
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import frozen, masked_mean
+from semipix.models.flaw_detector import FlawDetector, Norm
 from semipix.tasks.base import Task
+
+
+def make_detector(task: Task, norm: Norm, scale: float) -> FlawDetector:
+    """A flaw detector for images and predictions of a task.
+
+    Args:
+        task: says how many channels there are.
+        norm: the paper's "batch", or the released code's "batch_instance".
+        scale: size at which the detector looks, as a share of the image's.
+
+    Raises:
+        SemipixError: the norm is unknown, or the scale is not in (0, 1].
+    """
+    if norm not in ("batch", "batch_instance"):
+        raise SemipixError(f"method.detector_norm: {norm!r} found, batch or batch_instance expected")
+    if not 0 < scale <= 1:
+        raise SemipixError(f"method.detector_scale: {scale} found, a number above 0 and at most 1 expected")
+    return FlawDetector(task.in_channels, task.channels, norm, scale)
 
 
 def flaw_maps(detector: nn.Module, image: Tensor, predictions: Pair) -> Pair:

@@ -16,7 +16,7 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from semipix.batch import Batch
@@ -26,8 +26,9 @@ from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
 from semipix.methods import flaw_diagnostics, networks
 from semipix.methods.base import MakeModel, MakeOptimizer, check_shares, check_weights
-from semipix.methods.flaw_detection import detection_loss, flaw_maps
-from semipix.models.flaw_detector import FlawDetector
+from semipix.methods.flaw_detection import detection_loss, flaw_maps, make_detector
+from semipix.methods.networks import helper_optimizer
+from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
 Constraints = Literal["both", "consistency", "correction"]
@@ -48,6 +49,8 @@ class GCT(networks.Pair):
         warmup_epochs: epochs of supervision and detection alone, before both constraints set in.
         fusion: let validation also consider the flaw-guided fusion of the pair for deployment.
         detector_norm: the paper's batch norm, or the released code's half batch and half instance norm.
+        detector_scale: size at which the detector looks at image and prediction, as a share of theirs; 0.5 costs a
+            quarter.
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
     """
 
@@ -64,18 +67,17 @@ class GCT(networks.Pair):
         rampup_epochs: float = 3.0,
         warmup_epochs: float = 0.0,
         fusion: bool = False,
-        detector_norm: Literal["batch", "batch_instance"] = "batch",
+        detector_norm: Norm = "batch",
+        detector_scale: float = 1.0,
         detector_lr: float = 1e-4,
     ) -> None:
         super().__init__(task, make_model)
         if constraints not in ("both", "consistency", "correction"):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
         check_shares(flaw_threshold=flaw_threshold)
-        if detector_norm not in ("batch", "batch_instance"):
-            raise SemipixError(f"method.detector_norm: {detector_norm!r} found, batch or batch_instance expected")
         check_weights(lambda_dc=lambda_dc, lambda_fc=lambda_fc, lambda_detection=lambda_detection)
         check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs)
-        self.detector = FlawDetector(task.in_channels, task.channels, norm=detector_norm)
+        self.detector = make_detector(task, detector_norm, detector_scale)
         self.constraints = constraints
         self.flaw_threshold = flaw_threshold
         self.lambda_dc = lambda_dc
@@ -124,8 +126,7 @@ class GCT(networks.Pair):
         return detection_loss(self.detector, self.task, batch, predictions)
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        detector = Adam(self.detector.parameters(), lr=self.detector_lr, betas=(0.9, 0.99))
-        return [*super().optimizers(make_optimizer), detector]
+        return [*super().optimizers(make_optimizer), helper_optimizer(self.detector, self.detector_lr)]
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:
         predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.deployable()))

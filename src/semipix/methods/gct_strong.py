@@ -32,6 +32,7 @@ from semipix.methods.base import MakeModel, check_shares, check_weights
 from semipix.methods.gct import GCT
 from semipix.methods.networks import total
 from semipix.models.adapt import features_of
+from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
 Gate = Literal["lower", "trusted", "open"]
@@ -60,6 +61,7 @@ class StrongGCT(GCT):
         warmup_epochs: epochs of supervision and detection alone.
         fusion: let validation also consider the flaw-guided fusion of the pair for deployment.
         detector_norm: see `GCT`.
+        detector_scale: see `GCT`.
         detector_lr: see `GCT`.
     """
 
@@ -86,7 +88,8 @@ class StrongGCT(GCT):
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
         fusion: bool = True,
-        detector_norm: Literal["batch", "batch_instance"] = "batch",
+        detector_norm: Norm = "batch",
+        detector_scale: float = 1.0,
         detector_lr: float = 1e-4,
     ) -> None:
         super().__init__(
@@ -99,6 +102,7 @@ class StrongGCT(GCT):
             warmup_epochs=warmup_epochs,
             fusion=fusion,
             detector_norm=detector_norm,
+            detector_scale=detector_scale,
             detector_lr=detector_lr,
         )
         if gate not in ("lower", "trusted", "open"):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares
@@ -15,6 +15,11 @@ from semipix.tasks.base import Task
 def total(terms: Iterable[Tensor]) -> Tensor:
     """The pair's terms as one scalar."""
     return torch.stack(list(terms)).sum()
+
+
+def helper_optimizer(network: nn.Module, rate: float) -> Optimizer:
+    """The paper's optimizer of detectors and discriminators: Adam with betas 0.9 and 0.99."""
+    return Adam(network.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
 
 
 class AveragedTeacher(Method):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError
+from semipix.models.checkpointing import Part, checkpointed
 
 IN_CHANNELS = ("in_channels", "in_chans", "num_channels")
 """What constructors call the channels of the image, the surest name first."""
@@ -58,6 +59,10 @@ class Adapter(nn.Module):
             resized bilinearly.
         channels: channels K that the map must have.
         constrain: what happens to the map at last, `Task.constrain`; by default nothing.
+
+    Attributes:
+        recompute: whether a training pass keeps nothing of what happens inside and computes it again for the backward
+            pass, so that of several task models one graph at a time is alive.
     """
 
     def __init__(self, model: nn.Module, channels: int, constrain: Constrain | None = None) -> None:
@@ -65,6 +70,7 @@ class Adapter(nn.Module):
         self.model = model
         self.channels = channels
         self.constrain = constrain
+        self.recompute = False
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) to outputs (N, K, H, W).
@@ -72,7 +78,8 @@ class Adapter(nn.Module):
         Raises:
             SemipixError: the module returned something else than a map of K channels.
         """
-        output = self._fitted(self.model(image), image.shape[-2:])
+        returned = checkpointed(self.model, image) if self.recompute and self.training else self.model(image)
+        output = self._fitted(returned, image.shape[-2:])
         return output if self.constrain is None else self.constrain(output, image)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -81,6 +88,9 @@ class Adapter(nn.Module):
         Raises:
             SemipixError: the module does not follow the feature protocol.
         """
+        if self.recompute and self.training:
+            features_of(self.model)
+            return list(checkpointed(Part(self.model, "features"), image))
         return list(features_of(self.model).features(image))
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -132,7 +142,7 @@ class Adapter(nn.Module):
         )
 
 
-def adapt(model: nn.Module, channels: int, constrain: Constrain | None = None) -> nn.Module:
+def adapt(model: nn.Module, channels: int, constrain: Constrain | None = None) -> Adapter:
     """Make a module a task model.
 
     Args:
@@ -155,7 +165,7 @@ def make_model(
     constrain: Constrain | None = None,
     /,
     **options: Any,
-) -> nn.Module:
+) -> Adapter:
     """Make a task model from any class or function that makes modules.
 
     Args:

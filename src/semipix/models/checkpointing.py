@@ -40,6 +40,24 @@ def checkpointed(block: nn.Module, *inputs: Tensor) -> Any:
     return checkpoint(run, *inputs, use_reentrant=False)
 
 
+class Part(nn.Module):
+    """A method of a module as a module of its own.
+
+    Args:
+        whole: the module.
+        name: the method.
+    """
+
+    def __init__(self, whole: nn.Module, name: str) -> None:
+        super().__init__()
+        self.whole = whole
+        self.name = name
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the method returns."""
+        return getattr(self.whole, self.name)(*inputs)
+
+
 class CheckpointedSequential(nn.Sequential):
     """Blocks one after the other, each of them checkpointed; names and weights are those of `nn.Sequential`."""
 

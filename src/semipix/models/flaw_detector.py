@@ -38,15 +38,20 @@ class FlawDetector(nn.Module):
         in_channels: channels of the image.
         channels: channels of the prediction.
         norm: "batch" as in the paper, or the released code's "batch_instance".
+        scale: size at which image and prediction are looked at, as a share of theirs, in (0, 1]; the cost of a pass
+            goes with its square.
 
     Raises:
-        ValueError: there is no such norm.
+        ValueError: there is no such norm, or the scale is out of range.
     """
 
-    def __init__(self, in_channels: int, channels: int, norm: Norm = "batch") -> None:
+    def __init__(self, in_channels: int, channels: int, norm: Norm = "batch", scale: float = 1.0) -> None:
         super().__init__()
         if norm not in ("batch", "batch_instance"):
             raise ValueError(f"norm {norm!r} is unknown, expected 'batch' or 'batch_instance'")
+        if not 0 < scale <= 1:
+            raise ValueError(f"scale {scale} found, a number above 0 and at most 1 expected")
+        self.scale = scale
         self.in_channels = in_channels
         self.channels = channels
         widths = (in_channels + channels, *CHANNELS)
@@ -78,8 +83,13 @@ class FlawDetector(nn.Module):
                 f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) of one N, H and W"
             )
         features = torch.cat([image, prediction], dim=1)
+        if self.scale != 1:
+            size = [max(1, round(side * self.scale)) for side in (height, width)]
+            features = F.interpolate(features, size=size, mode="area")
+        if next(self.convolutions.parameters()).is_contiguous():  # the layout of the weights is the one to compute in
+            features = features.contiguous()
         for convolution, stride, norm in zip(self.convolutions[:-1], STRIDES[:-1], self.norms, strict=True):
-            features = F.leaky_relu(norm(convolution(_pad_same(features, stride))), SLOPE)
+            features = F.leaky_relu(norm(convolution(_pad_same(features, stride))), SLOPE, inplace=True)
         flaw = self.convolutions[-1](_pad_same(features, STRIDES[-1]))
         return F.interpolate(flaw, size=(height, width), mode="bilinear", align_corners=True)
 

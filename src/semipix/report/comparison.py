@@ -20,15 +20,16 @@ from semipix.errors import SemipixError
 PACKAGES = ("torch", "lightning", "timm", "segmentation-models-pytorch", "semipix")
 
 
-def run_variant(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> dict[str, Any]:
     """Train and measure one run; a run that is there already is resumed or only read.
 
     Args:
         folder: the run folder; what the commands print goes to `folder.log` beside it.
         overrides: of `semipix train`.
+        split: images to measure it on, `test` or `val`.
 
     Returns:
-        `test`: metrics on the test images; `trained`: the run's summary; `overrides`.
+        `test`: metrics on those images; `trained`: the run's summary; `overrides`.
 
     Raises:
         SemipixError: a command failed; names its log.
@@ -41,9 +42,10 @@ def run_variant(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
         if not resumable and (folder / "config.yaml").exists():  # interrupted before there was anything to go on from
             shutil.rmtree(folder)
         _command(["train", f"resume={folder}"] if resumable else ["train", *overrides, f"run={folder}"], log)
-    if not (folder / "evaluation-test.json").exists():
-        _command(["evaluate", str(folder)], log)
-    measured = json.loads((folder / "evaluation-test.json").read_text())
+    results = folder / f"evaluation-{split}.json"
+    if not results.exists():
+        _command(["evaluate", str(folder), "--split", split], log)
+    measured = json.loads(results.read_text())
     return {"test": measured, "trained": json.loads(done.read_text()), "overrides": list(overrides)}
 
 
@@ -62,7 +64,10 @@ def _last_line(log: Path) -> str:
 
 
 def run_variants(
-    jobs: Mapping[str, tuple[Path, Sequence[str]]], parallel: int = 2, show: Callable[[str], None] = tqdm.write
+    jobs: Mapping[str, tuple[Path, Sequence[str]]],
+    parallel: int = 2,
+    show: Callable[[str], None] = tqdm.write,
+    split: str = "test",
 ) -> dict[str, dict[str, Any]]:
     """Run all jobs, `parallel` at a time, with one bar and a line whenever one is finished.
 
@@ -70,13 +75,14 @@ def run_variants(
         jobs: run folder and overrides by name.
         parallel: processes at a time.
         show: prints the line.
+        split: images to measure them on.
 
     Returns:
         What `run_variant` returns, by name, in the order of `jobs`.
     """
     with ThreadPoolExecutor(parallel) as pool, tqdm(total=len(jobs), desc="runs", unit="run") as bar:
         futures: dict[str, Future[dict[str, Any]]] = {
-            name: pool.submit(run_variant, folder, overrides) for name, (folder, overrides) in jobs.items()
+            name: pool.submit(run_variant, folder, overrides, split) for name, (folder, overrides) in jobs.items()
         }
         waiting = dict(futures)
         while waiting:
