@@ -1,103 +1,343 @@
-"""What does a training step of each method cost, beside the floor of two supervised steps on the same images?
+"""What does a training step cost: GCT beside the floor of two supervised steps, the recipe as released, every method?
 
-Methods are interleaved in one run, since machines are noisy; the figure is the median.
+All variants take turns in one run, since machines are noisy; seconds are medians of the turns. Peak memory of each is
+measured in a process of its own, above what the process held before any network was made (on a GPU: what was
+allocated). The file holds a list of records, one for each case and precision; a record of the same case, size,
+precision, device and threads is replaced.
 
-    python benchmarks/step.py                          the default UNet, 4 + 4 images of 96x96, on the CPU or GPU
-    python benchmarks/step.py --size 64 --precision bf16 --json benchmarks/results/step.json
+    python benchmarks/step.py --case deeplab_v2                          321x321, 2 + 2 images, fp32
+    python benchmarks/step.py --case unet --methods all --precision bf16 --compile
+    python benchmarks/step.py --case unet --size 64 --json benchmarks/results/step.json
 """
 
 import argparse
+import functools
 import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 from hydra.utils import get_object
-from torch import nn
+from released import ReleasedGCT  # the module beside this one
+from torch import Tensor, nn
 
 import semipix.conf
 from semipix.batch import Batch
+from semipix.errors import SemipixError
 from semipix.methods.base import Method
-from semipix.models.adapt import make_model
+from semipix.models.adapt import Adapter, make_model
+from semipix.models.deeplab_v2 import DeepLabV2
+from semipix.models.dhdn import DHDN
+from semipix.models.layout import compile_networks, lay_out
 from semipix.models.unet import UNet
+from semipix.optimizers import optimizer_maker
 from semipix.report.comparison import environment
+from semipix.tasks.base import Task
+from semipix.tasks.denoising import Denoising
 from semipix.tasks.segmentation import Segmentation
 
-CLASSES = 6
+Step = Callable[[], None]
 
 
-def methods() -> dict[str, Callable[..., Method]]:
+class Case(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        task: makes the task.
+        model: makes a task model, from the channels of image and output.
+        optimizer: of the task models.
+        size: height and width of the images.
+        images: labeled and unlabeled images of a step.
+        blocks: whether the model knows `checkpointing`, so that memory=low works block by block.
+    """
+
+    task: Callable[[], Task]
+    model: Callable[..., nn.Module]
+    optimizer: Callable[..., torch.optim.Optimizer]
+    size: tuple[int, int]
+    images: tuple[int, int]
+    blocks: bool
+
+
+SGD = functools.partial(torch.optim.SGD, lr=1e-5, momentum=0.9)
+ADAMW = functools.partial(torch.optim.AdamW, lr=1e-4)
+
+CASES = {
+    "deeplab_v2": Case(lambda: Segmentation(21), DeepLabV2, SGD, (321, 321), (2, 2), True),
+    "unet": Case(
+        lambda: Segmentation(6), functools.partial(UNet, pretrained=False), ADAMW, (96, 128), (4, 4), False
+    ),
+    "dhdn": Case(Denoising, functools.partial(DHDN, width=16), ADAMW, (64, 64), (4, 4), True),
+}
+"""DeepLab-v2 in the paper's setting, the demo's UNet, a denoising model."""
+
+FLOOR, GCT, LITERAL = "floor", "gct", "literal"
+
+GCT_FORMS: dict[str, dict[str, Any]] = {
+    GCT: {},
+    "gct_half_scale": {"detector_scale": 0.5},
+    "gct_low_memory": {"low": True},
+    "gct_compiled": {"compiled": True},
+}
+"""Beside plain GCT: the detector at half size, memory=low, compile=true."""
+
+
+def method_classes() -> dict[str, Callable[..., Method]]:
     """Every method of the configuration, by name; supervised first."""
     files = sorted((Path(semipix.conf.__file__).parent / "method").glob("*.yaml"))
     found = {file.stem: get_object(yaml.safe_load(file.read_text())["_target_"]) for file in files}
     return {"supervised": found.pop("supervised"), **found}
 
 
-def make_step(method: Method, batch: Batch, precision: str) -> Callable[[], None]:
-    """One step: all losses, one backward, all optimizers."""
+class Bench:
+    """One case at one size on one device, in one precision.
 
-    def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(model.parameters(), lr=1e-4)
+    Args:
+        case: what is trained.
+        size: height and width of the images.
+        images: labeled and unlabeled images of a step.
+        precision: `fp32` or `bf16`.
+        device: where.
+    """
 
-    optimizers = method.optimizers(optimizer_of)
-    device = batch.image.device
+    def __init__(
+        self, case: Case, size: tuple[int, int], images: tuple[int, int], precision: str, device: torch.device
+    ) -> None:
+        self.case, self.precision, self.device = case, precision, device
+        self.task = case.task()
+        torch.manual_seed(0)
+        labeled, unlabeled = images
+        self.image = self._images(labeled + unlabeled, size)
+        self.target = self._target(labeled + unlabeled, size)
+        self.labeled = labeled
+        self.strong = self._images(2 * unlabeled, size)
 
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            losses = method.losses(batch, epoch=1.0)
-        torch.stack(list(losses.values())).sum().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        method.after_step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+    def _images(self, count: int, size: tuple[int, int]) -> Tensor:
+        image = torch.rand(count, self.task.in_channels, *size, device=self.device)
+        return image.contiguous(memory_format=torch.channels_last)
 
-    return step
+    def _target(self, count: int, size: tuple[int, int]) -> Tensor:
+        if self.task.classification:
+            return torch.randint(0, self.task.channels, (count, *size), device=self.device)
+        return torch.rand(count, self.task.channels, *size, device=self.device)
+
+    def make(self, low: bool = False) -> Adapter:
+        """A task model, which recomputes its activations where `low` is set."""
+        options = {"checkpointing": True} if low and self.case.blocks else {}
+        made = make_model(functools.partial(self.case.model, **options), self.task.in_channels, self.task.channels)
+        made.recompute = low and not self.case.blocks
+        return made
+
+    def method_step(
+        self, kind: Callable[..., Method], *, low: bool = False, compiled: bool = False, **options: Any
+    ) -> Step:
+        """A step of a method: all losses, one backward, all optimizers; labeled images alone where it uses no others."""
+        method = kind(self.task, lambda _: self.make(low), **options).to(self.device)
+        lay_out(method, self.device.type, channels_last=True)
+        if compiled:
+            compile_networks(method)
+        optimizers = method.optimizers(optimizer_maker(self.case.optimizer))
+        mixed = Batch(self.image, self.target[: self.labeled], self.strong)
+        batch = mixed if method.uses_unlabeled else Batch(self.image, self.target)
+
+        def step() -> None:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                losses = method.losses(batch, epoch=10.0)
+            torch.stack([term.float() for term in losses.values()]).sum().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            method.after_step()
+
+        return step
+
+    def floor(self) -> Step:
+        """Two supervised steps on all images of a step."""
+        steps = [self.method_step(method_classes()["supervised"]) for _ in range(2)]
+
+        def step() -> None:
+            for single in steps:
+                single()
+
+        return step
+
+    def literal(self) -> Step:
+        """An iteration of the recipe as released."""
+        released = ReleasedGCT(
+            self.task, lambda _: self.make(), lambda model: self.case.optimizer(model.parameters()), self.device
+        )
+        batch = Batch(self.image, self.target[: self.labeled])
+        return lambda: released.step(batch, self.precision)
+
+    def step(self, name: str) -> Step:
+        """The step of a variant by its name."""
+        if name == FLOOR:
+            return self.floor()
+        if name == LITERAL:
+            return self.literal()
+        classes = method_classes()
+        if name in GCT_FORMS:
+            return self.method_step(classes[GCT], **GCT_FORMS[name])
+        return self.method_step(classes[name])
 
 
-def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median seconds of each step, interleaved, after one unmeasured round."""
+def measure(bench: Bench, names: list[str], repeats: int) -> dict[str, float]:
+    """Median seconds of each variant's step, in turns, after an unmeasured turn; a method that fails is left out."""
+    steps: dict[str, Step] = {}
+    for name in names:
+        try:
+            steps[name] = bench.step(name)
+        except SemipixError as error:  # cct and others serve classification alone
+            print(f"{name}: {error}", file=sys.stderr)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_number in range(repeats + 1):
+    for turn in range(repeats + 1):
         for name, step in steps.items():
             began = time.perf_counter()
             step()
-            if round_number:
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
                 seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def peak_bytes(bench: Bench, name: str) -> int:
+    """Peak memory of two steps of a variant in this process, above what the process held before it was made."""
+    before = _held()
+    _forget_peak()
+    step = bench.step(name)
+    step()
+    step()
+    if bench.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return _peak() - before
+
+
+STATUS = Path("/proc/self/status")
+
+
+def _held() -> int:
+    """Resident bytes of this process now; where the system does not tell, its largest so far."""
+    return _status("VmRSS:") if STATUS.exists() else _peak()
+
+
+def _peak() -> int:
+    """Largest number of resident bytes of this process."""
+    if STATUS.exists():
+        return _status("VmHWM:")
+    # macOS counts bytes, others KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _forget_peak() -> None:
+    """Let Linux count the peak anew: imports may have needed more than what is measured."""
+    if STATUS.exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> int:
+    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def peak_in_a_process(options: argparse.Namespace, name: str) -> int:
+    """Peak memory of a variant's steps, measured in a new process."""
+    command = [sys.executable, __file__, "--case", options.case, "--precision", options.precision, "--peak-of", name]
+    command += ["--size", str(options.size)] if options.size else []
+    command += ["--images", *map(str, options.images)] if options.images else []
+    # One threshold for all: by default the C library moves it, and what is freed would count in one run and not another.
+    surroundings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=surroundings)
+    if done.returncode:
+        raise SystemExit(f"{name}: the step failed with exit status {done.returncode}; -9 is for want of memory")
+    return int(done.stdout.splitlines()[-1])
+
+
+def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size: tuple[int, int]) -> dict[str, Any]:
+    """Measure time and memory of all variants."""
+    seconds = measure(bench, names, options.repeats)
+    weighed = [name for name in seconds if name in (FLOOR, LITERAL, *GCT_FORMS)] if options.memory else []
+    memory = {name: peak_in_a_process(options, name) for name in weighed}
+    cuda = bench.device.type == "cuda"
+    record = {
+        "case": options.case,
+        "device": torch.cuda.get_device_name() if cuda else f"CPU {torch.backends.cpu.get_cpu_capability()}",
+        "precision": options.precision,
+        "size": list(size),
+        "images": [bench.labeled, len(bench.image) - bench.labeled],
+        "threads": torch.get_num_threads(),
+        "repeats": options.repeats,
+        "seconds": seconds,
+        "bytes": memory,
+        "images_per_second": {name: len(bench.image) / value for name, value in seconds.items()},
+    }
+    for name in (FLOOR, GCT, LITERAL):
+        if name in seconds:
+            record[f"{name}_s"] = seconds[name]
+        if name in memory:
+            record[f"{name}_bytes"] = memory[name]
+    return {**record, "versions": environment()["versions"]}
+
+
+def show(record: dict[str, Any]) -> None:
+    """Print a record as a table."""
+    print(f"{record['case']} {record['size']} {record['images']} {record['precision']} on {record['device']}")
+    floor = record["seconds"].get(FLOOR)
+    for name, value in record["seconds"].items():
+        ratio = f"{value / floor:6.2f} x the floor" if floor else ""
+        memory = f"{record['bytes'][name] / 2**30:7.2f} GiB" if name in record["bytes"] else ""
+        print(f"{name:18} {value:8.3f} s  {ratio}{memory}")
+
+
+KEY = ("case", "device", "precision", "size", "images", "threads")
+"""What makes two records the same measurement."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--case", choices=CASES, default="unet")
+    parser.add_argument("--size", type=int, help="side of the images instead of the case's")
+    parser.add_argument("--images", type=int, nargs=2, help="labeled and unlabeled images instead of the case's")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--methods", nargs="*", default=[], help="more methods to measure, or all")
+    parser.add_argument("--compile", action="store_true", help="also measure GCT through torch.compile")
+    parser.add_argument("--no-literal", dest="literal", action="store_false", help="without the recipe as released")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="seconds alone")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
 
+    case = CASES[options.case]
+    size = (options.size, options.size) if options.size else case.size
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    image = torch.rand(8, 3, options.size, options.size, device=device).contiguous(memory_format=torch.channels_last)
-    labeled = Batch(image, torch.randint(0, CLASSES, (8, options.size, options.size), device=device))
-    mixed = Batch(image, labeled.target[:4], torch.rand(8, 3, options.size, options.size, device=device))
-    task = Segmentation(CLASSES)
-    steps = {}
-    for name, method_class in methods().items():
-        method = method_class(task, lambda _: make_model(UNet, 3, CLASSES, pretrained=False))
-        method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps[name] = make_step(method, mixed if method.uses_unlabeled else labeled, options.precision)
-    seconds = measure(steps, options.repeats)
-    floor = 2 * seconds["supervised"]
-    for name, value in seconds.items():
-        print(f"{name:18} {value:7.3f} s   {2 * value / floor:5.2f} x one, {value / floor:5.2f} x two supervised steps")
+    images = tuple(options.images) if options.images else case.images
+    bench = Bench(case, size, images, options.precision, device)
+    if options.peak_of:
+        print(peak_bytes(bench, options.peak_of))
+        return
+
+    names = [FLOOR, *(name for name in GCT_FORMS if name != "gct_compiled" or options.compile)]
+    if options.literal and bench.task.classification:
+        names.append(LITERAL)
+    known = [name for name in method_classes() if name != GCT]
+    names += known if options.methods == ["all"] else options.methods
+    if unknown := sorted(set(options.methods) - {*known, "all"}):
+        raise SystemExit(f"--methods {unknown[0]}: no such method; expected all, or some of {', '.join(known)}")
+    record = record_of(options, bench, names, size)
+    show(record)
     if options.json:
-        record: dict[str, Any] = {"size": options.size, "precision": options.precision, "seconds": seconds}
-        options.json.write_text(json.dumps({**environment(), "records": [record]}, indent=1) + "\n")
+        records = json.loads(options.json.read_text()) if options.json.exists() else []
+        kept = [other for other in records if [other[key] for key in KEY] != [record[key] for key in KEY]]
+        options.json.write_text(json.dumps([*kept, record], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,27 +13,36 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from compare import ABLATIONS  # the script beside this one
+from compare import ABLATIONS, SETTINGS, figure  # the script beside this one
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ROOT / "docs" / "methods"
 BASELINE = "supervised"
+SEGMENTATION = ("portrait", "camvid_long", "camvid")
+REGRESSION = ("polyu", "lol", "matting")
 
 
-def results() -> str:
-    """Test mIoU of every variant on each data set and number of labels: mean, each seed, gain over supervised."""
+MEASURES = {"miou": ("mIoU in percent", 1), "psnr": ("PSNR in dB", 2)}
+"""What a metric is called in a table, and the digits after its point."""
+
+
+def results(*settings: str) -> str:
+    """Test metric of every variant on each data set and number of labels: mean, each seed, gain over supervised."""
     parts = []
-    for setting in ("portrait", "camvid_long", "camvid"):
+    for setting in settings:
+        if not (RESULTS / f"{setting}.json").exists():
+            continue
         records = _read(setting)["records"]
+        measure, digits = MEASURES[SETTINGS[setting].metric]
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in sorted(records, key=lambda record: int(record["seed"])):
-            cells[record["variant"], str(record["labels"])].append(100 * record["test"]["miou"])
+            cells[record["variant"], str(record["labels"])].append(figure(record))
         labels = sorted({column for _, column in cells if column != "all"}, key=int)
         ceiling = cells.get(("all_labels", "all"))
-        told = f"\nTrained with all labels: {_cell(ceiling)}." if ceiling else ""
+        told = f"\nTrained with all labels: {_cell(ceiling, digits)}." if ceiling else ""
         parts.append(
-            f"### {setting}\n\nTest mIoU in percent: the mean over seeds, then each seed, then the gain over the "
+            f"### {setting}\n\nTest {measure}: the mean over seeds, then each seed, then the gain over the "
             f"equally long supervised run.{told}\n"
         )
         parts.append("| run | " + " | ".join(f"{count} labels" for count in labels) + " |")
@@ -42,12 +51,12 @@ def results() -> str:
             {name for name, _ in cells} - {"all_labels"}, key=lambda name: _rank(name, labels, cells)
         ):
             row = [
-                _cell(cells[variant, count], cells.get((BASELINE, count))) if (variant, count) in cells else "-"
+                _cell(cells[variant, count], digits, cells.get((BASELINE, count))) if (variant, count) in cells else "-"
                 for count in labels
             ]
             parts.append(f"| {variant} | " + " | ".join(row) + " |")
         parts.append("")
-    return "\n".join(parts).strip()
+    return "\n".join(parts).strip() or "not measured"
 
 
 def ablations() -> str:
@@ -61,7 +70,7 @@ def ablations() -> str:
         measured = {name.removeprefix(f"{title}_"): found[name] for name in runs if name in found}
         if measured:
             parts += [f"| {title} | " + " | ".join(measured) + " |", "| --- |" + " --- |" * len(measured)]
-            parts += ["| test mIoU | " + " | ".join(_cell(values) for values in measured.values()) + " |", ""]
+            parts += ["| test mIoU | " + " | ".join(_cell(values, 1) for values in measured.values()) + " |", ""]
     return "\n".join(parts).strip() or "not measured"
 
 
@@ -71,19 +80,24 @@ def _rank(variant: str, labels: list[str], cells: dict[tuple[str, str], list[flo
     return -statistics.mean(values)
 
 
-def _cell(values: list[float], baseline: list[float] | None = None) -> str:
-    shown = f"{statistics.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
-    return shown if baseline is None else f"{shown} {statistics.mean(values) - statistics.mean(baseline):+.1f}"
+def _cell(values: list[float], digits: int, baseline: list[float] | None = None) -> str:
+    shown = f"{statistics.mean(values):.{digits}f} ({', '.join(f'{value:.{digits}f}' for value in values)})"
+    if baseline is None:
+        return shown
+    return f"{shown} {statistics.mean(values) - statistics.mean(baseline):+.{digits}f}"
 
 
 def costs() -> dict[str, str]:
     """Cost of a step of each method, in supervised steps on as many images."""
-    (record,) = _read("step")["records"]
+    records = json.loads((RESULTS / "step.json").read_text())
+    record = next(record for record in records if BASELINE in record["seconds"] and record["case"] == "unet")
     seconds = record["seconds"]
-    setting = f"{record['size']}x{record['size']} pixels, {record['precision']}, UNet, CPU"
+    height, width = record["size"]
+    setting = f"{height}x{width} pixels, {record['precision']}, UNet, {record['device'].split()[0]}"
     return {
-        name: f"{value / seconds[BASELINE]:.2f} supervised steps on as many images ({setting})"
-        for name, value in seconds.items()
+        name: f"{seconds[name] / seconds[BASELINE]:.2f} supervised steps on as many images ({setting})"
+        for name in seconds
+        if (PAGES / f"{name}.md").exists()
     }
 
 
@@ -109,11 +123,12 @@ def pages() -> dict[Path, str]:
         *(f"| {name} | {cost} |" for name, cost in measured.items()),
     ]
     index = PAGES / "README.md"
-    contents = {"results": results(), "ablations": ablations(), "costs": "\n".join(table)}
+    contents = {"results": results(*SEGMENTATION), "ablations": ablations(), "costs": "\n".join(table)}
     text = index.read_text()
     for marker, content in contents.items():
         text = filled(text, marker, content)
-    found = {index: text}
+    tasks = ROOT / "docs" / "tasks.md"
+    found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)

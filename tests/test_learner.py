@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.learner import Learner
+from semipix.learner import Finiteness, Learner
 from semipix.methods.base import Method
 from tests.tiny import CLASSES, SIDE, TinySource, make_data, make_method, options, predict_always
 
@@ -232,6 +232,16 @@ class TestNonFinite:
         assert message.replace("unlabeled/", "").count("labeled/") == 2
         assert "\n" not in message
         assert count.steps == 0, "no weight was spoilt"
+
+    @pytest.mark.parametrize("reads", ["on_train_end", "on_save_checkpoint"])
+    def test_what_a_device_tells_late_is_read_before_anything_is_kept(self, reads: str) -> None:
+        learner = make_learner(make_method("mean_teacher"))
+        given = ({},) if reads == "on_save_checkpoint" else ()
+        learner._unread = Finiteness(torch.tensor([True, True]), ["supervised", "consistency"], ["a.png"], 3)
+        getattr(learner, reads)(*given)
+        learner._unread = Finiteness(torch.tensor([True, False]), ["supervised", "consistency"], ["a.png"], 4)
+        with pytest.raises(SemipixError, match=r"at step 4 in consistency; images of the batch: a\.png;"):
+            getattr(learner, reads)(*given)
 
 
 def test_random_numbers_of_a_step_depend_on_seed_and_step_alone() -> None:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from semipix.models.adapt import adapt
 from semipix.models.deeplab_v2 import DeepLabV2
-from semipix.optimizers import CombinedOptimizer, optimizer_maker
+from semipix.optimizers import CombinedOptimizer, fused, optimizer_maker
 from tests.tiny import rand
 
 MAKERS: tuple[Callable[..., Optimizer], ...] = (
@@ -176,3 +176,22 @@ class TestRates:
         optimizer = optimizer_maker(functools.partial(AdamW, lr=0.01))(model)
         assert [group["lr"] for group in optimizer.param_groups] == [0.01]
         assert optimizer.param_groups[0]["params"] == [model.weight]
+
+
+class TestFused:
+    def test_is_the_default_and_steps_alike(self) -> None:
+        pairs = networks(), networks()
+        made = [optimizer_maker(MAKERS[0])(network) for network in pairs[0]]
+        assert all(optimizer.defaults["fused"] for optimizer in made)
+        steps(pairs[0], made, range(3))
+        steps(pairs[1], [MAKERS[0](network.parameters()) for network in pairs[1]], range(3))
+        for first, second in zip(pairs[0], pairs[1], strict=True):
+            torch.testing.assert_close(dict(first.named_parameters()), dict(second.named_parameters()))
+
+    @pytest.mark.parametrize("key", ["fused", "foreach", "differentiable"])
+    def test_the_user_has_the_last_word(self, key: str) -> None:
+        factory = functools.partial(AdamW, **{key: False})
+        assert fused(factory) is factory
+
+    def test_an_optimizer_without_it_is_left_alone(self) -> None:
+        assert fused(torch.optim.Rprop) is torch.optim.Rprop

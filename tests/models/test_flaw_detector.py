@@ -120,3 +120,25 @@ def test_shapes_that_do_not_fit_are_refused(image: tuple[int, ...], prediction: 
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(ValueError, match="'group' is unknown"):
         FlawDetector(3, 5, "group")
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.3])
+def test_at_a_smaller_scale_it_sees_the_averaged_image(scale: float) -> None:
+    image, prediction = inputs(64, 80)
+    torch.manual_seed(0)
+    whole = FlawDetector(3, 5).eval()
+    torch.manual_seed(0)
+    scaled = FlawDetector(3, 5, scale=scale).eval()
+    small = [F.adaptive_avg_pool2d(map, (round(64 * scale), round(80 * scale))) for map in (image, prediction)]
+    coarse = whole.convolutions[-1].register_forward_hook(lambda module, given, output: coarse_maps.append(output))
+    coarse_maps: list[Tensor] = []
+    whole(*small)
+    coarse.remove()
+    expected = F.interpolate(coarse_maps[0], size=(64, 80), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(scaled(image, prediction), expected)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.5])
+def test_a_scale_out_of_range_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match=f"scale {scale} found"):
+        FlawDetector(3, 5, scale=scale)

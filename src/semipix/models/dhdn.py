@@ -10,6 +10,9 @@ from semipix.models.sizes import check_size, pad_to_multiple
 LEVELS = 3
 STRIDE = 2**LEVELS
 
+START = 0.01
+"""Share of the last layer's usual first weights."""
+
 
 class DHDN(nn.Module):
     """Densely connected hierarchical network (Park, Yu and Jeong, "DHDN", CVPR Workshops 2019).
@@ -21,6 +24,9 @@ class DHDN(nn.Module):
     the figures leave open: convolutions between levels are 1x1 and keep (up) or double (down) their channels, first and
     last are 1x1, every convolution has a bias, and each is followed by a PReLU of one slope, the last one too. With 3x3
     convolutions down there would be no weights left for those up.
+
+    Ours: where the image is added, the last layer starts with a hundredth of its usual weights, so that training starts
+    from the image itself and not from noise that it has to unlearn.
 
     Images have sides of at least 8; those that are no multiple of 8 are reflected at the edge and cropped back.
 
@@ -51,6 +57,10 @@ class DHDN(nn.Module):
             level(DenseBlock(2 * size), DenseBlock(2 * size)) for size in reversed(widths[:-1])
         )
         self.last = _activated(2 * width, channels)
+        if channels == in_channels:
+            with torch.no_grad():
+                for parameter in self.last[0].parameters():
+                    parameter.mul_(START)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) to outputs (N, K, H, W) of unbounded range.

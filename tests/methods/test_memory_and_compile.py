@@ -1,0 +1,80 @@
+"""memory=low and compile=true change what a step costs, not what it computes."""
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semipix.models import flaw_detector
+from semipix.models.adapt import adapt
+from semipix.models.layout import compile_networks, lay_out
+from tests.methods.test_routing import GIVEN
+from tests.tiny import CLASSES, TinyModel, make_batch, make_method, options
+
+METHODS = options("method")
+
+
+def step(name: str, *, recompute: bool = False, compiled: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses of a step, then gradients and buffers by name."""
+
+    def make(number: int) -> nn.Module:
+        model = adapt(TinyModel(), CLASSES)
+        model.recompute = recompute
+        return model
+
+    method = make_method(name, make, **GIVEN.get(name, {}))
+    if compiled:
+        compile_networks(method)
+    torch.manual_seed(1)
+    batch = make_batch(side=64)
+    losses = method.losses(batch if method.uses_unlabeled else batch._replace(image=batch.labeled), epoch=10.0)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = {key: value.grad for key, value in method.named_parameters() if value.grad is not None}
+    return losses, gradients | dict(method.named_buffers())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recomputing_changes_nothing(name: str) -> None:
+    torch.testing.assert_close(step(name, recompute=True), step(name))
+
+
+def test_recomputing_runs_each_task_model_twice() -> None:
+    passes: list[int] = []
+    model = adapt(TinyModel(), CLASSES)
+    model.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    model.recompute = True
+    image = make_batch().image
+    model(image).sum().backward()
+    assert len(passes) == 2
+    model.eval()(image).sum().backward()
+    assert len(passes) == 3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_compiling_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo traces every network; its graphs are run as they are, since a compiler takes minutes."""
+    monkeypatch.setattr(flaw_detector, "CHANNELS", (8, 8, 8, 8, 8, 8, 8, 1))
+    expected = step(name)
+    torch._dynamo.reset()
+    traced: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        traced.append(len(inputs))
+        return graph
+
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(original, backend=count))
+    torch.testing.assert_close(step(name, compiled=True), expected)
+    assert traced or name == "cct"  # which calls parts of its model, never the whole
+
+
+def test_a_detector_lies_contiguous_on_a_cpu_alone() -> None:
+    for device, channels_last in (("cpu", True), ("cuda", True), ("cpu", False)):
+        method = make_method("gct")
+        assert lay_out(method, device, channels_last) == (
+            torch.channels_last if channels_last else torch.contiguous_format
+        )
+        weight, own = method.models[0].last.weight, method.detector.convolutions[1].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+        assert own.is_contiguous() == (device == "cpu")
