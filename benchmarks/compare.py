@@ -179,7 +179,14 @@ ABLATIONS: dict[str, dict[str, list[str]]] = {
 
 def overrides_of(setting: str, variant: list[str], labels: str, seed: int, data: Path) -> list[str]:
     """Overrides of one run; the variant has the last word."""
-    merged = [*COMMON, *SETTINGS[setting].overrides, f"data.root={data}", f"data.labels={labels}", f"seed={seed}", *variant]
+    merged = [
+        *COMMON,
+        *SETTINGS[setting].overrides,
+        f"data.root={data}",
+        f"data.labels={labels}",
+        f"seed={seed}",
+        *variant,
+    ]
     return list({item.partition("=")[0]: item for item in merged}.values())
 
 

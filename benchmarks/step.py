@@ -72,9 +72,7 @@ ADAMW = functools.partial(torch.optim.AdamW, lr=1e-4)
 
 CASES = {
     "deeplab_v2": Case(lambda: Segmentation(21), DeepLabV2, SGD, (321, 321), (2, 2), True),
-    "unet": Case(
-        lambda: Segmentation(6), functools.partial(UNet, pretrained=False), ADAMW, (96, 128), (4, 4), False
-    ),
+    "unet": Case(lambda: Segmentation(6), functools.partial(UNet, pretrained=False), ADAMW, (96, 128), (4, 4), False),
     "dhdn": Case(Denoising, functools.partial(DHDN, width=16), ADAMW, (64, 64), (4, 4), True),
 }
 """DeepLab-v2 in the paper's setting, the demo's UNet, a denoising model."""
@@ -139,7 +137,7 @@ class Bench:
     def method_step(
         self, kind: Callable[..., Method], *, low: bool = False, compiled: bool = False, **options: Any
     ) -> Step:
-        """A step of a method: all losses, one backward, all optimizers; labeled images alone where it uses no others."""
+        """A step of a method: all losses, one backward, all optimizers; all labeled where it uses no others."""
         method = kind(self.task, lambda _: self.make(low), **options).to(self.device)
         lay_out(method, self.device.type, channels_last=True)
         if compiled:
@@ -253,7 +251,7 @@ def peak_in_a_process(options: argparse.Namespace, name: str) -> int:
     command = [sys.executable, __file__, "--case", options.case, "--precision", options.precision, "--peak-of", name]
     command += ["--size", str(options.size)] if options.size else []
     command += ["--images", *map(str, options.images)] if options.images else []
-    # One threshold for all: by default the C library moves it, and what is freed would count in one run and not another.
+    # By default the C library moves this threshold, and what is freed would count in one run and not in another.
     surroundings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=surroundings)
     if done.returncode:

@@ -101,6 +101,43 @@ def costs() -> dict[str, str]:
     }
 
 
+FORMS = {
+    "gct": "GCT",
+    "gct_half_scale": "`detector_scale=0.5`",
+    "gct_low_memory": "`memory=low`",
+    "gct_compiled": "`compile=true`",
+    "literal": "as released",
+}
+"""Columns of the table of steps, by what a record calls them."""
+
+
+def steps() -> str:
+    """Cost of a step of GCT in its forms, in two supervised steps, and its peak memory."""
+    records = json.loads((RESULTS / "step.json").read_text())
+    parts = [
+        "Seconds as multiples of two supervised steps on the same images, then peak memory in GiB where it was measured.",
+        "",
+        "| case | two supervised steps | " + " | ".join(FORMS.values()) + " |",
+        "| --- | --- |" + " --- |" * len(FORMS),
+    ]
+    for record in records:
+        labeled, unlabeled = record["images"]
+        height, width = record["size"]
+        case = f"{record['case']} {height}x{width}, {labeled} + {unlabeled} images, {record['precision']}"
+        case += f", {record['device']}, {record['threads']} threads"
+        floor = record["seconds"]["floor"]
+        row = [case, f"{floor:.2f} s{_memory(record, 'floor')}"]
+        for name in FORMS:
+            known = name in record["seconds"]
+            row.append(f"{record['seconds'][name] / floor:.2f}{_memory(record, name)}" if known else "-")
+        parts.append("| " + " | ".join(row) + " |")
+    return "\n".join(parts)
+
+
+def _memory(record: dict[str, Any], name: str) -> str:
+    return f", {record['bytes'][name] / 2**30:.2f}" if name in record["bytes"] else ""
+
+
 def _read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return found
@@ -129,6 +166,8 @@ def pages() -> dict[Path, str]:
         text = filled(text, marker, content)
     tasks = ROOT / "docs" / "tasks.md"
     found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
+    speed = ROOT / "docs" / "speed.md"
+    found[speed] = filled(speed.read_text(), "steps", steps())
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)

@@ -391,6 +391,10 @@ def _told(error: Exception, run: Path, step: int) -> Exception:
             f"{run}: out of memory at step {step}; lower data.batch_size or data.crop, and raise "
             "trainer.accumulate_grad_batches in turn"
         )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return SemipixError(
+            f"compile: true found, but torch.compile failed ({message[:160]}); set compile=false, or mend the compiler"
+        )
     if "more than 1 value per channel" in message:
         return SemipixError(
             f"data.batch_size: batch norm needs more than one value a channel, and one image gives its coarsest map "
