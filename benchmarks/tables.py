@@ -115,7 +115,7 @@ def steps() -> str:
     """Cost of a step of GCT in its forms, in two supervised steps, and its peak memory."""
     records = json.loads((RESULTS / "step.json").read_text())
     parts = [
-        "Seconds as multiples of two supervised steps on the same images, then peak memory in GiB where it was measured.",
+        "Multiples of two supervised steps on the same images, then peak memory in GiB where it was measured.",
         "",
         "| case | two supervised steps | " + " | ".join(FORMS.values()) + " |",
         "| --- | --- |" + " --- |" * len(FORMS),

@@ -32,10 +32,11 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
         `test`: metrics on those images; `trained`: the run's summary; `overrides`.
 
     Raises:
-        SemipixError: a command failed; names its log.
+        SemipixError: a command failed; names its log. Or the folder holds a run of other overrides.
     """
     log = folder.with_name(folder.name + ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    _claim(folder, list(overrides))
     done = folder / "summary.json"
     if not done.exists():
         resumable = (folder / "checkpoints" / "last.ckpt").exists()
@@ -47,6 +48,15 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
         _command(["evaluate", str(folder), "--split", split], log)
     measured = json.loads(results.read_text())
     return {"test": measured, "trained": json.loads(done.read_text()), "overrides": list(overrides)}
+
+
+def _claim(folder: Path, overrides: list[str]) -> None:
+    """Note what a run is made of, and refuse a folder that was claimed for something else."""
+    note = folder.with_name(folder.name + ".json")
+    if note.exists() and (claimed := json.loads(note.read_text())) != overrides:
+        changed = ", ".join(sorted(set(claimed) ^ set(overrides)))
+        raise SemipixError(f"{folder}: holds a run of other settings ({changed}); remove it or choose another folder")
+    note.write_text(json.dumps(overrides))
 
 
 def _command(arguments: list[str], log: Path) -> None:
