@@ -115,6 +115,9 @@ KEYS = {
     "optimizer.lr=-1": "optimizer: Invalid learning rate: -1",
     "scheduler.power=abc": "scheduler.power: 'abc' found, a number expected",
     "trainer.precision=nonsense": "trainer.precision: 'nonsense' found, 64 or 32 or 16 or",
+    "trainer.precision=bf17": "expected; or auto, which takes what this machine is fastest in",
+    "memory=little": "memory: 'little' found, full or low expected",
+    "compile=maybe": "compile: 'maybe' found, true or false expected",
     "trainer.accelerator=nonsense": "trainer: You selected an invalid accelerator name",
     "trainer.strategy=nonsense": "trainer: You selected an invalid strategy name",
     "trainer.devices=abc": "`devices` selected with",
@@ -135,6 +138,11 @@ def test_overrides(override: str, train: Command) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_missing_gpu(train: Command) -> None:
     assert "`CUDAAccelerator` can not run on your system" in train("trainer.accelerator=cuda").told
+
+
+def test_a_detector_of_no_size(train: Command) -> None:
+    told = train("method=gct", "method.detector_scale=2").told
+    assert told == "semipix: error: method.detector_scale: 2 found, a number above 0 and at most 1 expected"
 
 
 def test_missing_root(command: Command) -> None:

@@ -71,8 +71,14 @@ def check_config(config: Config) -> None:
             raise SemipixError(f"{key}: {config[key]} found, a positive number expected")
     if config["validations"] < 0:
         raise SemipixError(f"validations: {config['validations']} found, 0 or more expected")
-    for name in ("task", "method", "model", "optimizer", "trainer"):
+    for name in ("task", "method", "model", "optimizer"):
         check_keys(name, config[name])
+    try:
+        check_keys("trainer", config["trainer"])
+    except SemipixError as error:
+        if str(error).startswith("trainer.precision"):  # the names are Lightning's, to which semipix adds one
+            raise SemipixError(f"{error}; or auto, which takes what this machine is fastest in") from None
+        raise
     check_keys("data", config["data"], SemiSupervisedDataModule)
     for name in ("second_model", "scheduler"):
         if config.get(name):

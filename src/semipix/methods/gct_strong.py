@@ -131,8 +131,7 @@ class StrongGCT(GCT):
         labeled = len(batch.target)
         with torch.no_grad():
             teachings = [self.task.activate(frozen(teacher, weak)) for teacher in self.deployable()]  # (U, K, H, W)
-            flaws = self._flaws(weak, cast(Pair, tuple(teachings)))
-            flaws = cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws))  # (U, 1, H, W) twice
+            flaws = self._steering(weak, cast(Pair, tuple(teachings)))  # (U, 1, H, W) twice
             gates = self._gates(flaws)  # (U, 1, H, W) bool by pupil
             sure = [self.task.confidence(teaching) >= self.confidence for teaching in reversed(teachings)]
             gates = gates[0] & sure[0], gates[1] & sure[1]
@@ -178,6 +177,14 @@ class StrongGCT(GCT):
         dropped = [F.dropout2d(single[len(labeled) :], self.feature_dropout) for single in maps]
         maps = [torch.cat([single[: len(labeled)], rest]) for single, rest in zip(maps, dropped, strict=True)]
         return self.task.constrain(shown.head(maps, images.shape[-2:]), images)
+
+    def _steering(self, weak: Tensor, teachings: Pair) -> Pair:
+        """Normalised flaw maps (U, 1, H, W) of both teachings; all 0 where nothing asks for them."""
+        if self.gate == "open" and not self.lambda_fc:
+            silent = teachings[0].new_zeros((len(weak), 1, *weak.shape[-2:]))
+            return silent, silent
+        flaws = self._flaws(weak, teachings)
+        return normalize_flaw(flaws[0]), normalize_flaw(flaws[1])
 
     def _gates(self, flaws: Pair) -> Pair:
         """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""
