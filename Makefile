@@ -20,8 +20,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## tables of benchmarks/results and the cost of a step of each method
-	$(BIN)/python benchmarks/step.py
+bench: $(READY)  ## cost of a step of GCT and of every method, and how it grows; half an hour on two cores
+	$(BIN)/python benchmarks/step.py --case unet --methods all --json benchmarks/results/step.json
+	$(BIN)/python benchmarks/step.py --case dhdn --methods all --json benchmarks/results/step.json
+	$(BIN)/python benchmarks/step.py --case deeplab_v2 --json benchmarks/results/step.json
+	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
+	$(BIN)/python benchmarks/tables.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("semipix needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else None'
