@@ -197,6 +197,9 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int]:
 
     Returns:
         The overrides, the sweep's folder and the number of its jobs.
+
+    Raises:
+        SemipixError: the folder's name is not known before the jobs start.
     """
     others = [item for item in overrides if item not in ("-m", "--multirun") and not item.startswith("run=")]
     parser = OverridesParser.create()
@@ -211,10 +214,15 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int]:
             count *= len(list(item.sweep_string_iterator()))
     if names and "hydra.sweep.subdir" not in given:
         others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
-    runs = [item[4:] for item in overrides if item.startswith("run=")]
+    runs = [str(parser.parse_override(item).value()) for item in overrides if item.startswith("run=")]
     # Absolute, for the workers of a launcher may be elsewhere, and with one time for all of them.
     default = given.get("hydra.sweep.dir", f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
-    folder = Path(runs[-1] if runs else str(default)).absolute()
+    text = runs[-1] if runs else str(default)
+    if "${" in text:
+        raise SemipixError(
+            f"run={text}: the folder of a sweep has to be a plain path, for its jobs are looked for there"
+        )
+    folder = Path(text).absolute()
     return ["-m", *others, f"hydra.sweep.dir={quoted(folder)}"], folder, count
 
 

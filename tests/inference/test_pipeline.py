@@ -145,7 +145,7 @@ def test_a_batch_gives_the_masks_of_single_images(tmp_path: Path) -> None:
     assert list(predict_files(together, files)) == [None] * 5
     for pair in files:
         assert list(predict_files(alone, [pair])) == [None]
-    for kind in ("masks", "pictures", "flaw"):
+    for kind in ("masks", "flaw", "pictures"):
         for name in names:
             first, second = (np.asarray(Image.open(tmp_path / out / kind / name)) for out in ("together", "alone"))
             assert np.abs(first.astype(int) - second).max() <= (1 if kind == "flaw" else 0)
