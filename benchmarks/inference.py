@@ -2,7 +2,8 @@
 
 Bare forwards over images that are decoded already, in the batches that `predict` makes, and whole passes of `predict`
 and `evaluate` over the folder of files are interleaved in one run. Figures are medians of images a second, and the
-share is the median of each round's own.
+shares are medians of each round's own: by the clock, and for `predict` by processor time too, which is the share where
+reading and writing have no core of their own.
 
     python benchmarks/inference.py --json benchmarks/results/inference.json
 """
@@ -123,9 +124,10 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     for number in range(repeats + 1):
         found = {}
         for name, way in ways.items():
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             way()
             found[name] = len(files) / (time.perf_counter() - began)
+            found[f"{name}_cpu"] = len(files) / (time.process_time() - used)
         if number:  # the first warms caches up
             yield found
 
@@ -138,9 +140,14 @@ def measure(name: str, case: Case, repeats: int) -> dict[str, Any]:
     bare = "forward_and_maps" if "forward_and_maps" in rounds[0] else "forward"
     shares = {
         "predict_share": statistics.median(found["predict"] / found[bare] for found in rounds),
+        "predict_share_cpu": statistics.median(found["predict_cpu"] / found[f"{bare}_cpu"] for found in rounds),
         "evaluate_share": statistics.median(found["evaluate"] / found["forward"] for found in rounds),
     }
-    medians = {f"{way}_per_s": round(statistics.median(found[way] for found in rounds), 2) for way in rounds[0]}
+    medians = {
+        f"{way}_per_s": round(statistics.median(found[way] for found in rounds), 2)
+        for way in rounds[0]
+        if not way.endswith("_cpu")
+    }
     return {"case": name, "repeats": repeats, **medians, **{key: round(value, 3) for key, value in shares.items()}}
 
 

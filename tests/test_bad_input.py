@@ -293,6 +293,11 @@ def test_synchronised_batch_norm_without_gpus(train: Command) -> None:
     assert told.endswith("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
 
 
+def test_a_sweep_folder_named_after_the_time(train: Command) -> None:
+    told = train("seed=0,1", "-m", "run=${now:%Y}").told
+    assert "run=${now:%Y}: the folder of a sweep has to be a plain path" in told
+
+
 def test_a_bug_keeps_its_trace(train: Command) -> None:
     with pytest.raises(KeyError, match="a bug"):
         train(f"model._target_={HERE}Buggy", "validations=0")

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from semipix.config import GROUPS, OUTSIDE, TOP, open_overrides, plain, unknown_key, with_paper_row
 from semipix.errors import SemipixError
-from semipix.sweep import JOBS, Job, quoted, records, run_job, table
+from semipix.sweep import Job, quoted, records, run_job, table
 
 QUIET = (
     ".*does not have many workers.*",
@@ -41,6 +41,9 @@ HYDRA_FLAGS = (
     *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help", "--experimental-rerun"),
     *("-sc", "--shell-completion"),
 )
+
+SHOWING = {"-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion"}
+"""Those of them by which nothing is trained."""
 
 WHERE = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name")
 """Those of them that say where configurations are, each with a value that follows."""
@@ -119,18 +122,18 @@ def _sweep(overrides: list[str]) -> int:
             f"interrupted; the same command with run={shown(folder)} does what is missing"
         ) from error
     except Exception as error:
-        if not (folder / JOBS).exists():  # nothing was started
-            raise
         broken = error  # a launcher that gives up when one of its workers dies
-    if not (folder / JOBS).exists():  # the configuration was shown
+    if SHOWING & set(overrides):
         return 0
     found = records(folder, sweep)
+    if broken and not found:
+        raise broken
     print(table(found, folder))
     bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in ("failed", "killed")]
     if count > len(found):
         bad.append(f"{count - len(found)} were never started")
     if bad:
-        why = f"; the launcher gave up: {type(broken).__name__}" if broken else ""
+        why = f"; the launcher gave up ({type(broken).__name__})" if broken else ""
         raise SemipixError(
             f"{len(bad)} of the sweep's runs failed: {'; '.join(bad)}{why}; the same command with run={shown(folder)} "
             "does what is missing"
