@@ -57,10 +57,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 96, "jpg"),
-    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 24, "jpg"),
-    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 48, "png"),
-    "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 12, "jpg"),
+    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 64, "jpg"),
+    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 12, "jpg"),
+    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 32, "png"),
+    "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 6, "jpg"),
 }
 
 

@@ -16,8 +16,8 @@ from tests.test_ddp import free_port
 from tests.tiny import TinyModel
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 300
-"""Longest wait for two processes; they take a tenth of it."""
+SECONDS = 900
+"""Longest wait for two processes; they take a fiftieth of it on a machine of their own."""
 
 TRAINING = (
     *("train", "data=scenes", "data.size=64", "data.train=12", "data.val=2", "data.test=0", "data.labels=1/2"),

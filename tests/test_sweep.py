@@ -107,7 +107,7 @@ def test_submitit_goes_on_after_a_job_whose_launcher_dies(train: Command, monkey
 
 
 def a_job(folder: Path, config: Mapping[str, Any]) -> Job:
-    return Job(folder / "one", folder, "this", ["never=trained"], lambda: config, folder)
+    return Job(folder / "one", folder, "this", ["never=trained"], lambda: config, folder, [])
 
 
 def test_a_folder_of_another_training_is_left_alone(finished: Path, tmp_path: Path) -> None:

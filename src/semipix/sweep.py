@@ -66,6 +66,7 @@ class Job:
         overrides: its part of the command line, and Hydra's options that say where configurations are.
         config: composes them; a slip is raised here.
         started_in: where relative paths begin.
+        path: where modules are imported from; a launcher's process may know less of them.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Job:
     overrides: Sequence[str]
     config: Callable[[], Mapping[str, Any]]
     started_in: Path
+    path: Sequence[str]
 
     @property
     def place(self) -> Path:
@@ -125,7 +127,7 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
         arguments = [*job.overrides, f"run={quoted(job.folder)}"]
     environment = {
         **{key: value for key, value in os.environ.items() if key not in _SLURM},
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # it imports what this process does
+        "PYTHONPATH": os.pathsep.join(filter(None, job.path)),
     }
     log = Path(f"{job.place}.log")
     with log.open("a") as output:

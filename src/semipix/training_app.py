@@ -270,13 +270,15 @@ def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
 def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[DictConfig], str]:
     """Hydra's task function of a sweep; a launcher may call it in another process, or on another machine."""
 
+    path = list(sys.path)
+
     def job(config: DictConfig) -> str:
         hydra_config = HydraConfig.get()
         folder, sweep_folder = Path(hydra_config.runtime.output_dir), Path(hydra_config.sweep.dir)
         if int(os.environ.get("SLURM_PROCID", 0)) > 0:  # the first of a job's tasks starts what it needs itself
             return "running"
         overrides = [*where, *hydra_config.overrides.task]
-        return run_job(Job(folder, sweep_folder, sweep, overrides, lambda: _resolved(config), started_in)).state
+        return run_job(Job(folder, sweep_folder, sweep, overrides, lambda: _resolved(config), started_in, path)).state
 
     return job
 
