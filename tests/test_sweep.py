@@ -80,7 +80,7 @@ def test_a_killed_job_is_retried_and_the_same_command_does_what_is_missing(
 def test_ray_retries_a_job_whose_worker_dies(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("KILL", f"worker:{tmp_path / 'once'}")
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     ray.init(num_cpus=1, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
     try:
         result = train(

@@ -18,6 +18,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One of two cores, on this machine."""
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
