@@ -14,7 +14,7 @@ TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
 Train in a new run folder. Groups: task, method, model, second_model, data, optimizer, scheduler, trainer, experiment.
 
   semipix train data=folder data.root=PATH data.labels=1/8 method=gct steps=2000
-  semipix train -m method=supervised,mean_teacher,gct seed=0,1,2      a sweep
+  semipix train -m method=supervised,mean_teacher,gct seed=0,1,2 run=SWEEP    a sweep; again: what is missing of it
   semipix train resume=RUN                                            continue an interrupted run
   semipix train --cfg job                                             show the configuration
 """

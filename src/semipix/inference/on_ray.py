@@ -52,6 +52,7 @@ def predict_on_ray(
         return
     if not ray.is_initialized():
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     found = ray.cluster_resources()
     kind = "GPU" if found.get("GPU") else "CPU"
     rows = [{"file": str(file.resolve()), "name": str(name)} for file, name in files]

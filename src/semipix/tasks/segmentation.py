@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +35,9 @@ def likeliest(prediction: Tensor, dim: int) -> Tensor:
 class LabelMetrics(MetricCollection):
     """Metrics of predictions (B, K, H, W) and labels (B, H, W) that look the likeliest class up once for all."""
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        super().update(likeliest(prediction, 1), target)
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        prediction, *others = args
+        super().update(likeliest(prediction, 1), *others, **kwargs)
 
 
 class Segmentation(Task):
