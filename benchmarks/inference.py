@@ -57,16 +57,17 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 64, "jpg"),
-    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 12, "jpg"),
-    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 32, "png"),
-    "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 6, "jpg"),
+    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 33, "jpg"),
+    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 5, "jpg"),
+    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 13, "png"),
+    "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 3, "jpg"),
 }
 
 
 def make_folder(root: Path, case: Case) -> None:
     """Write smooth random photos, as compressible as real ones, with masks of blocks."""
     draw = np.random.default_rng(0)
+    root.joinpath("classes.txt").write_text("".join(f"{index}\n" for index in range(CLASSES)))
     for number in range(case.images):
         split = "test" if number else "train"
         small = draw.integers(0, 256, (case.height // 8, case.width // 8, 3), np.uint8)
