@@ -20,7 +20,7 @@ from semipix.methods.base import Method
 from semipix.tasks.base import Task
 
 COMPRESSION = 1
-"""Of PNG files; as quick as no compression, and a quarter of Pillow's default of 6."""
+"""Of PNG files, where Pillow takes 6: less processor time for larger files of the same pixels."""
 
 
 class Photo(NamedTuple):
