@@ -40,6 +40,20 @@ class Hungry(TinyModel):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
+class HungryOnCPU(TinyModel):
+    """Runs out of the machine's memory."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 2 bytes")
+
+
+class Synchronised(TinyModel):
+    """Normalises over all processes, which torch does on GPUs alone."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        raise ValueError("SyncBatchNorm expected input tensor to be on GPU or XPU or cuda")
+
+
 class Buggy(TinyModel):
     """Has a bug of its own."""
 
@@ -271,8 +285,24 @@ def test_batch_norm_over_one_value(train: Command) -> None:
 
 
 def test_out_of_memory_names_the_mend(train: Command) -> None:
+    told = train(f"model._target_={HERE}HungryOnCPU", "validations=0").told
+    assert "out of memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or data.crop" in told
+
+
+def test_out_of_gpu_memory_names_the_mend(train: Command) -> None:
     told = train(f"model._target_={HERE}Hungry", "validations=0").told
-    assert "out of memory at step 0; lower data.batch_size or data.crop" in told
+    assert "out of GPU memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or" in told
+    assert told.endswith("or set memory=low")
+
+
+def test_synchronised_batch_norm_without_gpus(train: Command) -> None:
+    told = train(f"model._target_={HERE}Synchronised", "validations=0").told
+    assert told.endswith("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
+
+
+def test_a_sweep_folder_named_after_the_time(train: Command) -> None:
+    told = train("seed=0,1", "-m", "run=${now:%Y}").told
+    assert "run=${now:%Y}: the folder of a sweep has to be a plain path" in told
 
 
 def test_a_bug_keeps_its_trace(train: Command) -> None:

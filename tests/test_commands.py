@@ -237,12 +237,33 @@ def test_data_check_of_pairs(command: Command, tmp_path: Path) -> None:
     assert (result.code, "kind      matting" in result.out) == (0, True)
 
 
+HEAVY = {
+    *("torch", "torchvision", "torchmetrics", "lightning", "timm", "segmentation_models_pytorch", "tensorboard"),
+    *("numpy", "PIL", "pandas", "pyarrow", "sympy", "hydra", "omegaconf", "yaml", "ray", "submitit"),
+}
+"""What help has no use for."""
+
+
+def test_launchers_are_found_without_what_they_need() -> None:
+    program = (
+        "import sys; import semipix.training_app\n"
+        "from hydra.core.plugins import Plugins\n"
+        "from hydra.plugins.launcher import Launcher\n"
+        "found = {launcher.__name__ for launcher in Plugins.instance().discover(Launcher)}\n"
+        "assert {'RayLauncher', 'SlurmLauncher', 'BasicLauncher'} <= found, found\n"
+        "heavy = {'ray', 'submitit', 'timm', 'segmentation_models_pytorch', 'tensorboard'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_help_is_quick() -> None:
     program = (
         "import sys; from semipix.cli import main; assert main(['train', '--help']) == 0\n"
         "try: main(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'lightning', 'hydra', 'numpy'} & set(sys.modules)\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

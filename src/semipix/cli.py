@@ -14,7 +14,7 @@ TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
 Train in a new run folder. Groups: task, method, model, second_model, data, optimizer, scheduler, trainer, experiment.
 
   semipix train data=folder data.root=PATH data.labels=1/8 method=gct steps=2000
-  semipix train -m method=supervised,mean_teacher,gct seed=0,1,2      a sweep
+  semipix train -m method=supervised,mean_teacher,gct seed=0,1,2 run=SWEEP    a sweep; again: what is missing of it
   semipix train resume=RUN                                            continue an interrupted run
   semipix train --cfg job                                             show the configuration
 """
@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
+    predict.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
+    )
     predict.set_defaults(command=_predict)
 
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
@@ -105,7 +108,13 @@ def _predict(options: argparse.Namespace) -> int:
     from semipix.inference.predict import predict
 
     failures = predict(
-        options.run, options.images, options.out, options.checkpoint, options.skip_existing, options.trimaps
+        options.run,
+        options.images,
+        options.out,
+        options.checkpoint,
+        options.skip_existing,
+        options.trimaps,
+        options.engine,
     )
     for failure in failures:
         _slip(failure)

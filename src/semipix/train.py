@@ -41,12 +41,19 @@ from semipix.functional.precision import fast_precision
 from semipix.learner import Learner
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
+from semipix.processes import die_with_parent, is_started_by_lightning
 from semipix.tasks.base import Task
 
 Config = Mapping[str, Any]
 
 NEW_KEYS = {"memory": "full", "compile": False}
 """What older run folders, whose configuration lacks these keys, were trained with."""
+
+NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says where memory is short, if not by an error of its own."""
+
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+"""What torch says to a process that waits for one that is no more."""
 
 
 def is_first_process() -> bool:
@@ -363,6 +370,8 @@ def load_method(run: Path, which: str | None = None) -> Method:
 def _fit(
     config: Config, data: SemiSupervisedDataModule, method: Method, run: Path, checkpoint: Path | None
 ) -> dict[str, float]:
+    if is_started_by_lightning():
+        die_with_parent()
     steps = steps_of(config, data)
     validate = bool(data.split.val) and config["validations"] > 0
     learner = build_learner(config, method, steps, data.strong)
@@ -372,7 +381,7 @@ def _fit(
         trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
         trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
     except (MisconfigurationException, RuntimeError, MemoryError, OSError, ValueError) as error:
-        raise _told(error, run, trainer.global_step) from error
+        raise _told(error, run, trainer.global_step, config) from error
     summary = {
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - began, 1),
@@ -381,26 +390,39 @@ def _fit(
         **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
     }
     if is_first_process():
-        (run / "summary.json").write_text(json.dumps(summary, indent=2))
+        partial = run / "summary.json.partial"
+        partial.write_text(json.dumps(summary, indent=2))
+        partial.replace(run / "summary.json")  # whole, for it says that the run is finished
     return summary
 
 
-def _told(error: Exception, run: Path, step: int) -> Exception:
+def _told(error: Exception, run: Path, step: int, config: Config) -> Exception:
     """What a failed training means to a user; the error itself where it is no slip and no shortage."""
     message = " ".join(str(error).split())
     if isinstance(error, MisconfigurationException):
         return SemipixError(f"trainer: {message}")
     if isinstance(error, OSError):
         return error if error.filename else OSError(error.errno, error.strerror or message, str(run))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in message for sign in NO_MEMORY):
+        used = ", ".join(f"data.{key}={config['data'][key]}" for key in ("batch_size", "crop") if key in config["data"])
+        gpu = "GPU " if "CUDA" in message or isinstance(error, torch.OutOfMemoryError) else ""
         return SemipixError(
-            f"{run}: out of memory at step {step}; lower data.batch_size or data.crop, and raise "
-            "trainer.accumulate_grad_batches in turn"
+            f"{run}: out of {gpu}memory at step {step}{f' with {used}' if used else ''}; lower data.batch_size or "
+            "data.crop, and raise trainer.accumulate_grad_batches in turn, or set memory=low"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return SemipixError(
             f"compile: true found, but torch.compile failed ({message[:160]}); set compile=false, or mend the compiler"
         )
+    if torch.distributed.is_initialized() and any(sign in message for sign in PEER_GONE):
+        return SemipixError(
+            f"{run}: another process of this training died at step {step} ({message[:120]}); see what it told last, "
+            f"then continue with: semipix train resume={run}"
+        )
+    if message.startswith("You set `devices="):  # Lightning, of what torchrun or SLURM was asked for
+        return SemipixError(f"trainer.devices, trainer.num_nodes: {message}")
+    if "SyncBatchNorm expected" in message:
+        return SemipixError("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
     if "more than 1 value per channel" in message:
         return SemipixError(
             f"data.batch_size: batch norm needs more than one value a channel, and one image gives its coarsest map "

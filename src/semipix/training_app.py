@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import sys
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from semipix.config import GROUPS, OUTSIDE, TOP, open_overrides, plain, unknown_key, with_paper_row
 from semipix.errors import SemipixError
+from semipix.sweep import Job, quoted, records, run_job, table
 
 QUIET = (
     ".*does not have many workers.*",
@@ -40,8 +42,11 @@ HYDRA_FLAGS = (
     *("-sc", "--shell-completion"),
 )
 
-Failure = tuple[Path, Exception]
-"""A run folder of a sweep, or nothing for a single run, and what went wrong there."""
+SHOWING = {"-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion"}
+"""Those of them by which nothing is trained."""
+
+WHERE = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name")
+"""Those of them that say where configurations are, each with a value that follows."""
 
 
 def run(overrides: list[str]) -> int:
@@ -72,17 +77,74 @@ def run(overrides: list[str]) -> int:
 
     _check_syntax(overrides)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below instead of Hydra's own printing
-    failures: list[Failure] = []
+    opened = open_overrides(overrides)
+    if {"-m", "--multirun"} & set(opened):
+        return _sweep(opened)
+    errors: list[Exception] = []
+    _hydra(opened, _job(errors))
+    if errors:
+        raise errors[0]
+    return 0
+
+
+def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
+    """Let Hydra compose configurations and call a job with each.
+
+    Raises:
+        SemipixError: an override is at fault.
+    """
     given = sys.argv
-    sys.argv = [given[0], *_named_sweep(open_overrides(overrides))]
+    sys.argv = [given[0], *overrides]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://semipix.conf", config_name="train")(_job(failures))()
+        hydra.main(version_base="1.3", config_path="pkg://semipix.conf", config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise SemipixError(_one_line(str(error))) from error
     finally:
         sys.argv = given
-    _raise(failures)
+
+
+def _sweep(overrides: list[str]) -> int:
+    """Run the jobs of a sweep by whatever launcher is chosen, and print what became of each.
+
+    Raises:
+        SemipixError: some failed, or were never started; the same command does what is missing.
+        KeyboardInterrupt: the user interrupted.
+    """
+    named, folder, count = _named_sweep(overrides)
+    sweep = uuid.uuid4().hex
+    broken: Exception | None = None
+    try:
+        _hydra(named, _sweep_job(sweep, Path.cwd(), [item for item in overrides if _says_where(item, overrides)]))
+    except SemipixError:
+        raise
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"interrupted; the same command with run={shown(folder)} does what is missing"
+        ) from error
+    except Exception as error:
+        broken = error  # a launcher that gives up when one of its workers dies
+    if SHOWING & set(overrides):
+        return 0
+    found = records(folder, sweep)
+    if broken and not found:
+        raise broken
+    print(table(found, folder))
+    bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in ("failed", "killed")]
+    if count > len(found):
+        bad.append(f"{count - len(found)} were never started")
+    if bad:
+        why = f"; the launcher gave up ({type(broken).__name__})" if broken else ""
+        raise SemipixError(
+            f"{len(bad)} of the sweep's runs failed: {'; '.join(bad)}{why}; the same command with run={shown(folder)} "
+            "does what is missing"
+        )
     return 0
+
+
+def _says_where(item: str, overrides: Sequence[str]) -> bool:
+    """Whether an argument tells Hydra where configurations are."""
+    before = dict(zip(overrides[1:], overrides, strict=False)).get(item, "")
+    return item.partition("=")[0] in WHERE or before in WHERE
 
 
 def quiet() -> None:
@@ -133,22 +195,38 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
 
 
-def _named_sweep(overrides: list[str]) -> list[str]:
-    """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them."""
-    flags = {"-m", "--multirun"}
-    if not flags & set(overrides):
-        return overrides
-    others = [item for item in overrides if item not in flags]
+def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int]:
+    """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them.
+
+    Returns:
+        The overrides, the sweep's folder and the number of its jobs.
+
+    Raises:
+        SemipixError: the folder's name is not known before the jobs start.
+    """
+    others = [item for item in overrides if item not in ("-m", "--multirun") and not item.startswith("run=")]
     parser = OverridesParser.create()
     parsed = [parser.parse_override(item) for item in others if "=" in item and not item.startswith("-")]
-    given = {item.key_or_group for item in parsed}
-    names = []
-    for key in (item.key_or_group for item in parsed if item.is_sweep_override()):
-        value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in GROUPS else key
-        names.append(f"{key.rpartition('@')[2]}_${{{value}}}")
+    given = {item.key_or_group: item.value() for item in parsed}
+    names, count = [], 1
+    for item in parsed:
+        if item.is_sweep_override():
+            key = item.key_or_group
+            value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in GROUPS else key
+            names.append(f"{key.rpartition('@')[2]}_${{{value}}}")
+            count *= len(list(item.sweep_string_iterator()))
     if names and "hydra.sweep.subdir" not in given:
         others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
-    return ["-m", *(f"hydra.sweep.dir={item[4:]}" if item.startswith("run=") else item for item in others)]
+    runs = [str(parser.parse_override(item).value()) for item in overrides if item.startswith("run=")]
+    # Absolute, for the workers of a launcher may be elsewhere, and with one time for all of them.
+    default = given.get("hydra.sweep.dir", f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
+    text = runs[-1] if runs else str(default)
+    if "${" in text:
+        raise SemipixError(
+            f"run={text}: the folder of a sweep has to be a plain path, for its jobs are looked for there"
+        )
+    folder = Path(text).absolute()
+    return ["-m", *others, f"hydra.sweep.dir={quoted(folder)}"], folder, count
 
 
 def _one_line(message: str) -> str:
@@ -171,42 +249,45 @@ def _one_line(message: str) -> str:
     return " ".join(lines[:2])
 
 
-def _job(failures: list[Failure]) -> Callable[[DictConfig], None]:
+def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
     """Hydra's task function. It hands its error over past Hydra, which would print around it."""
-    process = os.getpid()
 
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
         # What Lightning starts again for each further GPU.
         sys.argv = [sys.argv[0], "train", *hydra_config.overrides.task]
-        chosen = hydra_config.runtime.choices
         try:
-            resolved = with_paper_row(
-                plain(config), chosen.get("experiment"), chosen["method"], hydra_config.overrides.task
-            )
-            _report(folder, {**resolved, "run": str(folder)})
+            _report(folder, {**_resolved(config), "run": str(folder)})
         except Exception as error:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # Hydra made it; it stays where the training wrote something
-            if os.getpid() != process:  # a launcher's process, whose list nobody reads
-                raise
-            where = folder if hydra_config.mode is RunMode.MULTIRUN else Path()
-            failures.append((where, error))
+            errors.append(error)
 
     return job
 
 
-def _raise(failures: list[Failure]) -> None:
-    """Raise what went wrong: bugs with their trace, the user's slips in one line."""
-    for _, error in failures:
-        if not isinstance(error, SemipixError | OSError):
-            raise error
-    if len(failures) == 1 and failures[0][0] == Path():
-        raise failures[0][1]
-    if failures:
-        told = "; ".join(f"{shown(folder)}: {error}" for folder, error in failures)
-        raise SemipixError(f"{len(failures)} of the sweep's runs failed: {told}")
+def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[DictConfig], str]:
+    """Hydra's task function of a sweep; a launcher may call it in another process, or on another machine."""
+
+    path = list(sys.path)
+
+    def job(config: DictConfig) -> str:
+        hydra_config = HydraConfig.get()
+        folder, sweep_folder = Path(hydra_config.runtime.output_dir), Path(hydra_config.sweep.dir)
+        if int(os.environ.get("SLURM_PROCID", 0)) > 0:  # the first of a job's tasks starts what it needs itself
+            return "running"
+        overrides = [*where, *hydra_config.overrides.task]
+        return run_job(Job(folder, sweep_folder, sweep, overrides, lambda: _resolved(config), started_in, path)).state
+
+    return job
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """The job's configuration as plain values, with the paper's row for the chosen method."""
+    hydra_config = HydraConfig.get()
+    chosen = hydra_config.runtime.choices
+    return with_paper_row(plain(config), chosen.get("experiment"), chosen["method"], hydra_config.overrides.task)
 
 
 def _report(folder: Path, config: dict[str, Any] | None) -> None:

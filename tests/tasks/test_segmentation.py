@@ -223,3 +223,8 @@ def test_a_slip_is_one_line(arguments: tuple, key: str) -> None:
         Segmentation(*arguments)
     assert "\n" not in str(error.value)
     assert "expected" in str(error.value)
+
+
+def test_the_first_of_equal_classes_is_taken() -> None:
+    prediction = torch.tensor([0.2, 0.4, 0.4, 0.0]).view(4, 1, 1).expand(4, 3, 5)
+    assert torch.equal(Segmentation(4).to_file(prediction), torch.ones(3, 5, dtype=torch.uint8))

@@ -1,0 +1,83 @@
+"""Prediction by the workers of a Ray cluster, which share the folders of images, run and results."""
+
+import importlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from semipix.errors import SemipixError
+from semipix.inference.pipeline import Failure, predict_files
+from semipix.inference.predictor import load_predictor
+
+BLOCK = 64
+"""Images a worker is given at a time; what a worker that died had not written of them is predicted again."""
+
+
+class Worker:
+    """The same pipeline as without Ray, over one block of files after another.
+
+    Args:
+        run, out, checkpoint, trimaps: see `load_predictor`.
+    """
+
+    def __init__(self, run: Path, out: Path, checkpoint: str | None, trimaps: Path | None) -> None:
+        self.predictor = load_predictor(run, out, checkpoint, trimaps)
+
+    def __call__(self, block: dict[str, Any]) -> dict[str, list[Failure]]:
+        """Predict a block of `file` and `name`; for each image an empty line, or what was wrong with it."""
+        pairs = [(Path(str(file)), Path(str(name))) for file, name in zip(block["file"], block["name"], strict=True)]
+        return {"failure": [failure or "" for failure in predict_files(self.predictor, pairs)]}
+
+
+def predict_on_ray(
+    run: Path, out: Path, checkpoint: str | None, trimaps: Path | None, files: Sequence[tuple[Path, Path]]
+) -> Iterator[Failure | None]:
+    """Predict files on the cluster that `RAY_ADDRESS` names, or on one that is started on this machine.
+
+    A worker has one GPU where the cluster has any, and one processor core otherwise. A worker that dies is replaced.
+
+    Args:
+        run, out, checkpoint, trimaps: see `load_predictor`.
+        files: each with the name of its results.
+
+    Yields:
+        For each image None, or what was wrong with it.
+
+    Raises:
+        SemipixError: Ray is not installed.
+    """
+    ray = load_ray()
+    if not files:
+        return
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    found = ray.cluster_resources()
+    kind = "GPU" if found.get("GPU") else "CPU"
+    rows = [{"file": str(file.resolve()), "name": str(name)} for file, name in files]
+    blocks = max(1, -(-len(rows) // BLOCK))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    predicted = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        Worker,
+        fn_constructor_args=(run.resolve(), out.resolve(), checkpoint, trimaps and trimaps.resolve()),
+        batch_size=BLOCK,
+        concurrency=(1, max(1, min(int(found.get(kind, 1)), blocks))),
+        **({"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}),
+    )
+    for row in predicted.iter_rows():
+        yield row["failure"] or None
+
+
+def load_ray() -> Any:
+    """Ray with its part for data.
+
+    Raises:
+        SemipixError: it is not installed.
+    """
+    try:
+        importlib.import_module("ray.data")
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise SemipixError(f"ray: {error}; install it by: pip install 'semipix[ray]'") from error

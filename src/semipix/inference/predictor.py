@@ -1,0 +1,168 @@
+"""One trained method as every engine uses it: read an image, predict a batch, write the results."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from semipix import train
+from semipix.batch import Batch
+from semipix.data.decode import read_image
+from semipix.data.transforms import Size, resize_image
+from semipix.errors import SemipixError
+from semipix.inference.trimaps import with_trimap
+from semipix.methods.base import Method
+from semipix.tasks.base import Task
+
+COMPRESSION = 1
+"""Of PNG files, where Pillow takes 6: less processor time for larger files of the same pixels."""
+
+
+class Photo(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        file: where it came from.
+        name: what its results are called, with the subfolder they go to.
+        image: (C, H, W) float32 in [0, 1] at its own size, on the CPU.
+        seen: (C, h, w), the same as the network sees it.
+    """
+
+    file: Path
+    name: Path
+    image: Tensor
+    seen: Tensor
+
+
+class Predictor:
+    """A method in evaluation mode on this machine's device, and the folder its predictions go to.
+
+    Args:
+        method: the trained method.
+        out: folder to write to.
+        resize: the run's `data.resize`.
+        trimaps: folder with a trimap for each image, for matting alone.
+
+    Attributes:
+        device: where the method computes.
+    """
+
+    def __init__(
+        self, method: Method, out: Path, resize: int | Size | None = None, trimaps: Path | None = None
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.method = method.eval().to(self.device)
+        self.task: Task = method.task
+        self.out = out
+        self.resize = resize
+        self.trimaps = trimaps
+
+    def is_done(self, name: Path) -> bool:
+        """Whether an image's results are there: the task's own files, which are renamed into place after all others."""
+        return all(path.exists() for path in self._results(name.with_suffix(".png")))
+
+    def read(self, file: Path, name: Path) -> Photo:
+        """Read an image, with its trimap where the task takes one, and resize it for the network.
+
+        Raises:
+            SemipixError: it cannot be read, or has no trimap.
+        """
+        image = read_image(file)
+        if self.trimaps is not None:
+            image = with_trimap(image, self.trimaps, name)
+        return Photo(file, name, image, resize_image(image, self.resize))
+
+    @torch.inference_mode()
+    def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Network outputs (B, K, h, w) of a batch (B, C, h, w) and a detector's flaw maps (B, 1, h', w') or None.
+
+        Both stay on the device, so that the next batch need not wait for them.
+        """
+        batch = seen.to(self.device, non_blocking=True)
+        output = self.method(batch)
+        nothing = torch.zeros(0, *batch.shape[-2:], dtype=torch.long, device=self.device)
+        return output, self.method.maps(Batch(batch, nothing)).get("flaw")
+
+    @torch.inference_mode()
+    def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+        """Write one image's files at its own size; the task's own last, since they mark the image as done.
+
+        Args:
+            photo: the image.
+            output: its network output (K, h, w).
+            flaw: its flaw map (1, h', w') or None.
+
+        Raises:
+            OSError: a file could not be written.
+        """
+        task, size, name = self.task, photo.image.shape[-2:], photo.name.with_suffix(".png")
+        image = photo.image.to(self.device)
+        prediction = F.interpolate(task.activate(output[None]), size, mode="bilinear")
+        if task.trimap:  # at its own size it says more than resized
+            prediction = task.activate(task.constrain(task.deactivate(prediction), image[None]))
+        prediction = prediction[0]
+        _save(task.render(image, prediction).movedim(0, -1), self.out / "pictures" / name)
+        if flaw is not None:
+            whole = F.interpolate(flaw[None], size, mode="bilinear")[0, 0]
+            _save((whole * 255).round().byte(), self.out / "flaw" / name)
+        made, paths = task.to_file(prediction), self._results(name)
+        if len(paths) > 1:
+            for channel, path in zip(made, paths, strict=True):
+                _save(channel, path)
+        else:
+            _save(made.movedim(0, -1) if made.ndim == 3 else made, paths[0])
+
+    def _results(self, name: Path) -> list[Path]:
+        """Where the task's files of one prediction go: one, or one for each channel."""
+        path = self.out / ("masks" if self.task.classification else "predictions") / name
+        made = self.task.to_file(torch.zeros(self.task.channels, 1, 1))
+        if made.ndim == 2 or (len(made) == 3 and made.dtype == torch.uint8):
+            return [path]
+        return [path.with_suffix(f".{channel}.png") for channel in range(len(made))]
+
+
+def load_predictor(run: Path, out: Path, checkpoint: str | None = None, trimaps: Path | None = None) -> Predictor:
+    """The predictor of a run folder.
+
+    Args:
+        run: run folder.
+        out: folder to write to.
+        checkpoint: `best` or `last`; by default best where validation chose one.
+        trimaps: folder with a trimap for each image; for matting alone.
+
+    Raises:
+        SemipixError: no run, no checkpoint, or no folder of trimaps for a task that needs one.
+    """
+    config = train.load_config(run)
+    method = train.load_method(run, checkpoint)
+    _check_trimaps(run, method.task, trimaps)
+    return Predictor(method, out, config["data"].get("resize"), trimaps)
+
+
+def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
+    """Refuse a missing folder of trimaps, and one that the task has no use for."""
+    name = type(task).__name__
+    if task.trimap and trimaps is None:
+        raise SemipixError(f"{run}: {name} needs a trimap for each image; give their folder by --trimaps DIR")
+    if not task.trimap and trimaps is not None:
+        raise SemipixError(f"--trimaps: {trimaps} found, but {name} takes no trimap; leave the option out")
+    if trimaps is not None and not trimaps.is_dir():
+        raise SemipixError(f"--trimaps: {trimaps} is no folder; name the folder that holds a trimap for each image")
+
+
+def _save(pixels: Tensor, path: Path) -> None:
+    """Write a PNG of (H, W) or (H, W, 3) beside its place and rename it, so that what is there is whole."""
+    array: NDArray[np.uint8] | NDArray[np.uint16] = pixels.cpu().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        Image.fromarray(array).save(partial, format="PNG", compress_level=COMPRESSION)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

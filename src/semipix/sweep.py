@@ -1,0 +1,271 @@
+"""The jobs of a sweep, whatever launches them.
+
+A job trains in a process of its own. One that is finished is left out, one that was cut off is resumed, one that dies
+is tried again, and what becomes of it never touches the others. Beside the run folders, `jobs/` holds a record and a
+log of each job; a lock keeps two sweeps from training one folder at the same time.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from semipix.errors import SemipixError
+from semipix.processes import die_with_parent
+
+JOBS = "jobs"
+"""Folder of records and logs in a sweep's folder."""
+
+TRIES = 2
+"""How often a job is started that ends by a signal or a bug; a user's slip is not tried again."""
+
+PATIENCE = 30.0
+"""Seconds in which the process of a launcher that died has to let go of its job."""
+
+State = Literal["running", "finished", "finished before", "failed", "killed", "running elsewhere"]
+
+_SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+"""By these Lightning would take a job for one rank of a training that SLURM has started."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a job.
+
+    Attributes:
+        folder: the run folder.
+        sweep: which start of the sweep wrote this.
+        state: `running` until it has ended.
+        tries: how often it was started.
+        reason: why it failed, in one line.
+    """
+
+    folder: str
+    sweep: str
+    state: State
+    tries: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a sweep.
+
+    Attributes:
+        folder: its run folder, in the sweep's folder.
+        sweep_folder: the sweep's folder.
+        sweep: which start of the sweep this is.
+        overrides: its part of the command line, and Hydra's options that say where configurations are.
+        config: composes them; a slip is raised here.
+        started_in: where relative paths begin.
+        path: where modules are imported from; a launcher's process may know less of them.
+    """
+
+    folder: Path
+    sweep_folder: Path
+    sweep: str
+    overrides: Sequence[str]
+    config: Callable[[], Mapping[str, Any]]
+    started_in: Path
+    path: Sequence[str]
+
+    @property
+    def place(self) -> Path:
+        """Record and log without their extensions."""
+        return self.sweep_folder / JOBS / str(self.folder.relative_to(self.sweep_folder)).replace("/", "__")
+
+
+def run_job(job: Job) -> Record:
+    """Train, resume or leave out one job, and record what became of it. Nothing that goes wrong in it is raised."""
+    with _locked(job.place) as lock:
+        if lock is None:
+            return Record(str(job.folder), job.sweep, "running elsewhere")
+        try:
+            record = _attempts(job, lock)
+        except SemipixError as error:
+            record = Record(str(job.folder), job.sweep, "failed", reason=str(error))
+        with contextlib.suppress(OSError):
+            job.folder.rmdir()  # Hydra made it; it stays where the training wrote something
+        _write(job, record)
+    return record
+
+
+def _attempts(job: Job, lock: TextIO) -> Record:
+    _check_same(job)
+    if _is_finished(job.folder):
+        return Record(str(job.folder), job.sweep, "finished before")
+    reason, code = "", 0
+    for attempt in range(1, TRIES + 1):
+        _write(job, Record(str(job.folder), job.sweep, "running", attempt))
+        code, reason = _train(job, lock)
+        if code == 0 and _is_finished(job.folder):
+            return Record(str(job.folder), job.sweep, "finished", attempt)
+        if code == 2:
+            break
+    if code < 0:
+        return Record(
+            str(job.folder), job.sweep, "killed", attempt, f"{signal.Signals(-code).name}, see {job.place}.log"
+        )
+    return Record(str(job.folder), job.sweep, "failed", attempt, reason)
+
+
+def _train(job: Job, lock: TextIO) -> tuple[int, str]:
+    """Train or resume in a process of its own: its exit status, and the last line of its log."""
+    if (job.folder / "checkpoints" / "last.ckpt").exists():
+        arguments = [f"resume={job.folder}"]
+    else:
+        if (job.folder / "config.yaml").exists():  # cut off before there was anything to go on from
+            shutil.rmtree(job.folder)
+        arguments = [*job.overrides, f"run={quoted(job.folder)}"]
+    environment = {
+        **{key: value for key, value in os.environ.items() if key not in _SLURM},
+        "PYTHONPATH": os.pathsep.join(filter(None, job.path)),
+    }
+    log = Path(f"{job.place}.log")
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "semipix.cli", "train", *arguments],
+            cwd=job.started_in,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
+            preexec_fn=die_with_parent,
+        )
+        try:
+            code = process.wait()
+        except BaseException:  # interrupted: the process was too, and writes down how to go on
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            process.kill()
+            raise
+    return code, _last_line(log).removeprefix("semipix: error: ")
+
+
+def _check_same(job: Job) -> None:
+    """Refuse a folder that holds a training of another configuration.
+
+    Raises:
+        SemipixError: it does, or the configuration is at fault.
+    """
+    from semipix import train
+
+    asked = _leaves(job.config())
+    if not (job.folder / "config.yaml").exists():
+        return
+    found = _leaves(train.load_config(job.folder))
+    for key, value in asked.items():
+        if key.partition(".")[0] in ("run", "resume") or key not in found or found[key] == value:
+            continue
+        if (key, value) in (("task.classes", None), ("trainer.precision", "auto")):  # written down when it trained
+            continue
+        raise SemipixError(
+            f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
+            "another run=PATH for the sweep, or remove it"
+        )
+
+
+def _leaves(node: Any, name: str = "") -> dict[str, Any]:
+    """A nested configuration as values by dotted keys."""
+    if not isinstance(node, Mapping):
+        return {name: node}
+    nested = (_leaves(value, f"{name}.{key}" if name else str(key)) for key, value in node.items())
+    return {key: value for leaves in nested for key, value in leaves.items()}
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "summary.json").exists()
+
+
+def quoted(folder: Path) -> str:
+    """A path as Hydra reads it from a command line."""
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[TextIO | None]:
+    """The job's lock, or None while another process holds it for longer than a dying one would."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{place}.lock").open("w") as file:
+        deadline = time.monotonic() + PATIENCE
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                yield None
+                return
+            time.sleep(0.2)
+        yield file
+
+
+def _try_lock(file: TextIO) -> bool:
+    import fcntl  # Windows, which has none, trains without sweeps
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _write(job: Job, record: Record) -> None:
+    partial = Path(f"{job.place}.json.partial")
+    partial.write_text(json.dumps(asdict(record), indent=2))
+    partial.replace(f"{job.place}.json")
+
+
+def records(sweep_folder: Path, sweep: str) -> list[Record]:
+    """The jobs of one start of a sweep, in the order of their names, when all of them have ended.
+
+    A launcher may give up while jobs of it still run on this machine or on others; this waits for them.
+    """
+    found = []
+    for path in sorted((sweep_folder / JOBS).glob("*.json")):
+        with Path(f"{str(path).removesuffix('.json')}.lock").open("a") as lock:
+            ours = Record(**json.loads(path.read_text())).sweep == sweep
+            while ours and not _try_lock(lock):
+                time.sleep(0.5)
+            held = not _try_lock(lock)
+        record = Record(**json.loads(path.read_text()))
+        if record.sweep == sweep and record.state == "running":
+            record = Record(record.folder, sweep, "killed", record.tries, f"its process died, see {path.stem}.log")
+        if record.sweep == sweep:
+            found.append(record)
+        elif held:
+            found.append(Record(record.folder, record.sweep, "running elsewhere"))
+    return found
+
+
+def table(found: Sequence[Record], sweep_folder: Path) -> str:
+    """Job, state and primary validation metric, in aligned lines."""
+    rows = [("job", "state", "metric")]
+    for record in found:
+        folder = Path(record.folder)
+        rows.append((str(folder.relative_to(sweep_folder)), record.state, primary(folder)))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{job:{widths[0]}}  {state:{widths[1]}}  {metric}" for job, state, metric in rows)
+
+
+def primary(folder: Path) -> str:
+    """A finished run's primary metric by name and value, or a dash."""
+    from semipix import train
+    from semipix.config import target_of
+
+    if not _is_finished(folder):
+        return "-"
+    name = f"val/{getattr(target_of('task', train.load_config(folder)['task']), 'primary', '')}"
+    value = json.loads((folder / "summary.json").read_text()).get(name)
+    return "-" if value is None else f"{name} {value:.4f}"

@@ -1,0 +1,161 @@
+"""Reading, computing and writing at the same time gives what one after the other gives."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from semipix.errors import SemipixError
+from semipix.inference.pipeline import AHEAD, BATCH_PIXELS, predict_files
+from semipix.inference.predictor import Photo, Predictor
+from tests.tiny import make_method
+
+SECONDS = 60
+"""Longest wait for another thread."""
+
+
+class Watched(Predictor):
+    """A predictor of images that are not read: a name is WIDTHxNUMBER. It remembers what it computes and writes."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(make_method("supervised"), out)
+        self.batches: list[tuple[int, int]] = []
+        self.written: list[str] = []
+
+    def read(self, file: Path, name: Path) -> Photo:
+        if "broken" in name.name:
+            raise SemipixError(f"{file}: broken")
+        image = torch.rand(3, 64, int(name.name.split("x")[0]))
+        return Photo(file, name, image, image)
+
+    def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+        self.batches.append((len(seen), seen.shape[-1]))
+        return super().compute(seen)
+
+    def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+        self.written.append(photo.name.name)
+
+
+def pairs(names: Sequence[str]) -> list[tuple[Path, Path]]:
+    return [(Path("photos") / name, Path(name)) for name in names]
+
+
+def test_images_of_one_size_share_batches_within_the_budget(tmp_path: Path) -> None:
+    predictor = Watched(tmp_path)
+    names = [f"{width}x{number}" for number in range(60) for width in ((64, 96) if number % 20 else (64, 96, 200))]
+    assert list(predict_files(predictor, pairs([*names, "broken"]))).count(None) == len(names)
+    assert sorted(predictor.written) == sorted(names)
+    budget = BATCH_PIXELS[predictor.device.type]
+    assert all(count * 64 * width <= budget for count, width in predictor.batches)
+    assert max(count for count, width in predictor.batches if width == 64) == budget // 64**2
+    assert len(predictor.batches) <= 60 // (budget // 64**2) + 60 // (budget // (64 * 96)) + 3 + 2
+
+
+def test_reading_goes_on_while_the_network_computes(tmp_path: Path) -> None:
+    read_on = Event()
+
+    class Slow(Watched):
+        def read(self, file: Path, name: Path) -> Photo:
+            if name.name.endswith("x3"):
+                read_on.set()
+            return super().read(file, name)
+
+        def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+            assert read_on.wait(SECONDS), "the fourth image is read while the first is computed"
+            return super().compute(seen)
+
+    wide = BATCH_PIXELS["cuda" if torch.cuda.is_available() else "cpu"] // 64
+    assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(4)]))) == [None] * 4
+
+
+def test_the_network_computes_while_results_are_written(tmp_path: Path) -> None:
+    computed = Event()
+
+    class Slow(Watched):
+        def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+            if self.batches:
+                computed.set()
+            return super().compute(seen)
+
+        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+            assert computed.wait(SECONDS), "the first image is written while the second is computed"
+
+    wide = BATCH_PIXELS["cuda" if torch.cuda.is_available() else "cpu"] // 64
+    assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(2)]))) == [None] * 2
+
+
+def test_few_images_wait_in_memory(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def endless() -> object:
+        for number in range(10**6):
+            asked.append(number)
+            yield Path("photos") / f"64x{number}", Path(f"64x{number}")
+
+    predictor = Watched(tmp_path)
+    ended = predict_files(predictor, endless())  # type: ignore[arg-type]
+    for _ in range(100):
+        assert next(ended) is None
+    ended.close()  # type: ignore[attr-defined]
+    assert len(asked) < 100 + 3 * AHEAD.stop
+
+
+def test_a_batch_that_fails_costs_only_the_images_at_fault(tmp_path: Path) -> None:
+    class Refusing(Watched):
+        def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+            if len(seen) > 1:
+                raise RuntimeError("CUDA out of memory")
+            return super().compute(seen)
+
+        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+            if photo.name.name == "64x1":
+                raise ValueError("this one")
+            super().write(photo, output, flaw)
+
+    predictor = Refusing(tmp_path)
+    ended = list(predict_files(predictor, pairs(["64x0", "64x1", "64x2"])))
+    assert sorted(predictor.written) == ["64x0", "64x2"]
+    assert [line for line in ended if line] == [
+        "photos/64x1: this image of 64x64 pixels could not be predicted: this one"
+    ]
+
+
+def test_a_full_disk_ends_the_prediction(tmp_path: Path) -> None:
+    class Full(Watched):
+        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+            raise OSError(28, "No space left on device", "masks/a.png")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(predict_files(Full(tmp_path), pairs(["64x0", "64x1"])))
+
+
+def test_a_batch_gives_the_masks_of_single_images(tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(5)]
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    method = make_method("gct")
+    together, alone = (Predictor(method, tmp_path / out) for out in ("together", "alone"))
+    files = [(tmp_path / name, Path(name)) for name in names]
+    assert list(predict_files(together, files)) == [None] * 5
+    for pair in files:
+        assert list(predict_files(alone, [pair])) == [None]
+    for kind in ("masks", "flaw", "pictures"):
+        for name in names:
+            first, second = (np.asarray(Image.open(tmp_path / out / kind / name)) for out in ("together", "alone"))
+            assert np.abs(first.astype(int) - second).max() <= (1 if kind == "flaw" else 0)
+    assert len(np.unique(first)) > 3, "pictures that differ within"
+
+
+def test_what_is_not_whole_is_not_done(tmp_path: Path) -> None:
+    predictor = Predictor(make_method("supervised"), tmp_path)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png.partial").touch()
+    assert not predictor.is_done(Path("a.jpg"))
+    (tmp_path / "masks/a.png").touch()
+    assert predictor.is_done(Path("a.jpg"))
