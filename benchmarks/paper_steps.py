@@ -49,6 +49,7 @@ SETTINGS = {
 def measure(name: str, size: int, repeats: int, precision: str, checkpointing: bool) -> dict[str, Any]:
     """Take the steps in this process."""
     import torch
+    from step import step_of  # the script beside this one
 
     import semipix.conf
     from semipix.config import parameters, target_of
@@ -74,15 +75,11 @@ def measure(name: str, size: int, repeats: int, precision: str, checkpointing: b
 
     batch = make_batch(task, size, device)
 
+    take = step_of(method, optimizers, batch, precision)
+
     def step() -> float:
         began = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            losses = method.losses(batch, epoch=10.0)
-        torch.stack([term.float() for term in losses.values()]).sum().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        method.after_step()
+        losses = take()
         if device.type == "cuda":
             torch.cuda.synchronize()
         assert all(bool(term.isfinite()) for term in losses.values()), losses

@@ -44,7 +44,7 @@ from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.segmentation import Segmentation
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 class Case(NamedTuple):
@@ -93,6 +93,25 @@ def method_classes() -> dict[str, Callable[..., Method]]:
     files = sorted((Path(semipix.conf.__file__).parent / "method").glob("*.yaml"))
     found = {file.stem: get_object(yaml.safe_load(file.read_text())["_target_"]) for file in files}
     return {"supervised": found.pop("supervised"), **found}
+
+
+def step_of(
+    method: Method, optimizers: list[torch.optim.Optimizer], batch: Batch, precision: str
+) -> Callable[[], dict[str, Tensor]]:
+    """A training step, which returns its losses: all of them, one backward, all optimizers."""
+    device = batch.image.device.type
+
+    def step() -> dict[str, Tensor]:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            losses = method.losses(batch, epoch=10.0)
+        torch.stack([term.float() for term in losses.values()]).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        method.after_step()
+        return losses
+
+    return step
 
 
 class Bench:
@@ -146,16 +165,7 @@ class Bench:
         mixed = Batch(self.image, self.target[: self.labeled], self.strong)
         batch = mixed if method.uses_unlabeled else Batch(self.image, self.target)
 
-        def step() -> None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                losses = method.losses(batch, epoch=10.0)
-            torch.stack([term.float() for term in losses.values()]).sum().backward()
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            method.after_step()
-
-        return step
+        return step_of(method, optimizers, batch, self.precision)
 
     def floor(self) -> Step:
         """Two supervised steps on all images of a step."""
