@@ -90,7 +90,7 @@ def _cell(values: list[float], digits: int, baseline: list[float] | None = None)
 def costs() -> dict[str, str]:
     """Cost of a step of each method, in supervised steps on as many images."""
     records = json.loads((RESULTS / "step.json").read_text())
-    record = next(record for record in records if BASELINE in record["seconds"] and record["case"] == "unet")
+    record = next(record for record in records if "s4l" in record["seconds"] and record["case"] == "unet")
     seconds = record["seconds"]
     height, width = record["size"]
     setting = f"{height}x{width} pixels, {record['precision']}, UNet, {record['device'].split()[0]}"
