@@ -1,7 +1,10 @@
 """A user's slip is one line on the screen and exit code 2, and costs nothing that was there."""
 
 import errno
+import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from semipix import train as training
 from semipix.checkpoints import read_checkpoint
+from semipix.data.folder import FolderSource
 from semipix.methods.supervised import Supervised
 from tests.conftest import Result
 from tests.tiny import TinyModel, options
@@ -108,6 +112,14 @@ KEYS = {
     "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
     "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
     "data.workers=-1": "data.workers=-1: expected at least 0",
+    "data.prefetch=0": "data.prefetch=0: expected at least 1",
+    "data.cache=ram": "data.cache: 'ram' found, memory or disk or null expected",
+    "data.cache_limit=0": "data.cache_limit=0: expected a size in GiB above 0",
+    "data.cache_limit=abc": "data.cache_limit: 'abc' found, a number expected",
+    "data.on_error=ignore": "data.on_error: 'ignore' found, stop or skip expected",
+    "data.shards=none.tar": "data.shards=none.tar: no such file: none.tar; expected tar archives, mend data.shards",
+    "data.shards=3": "data.shards: 3 found, text or null expected",
+    "data.shard_buffer=0": "data.shard_buffer=0: expected at least 1",
     "data.labels=100": "data.labels=100: only 8 labeled images are there; lower data.labels",
     "data.labels=abc": "data.labels=abc: found neither a number nor a file",
     "data.crop=100": "image is 64x64 pixels, smaller than the training crop of 100x100; set data.crop=[64,64] or less",
@@ -401,3 +413,53 @@ def test_no_arguments_show_usage(command: Command) -> None:
     with pytest.raises(SystemExit) as ended:
         command()
     assert ended.value.code == 2
+
+
+class TestUnreadable:
+    """Files that cannot be read, and reading processes that die."""
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("spoilt", ["images/train/02.jpg", "masks/train/02.png"])
+    def test_skipped(self, workers: int, spoilt: str, photos: Path, train: Command) -> None:
+        (photos / spoilt).write_bytes((photos / spoilt).read_bytes()[:300])
+        overrides = (f"data.root={photos}", "data.labels=all", f"data.workers={workers}", "steps=6")
+        result = train(*overrides, "data.on_error=skip")
+        assert result.code == 0
+        listed = Path("run/skipped.txt").read_text().splitlines()
+        assert len(listed) == 1
+        assert listed[0].startswith(f"{photos}/{spoilt}: corrupt or truncated image")
+        assert json.loads(Path("run/summary.json").read_text())["skipped"] == 1
+        assert "1 files could not be read and were skipped, see run/skipped.txt" in result.err
+
+    def test_stopped(self, photos: Path, train: Command) -> None:
+        (photos / "images/train/02.jpg").write_bytes(b"broken")
+        told = train(f"data.root={photos}", "data.labels=all", "steps=6").told
+        assert f"{photos}/images/train/02.jpg: not a readable image" in told
+        assert "replace or remove the file, or set data.on_error=skip to train without it" in told
+        assert not Path("run/skipped.txt").exists()
+
+    def test_nothing_can_be_read(self, photos: Path, train: Command) -> None:
+        for path in (photos / "images/train").iterdir():
+            path.write_bytes(b"broken")
+        told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
+        assert "none of 20 images drawn in its place could be read" in told
+
+    def test_evaluation_is_never_of_fewer_images(self, photos: Path, train: Command) -> None:
+        truncate_validation(photos)
+        told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
+        assert "images/val/val1.png: corrupt or truncated image" in told
+
+    def test_killed_worker(self, photos: Path, train: Command) -> None:
+        told = train(
+            f"data._target_={HERE}Lethal", f"data.root={photos}", "data.labels=all", "data.workers=1", "validations=0"
+        ).told
+        assert "a reading process died (DataLoader worker (pid" in told
+        assert "killed by signal: Killed" in told
+        assert "lower data.workers, data.prefetch or data.cache_limit" in told
+
+
+class Lethal(FolderSource):
+    """Its reading process is killed, as the system does where memory runs out."""
+
+    def stored_image(self, name: str) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)

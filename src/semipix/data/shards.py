@@ -206,11 +206,9 @@ class ShardDataset(Dataset[Any]):
             held.append(image)
             if len(held) > self.buffer:
                 yield _taken(held, chosen)
-        while held:
-            # The last one is not taken out: it may have to stand in for itself.
-            yield _taken(held, chosen) if len(held) > 1 else held[0]
-            if len(held) == 1:
-                break
+        while len(held) > 1:
+            yield _taken(held, chosen)
+        yield from held  # not taken out: the last one may have to stand in for itself
 
 
 def _taken(held: list[Any], chosen: random.Random) -> Any:
