@@ -4,7 +4,7 @@
     python benchmarks/pipeline.py names      a list of 1,000,000 files: seconds to start, memory of each worker
     python benchmarks/pipeline.py shards     200,000 small images in shards: memory at start, middle and end
 
-Each writes its records into one file (`--json`), and leaves those of the others there. Variants of one size and format are
+Each writes its records into one file (`--json`) and leaves those of the others there. Variants of a size and format are
 interleaved, and the figure is the median of the rounds, for machines are noisy and often shared.
 """
 

@@ -243,14 +243,18 @@ def images_of(url: str) -> Iterator[Encoded]:
 def _headers(path: str) -> Iterator[str]:
     """Keys of the images of a local shard, by its headers alone if it is not compressed."""
     last = ""
+    whole = True
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
+                if not whole:
+                    yield last  # tarfile looks for the end of a member before it goes on to the next
                 key = _image_key(member.name) if member.isreg() else None
-                if key and key != last:
-                    last = key
-                    yield key
+                whole = not key or key == last
+                last = key or last
                 archive.members = []  # type: ignore[attr-defined]
+        if not whole:
+            yield last
     except _BROKEN as error:
         raise _damaged(path, error) from None
 
