@@ -32,7 +32,7 @@ class Result:
     @property
     def told(self) -> str:
         """The one line of an error; fails where there is another number of lines, or a trace."""
-        lines = [line for line in self.err.replace("\r", "\n").splitlines() if line and "step/s" not in line]
+        lines = [line for line in self.err.replace("\r", "\n").splitlines() if line and "%|" not in line]
         assert len(lines) == 1, f"one line expected: {self.err}"
         assert self.code == 2
         return lines[0]

@@ -1,7 +1,10 @@
 """A user's slip is one line on the screen and exit code 2, and costs nothing that was there."""
 
 import errno
+import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from semipix import train as training
 from semipix.checkpoints import read_checkpoint
+from semipix.data.folder import FolderSource
 from semipix.methods.supervised import Supervised
 from tests.conftest import Result
 from tests.tiny import TinyModel, options
@@ -92,7 +96,7 @@ KEYS = {
     "modle.width=3": "unknown key modle.width",
     "method.lambda_consistancy=1": "unknown key method.lambda_consistancy; did you mean lambda_consistency?",
     "model.widht=3": "unknown key model.widht; did you mean width?",
-    "data.split=3": "unknown key data.split; known keys: batch_size, crop,",
+    "data.split=3": "unknown key data.split; known keys: batch_size, cache,",
     "optimizer.learning_rate=1": "unknown key optimizer.learning_rate",
     "trainer.max_epoch=1": "unknown key trainer.max_epoch; did you mean max_epochs?",
     "trainer.max_steps=3": "trainer.max_steps: the schedule has to know the length too; set steps=VALUE instead",
@@ -122,6 +126,14 @@ KEYS = {
     "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
     "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
     "data.workers=-1": "data.workers=-1: expected at least 0",
+    "data.prefetch=0": "data.prefetch=0: expected at least 1",
+    "data.cache=ram": "data.cache: 'ram' found, memory or disk or null expected",
+    "data.cache_limit=0": "data.cache_limit=0: expected a size in GiB above 0",
+    "data.cache_limit=abc": "data.cache_limit: 'abc' found, a number expected",
+    "data.on_error=ignore": "data.on_error: 'ignore' found, stop or skip expected",
+    "data.shards=none.tar": "data.shards=none.tar: no such file: none.tar; expected tar archives, mend data.shards",
+    "data.shards=3": "data.shards: 3 found, text or null expected",
+    "data.shard_buffer=0": "data.shard_buffer=0: expected at least 1",
     "data.labels=100": "data.labels=100: only 8 labeled images are there; lower data.labels",
     "data.labels=abc": "data.labels=abc: found neither a number nor a file",
     "data.crop=100": "image is 64x64 pixels, smaller than the training crop of 100x100; set data.crop=[64,64] or less",
@@ -439,3 +451,52 @@ def test_no_arguments_show_usage(command: Command) -> None:
     with pytest.raises(SystemExit) as ended:
         command()
     assert ended.value.code == 2
+
+
+class TestUnreadable:
+    """Files that cannot be read, and reading processes that die."""
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("spoilt", ["images/train/02.jpg", "masks/train/02.png"])
+    def test_skipped(self, workers: int, spoilt: str, photos: Path, train: Command) -> None:
+        (photos / spoilt).write_bytes((photos / spoilt).read_bytes()[:60])
+        overrides = (f"data.root={photos}", "data.labels=all", f"data.workers={workers}", "steps=6")
+        result = train(*overrides, "data.on_error=skip")
+        assert result.code == 0
+        listed = Path("run/skipped.txt").read_text().splitlines()
+        assert len(listed) == 1
+        assert listed[0].startswith(f"{photos}/{spoilt}: ")
+        assert json.loads(Path("run/summary.json").read_text())["skipped"] == 1
+        assert f"1 files could not be read and were skipped, see {Path('run').resolve()}/skipped.txt" in result.err
+
+    def test_stopped(self, photos: Path, train: Command) -> None:
+        (photos / "images/train/02.jpg").write_bytes(b"broken")
+        told = train(f"data.root={photos}", "data.labels=all", "steps=6").told
+        assert f"{photos}/images/train/02.jpg: not a readable image" in told
+        assert "replace or remove the file, or set data.on_error=skip to train without it" in told
+        assert not Path("run/skipped.txt").exists()
+
+    def test_nothing_can_be_read(self, photos: Path, train: Command) -> None:
+        for path in (photos / "images/train").iterdir():
+            path.write_bytes(b"broken")
+        told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
+        assert "none of 20 images drawn in its place could be read" in told
+
+    def test_evaluation_is_never_of_fewer_images(self, photos: Path, train: Command) -> None:
+        truncate_validation(photos)
+        told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
+        assert "images/val/val1.png: corrupt or truncated image" in told
+
+    def test_killed_worker(self, photos: Path, train: Command) -> None:
+        told = train(
+            f"data._target_={HERE}Lethal", f"data.root={photos}", "data.labels=all", "data.workers=1", "validations=0"
+        ).told
+        assert "a reading process died (DataLoader worker (pid" in told
+        assert "lower data.workers, data.prefetch or data.cache_limit" in told
+
+
+class Lethal(FolderSource):
+    """Its reading process is killed, as the system does where memory runs out."""
+
+    def stored_image(self, name: str) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)

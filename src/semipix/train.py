@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from semipix.config import (
     unknown_key,
 )
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.loaders import died_worker
 from semipix.data.serving import check_serves
 from semipix.data.source import Source
 from semipix.data.splits import Split
@@ -189,7 +191,7 @@ def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
     accumulate = config["trainer"].get("accumulate_grad_batches", 1)
     labeled = len(data.split.labeled)
     return training_steps(
-        images=labeled + len(data.split.unlabeled),
+        images=labeled + data.unlabeled_count,
         labeled=labeled,
         batch_size=data.batch_size * accumulate,
         epochs=config["epochs"],
@@ -372,6 +374,7 @@ def _fit(
 ) -> dict[str, float]:
     if is_started_by_lightning():
         die_with_parent()
+    data.skipped.path = run / "skipped.txt"
     steps = steps_of(config, data)
     validate = bool(data.split.val) and config["validations"] > 0
     learner = build_learner(config, method, steps, data.strong)
@@ -386,10 +389,14 @@ def _fit(
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - began, 1),
         "labeled": len(data.split.labeled),
-        "unlabeled": len(data.split.unlabeled),
+        "unlabeled": data.unlabeled_count,
         **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
     }
     if is_first_process():
+        if skipped := data.skipped.count():
+            summary["skipped"] = skipped
+            told = f"{skipped} files could not be read and were skipped"
+            print(f"semipix: {told}, see {data.skipped.path}", file=sys.stderr)
         partial = run / "summary.json.partial"
         partial.write_text(json.dumps(summary, indent=2))
         partial.replace(run / "summary.json")  # whole, for it says that the run is finished
@@ -429,6 +436,6 @@ def _told(error: Exception, run: Path, step: int, config: Config) -> Exception:
             f"one ({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set "
             "freeze_batch_norm=true"
         )
-    if "DataLoader worker" in message:
-        return SemipixError(f"{run}: a reading process died at step {step} ({message}); lower data.workers")
+    if isinstance(error, RuntimeError) and (told := died_worker(error)):
+        return SemipixError(f"{run}: {told}")
     return error

@@ -3,14 +3,27 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 from tests.data.conftest import noise, save
+from torchvision import tv_tensors
 
-from semipix.data.decode import bits, image_size, read_grey, read_image, read_values
+from semipix.data.decode import (
+    Encoded,
+    bits,
+    image_size,
+    read_grey,
+    read_image,
+    read_pixels,
+    read_values,
+    unit_range,
+)
+from semipix.data.transforms import resize_image
 from semipix.errors import SemipixError
 
 DEEP = noise(6, 8, 3, top=65536)
@@ -142,3 +155,66 @@ class TestGrey:
             read_grey(save(tmp_path / "a.png", noise(6, 8, 3)))
         with pytest.raises(SemipixError, match=r"a\.npy: found 3 channels, expected one value a pixel"):
             read_grey(save(tmp_path / "a.npy", np.zeros((3, 6, 8))))
+
+
+class TestPixels:
+    """Bytes stay bytes, and an image that is shrunk may be decoded at reduced scale."""
+
+    def photo(self, path: Path, height: int = 600, width: int = 802, **options: Any) -> Path:
+        """A smooth picture with a little noise."""
+        y, x = np.mgrid[:height, :width]
+        values = 127 + 90 * np.sin(x / 60)[..., None] * np.cos(y / 45)[..., None] * np.array([1, -1, 0.5])
+        values = np.clip(values + np.random.default_rng(0).normal(0, 4, values.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(values).save(path, **options)
+        return path
+
+    @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+    def test_as_read_image(self, tmp_path: Path, name: str) -> None:
+        path = self.photo(tmp_path / name)
+        pixels = read_pixels(path)
+        assert pixels.dtype == torch.uint8
+        assert torch.equal(unit_range(pixels), read_image(path))
+
+    @pytest.mark.parametrize("resize", [400, 100, (90, 101), 37])
+    @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+    def test_shrunk_is_close_to_decoded_and_resized(
+        self, tmp_path: Path, name: str, resize: int | tuple[int, int]
+    ) -> None:
+        path = self.photo(tmp_path / name)
+        pixels = read_pixels(path, resize)
+        expected = resize_image(tv_tensors.Image(read_image(path)), resize)
+        assert pixels.dtype == torch.uint8
+        assert pixels.shape == expected.shape
+        assert (unit_range(pixels) - expected).abs().mean() < 0.01
+
+    def test_a_jpeg_is_decoded_at_reduced_scale_only_where_it_covers_the_result(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded = []
+        load = JpegImageFile.load
+        monkeypatch.setattr(JpegImageFile, "load", lambda image: [decoded.append(image.size), load(image)][1])
+        path = self.photo(tmp_path / "a.jpg", 800, 1600)
+        for resize, size in ((None, (1600, 800)), (801, (1600, 800)), (800, (800, 400)), (399, (400, 200))):
+            decoded.clear()
+            read_pixels(path, resize)
+            assert decoded[0] == size
+
+    def test_sideways(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        path = self.photo(tmp_path / "a.jpg", exif=exif)
+        expected = resize_image(tv_tensors.Image(read_image(path)), 100)
+        assert expected.shape == (3, 100, 75)
+        pixels = read_pixels(path, 100)
+        assert pixels.shape == expected.shape
+        assert (unit_range(pixels) - expected).abs().mean() < 0.01
+
+    def test_deep_files_keep_their_depth(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", noise(40, 60, 3, top=65536))
+        assert torch.equal(read_pixels(path, 20), read_image(path))
+
+    def test_bytes_in_memory(self, tmp_path: Path) -> None:
+        path = self.photo(tmp_path / "a.jpg")
+        assert torch.equal(read_pixels(Encoded("shard.tar/a.jpg", path.read_bytes())), read_pixels(path))
+        with pytest.raises(SemipixError, match=r"^shard\.tar/a\.jpg: corrupt or truncated"):
+            read_pixels(Encoded("shard.tar/a.jpg", path.read_bytes()[:3000]))

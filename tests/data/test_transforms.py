@@ -13,6 +13,8 @@ from semipix.data.transforms import (
     check_crop,
     resize_image,
     resize_target,
+    resize_to,
+    scaled_window,
     train_transform,
 )
 from semipix.errors import SemipixError
@@ -250,3 +252,57 @@ class TestMattes:
         assert set(out[3].unique().tolist()) == {0, 0.5, 1}
         assert torch.equal(out[3] == 0.5, matte[1] == 1)
         assert len(out[0].unique()) > 4
+
+
+class TestWindows:
+    """A part of a resized image is made from the pixels that it needs, and is the same."""
+
+    @pytest.mark.parametrize("size", [(40, 64), (13, 21), (39, 63), (80, 128), (61, 90), (8, 64)])
+    def test_a_window_is_a_part_of_the_whole(self, size: tuple[int, int]) -> None:
+        noise = torch.rand(5, 40, 64, generator=torch.Generator().manual_seed(0))
+        holed = (100 * noise[:2]).as_subclass(ImageTarget)
+        holed[0, 4:20, 6:30] = float("nan")
+        inputs = [
+            tv_tensors.Image(noise[:3]),
+            tv_tensors.Image(torch.cat([noise[:3], (noise[3:4] * 3).floor() / 2])),
+            tv_tensors.Mask((noise[0] * 9).byte()),
+            holed,
+            noise.repeat(2, 1, 1)[:8].as_subclass(Matte),
+        ]
+        windows = [(0, 0, *size), (size[0] // 3, size[1] // 4, size[0] // 2, size[1] // 2), (size[0] - 5, 2, 5, 9)]
+        for inpt in inputs:
+            whole = resize_to(inpt, size).as_subclass(torch.Tensor)
+            for top, left, height, width in windows:
+                part = scaled_window(inpt, size, (top, left, height, width))
+                expected = whole[..., top : top + height, left : left + width]
+                assert part.dtype == (torch.int64 if isinstance(inpt, tv_tensors.Mask) else torch.float32)
+                # Where half of a pixel is missing, rounding decides.
+                alike = part.isnan() == expected.isnan()
+                assert alike.float().mean() > 0.99
+                part = part.where(alike, expected.to(part.dtype))
+                torch.testing.assert_close(part, expected.to(part.dtype), rtol=3e-4, atol=2e-5, equal_nan=True)
+
+    def test_a_window_does_not_convert_the_whole(self) -> None:
+        """The pixels far from the window are not even looked at: they may be NaN."""
+        image = torch.full((3, 400, 400), float("nan"))
+        image[:, 90:210, 190:310] = 0.25
+        part = scaled_window(tv_tensors.Image(image), (200, 200), (50, 100, 50, 50))
+        assert (part == 0.25).all()
+
+    def test_bytes_are_augmented_like_floats(self) -> None:
+        pixels = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        transform = train_transform((24, 32), (0.4, 1.5), 0.5, target_fill=255)
+        for seed in range(20):
+            of_bytes = augment(transform, seed, tv_tensors.Image(pixels))
+            of_floats = augment(transform, seed, tv_tensors.Image(pixels / 255))
+            assert of_bytes.dtype == torch.float32
+            torch.testing.assert_close(of_bytes, of_floats, rtol=0, atol=1e-6)
+
+    def test_an_image_is_left_as_it_was(self) -> None:
+        image, target = tv_tensors.Image(torch.rand(3, 24, 32)), torch.rand(1, 24, 32).as_subclass(ImageTarget)
+        copies = image.clone(), target.clone()
+        out, map_ = augment(train_transform((24, 32), (1, 1), 0, 255), 0, image, target)
+        out.zero_()
+        map_.zero_()
+        assert torch.equal(image, copies[0])
+        assert torch.equal(target, copies[1])

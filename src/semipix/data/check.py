@@ -177,7 +177,7 @@ def _begin(root: Path, listing: Listing) -> Report:
     return Report(
         root,
         {split: len(listing.labels.get(split, {})) for split in SPLITS},
-        {**{split: len(listing.bare.get(split, [])) for split in SPLITS}, "unlabeled": len(listing.unlabeled)},
+        {**{split: len(listing.bare.get(split, ())) for split in SPLITS}, "unlabeled": len(listing.unlabeled)},
         problems=list(listing.problems),
         warnings=[
             f"{root / later}: same content as {earlier} of another part; evaluation needs images of its own"
@@ -225,7 +225,7 @@ def _read(report: Report, path: Path) -> bool:
 
 
 def _unmasked(listing: Listing) -> list[str]:
-    return [name for names in listing.bare.values() for name in names] + listing.unlabeled
+    return [name for names in listing.bare.values() for name in names] + [*listing.unlabeled]
 
 
 def _collected(report: Report, function: Callable[..., T], *args: Any) -> T | None:

@@ -1,27 +1,39 @@
 """Labeled, unlabeled, validation and test batches."""
 
+import copy
+import dataclasses
 import math
+import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
+from semipix.data.cache import GIB, Cache, DiskCache, MemoryCache
 from semipix.data.loaders import (
     EvalDataset,
     LabeledDataset,
+    LoaderSettings,
     SourceLoader,
     StreamLoader,
+    TrainSettings,
     UnlabeledDataset,
     collate_labeled,
     collate_unlabeled,
 )
+from semipix.data.reader import Reader
 from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
+from semipix.data.shards import PoolSampler, ShardDataset, Shards
+from semipix.data.skipped import OnError, Skipped
 from semipix.data.source import Source
 from semipix.data.splits import Amount, Split, check_overlap, make_split
 from semipix.data.strong import StrongViews
 from semipix.data.transforms import as_size, train_transform
 from semipix.errors import SemipixError
+
+_TrainDataset = LabeledDataset | UnlabeledDataset | ShardDataset
 
 _COLOUR_COUNTS = ("denoising", "enhancement", "matting")
 """Kinds whose targets change with the image's colours."""
@@ -54,12 +66,23 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong_blur: share of the strong views that are blurred; by default 0.5, or 0 likewise.
         eval_batch_size: images of one validation or test batch in each process.
         workers: reading processes of each loader; 0 reads in the main process.
+        prefetch: batches that each of them reads ahead.
+        cache: where decoded images are kept, memory or disk; by default nowhere.
+        cache_limit: size of the cache in GiB; what no longer fits is decoded each time. Memory is counted over all
+            processes of a machine.
+        cache_folder: folder of the cache on disk; by default in the user's cache folder. Runs may share it.
+        on_error: what a training image (or its label) that cannot be read does: stop the training, or be skipped for
+            another one. Evaluation always stops, for over fewer images it would be another figure.
+        shards: unlabeled images in WebDataset shards instead of the source's, see `Shards`.
+        shard_buffer: encoded images from which each reading process draws; more mix better and take more memory.
         seed: chooses split, order and augmentation.
         use_unlabeled: whether training batches carry unlabeled images.
         split: a split to use instead of making one, from a run folder.
 
     Attributes:
-        split: names of the images in each part.
+        split: names of the images in each part; with `shards`, none are unlabeled.
+        unlabeled_count: number of unlabeled images.
+        skipped: what was skipped; the run folder's list once `skipped.path` is set.
         classes: the source's class names.
         strong: makes strong views of a batch's unlabeled images, for methods that ask for them.
 
@@ -86,20 +109,37 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong_blur: float | None = None,
         eval_batch_size: int = 8,
         workers: int = 2,
+        prefetch: int = 2,
+        cache: Literal["memory", "disk"] | None = None,
+        cache_limit: float = 4.0,
+        cache_folder: str | Path | None = None,
+        on_error: OnError = "stop",
+        shards: str | None = None,
+        shard_buffer: int = 128,
         seed: int = 0,
         use_unlabeled: bool = True,
         split: Split | None = None,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.source = copy.copy(source)  # whose reader is set below
         self.classes = source.classes
         self.batch_size = _at_least(1, "data.batch_size", batch_size)
         self.eval_batch_size = _at_least(1, "data.eval_batch_size", eval_batch_size)
         self.workers = _at_least(0, "data.workers", workers)
+        self.prefetch = _at_least(1, "data.prefetch", prefetch)
+        self.on_error = _one_of("data.on_error", on_error, "stop", "skip")
+        self.shard_buffer = _at_least(1, "data.shard_buffer", shard_buffer)
+        self.skipped = Skipped()
         self.crop = as_size("data.crop", crop)
         self.resize = resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize)
         if isinstance(self.resize, int):
             _at_least(1, "data.resize", self.resize)
+        self.cache = None if cache is None else _one_of("data.cache", cache, "memory", "disk")
+        if not 0 < cache_limit < math.inf:
+            raise SemipixError(f"data.cache_limit={cache_limit}: expected a size in GiB above 0")
+        self._cache_bytes = int(cache_limit * GIB)
+        kept = DiskCache(_cache_folder(cache_folder), self._cache_bytes) if cache == "disk" else None
+        self.source.reader = Reader(self.resize, kept)
         self.pad = pad
         self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
@@ -113,17 +153,19 @@ class SemiSupervisedDataModule(LightningDataModule):
         if split is not None:
             _check_split(split, source)
         self.split = split or make_split(source, labels, val, seed)
+        self.shards = None if shards is None else self._open_shards(shards)
         check_overlap(self.split, source)
-        self.mixed = use_unlabeled and bool(self.split.unlabeled)
+        self.unlabeled_count = len(self.split.unlabeled if self.shards is None else self.shards)
+        self.mixed = use_unlabeled and self.unlabeled_count > 0
         self.labeled_per_batch = self._labeled_share(labeled_per_batch)
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches, and so optimizer steps, of one epoch."""
-        if not self.split.unlabeled:
+        if not self.unlabeled_count:
             return math.ceil(len(self.split.labeled) / self.batch_size)
         # A batch of a method without unlabeled images may leave no room for any.
-        return math.ceil(len(self.split.unlabeled) / max(1, self.batch_size - self.labeled_per_batch))
+        return math.ceil(self.unlabeled_count / max(1, self.batch_size - self.labeled_per_batch))
 
     def train_dataloader(self) -> CombinedLoader:
         """Loaders of one epoch, both of `batches_per_epoch` batches.
@@ -133,11 +175,19 @@ class SemiSupervisedDataModule(LightningDataModule):
         """
         at_unknown = self.source.kind == "matting"
         transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill, at_unknown)
-        settings = (self.resize, self.crop, transform, self.pad)
-        labeled = LabeledDataset(self.source, self.split.labeled, *settings)
+        skipped = self.skipped if self.on_error == "skip" else None
+        settings = TrainSettings(self.resize, self.crop, transform, self.pad, skipped)
+        self._share_memory()
+        labeled = LabeledDataset(self.source, self.split.labeled, settings)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})
-        unlabeled = UnlabeledDataset(self.source, self.split.unlabeled, *settings)
+        unlabeled: UnlabeledDataset | ShardDataset
+        if self.shards is None:
+            unlabeled = UnlabeledDataset(self.source, self.split.unlabeled, settings)
+        else:
+            unlabeled = ShardDataset(self.shards, settings, stable_seed(self.seed, "shards"), self.shard_buffer)
+            for problem in self.shards.problems:
+                self.skipped.add(problem)
         rest = self.batch_size - self.labeled_per_batch
         return self._combine(
             {
@@ -154,7 +204,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         """Batches of test images, each image once over all processes."""
         return self._evaluation(self.split.test)
 
-    def _stream(self, name: str, dataset: LabeledDataset | UnlabeledDataset, batch_size: int, collate: Any) -> Any:
+    def _stream(self, name: str, dataset: _TrainDataset, batch_size: int, collate: Any) -> StreamLoader:
         rank, world_size = self._place()
         if batch_size % world_size:
             raise SemipixError(
@@ -162,17 +212,40 @@ class SemiSupervisedDataModule(LightningDataModule):
                 f"{world_size} processes; make data.batch_size and data.labeled_per_batch multiples of {world_size}"
             )
         seed = stable_seed(self.seed, name)
-        sampler = StreamSampler(len(dataset), batch_size, self.batches_per_epoch, seed, rank, world_size)
+        stream = len(dataset), batch_size, self.batches_per_epoch, seed, rank, world_size
+        sampler = PoolSampler(*stream, self.workers) if isinstance(dataset, ShardDataset) else StreamSampler(*stream)
         share = batch_size // world_size
-        return StreamLoader(dataset, sampler, share, self.workers, collate, seed, self._progress)
+        return StreamLoader(dataset, sampler, share, self._loading(), collate, seed, self._progress)
 
     def _combine(self, loaders: dict[str, StreamLoader]) -> CombinedLoader:
         return CombinedLoader(loaders, mode="max_size_cycle")
 
-    def _evaluation(self, names: list[str]) -> SourceLoader:
+    def _evaluation(self, names: Sequence[str]) -> SourceLoader:
+        self._share_memory()
         dataset = EvalDataset(self.source, names, self.resize)
         sampler = ShardSampler(len(names), *self._place())
-        return SourceLoader(dataset, sampler, self.eval_batch_size, self.workers, list)
+        return SourceLoader(dataset, sampler, self.eval_batch_size, self._loading(), list)
+
+    def _loading(self) -> LoaderSettings:
+        device = getattr(getattr(self.trainer, "strategy", None), "root_device", None)
+        return LoaderSettings(self.workers, self.prefetch, pin=device is not None and device.type == "cuda")
+
+    def _share_memory(self) -> None:
+        """Set the memory cache up once the number of processes is known, and before any is forked."""
+        if self.cache == "memory" and self.source.reader.cache is None:
+            processes = getattr(self.trainer, "num_devices", 1)
+            loaders = 2 + self.mixed
+            kept: Cache = MemoryCache(self._cache_bytes // processes, loaders * self.workers)
+            self.source.reader = Reader(self.resize, kept)
+
+    def _open_shards(self, pattern: str) -> Shards:
+        if self.source.kind == "matting":
+            raise SemipixError(
+                f"data.shards={pattern}: images for matting need trimaps, which shards do not hold; put unlabeled "
+                "images and trimaps into the data folder instead"
+            )
+        self.split = dataclasses.replace(self.split, unlabeled=[])
+        return Shards(pattern, skip=self.on_error == "skip")
 
     def _place(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
@@ -200,13 +273,26 @@ class SemiSupervisedDataModule(LightningDataModule):
 def _check_split(split: Split, source: Source) -> None:
     labeled = {*source.labeled(), *source.val(), *source.test()}
     known = labeled.union(source.unlabeled())
-    for names, there in ((split.labeled + split.val + split.test, labeled), (split.unlabeled, known)):
+    for names, there in (([*split.labeled, *split.val, *split.test], labeled), (split.unlabeled, known)):
         missing = [name for name in names if name not in there]
         if missing:
             raise SemipixError(
                 f"split: {len(missing)} of its images are not in the data or lost their labels, e.g. {missing[0]}; "
                 "expected the data that the run was trained on, mend data.root"
             )
+
+
+def _cache_folder(folder: str | Path | None) -> Path:
+    """The folder for decoded images."""
+    if folder is not None:
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semipix" / "decoded"
+
+
+def _one_of(key: str, value: str, *known: str) -> str:
+    if value not in known:
+        raise SemipixError(f"{key}={value}: expected {' or '.join(known)}")
+    return value
 
 
 def _at_least(minimum: int, key: str, value: int) -> int:

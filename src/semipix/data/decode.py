@@ -1,9 +1,11 @@
 """Reading image and mask files."""
 
+import io
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from semipix.errors import SemipixError
+from semipix.data.sizes import Size, at_most_half, resized_size
+from semipix.errors import SemipixError, UnreadableFileError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Extensions of readable files, in lower case."""
@@ -38,7 +41,18 @@ _SIDEWAYS = range(5, 9)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-def read_image(path: Path) -> Tensor:
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that is in memory, such as a member of an archive; its text is what messages call it."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_image(path: Path | Encoded) -> Tensor:
     """Read any supported image as RGB, upright by its EXIF orientation.
 
     Args:
@@ -50,18 +64,49 @@ def read_image(path: Path) -> Tensor:
     Raises:
         SemipixError: the file is missing, no image, corrupt or truncated, or holds numbers of unknown range.
     """
+    return unit_range(read_pixels(path)).contiguous()
+
+
+def read_pixels(path: Path | Encoded, resize: int | Size | None = None) -> Tensor:
+    """Read an image as `read_image` does, but leave bytes bytes, so that a crop costs what it holds.
+
+    Args:
+        path: see `read_image`.
+        resize: the `data.resize` setting. An image of 8 bits that it shrinks to at most half comes shrunk, antialiased;
+            a JPEG is then decoded at a half, a quarter or an eighth of its size, whichever still covers the result.
+
+    Returns:
+        (3, H, W): uint8 where the file has up to 8 bits a channel, else float32 in [0, 1]. A view, channels last.
+
+    Raises:
+        SemipixError: see `read_image`.
+    """
     with _opened(path) as image:
+        layout = _layout(image)
+        size = _upright_size(image)
+        wanted = resized_size(size, resize)
+        shrinks = at_most_half(wanted, size)
+        if shrinks:
+            sideways = size != (image.height, image.width)
+            image.draft(image.mode, wanted if sideways else wanted[::-1])
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("F", "I") or upright.mode.startswith("I;16"):
-            grey = np.asarray(upright).astype(np.float32)
-            pixels = np.repeat(_unit_range(path, upright.mode, grey)[None], 3, axis=0)
-        else:
-            # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
-            colour = upright.convert("RGBA") if "transparency" in upright.info else upright
-            pixels = np.asarray(colour.convert("RGB"), np.float32).transpose(2, 0, 1)
-            low = _low_bytes(path)
-            pixels = pixels / np.float32(255) if low is None else (256 * pixels + low) / np.float32(_GREY_16_BIT)
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+            grey = _unit_grey(path, upright.mode, np.asarray(upright).astype(np.float32))
+            return torch.from_numpy(np.repeat(grey[None], 3, axis=0))
+        # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
+        colour = upright.convert("RGBA") if "transparency" in upright.info else upright
+        colour = colour.convert("RGB")
+        if layout:
+            high = np.asarray(colour, np.float32).transpose(2, 0, 1)
+            return torch.from_numpy((256 * high + _low_bytes(path)) / np.float32(_GREY_16_BIT))
+        if shrinks:
+            colour = colour.resize(wanted[::-1], Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(colour)).permute(2, 0, 1)
+
+
+def unit_range(pixels: Tensor) -> Tensor:
+    """Bytes as float32 in [0, 1]; floats as they are."""
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def read_mask(path: Path) -> Tensor:
@@ -76,13 +121,26 @@ def read_mask(path: Path) -> Tensor:
     Raises:
         SemipixError: the file is missing, no image, corrupt or truncated, or holds colours instead of indices.
     """
+    return read_indices(path).long()
+
+
+def read_indices(path: Path) -> Tensor:
+    """Read a mask as `read_mask` does, in as few bytes a pixel as the file has.
+
+    Returns:
+        (H, W) uint8 or int32.
+
+    Raises:
+        SemipixError: see `read_mask`.
+    """
     with _opened(path) as image:
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise SemipixError(
                 f"{path}: found a mask of colours (mode {image.mode}), expected class indices; "
                 "save it as 8-bit grey or palette with one index a pixel (255 = void)"
             )
-        values = np.asarray(image).astype(np.int64)
+        values = np.array(image)
+    values = values.astype(np.uint8 if values.dtype.itemsize == 1 else np.int32, copy=False)
     if values.min() < 0 or values.max() > _GREY_16_BIT:
         raise SemipixError(
             f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to 65535"
@@ -103,7 +161,7 @@ def read_grey(path: Path) -> Tensor:
         pixels = _load(path)
         if len(pixels) != 1:
             raise SemipixError(f"{path}: found {len(pixels)} channels, expected one value a pixel")
-        return torch.from_numpy(_unit_range(path, "F", pixels[0]))
+        return torch.from_numpy(_unit_grey(path, "F", pixels[0]))
     pixels = read_image(path).numpy()
     if (pixels != pixels[:1]).any():
         raise SemipixError(f"{path}: found colours, expected one grey value a pixel; save it as a grey PNG")
@@ -128,10 +186,10 @@ def read_values(path: Path) -> Tensor:
                     f"{path}: found pixels of mode {image.mode}, expected grey, RGB or float values; save it as 16-bit "
                     "PNG, float TIFF or .npy"
                 )
+            layout = _layout(image)
             pixels = np.asarray(image).astype(np.float32)
         values = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        low = None if pixels.ndim == 2 else _low_bytes(path, upright=False)
-        values = values if low is None else 256 * values + low
+        values = 256 * values + _low_bytes(path, upright=False) if layout else values
     return torch.from_numpy(np.where(np.isfinite(values), values, np.float32(np.nan)).copy())
 
 
@@ -160,8 +218,12 @@ def image_size(path: Path) -> tuple[int, int]:
         height, width = _mapped(path).shape[-2:]
         return height, width
     with _opened(path) as image:
-        sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-        return (image.width, image.height) if sideways else (image.height, image.width)
+        return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> Size:
+    sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def check_size(image: Path, label: Path, values: Tensor, word: str = "mask") -> None:
@@ -186,26 +248,27 @@ def check_size(image: Path, label: Path, values: Tensor, word: str = "mask") -> 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | Encoded) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(path.content) if isinstance(path, Encoded) else path) as image:
             yield image
     except FileNotFoundError:
-        raise SemipixError(f"{path}: no such file") from None
+        raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except UnidentifiedImageError:
-        raise SemipixError(f"{path}: not a readable image; expected {FORMATS}, replace or remove the file") from None
+        raise UnreadableFileError(
+            f"{path}: not a readable image; expected {FORMATS}, replace or remove the file"
+        ) from None
     except _BROKEN as error:
         reason = " ".join(str(error).split())
-        raise SemipixError(f"{path}: corrupt or truncated image ({reason}); replace or remove the file") from None
+        raise UnreadableFileError(
+            f"{path}: corrupt or truncated image ({reason}); replace or remove the file"
+        ) from None
 
 
-def _low_bytes(path: Path, upright: bool = True) -> NDArray[np.float32] | None:
-    """The low bytes (3, H, W) of 16-bit colours, of which Pillow gives the high ones; None for other files."""
+def _low_bytes(path: Path | Encoded, upright: bool = True) -> NDArray[np.float32]:
+    """The low bytes (3, H, W) of 16-bit colours, of which Pillow gives the high ones."""
     with _opened(path) as image:
-        layout = _layout(image)
-        if not layout:
-            return None
-        name, _, order = layout.partition(";")
+        name, _, order = _layout(image).partition(";")
         # Pillow has no image of 16-bit colours, but takes either byte, depending on the order it is told.
         image.tile = [_relabeled(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]  # type: ignore[attr-defined]
         turned = ImageOps.exif_transpose(image) if upright else image
@@ -239,10 +302,10 @@ def _mapped(path: Path) -> NDArray[Any]:
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise SemipixError(f"{path}: no such file") from None
+        raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:80]
-        raise SemipixError(f"{path}: not an array of numpy ({reason}); replace or remove the file") from None
+        raise UnreadableFileError(f"{path}: not an array of numpy ({reason}); replace or remove the file") from None
     if values.ndim not in (2, 3) or values.size == 0 or values.dtype.kind not in "fiub":
         raise SemipixError(
             f"{path}: found {values.dtype} numbers of shape {list(values.shape)}, expected real ones of shape "
@@ -251,7 +314,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     return values
 
 
-def _unit_range(path: Path, mode: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale grey values (H, W) of more than 8 bits to [0, 1] by the range of their type."""
     top = 1 if mode == "F" else _GREY_16_BIT
     low, high = float(values.min()), float(values.max())

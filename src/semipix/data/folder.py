@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torchvision import tv_tensors
 from semipix.data.decode import check_size, read_image, read_mask
 from semipix.data.layout import MASKS, Layout, list_folder
 from semipix.data.source import VOID, Source
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, UnreadableFileError
 
 
 class FolderSource(Source):
@@ -26,6 +27,7 @@ class FolderSource(Source):
         root: the data folder.
         mask_values: class index (or 255) for mask values that are stored otherwise, e.g. `{0: 0, 255: 1}`; values that
             are not listed stay as they are.
+        on_error: with skip, masks that cannot be read do not count where the classes are counted.
 
     Raises:
         SemipixError: the folder is missing or not laid out like this, or no training image has a mask.
@@ -33,8 +35,14 @@ class FolderSource(Source):
 
     layout: Layout = MASKS
 
-    def __init__(self, root: str | Path, mask_values: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        mask_values: Mapping[int, int] | None = None,
+        on_error: Literal["stop", "skip"] = "stop",
+    ) -> None:
         self.root = Path(root).expanduser()
+        self._on_error = on_error
         self._table = lookup_table(mask_values) if mask_values else None
         self.listing = list_folder(self.root, self.layout)
         if self.listing.problems:
@@ -46,7 +54,7 @@ class FolderSource(Source):
         return list(self.listing.labels["train"])
 
     def unlabeled(self) -> list[str]:
-        return sorted(self.listing.bare["train"] + self.listing.unlabeled)
+        return sorted([*self.listing.bare["train"], *self.listing.unlabeled])
 
     def val(self) -> list[str]:
         return list(self.listing.labels["val"])
@@ -58,11 +66,14 @@ class FolderSource(Source):
         return tv_tensors.Image(read_image(self.root / name))
 
     def target(self, name: str) -> tv_tensors.Mask:
-        mask = self.root / self._masks[name]
-        indices = self.read_indices(name)
-        check_size(self.root / name, mask, indices)
-        check_indices(mask, indices, len(self.classes))
-        return tv_tensors.Mask(indices)
+        return tv_tensors.Mask(self._checked(name, self.read_indices(name)))
+
+    def stored_image(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(self.reader.image(self.root / name))
+
+    def stored_target(self, name: str) -> tv_tensors.Mask:
+        values = self.reader.mask(self.root / self._masks[name])
+        return tv_tensors.Mask(self._checked(name, self._mapped(values)))
 
     def read_names(self) -> list[str]:
         """Names of the classes, by index."""
@@ -70,13 +81,32 @@ class FolderSource(Source):
 
     def read_indices(self, name: str) -> Tensor:
         """Mask of the named image after `mask_values`, (H, W) int64, not checked against the classes."""
-        values = read_mask(self.root / self._masks[name])
-        return values if self._table is None else self._table[values]
+        return self._mapped(read_mask(self.root / self._masks[name]))
+
+    def _mapped(self, values: Tensor) -> Tensor:
+        """Values (H, W) after `mask_values`."""
+        if self._table is None:
+            return values
+        if values.dtype == torch.uint8:
+            return torch.from_numpy(self._table[:256].byte().numpy()[values.numpy()])
+        return self._table[values.long()]
+
+    def _checked(self, name: str, indices: Tensor) -> Tensor:
+        mask = self.root / self._masks[name]
+        check_size(self.root / name, mask, indices)
+        check_indices(mask, indices, len(self.classes))
+        return indices
 
     def _infer_classes(self) -> list[str]:
         present: set[int] = set()
         for name in self.labeled():
-            present.update(np.bincount(self.read_indices(name).numpy().ravel()).nonzero()[0].tolist())
+            try:
+                indices = self.read_indices(name)
+            except UnreadableFileError:
+                if self._on_error == "stop":
+                    raise
+                continue
+            present.update(np.bincount(indices.numpy().ravel()).nonzero()[0].tolist())
         return infer_classes(self.root, present)
 
 

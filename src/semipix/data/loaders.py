@@ -1,18 +1,22 @@
 """Data sets and loaders between a source and the batches."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 
+from semipix.data.decode import unit_range
+from semipix.data.names import Names
 from semipix.data.sampler import Draw, StreamSampler, stable_seed
+from semipix.data.sizes import Size
+from semipix.data.skipped import Skipped
 from semipix.data.source import ImageTarget, Source, Target
-from semipix.data.transforms import Size, check_crop, resize_image, resize_target
-from semipix.errors import SemipixError
+from semipix.data.transforms import TrainTransform, check_crop, resize_image, resize_target
+from semipix.errors import SemipixError, UnreadableFileError
 
 
 class LabeledImages(NamedTuple):
@@ -57,6 +61,10 @@ class EvalSample(NamedTuple):
     name: str
 
 
+ATTEMPTS = 20
+"""Images that are tried in the place of one that cannot be read, before the data are given up."""
+
+
 class _SourceDataset(Dataset[Any]):
     """Reads named images; a user's slip is handed over as a value instead of being raised.
 
@@ -64,9 +72,9 @@ class _SourceDataset(Dataset[Any]):
     `SourceLoader` raises it in the main process.
     """
 
-    def __init__(self, source: Source, names: list[str], resize: int | Size | None) -> None:
+    def __init__(self, source: Source, names: Sequence[str], resize: int | Size | None) -> None:
         self.source = source
-        self.names = names
+        self.names = Names.of(names)
         self.resize = resize
 
     def __len__(self) -> int:
@@ -82,27 +90,67 @@ class _SourceDataset(Dataset[Any]):
         raise NotImplementedError
 
 
-class _TrainDataset(_SourceDataset):
-    def __init__(
-        self,
-        source: Source,
-        names: list[str],
-        resize: int | Size | None,
-        crop: Size,
-        transform: v2.Transform,
-        pad: bool = False,
-    ) -> None:
-        super().__init__(source, names, resize)
-        self.crop = crop
-        self.transform = transform
-        self.pad = pad
+@dataclass(frozen=True)
+class TrainSettings:
+    """What all training images go through.
 
-    def fitted(self, name: str, image: tv_tensors.Image) -> tv_tensors.Image:
-        """The image after `data.resize`, at least as large as the crop unless it may be padded."""
-        image = resize_image(image, self.resize)
-        if not self.pad:
-            check_crop(name, image, self.crop)
-        return image
+    Attributes:
+        resize: applied first, the `data.resize` setting.
+        crop: height and width that an image has to have then.
+        transform: augmentation.
+        pad: whether an image may be smaller than the crop.
+        skipped: where images that cannot be read are listed; None to stop at the first.
+    """
+
+    resize: int | Size | None
+    crop: Size
+    transform: TrainTransform
+    pad: bool = False
+    skipped: Skipped | None = None
+
+
+class _TrainDataset(_SourceDataset):
+    def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings) -> None:
+        super().__init__(source, names, settings.resize)
+        self.settings = settings
+        self._unreadable: set[int] = set()
+
+    def __getitem__(self, item: Draw) -> Any:
+        """The drawn sample, or with `data.on_error=skip` another one where it cannot be read."""
+        index, seed = item
+        if self.settings.skipped is None:
+            sample = super().__getitem__(item)
+            return with_skip_hint(sample) if isinstance(sample, UnreadableFileError) else sample
+        problem: SemipixError | None = None
+        for attempt in range(ATTEMPTS + 1):
+            # The replacement depends on the draw alone, whichever process reads it.
+            drawn = index if attempt == 0 else stable_seed(seed, "instead", attempt) % len(self)
+            if drawn in self._unreadable:
+                continue
+            try:
+                return self.read((drawn, seed))
+            except UnreadableFileError as error:
+                problem = problem or error
+                self._unreadable.add(drawn)
+                self.settings.skipped.add(error)
+            except SemipixError as error:
+                return error
+        return SemipixError(
+            f"{problem or self.names[index]}; and none of {ATTEMPTS} images drawn in its place could be read; "
+            "check the data (semipix data check ROOT)"
+        )
+
+
+def fitted(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
+    """The image after `data.resize`, at least as large as the crop unless it may be padded.
+
+    Raises:
+        SemipixError: it is smaller.
+    """
+    image = resize_image(image, settings.resize)
+    if not settings.pad:
+        check_crop(name, image, settings.crop)
+    return image
 
 
 class LabeledDataset(_TrainDataset):
@@ -112,8 +160,8 @@ class LabeledDataset(_TrainDataset):
         index, seed = item
         name = self.names[index]
         image, target = self.source.training_pair(name, stable_seed(seed, "source"))
-        image, target = self.fitted(name, image), resize_target(as_target(target), self.resize)
-        image, target = augment(self.transform, seed, image, target)
+        image, target = fitted(name, image, self.settings), resize_target(as_target(target), self.resize)
+        image, target = augment(self.settings.transform, seed, image, target)
         return LabeledImages(plain(image), plain(target), [name])
 
 
@@ -123,8 +171,8 @@ class UnlabeledDataset(_TrainDataset):
     def read(self, item: Draw) -> UnlabeledImages:
         index, seed = item
         name = self.names[index]
-        image = self.fitted(name, self.source.training_image(name, stable_seed(seed, "source")))
-        return UnlabeledImages(plain(augment(self.transform, seed, image)), [name], [seed])
+        image = fitted(name, self.source.training_image(name, stable_seed(seed, "source")), self.settings)
+        return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [name], [seed])
 
 
 class EvalDataset(_SourceDataset):
@@ -132,28 +180,43 @@ class EvalDataset(_SourceDataset):
 
     def read(self, item: int) -> EvalSample:
         name = self.names[item]
-        image = resize_image(self.source.image(name), self.resize)
-        return EvalSample(plain(image), plain(self.source.target(name)), name)
+        image = resize_image(self.source.stored_image(name), self.resize)
+        return EvalSample(plain(unit_range(image)), plain(self.source.target(name)), name)
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """What all loaders share.
+
+    Attributes:
+        workers: reading processes of each loader; 0 reads in the main process.
+        prefetch: batches that each of them reads ahead.
+        pin: whether batches stand in memory from which an accelerator copies faster.
+    """
+
+    workers: int
+    prefetch: int = 2
+    pin: bool = False
 
 
 class SourceLoader(DataLoader[Any]):
-    """A loader over a source, with settings that all loaders share.
+    """A loader over a source.
 
     Args:
         dataset: what to read.
         sampler: in which order.
         batch_size: samples of a batch in this process.
-        workers: worker processes; 0 reads in the main process.
+        settings: what all loaders share.
         collate: samples to batch.
         seed: for the workers' own generators, so that iterating leaves torch's global generator alone.
     """
 
     def __init__(
         self,
-        dataset: _SourceDataset,
+        dataset: Dataset[Any],
         sampler: Sampler[Any],
         batch_size: int,
-        workers: int,
+        settings: LoaderSettings,
         collate: Callable[[list[Any]], Any],
         seed: int = 0,
     ) -> None:
@@ -161,20 +224,42 @@ class SourceLoader(DataLoader[Any]):
             dataset,
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=settings.workers,
+            persistent_workers=settings.workers > 0,
+            prefetch_factor=settings.prefetch if settings.workers else None,
+            pin_memory=settings.pin,
             collate_fn=Collate(collate),
             generator=torch.Generator().manual_seed(seed),
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, SemipixError):
-                # A copy: this frame would hold an error that holds this frame, and closing the workers by garbage
-                # collection takes torch ten seconds.
-                raise SemipixError(*batch.args)
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, SemipixError):
+                    # A copy: this frame would hold an error that holds this frame, and closing the workers by garbage
+                    # collection takes torch ten seconds.
+                    raise SemipixError(*batch.args)
+                yield batch
+        except RuntimeError as error:
+            if told := died_worker(error):
+                raise SemipixError(told) from None
+            raise
+
+
+def died_worker(error: RuntimeError) -> str | None:
+    """What to tell where torch says that a reading process died; None for all other errors."""
+    message = " ".join(str(error).split())
+    if "DataLoader worker (pid" not in message:
+        return None
+    return (
+        f"a reading process died ({message}), most likely because memory ran out; lower data.workers, data.prefetch or "
+        "data.cache_limit"
+    )
+
+
+def with_skip_hint(error: UnreadableFileError) -> UnreadableFileError:
+    """The error with the way to do without the file."""
+    return UnreadableFileError(f"{error}, or set data.on_error=skip to train without it")
 
 
 class StreamLoader(SourceLoader):
@@ -186,21 +271,21 @@ class StreamLoader(SourceLoader):
     would otherwise warn.
 
     Args:
-        dataset, sampler, batch_size, workers, collate, seed: see `SourceLoader`.
+        dataset, sampler, batch_size, settings, collate, seed: see `SourceLoader`.
         progress: batches trained in all and in the present epoch, or None outside of training.
     """
 
     def __init__(
         self,
-        dataset: _SourceDataset,
+        dataset: Dataset[Any],
         sampler: StreamSampler,
         batch_size: int,
-        workers: int,
+        settings: LoaderSettings,
         collate: Callable[[list[Any]], Any],
         seed: int,
         progress: Callable[[], tuple[int, int] | None],
     ) -> None:
-        super().__init__(dataset, sampler, batch_size, workers, collate, seed)
+        super().__init__(dataset, sampler, batch_size, settings, collate, seed)
         self.stream = sampler
         self.progress = progress
 
@@ -243,7 +328,7 @@ def collate_unlabeled(samples: list[UnlabeledImages]) -> UnlabeledImages:
     )
 
 
-def augment(transform: v2.Transform, seed: int, *tensors: Tensor) -> Any:
+def augment(transform: Callable[..., Any], seed: int, *tensors: Tensor) -> Any:
     """Run a transform with a seed of its own; torch's global generator is neither read nor changed."""
     with torch.random.fork_rng(devices=[]):
         # Not `torch.manual_seed`, which would also reseed the accelerators, and those are not forked.

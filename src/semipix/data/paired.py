@@ -11,8 +11,12 @@ from torchvision import tv_tensors
 from semipix.data.decode import bits, check_size, read_image
 from semipix.data.layout import SPLITS
 from semipix.data.matte import MatteFiles, Matting
+from semipix.data.names import Names
 from semipix.data.source import KINDS, Source
 from semipix.errors import SemipixError
+
+_LIKE_IMAGES = ("denoising", "enhancement")
+"""Kinds whose targets are images. Both sides are resized alike, after decoding, lest they differ by that."""
 
 
 class PairedSource(Source):
@@ -42,10 +46,10 @@ class PairedSource(Source):
     ) -> None:
         self.root = root
         self.kind = kind
-        self.channels = 3 if kind in ("denoising", "enhancement") else None
+        self.channels = 3 if kind in _LIKE_IMAGES else None
         self._pairs = {split: dict(sorted(pairs.get(split, {}).items())) for split in SPLITS}
         self._targets = {name: target for part in self._pairs.values() for name, target in part.items()}
-        self._unlabeled = sorted(unlabeled)
+        self._unlabeled = Names(sorted(unlabeled))
         self._scenes = dict(scenes or {})
         self._mattes = dict(mattes or {})
         self._matting = matting or Matting()
@@ -77,18 +81,32 @@ class PairedSource(Source):
         check_size(self.root / self.file(name), path, values, "target")
         return tv_tensors.Image(values)
 
+    def stored_image(self, name: str) -> tv_tensors.Image:
+        if self.kind == "matting":
+            return self.image(name)
+        return tv_tensors.Image(self.reader.image(self.root / self.file(name), whole=self.kind in _LIKE_IMAGES))
+
+    def stored_target(self, name: str) -> tv_tensors.Image:
+        if self.kind not in _LIKE_IMAGES:
+            return self.target(name)
+        path = self.root / self._targets[name]
+        self._check_storage(path)
+        values = self.reader.image(path, whole=True)
+        check_size(self.root / self.file(name), path, values, "target")
+        return tv_tensors.Image(values)
+
     def scene(self, name: str) -> str:
         return self._scenes.get(name, name)
 
     def training_pair(self, name: str, seed: int) -> tuple[tv_tensors.Image, tv_tensors.Image]:
         if self.kind != "matting":
-            return self.image(name), self.target(name)
+            return self.stored_image(name), self.stored_target(name)
         self._check_storage(self.root / self._targets[name])
         return self._matting.pair(self._mattes[name], seed)
 
     def training_image(self, name: str, seed: int) -> tv_tensors.Image:
         if self.kind != "matting":
-            return self.image(name)
+            return self.stored_image(name)
         return self._matting.image(self._mattes[name], seed)
 
     def file(self, name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor
+from torchvision import tv_tensors
 
 from semipix.data.decode import read_values
 from semipix.data.layout import PAIRS, SPLITS, Listing, list_folder, stems
@@ -88,6 +89,9 @@ class PairsSource(PairedSource):
         if self.missing is not None:
             values = values.masked_fill(values == self.missing, float("nan"))
         return values * self.unit
+
+    def stored_target(self, name: str) -> tv_tensors.Image:
+        return self.target(name) if self.kind == "regression" else super().stored_target(name)
 
     def _first_channels(self) -> int | None:
         """Channels of the first target; None where it cannot be read, which is told when it is used."""

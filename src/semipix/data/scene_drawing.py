@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semipix.data.camera import Colours, photograph, photograph_at_night
 from semipix.data.drawing import SHAPES, TEXTURES, Plane, smooth_noise, turned
 from semipix.data.matte import make_trimap
-from semipix.data.transforms import Size
+from semipix.data.sizes import Size
 
 CLASSES = ["background", *SHAPES]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import check_size, read_image
+from semipix.data.decode import check_size, unit_range
 from semipix.data.layout import files
 from semipix.data.paired import PairedSource, check_root
 from semipix.errors import SemipixError
@@ -71,9 +71,15 @@ class SIDDSource(PairedSource):
         return name.partition("#")[0]
 
     def read_input(self, name: str) -> Tensor:
-        return self._part(name, "input", self.root / self.file(name))
+        return unit_range(self.stored_image(name))
 
     def target(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(unit_range(self.stored_target(name)))
+
+    def stored_image(self, name: str) -> tv_tensors.Image:
+        return tv_tensors.Image(self._part(name, "input", self.root / self.file(name)))
+
+    def stored_target(self, name: str) -> tv_tensors.Image:
         path = self.root / self._targets[name]
         whole = self._read("target", path)
         check_size(self.root / self.file(name), path, whole, "target")
@@ -98,7 +104,7 @@ class SIDDSource(PairedSource):
         """An image; the last one is kept, for its blocks follow each other."""
         kept = self._whole.get(what)
         if kept is None or kept[0] != path:
-            self._whole[what] = kept = (path, read_image(path))
+            self._whole[what] = kept = (path, self.reader.image(path, whole=True))
         return kept[1]
 
 

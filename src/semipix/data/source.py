@@ -1,9 +1,11 @@
 """The interface of a data source."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torchvision import tv_tensors
+
+from semipix.data.reader import Reader
 
 VOID = 255
 """The index that says nothing about a pixel in a segmentation mask."""
@@ -29,6 +31,10 @@ Target: TypeAlias = tv_tensors.Mask | tv_tensors.Image
 """A label: a mask of class indices, or an image for regression."""
 
 
+_READ_BY = {"stored_image": {"image", "read_input"}, "stored_target": {"target", "read_target", "read_indices"}}
+"""Methods that say how an image or a target is read: a child that has its own needs its own short cut too."""
+
+
 class Source(ABC):
     """Where images and labels come from. A source knows nothing of label fractions, batches and methods.
 
@@ -40,6 +46,7 @@ class Source(ABC):
         classes: class names in the order of their index; None for regression.
         channels: channels of a prediction that a regression target is compared with; None where they are not known.
         target_fill: what padding writes into a mask.
+        reader: what `stored_image` and `stored_target` read files with; the data module sets its own.
         labels_by_scene: whether `data.labels` counts scenes, all of whose images are labeled together, or images.
     """
 
@@ -49,6 +56,13 @@ class Source(ABC):
     channels: int | None = None
     target_fill: float = VOID
     labels_by_scene: ClassVar[bool] = True
+    reader: Reader = Reader()
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        for stored, readers in _READ_BY.items():
+            if stored not in vars(cls) and readers & vars(cls).keys():
+                setattr(cls, stored, getattr(Source, stored))
 
     @abstractmethod
     def labeled(self) -> list[str]:
@@ -90,10 +104,21 @@ class Source(ABC):
         """What the named image shows. Training and evaluation share no scene; by default each image is its own."""
         return name
 
+    def stored_image(self, name: str) -> tv_tensors.Image:
+        """The named image for the loaders: as `image`, but possibly bytes, and shrunk to `data.resize` already.
+
+        By default `image`. A source of files reads them by its `reader`.
+        """
+        return self.image(name)
+
+    def stored_target(self, name: str) -> Target:
+        """The named target for training: as `target`, but possibly of fewer bytes a pixel. By default `target`."""
+        return self.target(name)
+
     def training_pair(self, name: str, seed: int) -> tuple[tv_tensors.Image, Target]:
         """A labeled image with its target as training sees them; a source may vary both by the seed."""
-        return self.image(name), self.target(name)
+        return self.stored_image(name), self.stored_target(name)
 
     def training_image(self, name: str, seed: int) -> tv_tensors.Image:
         """An unlabeled image as training sees it; a source may vary it by the seed."""
-        return self.image(name)
+        return self.stored_image(name)

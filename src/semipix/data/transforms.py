@@ -1,20 +1,24 @@
 """Geometry that images and their targets go through together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from semipix.data.decode import unit_range
+from semipix.data.sizes import Size, resized_size
 from semipix.data.source import ImageTarget, Matte, Target
 from semipix.errors import SemipixError
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
+Window = tuple[int, int, int, int]
+"""Top, left, height and width of a part of an image."""
 
 UNKNOWN = 0.5
 """Value of a trimap's unknown pixels in an image."""
@@ -25,7 +29,7 @@ _MATTE_UNKNOWN = 1
 
 def train_transform(
     crop: Size, scale: tuple[float, float], flip: float, target_fill: float, at_unknown: bool = False
-) -> v2.Transform:
+) -> "TrainTransform":
     """Joint augmentation of an image and its target: random scale, horizontal flip and crop.
 
     Args:
@@ -41,7 +45,52 @@ def train_transform(
         draws from torch's global generator.
     """
     crops = UnknownCrop(crop, target_fill) if at_unknown else RandomPaddedCrop(crop, target_fill)
-    return v2.Compose([RandomScale(scale), v2.RandomHorizontalFlip(flip), crops])
+    return TrainTransform(RandomScale(scale), flip, crops)
+
+
+class TrainTransform:
+    """Random scale, horizontal flip and crop, at the cost of what the crop holds.
+
+    The place is drawn first. Then only the pixels that it needs are converted to floats and scaled.
+
+    Args:
+        scale: draws the size that the image is scaled to.
+        flip: probability of a horizontal flip.
+        crop: draws the place, and pads.
+    """
+
+    def __init__(self, scale: "RandomScale", flip: float, crop: "RandomPaddedCrop") -> None:
+        self.scale = scale
+        self.flip = flip
+        self.crop = crop
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Transform an image, or an image and its target, of one size.
+
+        Args:
+            *inputs: tv_tensors: an image (C, H, W) of bytes or in [0, 1], a mask (H, W) of integers, or a regression
+                target.
+
+        Returns:
+            As many: images float32 in [0, 1], masks int64.
+        """
+        first = inputs[0]
+        size = self.scale.make_params([first])["size"]
+        mirrored = bool(torch.rand(1) < self.flip)
+        place = self.crop.place(size, lambda: _mirrored(_nearest(first[3:4], size)[0], mirrored))
+        outputs = tuple(self._part(inpt, size, mirrored, place) for inpt in inputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def _part(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
+        top, left, height, width = window = self.crop.window(size, place)
+        if mirrored:
+            window = (top, size[1] - left - width, height, width)
+        part = _mirrored(scaled_window(inpt, size, window), mirrored)
+        return self.crop.padded(tv_tensors.wrap(part, like=inpt), place)
+
+
+def _mirrored(values: Tensor, mirrored: bool) -> Tensor:
+    return values.flip(-1) if mirrored else values
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]
@@ -79,40 +128,55 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         self.target_fill = target_fill
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        spare = [have - want for have, want in zip(flat_inputs[0].shape[-2:], self.crop, strict=True)]
-        # One draw a side serves both cases: where the crop starts in the image, or the image in the crop.
-        start = [int(torch.randint(abs(room) + 1, ()).item()) for room in spare]
-        return {"spare": spare, "start": start}
+        first = flat_inputs[0]
+        return self.place(tuple(first.shape[-2:]), lambda: first[3])
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        (room_y, room_x), (y, x) = params["spare"], params["start"]
-        height, width = self.crop
-        part = F.crop(
-            inpt,
+    def place(self, size: Size, trimap: Callable[[], Tensor]) -> dict[str, Any]:
+        """Draw where the crop starts in an image of this size, or the image in the crop.
+
+        Args:
+            size: height and width of the image.
+            trimap: makes its trimap (H, W), where crops depend on it.
+        """
+        spare = [have - want for have, want in zip(size, self.crop, strict=True)]
+        # One draw a side serves both cases.
+        return {"spare": spare, "start": [int(torch.randint(abs(room) + 1, ()).item()) for room in spare]}
+
+    def window(self, size: Size, place: dict[str, Any]) -> Window:
+        """The part of an image of this size that the crop shows."""
+        (room_y, room_x), (y, x) = place["spare"], place["start"]
+        return (
             y if room_y > 0 else 0,
             x if room_x > 0 else 0,
-            min(height, inpt.shape[-2]),
-            min(width, inpt.shape[-1]),
+            min(self.crop[0], size[0]),
+            min(self.crop[1], size[1]),
         )
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self.padded(F.crop(inpt, *self.window(tuple(inpt.shape[-2:]), params)), params)
+
+    def padded(self, part: Any, place: dict[str, Any]) -> Any:
+        """The crop around what it shows of the image."""
+        (room_y, room_x), (y, x) = place["spare"], place["start"]
         top, left = y if room_y < 0 else 0, x if room_x < 0 else 0
         bottom, right = max(0, -room_y) - top, max(0, -room_x) - left
         if not any((top, left, bottom, right)):
             return part
-        fill = self.target_fill if isinstance(inpt, tv_tensors.Mask) else 0
+        fill = self.target_fill if isinstance(part, tv_tensors.Mask) else 0
         padded = F.pad(part, [left, top, right, bottom], fill=fill)
-        if isinstance(inpt, ImageTarget):
+        if isinstance(part, ImageTarget):
             silent = torch.ones(padded.shape[-2:], dtype=torch.bool)
             silent[top : top + part.shape[-2], left : left + part.shape[-1]] = False
-            padded[_MATTE_COLOURS if isinstance(inpt, Matte) else slice(None), silent] = math.nan
+            padded[_MATTE_COLOURS if isinstance(part, Matte) else slice(None), silent] = math.nan
         return padded
 
 
 class UnknownCrop(RandomPaddedCrop):
     """Crop around a random unknown pixel of the trimap, an image's fourth channel; anywhere where there is none."""
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        params = super().make_params(flat_inputs)
-        unknown = (flat_inputs[0][3] == UNKNOWN).nonzero()
+    def place(self, size: Size, trimap: Callable[[], Tensor]) -> dict[str, Any]:
+        params = super().place(size, trimap)
+        unknown = (trimap() == UNKNOWN).nonzero()
         if len(unknown) == 0:
             return params
         pixel = unknown[int(torch.randint(len(unknown), ()).item())].tolist()
@@ -132,7 +196,7 @@ def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tenso
     Returns:
         (C, H', W').
     """
-    resized: tv_tensors.Image = resize_to(image, resized_size(image, resize))
+    resized: tv_tensors.Image = resize_to(image, resized_size(tuple(image.shape[-2:]), resize))
     return resized
 
 
@@ -141,66 +205,131 @@ def resize_target(target: Target, resize: int | Size | None) -> Target:
 
     A pixel stays NaN where more than half of what it is made of is.
     """
-    resized: Target = resize_to(target, resized_size(target, resize))
+    resized: Target = resize_to(target, resized_size(tuple(target.shape[-2:]), resize))
     return resized
 
 
-def resized_size(image: Tensor, resize: int | Size | None) -> Size:
-    """Height and width an image (..., H, W) gets from the `data.resize` setting."""
-    height, width = image.shape[-2:]
-    if resize is None:
-        return height, width
-    if isinstance(resize, int):
-        factor = resize / max(height, width)
-        return max(1, round(height * factor)), max(1, round(width * factor))
-    return resize
-
-
 def resize_to(inpt: Any, size: Size) -> Any:
-    """Resize a tv_tensor to (height, width): masks and trimaps to the nearest pixel, images antialiased bilinear."""
+    """Resize a tv_tensor to (height, width): masks and trimaps to the nearest pixel, images antialiased bilinear.
+
+    What has that size already stays as it is; other bytes become floats in [0, 1].
+    """
     if tuple(inpt.shape[-2:]) == tuple(size):
         return inpt
     plain = inpt.as_subclass(torch.Tensor)
     if isinstance(inpt, tv_tensors.Mask):
         return tv_tensors.wrap(_nearest(plain[None], size)[0], like=inpt)
-    resized = _bilinear(plain, size)
-    if isinstance(inpt, Matte):
-        resized[_MATTE_UNKNOWN] = _nearest(plain[None, _MATTE_UNKNOWN], size)[0]
-    elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
-        resized[3:] = _nearest(plain[3:], size)
+    resized = _by_channel(inpt, unit_range(plain), lambda part: _nearest(part, size), lambda part: _whole(part, size))
     return tv_tensors.wrap(resized, like=inpt)
 
 
-def _nearest(plain: Tensor, size: Size) -> Tensor:
-    """(C, H, W) to (C, *size).
+def scaled_window(inpt: Any, size: Size, window: Window) -> Tensor:
+    """A part of what `resize_to` would make of a tv_tensor, from the pixels that this part depends on.
 
-    `nearest-exact` keeps pixel centres where bilinear does; plain `nearest`, torchvision's choice for masks, shifts the
-    mask by up to half a pixel against its image.
+    Args:
+        inpt: an image of bytes or in [0, 1], a mask of integers, or a regression target.
+        size: height and width of the whole result.
+        window: the part of it.
+
+    Returns:
+        A new tensor (..., height, width) of the window: float32, or int64 for masks.
     """
-    nearest: Tensor = F.resize_image(plain, list(size), InterpolationMode.NEAREST_EXACT)
-    return nearest
+    plain: Tensor = inpt.as_subclass(torch.Tensor)
+    top, left, height, width = window
+    if tuple(plain.shape[-2:]) == tuple(size):
+        part = plain[..., top : top + height, left : left + width]
+        if isinstance(inpt, tv_tensors.Mask):
+            return part.to(torch.int64, copy=True)
+        return unit_range(part.contiguous()).clone()
+    rows, columns = (
+        _nearest_indices(have, want, start, count)
+        for have, want, start, count in zip(plain.shape[-2:], size, (top, left), (height, width), strict=True)
+    )
+    if isinstance(inpt, tv_tensors.Mask):
+        indices: Tensor = plain[rows[:, None], columns].long()
+        return indices
+    box = _Box(plain.shape[-2:], size, window)
+    nearby = plain[..., box.rows, box.columns]
+    rows, columns = rows - box.rows.start, columns - box.columns.start
+    return _by_channel(inpt, unit_range(nearby.contiguous()), lambda part: part[:, rows[:, None], columns], box.scaled)
 
 
-def _bilinear(plain: Tensor, size: Size) -> Tensor:
-    """(C, H, W) to (C, *size), antialiased; what is NaN has no weight."""
+class _Box:
+    """The pixels that a window of a resized image depends on.
 
-    def resized(values: Tensor) -> Tensor:
-        result: Tensor = F.resize_image(values, list(size), InterpolationMode.BILINEAR, antialias=True)
-        return result
+    Args:
+        have: height and width of the image.
+        size: height and width that it is resized to.
+        window: the part of the result.
+    """
 
-    known = ~plain.isnan()
-    share = known.flatten(1).float().mean(1)
-    result = plain.new_full((len(plain), *size), math.nan)
-    whole, partly = share == 1, (share > 0) & (share < 1)
-    if bool(whole.all()):
-        return resized(plain)
-    if bool(whole.any()):
-        result[whole] = resized(plain[whole])
-    if bool(partly.any()):
-        weight = resized(known[partly].to(plain.dtype))
-        mean = resized(plain[partly].nan_to_num(0.0)) / weight.clamp(min=1e-6)
-        result[partly] = mean.where(weight >= 0.5, math.nan)
+    def __init__(self, have: Sequence[int], size: Size, window: Window) -> None:
+        self.window = window
+        spans = []
+        for side, want, start, count in zip(have, size, window[:2], window[2:], strict=True):
+            step = side / want
+            reach = math.ceil(max(1.0, step)) + 1
+            first, last = start * step, (start + count) * step
+            low, high = max(0, math.floor(first) - reach), min(side, math.ceil(last) + reach)
+            spans.append((slice(low, high), first - low, min(last, side) - low))
+        (self.rows, top, bottom), (self.columns, left, right) = spans
+        self._edges = left, top, right, bottom
+
+    def scaled(self, nearby: Tensor) -> Tensor:
+        """The window from (C, rows, columns), antialiased bilinear."""
+        _, _, height, width = self.window
+        channels = [
+            Image.fromarray(channel.numpy()).resize((width, height), Image.Resampling.BILINEAR, self._edges)
+            for channel in nearby.contiguous()
+        ]
+        return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels]))
+
+
+def _by_channel(
+    inpt: Any, plain: Tensor, nearest: Callable[[Tensor], Tensor], bilinear: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Resize channels (C, H, W) by what they mean in the given tv_tensor: trimaps and masks to the nearest pixel."""
+    resized = _known(plain, bilinear)
+    if isinstance(inpt, Matte):
+        resized[_MATTE_UNKNOWN] = nearest(plain[_MATTE_UNKNOWN][None])[0]
+    elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
+        resized[3:] = nearest(plain[3:])
+    return resized
+
+
+def _nearest(plain: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size)."""
+    rows, columns = (_nearest_indices(have, want, 0, want) for have, want in zip(plain.shape[-2:], size, strict=True))
+    return plain.as_subclass(torch.Tensor)[:, rows[:, None], columns]
+
+
+def _nearest_indices(have: int, want: int, start: int, count: int) -> Tensor:
+    """For pixels `start` to `start + count` of `want`, the pixel of `have` whose centre is nearest.
+
+    That keeps pixel centres where bilinear does; torchvision's choice for masks shifts them by up to half a pixel
+    against their image.
+    """
+    step = np.float32(have / want)
+    places = (np.arange(start, start + count, dtype=np.float32) + np.float32(0.5)) * step
+    return torch.from_numpy(np.minimum(places.astype(np.int64), have - 1))
+
+
+def _whole(values: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size), antialiased bilinear."""
+    result: Tensor = F.resize_image(values, list(size), InterpolationMode.BILINEAR, antialias=True)
     return result
+
+
+def _known(plain: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
+    """Resize channels (C, H, W); what is NaN has no weight, and more than half of it makes a NaN."""
+    unknown = plain.isnan()
+    if not bool(unknown.any()):
+        return resized(plain)
+    weight = resized((~unknown).float())
+    values = resized(plain.nan_to_num(0.0))
+    whole = ~unknown.flatten(1).any(1)[:, None, None]
+    enough = weight > 0.4999  # an exact half counts, whatever the rounding
+    return values.where(whole, (values / weight.clamp(min=1e-6)).where(enough, math.nan))
 
 
 def check_crop(name: str, image: Tensor, crop: Size) -> None:

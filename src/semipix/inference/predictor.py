@@ -13,7 +13,8 @@ from torch import Tensor
 from semipix import train
 from semipix.batch import Batch
 from semipix.data.decode import read_image
-from semipix.data.transforms import Size, resize_image
+from semipix.data.sizes import Size
+from semipix.data.transforms import resize_image
 from semipix.errors import SemipixError
 from semipix.inference.trimaps import with_trimap
 from semipix.methods.base import Method

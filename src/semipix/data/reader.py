@@ -1,0 +1,67 @@
+"""How sources read their files in training: as bytes, at reduced scale, and from a cache."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from semipix.data.cache import Cache
+from semipix.data.decode import read_indices, read_pixels
+from semipix.data.sizes import Size
+
+_VERSION = 1
+"""Of what is cached; entries of another version are not found."""
+
+
+class Reader:
+    """Reads images and masks in the form they are stored in.
+
+    Args:
+        resize: the `data.resize` setting, which images may be shrunk by already (`read_pixels`).
+        cache: keeps what was decoded; a file that has changed in length or time is read anew.
+    """
+
+    def __init__(self, resize: int | Size | None = None, cache: Cache | None = None) -> None:
+        self.resize = resize
+        self.cache = cache
+
+    def image(self, path: Path, *, whole: bool = False) -> Tensor:
+        """An image, (3, H, W) uint8 or float32 in [0, 1].
+
+        Args:
+            path: its file.
+            whole: whether to leave its size alone.
+
+        Raises:
+            SemipixError: it cannot be read.
+        """
+        resize = None if whole else self.resize
+        pixels = self._kept(path, f"image {resize}", lambda: read_pixels(path, resize).permute(1, 2, 0))
+        return pixels.permute(2, 0, 1)
+
+    def mask(self, path: Path) -> Tensor:
+        """A mask's values as they are stored, (H, W) uint8 or int32.
+
+        Raises:
+            SemipixError: it cannot be read.
+        """
+        return self._kept(path, "mask", lambda: read_indices(path))
+
+    def _kept(self, path: Path, what: str, read: Callable[[], Tensor]) -> Tensor:
+        """What the cache holds of a file, or what is read and, where there is room, cached."""
+        if self.cache is None:
+            return read()
+        try:
+            state = path.stat()
+        except OSError:
+            return read()  # which tells what is wrong
+        identity = f"{_VERSION}/{what}/{state.st_mtime_ns}/{state.st_size}/{path.absolute()}"
+        key = hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).digest()
+        found = self.cache.get(key)
+        if found is not None:
+            return torch.from_numpy(found)
+        values = read()
+        self.cache.put(key, values.numpy())
+        return values
