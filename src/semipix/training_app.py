@@ -16,7 +16,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -130,7 +130,7 @@ def _sweep(overrides: list[str]) -> int:
         raise broken
     print(table(found, folder))
     bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in ("failed", "killed")]
-    if count > len(found):
+    if count is not None and count > len(found):
         bad.append(f"{count - len(found)} were never started")
     if bad:
         why = f"; the launcher gave up ({type(broken).__name__})" if broken else ""
@@ -195,11 +195,11 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
 
 
-def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int]:
+def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
     """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them.
 
     Returns:
-        The overrides, the sweep's folder and the number of its jobs.
+        The overrides, the sweep's folder and the number of its jobs, or None where a pattern names them.
 
     Raises:
         SemipixError: the folder's name is not known before the jobs start.
@@ -208,13 +208,16 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int]:
     parser = OverridesParser.create()
     parsed = [parser.parse_override(item) for item in others if "=" in item and not item.startswith("-")]
     given = {item.key_or_group: item.value() for item in parsed}
-    names, count = [], 1
+    names, count, known = [], 1, True
     for item in parsed:
         if item.is_sweep_override():
             key = item.key_or_group
             value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in GROUPS else key
             names.append(f"{key.rpartition('@')[2]}_${{{value}}}")
-            count *= len(list(item.sweep_string_iterator()))
+            if isinstance(item.value(), Glob):  # Hydra alone knows what it matches
+                known = False
+            else:
+                count *= len(list(item.sweep_string_iterator()))
     if names and "hydra.sweep.subdir" not in given:
         others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
     runs = [str(parser.parse_override(item).value()) for item in overrides if item.startswith("run=")]
@@ -226,7 +229,7 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int]:
             f"run={text}: the folder of a sweep has to be a plain path, for its jobs are looked for there"
         )
     folder = Path(text).absolute()
-    return ["-m", *others, f"hydra.sweep.dir={quoted(folder)}"], folder, count
+    return ["-m", *others, f"hydra.sweep.dir={quoted(folder)}"], folder, count if known else None
 
 
 def _one_line(message: str) -> str:
