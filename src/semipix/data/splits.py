@@ -123,7 +123,10 @@ def check_overlap(split: Split, source: Source) -> None:
                 raise SemipixError(
                     f"split: {name} is both in {other} and in {part}; expected it in one, mend the split"
                 )
-    held_out = {source.scene(name): (part, name) for part in ("test", "val") for name in parts[part]}
+    held_out: dict[str, tuple[str, str]] = {}
+    for part in ("val", "test"):
+        for name in parts[part]:
+            held_out.setdefault(source.scene(name), (part, name))
     for other in (*split.labeled, *split.unlabeled) if held_out else ():
         if (scene := source.scene(other)) in held_out:
             part, name = held_out[scene]
