@@ -5,6 +5,7 @@ import json
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import Result
 from tests.data.conftest import MemorySource, noise
 from tests.data.test_datamodule import module
 
+from semipix.checkpoints import read_checkpoint
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.scenes import ScenesSource
 from semipix.data.shards import Shards, images_of
 from semipix.errors import SemipixError
+from semipix.learner import Learner
 
 COUNTS = (5, 3, 6)
 
@@ -118,10 +122,6 @@ def test_urls_are_counted_by_reading(pool: Path) -> None:
 def test_a_command_that_fails(pool: Path) -> None:
     with pytest.raises(SemipixError, match=r"^pipe:cat .*none\.tar: truncated or damaged shard"):
         Shards(f"pipe:cat {pool}/none.tar")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-11000])
 
 
 class TestDamage:
@@ -228,3 +228,27 @@ def test_compressed_shards_hold_the_same(pool: Path) -> None:
         archive.addfile(member, io.BytesIO(encoded(7)))
     assert Shards(f"{pool}/a.tar.gz").counts.tolist() == [1]
     assert [image.name.rpartition("tar.gz/")[2] for image in images_of(f"{pool}/a.tar.gz")] == ["deep/000.png"]
+
+
+def test_trained_and_resumed(pool: Path, train: Callable[..., Result], command: Callable[..., Result]) -> None:
+    overrides = [f"data.shards={pool}/pool-*.tar", "data.crop=8", "method=mean_teacher", "validations=0", "steps=9"]
+    assert train(*overrides, "run=whole").code == 0
+    assert json.loads(Path("whole/summary.json").read_text())["unlabeled"] == 14
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semipix.learner.Learner.on_train_batch_start", stop_after(4))
+        assert "cut off" in train(*overrides, "run=cut", "checkpoint_every=4").told
+    assert command("train", "resume=cut").code == 0
+    states = [read_checkpoint(Path(run, "checkpoints/last.ckpt"))["state_dict"] for run in ("whole", "cut")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def stop_after(steps: int) -> Callable[..., None]:
+    """`on_train_batch_start` that fails after so many steps, whatever the epoch."""
+    begin = Learner.on_train_batch_start
+
+    def on_train_batch_start(self: Learner, *args: Any) -> None:
+        if self.trainer.global_step == steps:
+            raise SemipixError("cut off")
+        begin(self, *args)
+
+    return on_train_batch_start
