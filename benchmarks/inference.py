@@ -165,8 +165,7 @@ def main() -> None:
         print("  ".join(f"{key} {value}" for key, value in records[-1].items()), flush=True)
         if options.json:
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-            found = environment()
-            found["device"] |= {"kind": device, "threads_per_run": torch.get_num_threads()}
+            found = environment(device, torch.get_num_threads())
             found["load_average"] = os.getloadavg()[0]
             options.json.write_text(json.dumps({**found, "seed": 0, "records": records}, indent=2))
 

@@ -13,7 +13,6 @@ import argparse
 import functools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from memory import peak_bytes  # the module beside this one
 
 from semipix.report.comparison import environment
 
@@ -87,10 +87,7 @@ def measure(name: str, size: int, repeats: int, precision: str, checkpointing: b
 
     first = step()
     seconds = statistics.median([step() for _ in range(repeats)] or [first])
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:  # macOS counts bytes, Linux KiB
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes()
     return {
         "setting": name,
         "models": list(setting.models),
@@ -172,8 +169,7 @@ def main() -> None:
             flush=True,
         )
     if options.json:
-        told = environment()
-        told["device"] |= {"kind": records[0]["device"], "threads_per_run": options.threads}
+        told = environment(records[0]["device"], options.threads)
         options.json.write_text(json.dumps({**told, "records": records}, indent=1) + "\n")
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from memory import held_bytes  # the module beside this one
 from PIL import Image
 
 from semipix.data.datamodule import SemiSupervisedDataModule
@@ -235,17 +236,12 @@ def shards(count: int) -> list[dict[str, Any]]:
             for name in batch.names:
                 seen[int(name[-12:-4])] += 1
             if number in places:
-                record[f"rss_{places[number]}_bytes"] = resident_bytes()
+                record[f"rss_{places[number]}_bytes"] = held_bytes()
         record["images_per_cpu_s"] = round(int(seen.sum()) / (time.process_time() - began), 1)
         record["missing"] = int((seen == 0).sum())
         record["repeated"] = int(seen.sum()) - count
     print(record, flush=True)
     return [record]
-
-
-def resident_bytes() -> int:
-    """Memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

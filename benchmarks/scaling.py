@@ -10,12 +10,11 @@ import argparse
 import json
 import math
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from step import CASES, GCT, Bench, Step  # the script beside this one
+from step import CASES, GCT, Bench, take_turns  # the script beside this one
 
 from semipix.report.comparison import environment
 
@@ -40,20 +39,10 @@ def curves(precision: str, device: torch.device) -> dict[str, list[Point]]:
 
 
 def measure(points: list[Point], repeats: int) -> list[dict[str, float]]:
-    """Median seconds of a step at each point, in turns, after an unmeasured turn."""
-    steps: list[Step] = [bench.step(GCT) for _, bench in points]
-    seconds: list[list[float]] = [[] for _ in steps]
-    for turn in range(repeats + 1):
-        for step, found in zip(steps, seconds, strict=True):
-            began = time.perf_counter()
-            step()
-            if points[0][1].device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                found.append(time.perf_counter() - began)
-    return [
-        {"size": size, "seconds": statistics.median(found)} for (size, _), found in zip(points, seconds, strict=True)
-    ]
+    """Median seconds of a step at each point."""
+    steps = {str(size): bench.step(GCT) for size, bench in points}
+    seconds = take_turns(steps, repeats, points[0][1].device)
+    return [{"size": size, "seconds": seconds[str(size)]} for size, _ in points]
 
 
 def slope(points: list[dict[str, float]]) -> float:
@@ -77,7 +66,7 @@ def main() -> None:
         shown = ", ".join(f"{point['size']}: {point['seconds']:.3f} s" for point in measured)
         print(f"{name}: slope {slope(measured):.2f}, of the larger half {upper:.2f} ({shown})", flush=True)
     if options.json:
-        told = {**environment(), "precision": options.precision, "threads": torch.get_num_threads()}
+        told = {**environment(threads=torch.get_num_threads()), "precision": options.precision}
         options.json.write_text(json.dumps({**told, "records": records}, indent=1) + "\n")
 
 

@@ -14,7 +14,6 @@ import argparse
 import functools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from hydra.utils import get_object
+from memory import forget_peak, held_bytes, peak_bytes  # the module beside this one
 from released import ReleasedGCT  # the module beside this one
 from torch import Tensor, nn
 
@@ -197,68 +197,46 @@ class Bench:
         return self.method_step(classes[name])
 
 
-def measure(bench: Bench, names: list[str], repeats: int) -> dict[str, float]:
-    """Median seconds of each variant's step, in turns, after an unmeasured turn; a method that fails is left out."""
-    steps: dict[str, Step] = {}
-    for name in names:
-        try:
-            steps[name] = bench.step(name)
-        except SemipixError as error:  # cct and others serve classification alone
-            print(f"{name}: {error}", file=sys.stderr)
+def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each step, in turns, after an unmeasured turn; a method that refuses its first is left out."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
-        for name, step in list(steps.items()):
+        for name in list(seconds):
             began = time.perf_counter()
             try:
-                step()
+                steps[name]()
             except SemipixError as error:  # s4l takes squares alone
                 print(f"{name}: {error}", file=sys.stderr)
-                del steps[name], seconds[name]
+                del seconds[name]
                 continue
-            if bench.device.type == "cuda":
+            if device.type == "cuda":
                 torch.cuda.synchronize()
             if turn:
                 seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def peak_bytes(bench: Bench, name: str) -> int:
+def measure(bench: Bench, names: list[str], repeats: int) -> dict[str, float]:
+    """Median seconds of each variant's step; a method that does not serve the case is left out."""
+    steps: dict[str, Step] = {}
+    for name in names:
+        try:
+            steps[name] = bench.step(name)
+        except SemipixError as error:  # cct and others serve classification alone
+            print(f"{name}: {error}", file=sys.stderr)
+    return take_turns(steps, repeats, bench.device)
+
+
+def peak_of(bench: Bench, name: str) -> int:
     """Peak memory of two steps of a variant in this process, above what the process held before it was made."""
-    before = _held()
-    _forget_peak()
+    before = held_bytes()
+    forget_peak()
     step = bench.step(name)
     step()
     step()
     if bench.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated())
-    return _peak() - before
-
-
-STATUS = Path("/proc/self/status")
-
-
-def _held() -> int:
-    """Resident bytes of this process now; where the system does not tell, its largest so far."""
-    return _status("VmRSS:") if STATUS.exists() else _peak()
-
-
-def _peak() -> int:
-    """Largest number of resident bytes of this process."""
-    if STATUS.exists():
-        return _status("VmHWM:")
-    # macOS counts bytes, others KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _forget_peak() -> None:
-    """Let Linux count the peak anew: imports may have needed more than what is measured."""
-    if STATUS.exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status(key: str) -> int:
-    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
+    return peak_bytes() - before
 
 
 def peak_in_a_process(options: argparse.Namespace, name: str) -> int:
@@ -335,7 +313,7 @@ def main() -> None:
     images = tuple(options.images) if options.images else case.images
     bench = Bench(case, size, images, options.precision, device)
     if options.peak_of:
-        print(peak_bytes(bench, options.peak_of))
+        print(peak_of(bench, options.peak_of))
         return
 
     names = [FLOOR, *(name for name in GCT_FORMS if name != "gct_compiled" or options.compile)]
@@ -349,6 +327,8 @@ def main() -> None:
     show(record)
     if options.json:
         records = json.loads(options.json.read_text()) if options.json.exists() else []
+        if not isinstance(records, list):
+            raise SystemExit(f"{options.json}: holds no list of records of this script; choose another --json file")
         kept = [other for other in records if [other[key] for key in KEY] != [record[key] for key in KEY]]
         options.json.write_text(json.dumps([*kept, record], indent=1) + "\n")
 

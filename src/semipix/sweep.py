@@ -8,7 +8,6 @@ log of each job; a lock keeps two sweeps from training one folder at the same ti
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any, Literal, TextIO
 
 from semipix.errors import SemipixError
 from semipix.processes import die_with_parent
+from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
 JOBS = "jobs"
 """Folder of records and logs in a sweep's folder."""
@@ -100,13 +100,13 @@ def run_job(job: Job) -> Record:
 
 def _attempts(job: Job, lock: TextIO) -> Record:
     _check_same(job)
-    if _is_finished(job.folder):
+    if is_finished(job.folder):
         return Record(str(job.folder), job.sweep, "finished before")
     reason, code = "", 0
     for attempt in range(1, TRIES + 1):
         _write(job, Record(str(job.folder), job.sweep, "running", attempt))
         code, reason = _train(job, lock)
-        if code == 0 and _is_finished(job.folder):
+        if code == 0 and is_finished(job.folder):
             return Record(str(job.folder), job.sweep, "finished", attempt)
         if code == 2:
             break
@@ -119,12 +119,7 @@ def _attempts(job: Job, lock: TextIO) -> Record:
 
 def _train(job: Job, lock: TextIO) -> tuple[int, str]:
     """Train or resume in a process of its own: its exit status, and the last line of its log."""
-    if (job.folder / "checkpoints" / "last.ckpt").exists():
-        arguments = [f"resume={job.folder}"]
-    else:
-        if (job.folder / "config.yaml").exists():  # cut off before there was anything to go on from
-            shutil.rmtree(job.folder)
-        arguments = [*job.overrides, f"run={quoted(job.folder)}"]
+    arguments = way_on(job.folder, [*job.overrides, f"run={quoted(job.folder)}"])
     environment = {
         **{key: value for key, value in os.environ.items() if key not in _SLURM},
         "PYTHONPATH": os.pathsep.join(filter(None, job.path)),
@@ -148,7 +143,7 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
                 process.wait(PATIENCE)
             process.kill()
             raise
-    return code, _last_line(log).removeprefix("semipix: error: ")
+    return code, last_line(log, "its log is empty").removeprefix("semipix: error: ")
 
 
 def _check_same(job: Job) -> None:
@@ -182,19 +177,10 @@ def _leaves(node: Any, name: str = "") -> dict[str, Any]:
     return {key: value for leaves in nested for key, value in leaves.items()}
 
 
-def _is_finished(folder: Path) -> bool:
-    return (folder / "summary.json").exists()
-
-
 def quoted(folder: Path) -> str:
     """A path as Hydra reads it from a command line."""
     text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 @contextlib.contextmanager
@@ -222,9 +208,7 @@ def _try_lock(file: TextIO) -> bool:
 
 
 def _write(job: Job, record: Record) -> None:
-    partial = Path(f"{job.place}.json.partial")
-    partial.write_text(json.dumps(asdict(record), indent=2))
-    partial.replace(f"{job.place}.json")
+    write_json(Path(f"{job.place}.json"), asdict(record))
 
 
 def records(sweep_folder: Path, sweep: str) -> list[Record]:
@@ -264,8 +248,8 @@ def primary(folder: Path) -> str:
     from semipix import train
     from semipix.config import target_of
 
-    if not _is_finished(folder):
+    if not is_finished(folder):
         return "-"
     name = f"val/{getattr(target_of('task', train.load_config(folder)['task']), 'primary', '')}"
-    value = json.loads((folder / "summary.json").read_text()).get(name)
+    value = json.loads((folder / SUMMARY).read_text()).get(name)
     return "-" if value is None else f"{name} {value:.4f}"

@@ -44,6 +44,7 @@ from semipix.learner import Learner
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.processes import die_with_parent, is_started_by_lightning
+from semipix.run_folder import SUMMARY, is_finished, write_json
 from semipix.tasks.base import Task
 
 Config = Mapping[str, Any]
@@ -332,11 +333,10 @@ def resume(run: Path) -> dict[str, float]:
     last = checkpoint_of(run, "last")
     done = read_checkpoint(last)["global_step"]
     data = build_data(config, load_split(run))
-    summary = run / "summary.json"
-    if done >= steps_of(config, data) and summary.exists():
+    if done >= steps_of(config, data) and is_finished(run):
         if is_first_process():
             print(f"{run}: finished already, nothing to resume")
-        return dict(json.loads(summary.read_text()))
+        return dict(json.loads((run / SUMMARY).read_text()))
     method = build_method(config, build_task(config), pretrained=False)
     return _fit(config, data, method, run, last)
 
@@ -397,9 +397,7 @@ def _fit(
             summary["skipped"] = skipped
             told = f"{skipped} files could not be read and were skipped"
             print(f"semipix: {told}, see {data.skipped.path}", file=sys.stderr)
-        partial = run / "summary.json.partial"
-        partial.write_text(json.dumps(summary, indent=2))
-        partial.replace(run / "summary.json")  # whole, for it says that the run is finished
+        write_json(run / SUMMARY, summary)
     return summary
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,10 @@ from typing import Any
 from tqdm import tqdm
 
 from semipix.errors import SemipixError
+from semipix.run_folder import SUMMARY, is_finished, last_line, way_on
+
+NOTHING = "nothing yet"
+"""Shown of an empty log."""
 
 PACKAGES = ("torch", "lightning", "timm", "segmentation-models-pytorch", "semipix")
 
@@ -37,17 +40,13 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
     log = folder.with_name(folder.name + ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     _claim(folder, list(overrides))
-    done = folder / "summary.json"
-    if not done.exists():
-        resumable = (folder / "checkpoints" / "last.ckpt").exists()
-        if not resumable and (folder / "config.yaml").exists():  # interrupted before there was anything to go on from
-            shutil.rmtree(folder)
-        _command(["train", f"resume={folder}"] if resumable else ["train", *overrides, f"run={folder}"], log)
+    if not is_finished(folder):
+        _command(["train", *way_on(folder, [*overrides, f"run={folder}"])], log)
     results = folder / f"evaluation-{split}.json"
     if not results.exists():
         _command(["evaluate", str(folder), "--split", split], log)
     measured = json.loads(results.read_text())
-    return {"test": measured, "trained": json.loads(done.read_text()), "overrides": list(overrides)}
+    return {"test": measured, "trained": json.loads((folder / SUMMARY).read_text()), "overrides": list(overrides)}
 
 
 def _claim(folder: Path, overrides: list[str]) -> None:
@@ -64,13 +63,7 @@ def _command(arguments: list[str], log: Path) -> None:
     with log.open("a") as output:
         command = [sys.executable, "-m", "semipix.cli", *arguments]
         if subprocess.run(command, env=environment, stdout=output, stderr=output).returncode:
-            raise SemipixError(f"{log}: semipix {arguments[0]} failed; its last line: {_last_line(log)}")
-
-
-def _last_line(log: Path) -> str:
-    """What a log shows last, a progress bar's newest state included."""
-    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing yet")
+            raise SemipixError(f"{log}: semipix {arguments[0]} failed; its last line: {last_line(log, NOTHING)}")
 
 
 def run_variants(
@@ -108,13 +101,18 @@ def run_variants(
 
 def _state(name: str, folder: Path) -> str:
     """A running training's share done, from its log."""
-    last = _last_line(folder.with_name(folder.name + ".log"))
+    last = last_line(folder.with_name(folder.name + ".log"), NOTHING)
     return f"{name} {last.split('|')[0].removeprefix('train:').strip()[:16]}"
 
 
-def environment() -> dict[str, Any]:
-    """The machine and the versions that a result belongs to."""
+def environment(kind: str = "CPU", threads: int = 1) -> dict[str, Any]:
+    """The machine and the versions that a result belongs to.
+
+    Args:
+        kind: name of the device that computed.
+        threads: of each process.
+    """
     return {
-        "device": {"machine": platform.machine(), "kind": "CPU", "cores": os.cpu_count(), "threads_per_run": 1},
+        "device": {"machine": platform.machine(), "kind": kind, "cores": os.cpu_count(), "threads_per_run": threads},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
