@@ -128,6 +128,25 @@ def test_a_batch_is_never_changed(name: str, method: Method, epoch: float) -> No
         assert torch.equal(part, copy)
 
 
+@torch.no_grad()
+def test_forward_with_flaw_is_the_prediction_and_its_map(name: str, method: Method) -> None:
+    method.eval()
+    detector = getattr(method, "detector", None)
+    if detector is not None:  # before any training, running statistics make all maps flat
+        detector.convolutions[-1].weight *= 1e4
+    batch = make_batch(side=64)
+    for candidate in method.candidates():
+        method.deploy(candidate)
+        output, flaw = method.forward_with_flaw(batch.image)
+        torch.testing.assert_close(output, method(batch.image))
+        expected = method.maps(batch._replace(target=batch.target[:0])).get("flaw")
+        if expected is None:
+            assert flaw is None
+        else:
+            assert detector is None or expected.std() > 0.01
+            torch.testing.assert_close(flaw, expected)
+
+
 def test_losses_take_a_batch_of_labeled_images_alone(name: str, method: Method) -> None:
     batch = make_batch(unlabeled=0)._replace(strong=None)
     if method.needs_unlabeled:

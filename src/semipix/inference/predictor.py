@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from semipix import train
-from semipix.batch import Batch
 from semipix.data.decode import read_image
 from semipix.data.sizes import Size
 from semipix.data.transforms import resize_image
@@ -84,10 +83,7 @@ class Predictor:
 
         Both stay on the device, so that the next batch need not wait for them.
         """
-        batch = seen.to(self.device, non_blocking=True)
-        output = self.method(batch)
-        nothing = torch.zeros(0, *batch.shape[-2:], dtype=torch.long, device=self.device)
-        return output, self.method.maps(Batch(batch, nothing)).get("flaw")
+        return self.method.forward_with_flaw(seen.to(self.device, non_blocking=True))
 
     @torch.inference_mode()
     def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:

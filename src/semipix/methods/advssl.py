@@ -106,5 +106,13 @@ class AdvSSL(Method):
         return [make_optimizer(self.model), discriminator]
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:
-        prediction = self.task.activate(self.model(batch.image)).to(batch.image.dtype)
-        return {"flaw": 1 - at_least_float32(self.discriminator(prediction)).sigmoid()}
+        return {"flaw": self._flaw(batch.image, self.model(batch.image))}
+
+    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        output = self(image)
+        return output, self._flaw(image, output)
+
+    def _flaw(self, image: Tensor, output: Tensor) -> Tensor:
+        """How unlike a label map the discriminator finds each pixel of an output."""
+        prediction = self.task.activate(output).to(image.dtype)
+        return 1 - at_least_float32(self.discriminator(prediction)).sigmoid()

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -92,6 +93,14 @@ class Method(nn.Module, ABC):
     def maps(self, batch: Batch) -> dict[str, Tensor]:
         """Maps (N, 1, H, W) in [0, 1] worth a picture, by name; `flaw` is the deployed network's flaw map."""
         return {}
+
+    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `forward` returns, and the flaw map (N, 1, H', W') of it that `maps` returns, or None.
+
+        Methods whose flaw map needs nothing but the prediction say so here, and save the other forward passes.
+        """
+        no_target = torch.zeros(0, *image.shape[-2:], dtype=torch.long, device=image.device)
+        return self(image), self.maps(Batch(image, no_target)).get("flaw")
 
     def candidates(self) -> dict[str, nn.Module]:
         """Networks that could be deployed, by name; validation compares them where there are several."""

@@ -47,6 +47,11 @@ def flaw_maps(detector: nn.Module, image: Tensor, predictions: Pair) -> Pair:
     return cast(Pair, at_least_float32(maps).chunk(2))
 
 
+def flaw_of(detector: nn.Module, image: Tensor, prediction: Tensor) -> Tensor:
+    """The frozen detector's flaw map (N, 1, H, W) in [0, 1] of one activated prediction (N, K, H, W)."""
+    return at_least_float32(frozen(detector, image, prediction.to(image.dtype))).clamp(0, 1)
+
+
 def detection_loss(detector: nn.Module, task: Task, batch: Batch, predictions: Pair) -> Tensor:
     """Eq. 3: the detector learns where both predictions of the labeled images are wrong.
 

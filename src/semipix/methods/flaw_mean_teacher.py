@@ -21,7 +21,7 @@ from semipix.functional.flaw import normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
 from semipix.methods.base import MakeModel, MakeOptimizer, check_weights
-from semipix.methods.flaw_detection import detection_loss, flaw_maps, make_detector
+from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
 from semipix.methods.mean_teacher import MeanTeacher
 from semipix.methods.networks import helper_optimizer
 from semipix.models.flaw_detector import Norm
@@ -85,6 +85,10 @@ class FlawMeanTeacher(MeanTeacher):
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         return [*super().optimizers(make_optimizer), helper_optimizer(self.detector, self.detector_lr)]
+
+    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        output = self(image)
+        return output, flaw_of(self.detector, image, self.task.activate(output))
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:
         teacher, student = (self.task.activate(model(batch.image)) for model in (self.teacher, self.student))

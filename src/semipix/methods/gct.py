@@ -26,7 +26,7 @@ from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
 from semipix.methods import flaw_diagnostics, networks
 from semipix.methods.base import MakeModel, MakeOptimizer, check_shares, check_weights
-from semipix.methods.flaw_detection import detection_loss, flaw_maps, make_detector
+from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
 from semipix.methods.networks import helper_optimizer
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
@@ -134,6 +134,12 @@ class GCT(networks.Pair):
         if self.deployed_name() == "fused":  # a fused pixel is flawed where its better prediction is
             return {"flaw": torch.minimum(*flaws), "first_flaw": flaws[0], "second_flaw": flaws[1]}
         return {"flaw": flaws[int(self.deployed)], "other_flaw": flaws[1 - int(self.deployed)]}
+
+    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.deployed_name() == "fused":  # takes both predictions
+            return super().forward_with_flaw(image)
+        output = self(image)
+        return output, flaw_of(self.detector, image, self.task.activate(output))
 
     def candidates(self) -> dict[str, nn.Module]:
         return {**super().candidates(), **({"fused": self} if self.fusion else {})}
