@@ -1,9 +1,10 @@
 """Do `semipix predict` and `evaluate` keep up with the model's bare forward on the same images?
 
 Bare forwards over images that are decoded already, in the batches that `predict` makes, and whole passes of `predict`
-and `evaluate` over the folder of files are interleaved in one run. Figures are medians of images a second, and the
-shares are medians of each round's own: by the clock, and for `predict` by processor time too, which is the share where
-reading and writing have no core of their own.
+and `evaluate` over the folder of files are interleaved in one run. `predict` is compared with the prediction and its
+flaw map, `evaluate` with all candidates for deployment: what each has to compute anyway. Figures are medians of images
+a second, and the shares are medians of each round's own: by the clock, and for `predict` by processor time too, which
+is the share where reading and writing have no core of their own.
 
     python benchmarks/inference.py --json benchmarks/results/inference.json
 """
@@ -57,9 +58,9 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 33, "jpg"),
-    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 5, "jpg"),
-    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 13, "png"),
+    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 129, "jpg"),
+    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 13, "jpg"),
+    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 65, "png"),
     "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 3, "jpg"),
 }
 
@@ -97,7 +98,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
         devices=1, logger=False, enable_model_summary=False, enable_progress_bar=False, enable_checkpointing=False
     )
 
-    def bare() -> None:
+    def with_flaw() -> None:
         method.eval().to(predictor.device)
         for batch in batches:
             predictor.compute(batch)
@@ -112,6 +113,14 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
         if predictor.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def candidates() -> None:
+        method.eval().to(predictor.device)
+        with torch.inference_mode():
+            for batch in batches:
+                method.candidate_outputs(batch.to(predictor.device))
+        if predictor.device.type == "cuda":
+            torch.cuda.synchronize()
+
     def predict() -> None:
         shutil.rmtree(predictor.out, ignore_errors=True)
         assert list(predict_files(predictor, files)) == [None] * len(files)
@@ -119,9 +128,11 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     def evaluate() -> None:
         trainer.test(learner, data.test_dataloader(), verbose=False)
 
-    ways = {"forward": forward, "forward_and_maps": bare, "predict": predict, "evaluate": evaluate}
-    if type(method).maps is Method.maps:
-        del ways["forward_and_maps"]
+    ways = {"forward": forward, "predict": predict, "evaluate": evaluate}
+    if type(method).maps is not Method.maps:
+        ways["forward_with_flaw"] = with_flaw
+    if len(method.candidates()) > 1:
+        ways["candidates"] = candidates
     for number in range(repeats + 1):
         found = {}
         for name, way in ways.items():
@@ -138,11 +149,12 @@ def measure(name: str, case: Case, repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder), case)
         rounds = list(rounds_of(case, Path(folder), repeats))
-    bare = "forward_and_maps" if "forward_and_maps" in rounds[0] else "forward"
+    bare = "forward_with_flaw" if "forward_with_flaw" in rounds[0] else "forward"
+    all_candidates = "candidates" if "candidates" in rounds[0] else "forward"
     shares = {
         "predict_share": statistics.median(found["predict"] / found[bare] for found in rounds),
         "predict_share_cpu": statistics.median(found["predict_cpu"] / found[f"{bare}_cpu"] for found in rounds),
-        "evaluate_share": statistics.median(found["evaluate"] / found["forward"] for found in rounds),
+        "evaluate_share": statistics.median(found["evaluate"] / found[all_candidates] for found in rounds),
     }
     medians = {
         f"{way}_per_s": round(statistics.median(found[way] for found in rounds), 2)
