@@ -44,6 +44,15 @@ class Hungry(TinyModel):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
+class HungryInEvaluation(TinyModel):
+    """Runs out of memory over more than one whole image."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        if not self.training and len(image) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(image)
+
+
 class HungryOnCPU(TinyModel):
     """Runs out of the machine's memory."""
 
@@ -299,6 +308,16 @@ def test_batch_norm_over_one_value(train: Command) -> None:
 def test_out_of_memory_names_the_mend(train: Command) -> None:
     told = train(f"model._target_={HERE}HungryOnCPU", "validations=0").told
     assert "out of memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or data.crop" in told
+
+
+def test_out_of_memory_in_evaluation_names_the_mend(train: Command, command: Command) -> None:
+    assert train(f"model._target_={HERE}HungryInEvaluation", "validations=0").code == 0
+    told = command("evaluate", "run").told
+    assert told.startswith("semipix: error: run: out of GPU memory in batches of 8 test images; lower --batch-size")
+    assert not Path("run/evaluation-test.json").exists()
+    assert command("evaluate", "run", "--batch-size", "1").code == 0
+    assert json.loads(Path("run/evaluation-test.json").read_text())["miou"] >= 0
+    assert "data.eval_batch_size=0: expected at least 1" in command("evaluate", "run", "--batch-size", "0").told
 
 
 def test_out_of_gpu_memory_names_the_mend(train: Command) -> None:

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, help="run folder")
     evaluate.add_argument("--split", choices=("test", "val"), default="test")
     evaluate.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    evaluate.add_argument("--batch-size", type=int, metavar="N", help="default: the run's data.eval_batch_size")
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import evaluate, table
 
-    results = evaluate(options.run, options.split, options.checkpoint)
+    results = evaluate(options.run, options.split, options.checkpoint, options.batch_size)
     print(table(results))
     return 0
 

@@ -401,6 +401,14 @@ def _fit(
     return summary
 
 
+def memory_short(error: Exception) -> str | None:
+    """Which memory an error says is exhausted, `memory` or `GPU memory`; None for other errors."""
+    message = str(error)
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(sign in message for sign in NO_MEMORY):
+        return None
+    return "GPU memory" if "CUDA" in message or isinstance(error, torch.OutOfMemoryError) else "memory"
+
+
 def _told(error: Exception, run: Path, step: int, config: Config) -> Exception:
     """What a failed training means to a user; the error itself where it is no slip and no shortage."""
     message = " ".join(str(error).split())
@@ -408,11 +416,10 @@ def _told(error: Exception, run: Path, step: int, config: Config) -> Exception:
         return SemipixError(f"trainer: {message}")
     if isinstance(error, OSError):
         return error if error.filename else OSError(error.errno, error.strerror or message, str(run))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in message for sign in NO_MEMORY):
+    if short := memory_short(error):
         used = ", ".join(f"data.{key}={config['data'][key]}" for key in ("batch_size", "crop") if key in config["data"])
-        gpu = "GPU " if "CUDA" in message or isinstance(error, torch.OutOfMemoryError) else ""
         return SemipixError(
-            f"{run}: out of {gpu}memory at step {step}{f' with {used}' if used else ''}; lower data.batch_size or "
+            f"{run}: out of {short} at step {step}{f' with {used}' if used else ''}; lower data.batch_size or "
             "data.crop, and raise trainer.accumulate_grad_batches in turn, or set memory=low"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -12,22 +12,27 @@ from semipix.errors import SemipixError
 from semipix.training_app import quiet
 
 
-def evaluate(run: Path, split: str = "test", checkpoint: str | None = None) -> dict[str, float]:
+def evaluate(
+    run: Path, split: str = "test", checkpoint: str | None = None, batch_size: int | None = None
+) -> dict[str, float]:
     """Metrics over whole images at their own size, with the run's own data and split.
 
     Args:
         run: run folder.
         split: `test` or `val`.
         checkpoint: `best` or `last`; by default best where validation chose one.
+        batch_size: images of one batch; by default the run's `data.eval_batch_size`.
 
     Returns:
         Metrics by name; also written to `evaluation-{split}.json` in the run folder.
 
     Raises:
-        SemipixError: no run, no checkpoint, or no image in that split.
+        SemipixError: no run, no checkpoint, no image in that split, or too little memory.
     """
     quiet()
     config = train.load_config(run)
+    if batch_size is not None:
+        config["data"]["eval_batch_size"] = batch_size
     train.check_config(config)
     method = train.load_method(run, checkpoint)
     data = train.build_data(config, train.load_split(run))
@@ -41,7 +46,15 @@ def evaluate(run: Path, split: str = "test", checkpoint: str | None = None) -> d
         "trainer", pl.Trainer, devices=1, logger=False, enable_model_summary=False, callbacks=[RunProgress()], **options
     )
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
-    found = trainer.test(learner, loader, verbose=False)[0]
+    try:
+        found = trainer.test(learner, loader, verbose=False)[0]
+    except (RuntimeError, MemoryError) as error:
+        if not (short := train.memory_short(error)):
+            raise
+        raise SemipixError(
+            f"{run}: out of {short} in batches of {data.eval_batch_size} {split} images; lower --batch-size, or train "
+            "with a smaller data.resize"
+        ) from error
     results = {key.removeprefix("test/"): value for key, value in found.items()}
     (run / f"evaluation-{split}.json").write_text(json.dumps(results, indent=2))
     return results
