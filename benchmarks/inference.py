@@ -93,7 +93,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     size = max(1, BATCH_PIXELS[predictor.device.type] // (case.height * case.width))
     batches = [torch.stack([photo.seen for photo in photos[at : at + size]]) for at in range(0, len(photos), size)]
     data = SemiSupervisedDataModule(FolderSource(root), labels="all", val=0, workers=2, batch_size=1)
-    learner = Learner(method, optimizer=partial(torch.optim.SGD, lr=0.1), channels_last=False)
+    learner = Learner(method, optimizer=partial(torch.optim.SGD, lr=0.1), channels_last=True)
     trainer = pl.Trainer(
         devices=1, logger=False, enable_model_summary=False, enable_progress_bar=False, enable_checkpointing=False
     )
@@ -109,7 +109,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
         method.eval().to(predictor.device)
         with torch.inference_mode():
             for batch in batches:
-                method(batch.to(predictor.device))
+                method(batch.to(predictor.device, memory_format=predictor.memory_format))
         if predictor.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -117,7 +117,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
         method.eval().to(predictor.device)
         with torch.inference_mode():
             for batch in batches:
-                method.candidate_outputs(batch.to(predictor.device))
+                method.candidate_outputs(batch.to(predictor.device, memory_format=predictor.memory_format))
         if predictor.device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -17,6 +17,7 @@ from semipix.data.transforms import resize_image
 from semipix.errors import SemipixError
 from semipix.inference.trimaps import with_trimap
 from semipix.methods.base import Method
+from semipix.models.layout import lay_out
 from semipix.tasks.base import Task
 
 COMPRESSION = 1
@@ -47,16 +48,23 @@ class Predictor:
         out: folder to write to.
         resize: the run's `data.resize`.
         trimaps: folder with a trimap for each image, for matting alone.
+        channels_last: lay weights and images out channels last, which is faster on most hardware.
 
     Attributes:
         device: where the method computes.
     """
 
     def __init__(
-        self, method: Method, out: Path, resize: int | Size | None = None, trimaps: Path | None = None
+        self,
+        method: Method,
+        out: Path,
+        resize: int | Size | None = None,
+        trimaps: Path | None = None,
+        channels_last: bool = True,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
+        self.memory_format = lay_out(method, self.device.type, channels_last)
         self.task: Task = method.task
         self.out = out
         self.resize = resize
@@ -83,7 +91,8 @@ class Predictor:
 
         Both stay on the device, so that the next batch need not wait for them.
         """
-        return self.method.forward_with_flaw(seen.to(self.device, non_blocking=True))
+        batch = seen.to(self.device, non_blocking=True, memory_format=self.memory_format)
+        return self.method.forward_with_flaw(batch)
 
     @torch.inference_mode()
     def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
@@ -138,7 +147,7 @@ def load_predictor(run: Path, out: Path, checkpoint: str | None = None, trimaps:
     config = train.load_config(run)
     method = train.load_method(run, checkpoint)
     _check_trimaps(run, method.task, trimaps)
-    return Predictor(method, out, config["data"].get("resize"), trimaps)
+    return Predictor(method, out, config["data"].get("resize"), trimaps, config["channels_last"])
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
