@@ -98,26 +98,11 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
         devices=1, logger=False, enable_model_summary=False, enable_progress_bar=False, enable_checkpointing=False
     )
 
-    def with_flaw() -> None:
-        method.eval().to(predictor.device)
-        for batch in batches:
-            predictor.compute(batch)
-        if predictor.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def forward() -> None:
+    def bare(compute: Callable[[torch.Tensor], object]) -> None:
         method.eval().to(predictor.device)
         with torch.inference_mode():
             for batch in batches:
-                method(batch.to(predictor.device, memory_format=predictor.memory_format))
-        if predictor.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def candidates() -> None:
-        method.eval().to(predictor.device)
-        with torch.inference_mode():
-            for batch in batches:
-                method.candidate_outputs(batch.to(predictor.device, memory_format=predictor.memory_format))
+                compute(batch.to(predictor.device, memory_format=predictor.memory_format))
         if predictor.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -128,11 +113,11 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     def evaluate() -> None:
         trainer.test(learner, data.test_dataloader(), verbose=False)
 
-    ways = {"forward": forward, "predict": predict, "evaluate": evaluate}
+    ways = {"forward": partial(bare, method), "predict": predict, "evaluate": evaluate}
     if type(method).maps is not Method.maps:
-        ways["forward_with_flaw"] = with_flaw
+        ways["forward_with_flaw"] = partial(bare, method.forward_with_flaw)
     if len(method.candidates()) > 1:
-        ways["candidates"] = candidates
+        ways["candidates"] = partial(bare, method.candidate_outputs)
     for number in range(repeats + 1):
         found = {}
         for name, way in ways.items():
