@@ -10,7 +10,6 @@ from torch import Tensor
 from torchvision.io import encode_png
 
 from semipix import train
-from semipix.batch import Batch
 from semipix.data.loaders import EvalSample
 from semipix.methods.base import Method
 
@@ -48,11 +47,11 @@ def _row(methods: Mapping[str, Method], sample: EvalSample) -> dict[str, str]:
     label = task.render(photo, task.encode(target)[0]) * task.valid(target)[0]  # black where it says nothing
     row = {"image": _grey_or_colour(photo[:3]), "label": png_uri(label)}
     for title, method in methods.items():
-        prediction = F.interpolate(task.activate(method(image)), size, mode="bilinear")
+        output, flaw = method.forward_with_flaw(image)
+        prediction = F.interpolate(task.activate(output), size, mode="bilinear")
         row[title] = png_uri(task.render(photo, prediction[0]))
-        maps = method.maps(Batch(image, target[:0]))
-        if "flaw" in maps:
-            row[f"flaw map of {title}"] = _grey_or_colour(F.interpolate(maps["flaw"], size, mode="bilinear")[0])
+        if flaw is not None:
+            row[f"flaw map of {title}"] = _grey_or_colour(F.interpolate(flaw, size, mode="bilinear")[0])
             row[f"errors of {title}"] = _grey_or_colour(task.wrong(prediction, target)[0].float())
     return row
 
