@@ -2,7 +2,8 @@
 
 Written from the paper and from what is known of the release: the task models' step with the detector fixed, then the
 detector's step with predictions of a second, gradient-free pass; a pass of the detector for each prediction; blurs by
-dense two-dimensional kernels; labels made dense on the CPU in NumPy. The networks are semipix's own.
+dense two-dimensional kernels; labels made dense on the CPU in NumPy. The networks are semipix's own, but that the
+detector runs layer by layer, without semipix's order of operations that keeps less for the backward pass.
 """
 
 import numpy as np
@@ -13,10 +14,21 @@ from torch.optim import Adam, Optimizer
 
 from semipix.batch import Batch
 from semipix.methods.base import MakeModel, MakeOptimizer
-from semipix.models.flaw_detector import FlawDetector
+from semipix.models.flaw_detector import SLOPE, STRIDES, FlawDetector, pad_same
 from semipix.tasks.base import Task
 
 THRESHOLD, LAMBDA_DC, LAMBDA_FC, LAMBDA_DETECTION = 0.6, 100.0, 1.0, 10.0
+
+
+class PlainFlawDetector(FlawDetector):
+    """The detector as a list of layers: padding, convolution, norm, leaky ReLU."""
+
+    def forward(self, image: Tensor, prediction: Tensor) -> Tensor:
+        features = torch.cat([image, prediction], dim=1)
+        for convolution, stride, norm in zip(self.convolutions[:-1], STRIDES[:-1], self.norms, strict=True):
+            features = F.leaky_relu(norm(convolution(pad_same(features, stride))), SLOPE, inplace=True)
+        flaw = self.convolutions[-1](pad_same(features, STRIDES[-1]))
+        return F.interpolate(flaw, size=image.shape[-2:], mode="bilinear", align_corners=True)
 
 
 class ReleasedGCT:
@@ -32,7 +44,7 @@ class ReleasedGCT:
     def __init__(self, task: Task, make_model: MakeModel, make_optimizer: MakeOptimizer, device: torch.device) -> None:
         self.task = task
         self.models = nn.ModuleList([make_model(0), make_model(1)]).to(device, memory_format=torch.channels_last)
-        self.detector = FlawDetector(task.in_channels, task.channels).to(device, memory_format=torch.channels_last)
+        self.detector = PlainFlawDetector(task.in_channels, task.channels).to(device, memory_format=torch.channels_last)
         self.optimizers: list[Optimizer] = [make_optimizer(model) for model in self.models]
         self.detector_optimizer = Adam(self.detector.parameters(), lr=1e-4, betas=(0.9, 0.99))
 

@@ -1,9 +1,12 @@
 """Which network a term may train."""
 
+import weakref
+
+import pytest
 import torch
 from torch import Tensor, nn
 
-from semipix.functional.routing import frozen, masked_mean
+from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
 
 
 def network() -> nn.Module:
@@ -76,3 +79,73 @@ class TestMaskedMean:
         mean.backward()
         assert float(mean.detach()) == 0.0
         assert value.grad is not None and not value.grad.any()
+
+
+class TestDifferentiatedAtOnce:
+    IMAGE = torch.rand(2, 3, 8, 8)
+
+    def loss(self, module: nn.Module, image: Tensor = IMAGE) -> Tensor:
+        return differentiated_at_once(module, lambda: module(image).square().mean())
+
+    def test_loss_and_gradients_are_those_of_one_backward(self) -> None:
+        at_once, plain = network(), network()
+        loss, expected = self.loss(at_once), plain(self.IMAGE).square().mean()
+        assert torch.equal(loss.detach(), expected.detach())
+        (3 * loss + at_once[0].weight.sum()).backward()
+        (3 * expected + plain[0].weight.sum()).backward()
+        for mine, theirs in zip(at_once.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, theirs.grad)
+        assert torch.equal(at_once[1].running_mean, plain[1].running_mean)
+
+    def test_trains_that_module_alone(self) -> None:
+        module, other = network(), nn.Conv2d(3, 3, 1)
+        module[0].requires_grad_(False)
+        self.loss(module, other(self.IMAGE)).backward()
+        assert module[3].weight.grad is not None and module[0].weight.grad is None
+        assert all(value.grad is None for value in other.parameters())
+
+    def test_a_parameter_that_the_loss_does_not_see_has_no_gradient(self) -> None:
+        module = network()
+        module.unused = nn.Parameter(torch.ones(1))  # type: ignore[assignment]
+        differentiated_at_once(module, lambda: module[0](self.IMAGE).mean()).backward()
+        assert module.unused.grad is None and module[0].weight.grad is not None
+
+    def test_keeps_no_graph(self) -> None:
+        class Kept:
+            def __init__(self, value: Tensor) -> None:
+                self.value = value
+
+        def pack(value: Tensor) -> Kept:
+            kept.add(found := Kept(value))
+            return found
+
+        module, kept = network(), weakref.WeakSet[Kept]()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda found: found.value):
+            at_once = self.loss(module)
+            assert not kept
+            plain = module(self.IMAGE).square().mean()
+            assert kept
+        assert plain.requires_grad and at_once.requires_grad
+
+    def test_without_gradients_it_is_the_plain_loss(self) -> None:
+        with torch.no_grad():
+            assert not self.loss(network()).requires_grad
+        assert not self.loss(network().requires_grad_(False)).requires_grad
+
+    def test_in_float16_it_waits_for_the_scale(self) -> None:
+        module, image = nn.Conv2d(3, 1, 1), torch.full((1, 3, 64, 64), 1e-4)
+
+        def gradient(scale: float) -> Tensor:
+            with torch.autocast("cpu", torch.float16):
+                loss = differentiated_at_once(module, lambda: module(image).float().mean() * 1e-4)
+            (found,) = torch.autograd.grad(loss * scale, module.weight)
+            return found / scale
+
+        assert not gradient(1.0).any(), "too small for float16"
+        torch.testing.assert_close(gradient(2.0**16), torch.full((1, 3, 1, 1), 1e-8), rtol=0.05, atol=0)
+
+    def test_gradients_are_handed_out_once(self) -> None:
+        loss = self.loss(network())
+        loss.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="differentiated once"):
+            loss.backward()

@@ -1,8 +1,11 @@
 """Which network a term may train: gradients are routed by detach, not by alternating phases."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 
@@ -32,3 +35,45 @@ def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
     """
     kept = value.masked_fill(~mask, 0.0)
     return kept.sum() / (mask.sum() * value.shape[1]).clamp(min=1)
+
+
+class _DifferentiatedAtOnce(torch.autograd.Function):
+    """A scalar whose gradients are computed in the forward pass, and handed out in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[[], Tensor], *parameters: Tensor) -> Tensor:
+        with torch.enable_grad():
+            value = compute()
+            ctx.gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        return value.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place and handed over: a copy could be the peak
+        if gradients is None:
+            raise RuntimeError("this loss can be differentiated once: its gradients have been handed out")
+        return None, *(None if saved is None else saved.mul_(gradient) for saved in gradients)
+
+
+def differentiated_at_once(module: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
+    """A loss that trains one module alone and keeps no graph until the backward pass.
+
+    A term that shares nothing with the others need not wait in memory for the backward pass of all. In float16 it does
+    wait, since small gradients vanish there unless the whole loss is scaled first.
+
+    Args:
+        module: what the loss trains; other parameters get no gradient.
+        compute: the loss, a scalar.
+
+    Returns:
+        The loss, with gradients to the module's parameters.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters or not torch.is_grad_enabled():
+        return compute()
+    device = parameters[0].device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return compute()
+    loss: Tensor = _DifferentiatedAtOnce.apply(compute, *parameters)
+    return loss

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from semipix.batch import Batch
 from semipix.functional.precision import at_least_float32
-from semipix.functional.routing import frozen, masked_mean
+from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
 from semipix.methods.networks import helper_optimizer
 from semipix.models.discriminator import FCDiscriminator
@@ -96,10 +96,15 @@ class AdvSSL(Method):
         """The discriminator learns to tell labels from predictions, at the pixels whose label is known."""
         labeled = len(batch.target)
         truth = self.task.encode(batch.target).to(prediction.dtype)  # (L, K, H, W)
-        logits = self.discriminator(torch.cat([truth, prediction.detach()]))  # (L + N, 1, H, W)
-        real = masked_mean(_is_real(logits[:labeled]), valid[:labeled])
-        fake = masked_mean(_is_fake(logits[labeled:]), valid)
-        return (real + fake) / 2
+        seen = torch.cat([truth, prediction.detach()])
+
+        def loss() -> Tensor:
+            logits = self.discriminator(seen)  # (L + N, 1, H, W)
+            real = masked_mean(_is_real(logits[:labeled]), valid[:labeled])
+            fake = masked_mean(_is_fake(logits[labeled:]), valid)
+            return (real + fake) / 2
+
+        return differentiated_at_once(self.discriminator, loss)
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         discriminator = helper_optimizer(self.discriminator, self.discriminator_lr)

@@ -9,7 +9,7 @@ from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair, flaw_target
 from semipix.functional.precision import at_least_float32
-from semipix.functional.routing import frozen, masked_mean
+from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
 from semipix.models.flaw_detector import FlawDetector, Norm
 from semipix.tasks.base import Task
 
@@ -62,12 +62,17 @@ def detection_loss(detector: nn.Module, task: Task, batch: Batch, predictions: P
         predictions: two activated predictions (N, K, H, W) in [0, 1], which get no gradient.
 
     Returns:
-        A scalar, summed over the pair.
+        A scalar, summed over the pair, whose gradients to the detector are computed already.
     """
     labeled = len(batch.target)
     target, valid = task.encode(batch.target), task.valid(batch.target)
     seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
     target, valid = torch.cat([target, target]), torch.cat([valid, valid])
     goal = flaw_target(seen, target, mu=task.mu, nu=task.nu, valid=valid)
-    flaw = at_least_float32(detector(torch.cat([batch.labeled, batch.labeled]), seen.to(batch.image.dtype)))
-    return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
+    image = torch.cat([batch.labeled, batch.labeled])
+
+    def loss() -> Tensor:
+        flaw = at_least_float32(detector(image, seen.to(image.dtype)))
+        return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
+
+    return differentiated_at_once(detector, loss)

@@ -97,10 +97,9 @@ class GCT(networks.Pair):
         labeled = len(batch.target)
         outputs = [model(batch.image) for model in self.models]  # (N, K, H, W) twice
         predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
-        losses = {
-            "supervised": networks.total(self.task.loss(output[:labeled], batch.target) for output in outputs),
-            "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
-        }
+        losses = {"supervised": networks.total(self.task.loss(output[:labeled], batch.target) for output in outputs)}
+        del outputs  # whole maps of all classes, which nothing needs any more
+        losses["flaw_detection"] = self.lambda_detection * self._detection_loss(batch, predictions)
         if epoch < self.warmup_epochs:
             return losses
 
@@ -110,7 +109,7 @@ class GCT(networks.Pair):
         goals, both_flawed = exchange(predictions, steering, self.flaw_threshold)
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
-            errors = [F.mse_loss(*pair, reduction="none") for pair in zip(predictions, goals, strict=True)]
+            errors = (F.mse_loss(*pair, reduction="none") for pair in zip(predictions, goals, strict=True))
             losses["dynamic_consistency"] = weight * networks.total(masked_mean(error, valid) for error in errors)
         if self.constraints != "consistency":
             corrections = (masked_mean(both_flawed * flaw.square(), valid) for flaw in flaws)

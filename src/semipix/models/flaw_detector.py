@@ -88,13 +88,16 @@ class FlawDetector(nn.Module):
             features = F.interpolate(features, size=size, mode="area")
         if next(self.convolutions.parameters()).is_contiguous():  # the layout of the weights is the one to compute in
             features = features.contiguous()
-        for convolution, stride, norm in zip(self.convolutions[:-1], STRIDES[:-1], self.norms, strict=True):
-            features = F.leaky_relu(norm(convolution(_pad_same(features, stride))), SLOPE, inplace=True)
-        flaw = self.convolutions[-1](_pad_same(features, STRIDES[-1]))
+        # Padded before the leaky ReLU, which keeps zeros, so that one tensor serves its backward pass and that of
+        # the convolution: a third less is kept than by padding after it.
+        features = pad_same(features, STRIDES[0])
+        for convolution, norm, following in zip(self.convolutions[:-1], self.norms, STRIDES[1:], strict=True):
+            features = F.leaky_relu(pad_same(norm(convolution(features)), following), SLOPE, inplace=True)
+        flaw = self.convolutions[-1](features)
         return F.interpolate(flaw, size=(height, width), mode="bilinear", align_corners=True)
 
 
-def _pad_same(features: Tensor, stride: int) -> Tensor:
+def pad_same(features: Tensor, stride: int) -> Tensor:
     """Zeros around (N, C, H, W) so that a convolution gives ceil(side / stride); the odd one goes bottom and right."""
     pads = []
     for side in features.shape[:-3:-1]:  # width first, as F.pad wants it
