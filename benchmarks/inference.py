@@ -29,8 +29,9 @@ from torch import nn
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.folder import FolderSource
+from semipix.inference.batches import pixels_of_a_batch
 from semipix.inference.files import find_images
-from semipix.inference.pipeline import BATCH_PIXELS, predict_files
+from semipix.inference.pipeline import predict_files
 from semipix.inference.predictor import Predictor
 from semipix.learner import Learner
 from semipix.methods.base import Method
@@ -90,7 +91,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     files = list(find_images([root / "images/test"]))
     predictor = Predictor(method, root / "out")
     photos = [predictor.read(*pair) for pair in files]
-    size = max(1, BATCH_PIXELS[predictor.device.type] // (case.height * case.width))
+    size = max(1, pixels_of_a_batch(predictor.device.type) // (case.height * case.width))
     batches = [torch.stack([photo.seen for photo in photos[at : at + size]]) for at in range(0, len(photos), size)]
     data = SemiSupervisedDataModule(FolderSource(root), labels="all", val=0, workers=2, batch_size=1)
     learner = Learner(method, optimizer=partial(torch.optim.SGD, lr=0.1), channels_last=True)

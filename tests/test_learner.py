@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
+from semipix.inference import batches
 from semipix.learner import Finiteness, Learner
 from semipix.methods.base import Method
 from tests.tiny import CLASSES, SIDE, TinySource, make_data, make_method, options, predict_always
@@ -197,6 +198,19 @@ class TestValidation:
         pixels = torch.cat([source.target(name).flatten() for name in source.val()])
         assert len({source.target(name).shape for name in source.val()}) > 2
         assert float(trainer.callback_metrics["val/accuracy"]) == pytest.approx(float((pixels == 2).float().mean()))
+
+    @pytest.mark.parametrize("name", ["gct", "supervised"])
+    def test_figures_do_not_depend_on_the_batches(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = []
+        for pixels, settings in ((1, {}), (2**17, {"eval_batch_size": 9}), (2 * SIDE**2, {"eval_batch_size": 4})):
+            monkeypatch.setitem(batches.BATCH_PIXELS, "cpu", pixels)
+            learner = make_learner(make_method(name), lr=0.0)
+            trainer = fit(learner, TinySource(val=9), settings, limit_val_batches=1.0, val_check_interval=1)
+            found.append({key: float(value) for key, value in trainer.callback_metrics.items() if "val/" in key})
+        assert "val/iou/1" in found[0]
+        assert "val/diagnostics/both_flawed" in found[0] or name == "supervised"
+        for others in found[1:]:
+            assert others == pytest.approx(found[0], rel=1e-5, nan_ok=True)
 
     def test_a_test_measures_what_validation_chose(self) -> None:
         method = make_method("gct")

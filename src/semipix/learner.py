@@ -15,6 +15,7 @@ from semipix.batch import Batch
 from semipix.data.loaders import EvalSample
 from semipix.data.strong import StrongViews
 from semipix.errors import SemipixError
+from semipix.inference.batches import parts_of_equal_size
 from semipix.methods.base import Method
 from semipix.models.layout import compile_networks, lay_out
 from semipix.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
@@ -176,27 +177,26 @@ class Learner(pl.LightningModule):
 
     # evaluation
 
-    def _groups_of_equal_size(self, samples: list[EvalSample]) -> list[list[int]]:
-        """Indices of the samples in groups of equal image size, which can share a batch."""
-        groups: dict[torch.Size, list[int]] = {}
-        for index, sample in enumerate(samples):
-            groups.setdefault(sample.image.shape, []).append(index)
-        return list(groups.values())
-
     def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
-        for group in self._groups_of_equal_size(samples):
-            image = torch.stack([samples[index].image for index in group]).contiguous(memory_format=self.memory_format)
-            for name, output in self.method.candidate_outputs(image).items():
-                prediction = self.method.task.activate(output)  # (B, K, H, W) at the network's size
-                for index, single in zip(group, prediction, strict=True):
-                    target = samples[index].target.unsqueeze(0)
-                    size = target.shape[-2:]
-                    whole = F.interpolate(single.unsqueeze(0), size, mode="bilinear")
-                    self._metrics_of(name).update(whole, target)
+        for part in parts_of_equal_size([sample.image for sample in samples], self.device.type):
+            self._measure([samples[index] for index in part])
+
+    def _measure(self, samples: list[EvalSample]) -> None:
+        """Feed the metrics with images of one size; labels may differ in size."""
+        image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
+        predictions = {
+            name: self.method.task.activate(output)  # (B, K, H, W) at the network's size
+            for name, output in self.method.candidate_outputs(image).items()
+        }
+        for part in parts_of_equal_size([sample.target for sample in samples], self.device.type):
+            target = torch.stack([samples[index].target for index in part])
+            size = target.shape[-2:]
+            for name, prediction in predictions.items():
+                seen = prediction[part]
+                whole = seen if seen.shape[-2:] == size else F.interpolate(seen, size, mode="bilinear")
+                self._metrics_of(name).update(whole, target)
             if self.diagnostics and not self.trainer.testing:
-                for index, single_image in zip(group, image, strict=True):
-                    batch = Batch(single_image.unsqueeze(0), samples[index].target.unsqueeze(0))
-                    self.method.diagnose(batch, self.diagnostics)  # type: ignore[arg-type]
+                self.method.diagnose(Batch(image[part], target), self.diagnostics)  # type: ignore[arg-type]
 
     def _metrics_of(self, candidate: str) -> MetricCollection:
         metrics = self.candidate_metrics[candidate]

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from semipix.errors import SemipixError
+from semipix.inference.batches import pixels_of_a_batch
 from semipix.inference.predictor import Photo, Predictor
 
 READERS = WRITERS = 2
 """Threads that decode, and that draw, encode and write; each leaves Python's lock for most of its time."""
-
-BATCH_PIXELS = {"cpu": 2**17, "cuda": 2**22}
-"""Pixels of a batch. A large image fills a processor by itself; small ones share what a batch costs once."""
 
 AHEAD = range(4, 65)
 """Images read ahead of the network: two batches of the last size, within these bounds."""
@@ -39,7 +37,7 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> I
     Raises:
         OSError: results cannot be written.
     """
-    budget = BATCH_PIXELS[predictor.device.type]
+    budget = pixels_of_a_batch(predictor.device.type)
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
         writing: deque[Future[Failure | None]] = deque()
         try:

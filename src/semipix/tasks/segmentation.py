@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import ClasswiseWrapper, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
@@ -32,8 +32,50 @@ def likeliest(prediction: Tensor, dim: int) -> Tensor:
     return prediction.max(dim).indices
 
 
+class PixelAccuracy(MulticlassConfusionMatrix):
+    """Share of the pixels whose class is right, read off the confusion matrix that intersection over union needs."""
+
+    def compute(self) -> Tensor:
+        """A scalar in [0, 1]; 0 where nothing was seen."""
+        return self.confmat.diagonal().sum() / self.confmat.sum().clamp(min=1)
+
+
+class IoUOfClasses(MulticlassJaccardIndex):
+    """Intersection over union of each class.
+
+    Args:
+        classes: their names, in index order.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__(len(classes), average="none", ignore_index=VOID, validate_args=False)
+        self.classes = list(classes)
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """`iou/NAME` to a scalar in [0, 1]."""
+        return {f"iou/{name}": iou for name, iou in zip(self.classes, super().compute(), strict=True)}
+
+
 class LabelMetrics(MetricCollection):
-    """Metrics of predictions (B, K, H, W) and labels (B, H, W) that look the likeliest class up once for all."""
+    """Metrics of predictions (B, K, H, W) and labels (B, H, W), all read off one confusion matrix.
+
+    Labels are not validated again: sources have done so, and to look for values in all pixels costs as much as to
+    count them.
+
+    Args:
+        classes: names, in index order.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        counted: dict[str, Any] = {"ignore_index": VOID, "validate_args": False}
+        super().__init__(
+            {
+                "miou": MulticlassJaccardIndex(len(classes), average="macro", **counted),
+                "accuracy": PixelAccuracy(len(classes), **counted),
+                "iou": IoUOfClasses(classes),
+            },
+            compute_groups=[["miou", "accuracy", "iou"]],
+        )
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         prediction, *others = args
@@ -106,14 +148,7 @@ class Segmentation(Task):
         return prediction.amax(1, keepdim=True)
 
     def metrics(self) -> MetricCollection:
-        per_class = MulticlassJaccardIndex(self.channels, average="none", ignore_index=VOID)
-        return LabelMetrics(
-            {
-                "miou": MulticlassJaccardIndex(self.channels, average="macro", ignore_index=VOID),
-                "accuracy": MulticlassAccuracy(self.channels, average="micro", ignore_index=VOID),
-                "iou": ClasswiseWrapper(per_class, labels=self.classes, prefix="iou/"),
-            }
-        )
+        return LabelMetrics(self.classes)
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         colours = palette(self.channels).to(prediction.device)[likeliest(prediction, 0)].movedim(-1, 0)
