@@ -1,17 +1,23 @@
 """Two processes with half of each batch take one step by the mean of their gradients."""
 
 import functools
+import io
+import itertools
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
 from torch import Tensor
 from torch.optim import SGD
 
@@ -21,6 +27,9 @@ from semipix.learner import Learner
 from semipix.methods.base import Method
 from tests.methods.test_routing import GIVEN
 from tests.tiny import TinySource, make_data, make_method, options
+
+EPOCHS, IMAGES = 2, 16
+"""Passes over the pool of shards, and its images."""
 
 STEPS = 3
 """Mean Teacher's teacher equals its student during the first two."""
@@ -119,10 +128,59 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+class Seen(Callback):
+    """Notes the unlabeled images of each epoch of this process."""
+
+    def __init__(self) -> None:
+        self.epochs: list[list[str]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.epochs.append([])
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        self.epochs[-1] += [Path(name).stem for name in batch["unlabeled"].names]
+
+
+def train_on_shards(pool: Path, **given: Any) -> list[list[str]]:
+    """Two epochs of a method whose unlabeled images come from shards: the images of each epoch."""
+    method = make_method("mean_teacher")
+    shards = {"shards": f"{pool}/pool-{{0..2}}.tar", "shard_buffer": 3, "workers": 2}
+    data = make_data(method, TinySource(labeled=8, size=(64, 72)), batch_size=8, crop=64, **shards)
+    seen = Seen()
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=EPOCHS,
+        logger=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        callbacks=[seen],
+        **quiet,
+        **given,
+    )
+    trainer.fit(Learner(method, optimizer=FACTORY, freeze_batch_norm=True), datamodule=data)
+    return seen.epochs
+
+
+def write_pool(folder: Path) -> None:
+    """Three shards of 16 images in all, each named by its number."""
+    names = iter(range(IMAGES))
+    for shard, count in enumerate((7, 3, 6)):
+        with tarfile.open(folder / f"pool-{shard}.tar", "w") as archive:
+            for number in itertools.islice(names, count):
+                picture = io.BytesIO()
+                Image.fromarray(np.full((64, 72, 3), number, np.uint8)).save(picture, format="PNG")
+                member = tarfile.TarInfo(f"{number:02d}.png")
+                member.size = picture.tell()
+                picture.seek(0)
+                archive.addfile(member, picture)
+
+
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
-    """Weights of every method, trained by two processes."""
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes has trained and seen."""
     folder = tmp_path_factory.mktemp("ddp")
+    write_pool(folder)
     settings = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -133,18 +191,24 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tens
     command = [sys.executable, "-m", "tests.test_ddp", str(folder)]
     root = Path(__file__).parents[1]
     logs = [folder / f"{rank}.log" for rank in range(2)]
-    processes = []
+    running = []
     for rank, log in enumerate(logs):
         with log.open("w") as file:
             environment = {**settings, "LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, cwd=root, env=environment, stdout=file, stderr=file))
+            running.append(subprocess.Popen(command, cwd=root, env=environment, stdout=file, stderr=file))
     try:
-        codes = [process.wait(SECONDS) for process in processes]
+        codes = [process.wait(SECONDS) for process in running]
     finally:
-        for process in processes:
+        for process in running:
             process.kill()
     assert codes == [0, 0], "\n".join(log.read_text()[-3000:] for log in logs)
-    states: list[dict[str, dict[str, Tensor]]] = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def of_two(processes: list[dict[str, Any]]) -> dict[str, dict[str, Tensor]]:
+    """Weights of every method, trained by two processes."""
+    states: list[dict[str, dict[str, Tensor]]] = [process["states"] for process in processes]
     for name in states[0]:
         for key, value in states[0][name].items():
             assert torch.equal(value, states[1][name][key]), f"{name}: the processes differ in {key}"
@@ -172,11 +236,22 @@ def test_two_processes_step_as_one_with_the_whole_batch(name: str, of_two: dict[
     assert_same_steps(name, of_two[name], train(name))
 
 
+def test_two_processes_share_a_pass_over_shards(processes: list[dict[str, Any]]) -> None:
+    first, second = (process["images"] for process in processes)
+    assert len(first) == len(second) == EPOCHS
+    everything = {f"{number:02d}" for number in range(IMAGES)}
+    for mine, others in zip(first, second, strict=True):
+        assert len(mine) == len(others) == IMAGES // 2
+        assert {*mine, *others} == everything, "each image once"
+    assert first[0] != first[1] and set(first[0]) != set(first[1]), "shards are dealt out anew"
+
+
 def main(folder: Path) -> None:
     """One of the two processes."""
     torch.set_num_threads(1)
     states = {name: train(name, strategy="ddp", devices=2) for name in options("method")}
-    torch.save(states, folder / f"{os.environ['LOCAL_RANK']}.pt")
+    images = train_on_shards(folder, strategy="ddp", devices=2)
+    torch.save({"states": states, "images": images}, folder / f"{os.environ['LOCAL_RANK']}.pt")
 
 
 if __name__ == "__main__":

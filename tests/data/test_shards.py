@@ -1,15 +1,20 @@
 """An unlabeled pool in shards."""
 
+import functools
 import io
 import json
+import shutil
 import sys
 import tarfile
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -122,6 +127,51 @@ def test_urls_are_counted_by_reading(pool: Path) -> None:
 def test_a_command_that_fails(pool: Path) -> None:
     with pytest.raises(SemipixError, match=r"^pipe:cat .*none\.tar: truncated or damaged shard"):
         Shards(f"pipe:cat {pool}/none.tar")
+
+
+@pytest.fixture
+def server(pool: Path) -> Iterator[str]:
+    """The address of a web server of the pool."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=pool)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset reads http by curl")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_over_http(server: str, pool: Path, workers: int) -> None:
+    drawn = epoch(data(pool, shards=f"{server}/pool-{{0..2}}.tar", workers=workers))
+    assert {image for batch in drawn for image in batch} == set(range(14))
+    with pytest.raises(SemipixError, match=r"^http:.*/none\.tar: truncated or damaged shard"):
+        Shards(f"{server}/none.tar")
+
+
+class TestObjectStorage:
+    """What webdataset does not know is opened by fsspec, whose memory stands for a bucket."""
+
+    def test_each_image_once(self, pool: Path) -> None:
+        bucket = fsspec.filesystem("memory")
+        for path in pool.glob("*.tar"):
+            bucket.pipe_file(f"/bucket/{path.name}", path.read_bytes())
+        url = "memory://bucket/pool-{0..2}.tar"
+        assert Shards(url).counts.tolist() == list(COUNTS)
+        drawn = epoch(data(pool, shards=url))
+        assert {image for batch in drawn for image in batch} == set(range(14))
+
+    @pytest.mark.parametrize(
+        ("url", "told"),
+        [
+            ("memory://bucket/none.tar", r"no such shard; mend data\.shards"),
+            ("nosuch://bucket/pool.tar", r"cannot be opened \(Protocol not known: nosuch\); install what fsspec needs"),
+        ],
+    )
+    def test_what_is_not_there(self, url: str, told: str) -> None:
+        with pytest.raises(SemipixError, match=told):
+            Shards(url)
 
 
 class TestDamage:

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.errors import SemipixError
-from semipix.inference.pipeline import AHEAD, BATCH_PIXELS, predict_files
+from semipix.inference.batches import pixels_of_a_batch
+from semipix.inference.pipeline import AHEAD, predict_files
 from semipix.inference.predictor import Photo, Predictor
 from tests.tiny import make_method
 
@@ -50,7 +51,7 @@ def test_images_of_one_size_share_batches_within_the_budget(tmp_path: Path) -> N
     names = [f"{width}x{number}" for number in range(60) for width in ((64, 96) if number % 20 else (64, 96, 200))]
     assert list(predict_files(predictor, pairs([*names, "broken"]))).count(None) == len(names)
     assert sorted(predictor.written) == sorted(names)
-    budget = BATCH_PIXELS[predictor.device.type]
+    budget = pixels_of_a_batch(predictor.device.type)
     assert all(count * 64 * width <= budget for count, width in predictor.batches)
     assert max(count for count, width in predictor.batches if width == 64) == budget // 64**2
     assert len(predictor.batches) <= 60 // (budget // 64**2) + 60 // (budget // (64 * 96)) + 3 + 2
@@ -69,7 +70,7 @@ def test_reading_goes_on_while_the_network_computes(tmp_path: Path) -> None:
             assert read_on.wait(SECONDS), "the fourth image is read while the first is computed"
             return super().compute(seen)
 
-    wide = BATCH_PIXELS["cuda" if torch.cuda.is_available() else "cpu"] // 64
+    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
     assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(4)]))) == [None] * 4
 
 
@@ -85,7 +86,7 @@ def test_the_network_computes_while_results_are_written(tmp_path: Path) -> None:
         def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
             assert computed.wait(SECONDS), "the first image is written while the second is computed"
 
-    wide = BATCH_PIXELS["cuda" if torch.cuda.is_available() else "cpu"] // 64
+    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
     assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(2)]))) == [None] * 2
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -226,7 +227,7 @@ def images_of(url: str) -> Iterator[Encoded]:
     """
     last = ""
     try:
-        stream = _webdataset("gopen").gopen(url)
+        stream = _opened(url)
         try:
             for member in _webdataset("tariterators").tar_file_iterator(stream):
                 key = _image_key(member["fname"])
@@ -238,6 +239,28 @@ def images_of(url: str) -> Iterator[Encoded]:
                 stream.close()
     except _BROKEN as error:
         raise _damaged(url, error) from None
+
+
+def _opened(url: str) -> Any:
+    """A shard as a file to read from: by webdataset or, where it does not know the scheme, by fsspec.
+
+    Raises:
+        UnreadableFileError: it cannot be opened.
+    """
+    gopen = _webdataset("gopen")
+    scheme = _URL.match(url)
+    if scheme is None or scheme[1] in gopen.gopen_schemes:
+        return gopen.gopen(url)
+    try:
+        return fsspec.open(url, "rb").open()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each storage's package has its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableFileError(
+            f"{url}: cannot be opened ({reason}); install what fsspec needs for {scheme[1]}:, see to its credentials, "
+            "or mend data.shards"
+        ) from error
 
 
 def _headers(path: str) -> Iterator[str]:
