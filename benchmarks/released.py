@@ -39,12 +39,20 @@ class ReleasedGCT:
         make_model: makes the pair.
         make_optimizer: makes a task model's optimizer.
         device: where all of it is.
+        layout: of weights and images; the release knows nothing but torch's own.
     """
 
-    def __init__(self, task: Task, make_model: MakeModel, make_optimizer: MakeOptimizer, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: Task,
+        make_model: MakeModel,
+        make_optimizer: MakeOptimizer,
+        device: torch.device,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
         self.task = task
-        self.models = nn.ModuleList([make_model(0), make_model(1)]).to(device, memory_format=torch.channels_last)
-        self.detector = PlainFlawDetector(task.in_channels, task.channels).to(device, memory_format=torch.channels_last)
+        self.models = nn.ModuleList([make_model(0), make_model(1)]).to(device, memory_format=layout)
+        self.detector = PlainFlawDetector(task.in_channels, task.channels).to(device, memory_format=layout)
         self.optimizers: list[Optimizer] = [make_optimizer(model) for model in self.models]
         self.detector_optimizer = Adam(self.detector.parameters(), lr=1e-4, betas=(0.9, 0.99))
 

@@ -88,6 +88,10 @@ GCT_FORMS: dict[str, dict[str, Any]] = {
 """Beside plain GCT: the detector at half size, memory=low, compile=true."""
 
 
+LITERAL_FORMS = {LITERAL: torch.contiguous_format, "literal_channels_last": torch.channels_last}
+"""The released recipe in torch's own layout, as it is, and with the faster layout that semipix trains in."""
+
+
 def method_classes() -> dict[str, Callable[..., Method]]:
     """Every method of the configuration, by name; supervised first."""
     files = sorted((Path(semipix.conf.__file__).parent / "method").glob("*.yaml"))
@@ -177,20 +181,20 @@ class Bench:
 
         return step
 
-    def literal(self) -> Step:
-        """An iteration of the recipe as released."""
+    def literal(self, layout: torch.memory_format) -> Step:
+        """An iteration of the recipe as released, in a layout."""
         released = ReleasedGCT(
-            self.task, lambda _: self.make(), lambda model: self.case.optimizer(model.parameters()), self.device
+            self.task, lambda _: self.make(), lambda model: self.case.optimizer(model.parameters()), self.device, layout
         )
-        batch = Batch(self.image, self.target[: self.labeled])
+        batch = Batch(self.image.contiguous(memory_format=layout), self.target[: self.labeled])
         return lambda: released.step(batch, self.precision)
 
     def step(self, name: str) -> Step:
         """The step of a variant by its name."""
         if name == FLOOR:
             return self.floor()
-        if name == LITERAL:
-            return self.literal()
+        if name in LITERAL_FORMS:
+            return self.literal(LITERAL_FORMS[name])
         classes = method_classes()
         if name in GCT_FORMS:
             return self.method_step(classes[GCT], **GCT_FORMS[name])
@@ -211,8 +215,10 @@ def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> di
                 continue
             if device.type == "cuda":
                 torch.cuda.synchronize()
+            took = time.perf_counter() - began
+            print(f"turn {turn} of {repeats}: {name} {took:.2f} s", file=sys.stderr)
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(took)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -255,7 +261,7 @@ def peak_in_a_process(options: argparse.Namespace, name: str) -> int:
 def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size: tuple[int, int]) -> dict[str, Any]:
     """Measure time and memory of all variants."""
     seconds = measure(bench, names, options.repeats)
-    weighed = [name for name in seconds if name in (FLOOR, LITERAL, *GCT_FORMS)] if options.memory else []
+    weighed = [name for name in seconds if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if options.memory else []
     memory = {name: peak_in_a_process(options, name) for name in weighed}
     cuda = bench.device.type == "cuda"
     record = {
@@ -318,7 +324,7 @@ def main() -> None:
 
     names = [FLOOR, *(name for name in GCT_FORMS if name != "gct_compiled" or options.compile)]
     if options.literal and bench.task.classification:
-        names.append(LITERAL)
+        names += LITERAL_FORMS
     known = [name for name in method_classes() if name != GCT]
     names += known if options.methods == ["all"] else options.methods
     if unknown := sorted(set(options.methods) - {*known, "all"}):

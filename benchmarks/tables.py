@@ -107,6 +107,7 @@ FORMS = {
     "gct_low_memory": "`memory=low`",
     "gct_compiled": "`compile=true`",
     "literal": "as released",
+    "literal_channels_last": "as released, channels last",
 }
 """Columns of the table of steps, by what a record calls them."""
 
@@ -131,6 +132,23 @@ def steps() -> str:
             known = name in record["seconds"]
             row.append(f"{record['seconds'][name] / floor:.2f}{_memory(record, name)}" if known else "-")
         parts.append("| " + " | ".join(row) + " |")
+    return "\n".join(parts)
+
+
+def bf16() -> str:
+    """Test mIoU of trainings in bfloat16 beside those in float32, and of the differences mean and deviation."""
+    records = [*_read("camvid_long")["records"], *_read("bf16")]
+    found = {(record["variant"], record["seed"], record["precision"]): record for record in records}
+    parts = ["| `camvid_long`, 4 labels | seed | bfloat16 | float32 | difference |", "| --- | --- | --- | --- | --- |"]
+    differences = []
+    for variant, seed, precision in sorted(found):
+        if precision != "bf16-mixed":
+            continue
+        half, full = (100 * found[variant, seed, name]["test"]["miou"] for name in ("bf16-mixed", "32-true"))
+        differences.append(half - full)
+        parts.append(f"| `{variant}` | {seed} | {half:.1f} | {full:.1f} | {half - full:+.1f} |")
+    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+    parts += ["", f"Mean of the {len(differences)} differences: {mean:+.2f}, their standard deviation {deviation:.2f}."]
     return "\n".join(parts)
 
 
@@ -160,9 +178,8 @@ def _memory(record: dict[str, Any], name: str) -> str:
     return f", {record['bytes'][name] / 2**30:.2f}" if name in record["bytes"] else ""
 
 
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def filled(text: str, marker: str, content: str) -> str:
@@ -189,7 +206,9 @@ def pages() -> dict[Path, str]:
     tasks = ROOT / "docs" / "tasks.md"
     found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
     speed = ROOT / "docs" / "speed.md"
-    found[speed] = filled(filled(speed.read_text(), "steps", steps()), "half_scale", half_scale())
+    found[speed] = speed.read_text()
+    for marker, content in (("steps", steps()), ("bf16", bf16()), ("half_scale", half_scale())):
+        found[speed] = filled(found[speed], marker, content)
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)
