@@ -4,8 +4,9 @@ Bare forwards over images that are decoded already, in the batches that `predict
 and `evaluate` over the folder of files are interleaved in one run. `predict` is compared with the prediction and its
 flaw map, `evaluate` with all candidates for deployment: what each has to compute anyway. Figures are medians of images
 a second, and the shares are medians of each round's own: by the clock, and for `predict` by processor time too, which
-is the share where reading and writing have no core of their own.
+is the share where reading and writing have no core of their own. A record of the same case and threads is replaced.
 
+    OMP_NUM_THREADS=1 python benchmarks/inference.py --json benchmarks/results/inference.json
     python benchmarks/inference.py --json benchmarks/results/inference.json
 """
 
@@ -147,7 +148,13 @@ def measure(name: str, case: Case, repeats: int) -> dict[str, Any]:
         for way in rounds[0]
         if not way.endswith("_cpu")
     }
-    return {"case": name, "repeats": repeats, **medians, **{key: round(value, 3) for key, value in shares.items()}}
+    return {
+        "case": name,
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        **medians,
+        **{key: round(value, 3) for key, value in shares.items()},
+    }
 
 
 def main() -> None:
@@ -157,15 +164,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     quiet()
-    records = []
+    records = json.loads(options.json.read_text())["records"] if options.json and options.json.exists() else []
     for name in options.case:
-        records.append(measure(name, CASES[name], options.repeats))
-        print("  ".join(f"{key} {value}" for key, value in records[-1].items()), flush=True)
+        found = measure(name, CASES[name], options.repeats)
+        records = [record for record in records if any(record[key] != found[key] for key in ("case", "threads"))]
+        records.append(found)
+        print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
         if options.json:
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-            found = environment(device, torch.get_num_threads())
-            found["load_average"] = os.getloadavg()[0]
-            options.json.write_text(json.dumps({**found, "seed": 0, "records": records}, indent=2))
+            told = environment(device, torch.get_num_threads())
+            told["load_average"] = os.getloadavg()[0]
+            options.json.write_text(json.dumps({**told, "seed": 0, "records": records}, indent=2))
 
 
 if __name__ == "__main__":

@@ -152,6 +152,18 @@ def bf16() -> str:
     return "\n".join(parts)
 
 
+def inference() -> str:
+    """What shares of the bare model's throughput `predict` and `evaluate` reach."""
+    parts = [
+        "| images, computing threads | `predict`, by the clock | `predict`, by processor time | `evaluate`, by the clock |",
+        "| --- | --- | --- | --- |",
+    ]
+    for record in _read("inference")["records"]:
+        shares = [f"{100 * record[name]:.0f} %" for name in ("predict_share", "predict_share_cpu", "evaluate_share")]
+        parts.append(f"| `{record['case']}`, {record['threads']} | " + " | ".join(shares) + " |")
+    return "\n".join(parts)
+
+
 def half_scale() -> str:
     """What GCT loses where its detector looks at half size: test mIoU, and how well the detector ranks pixels."""
     parts = [
@@ -209,6 +221,8 @@ def pages() -> dict[Path, str]:
     found[speed] = speed.read_text()
     for marker, content in (("steps", steps()), ("bf16", bf16()), ("half_scale", half_scale())):
         found[speed] = filled(found[speed], marker, content)
+    page = ROOT / "docs" / "inference.md"
+    found[page] = filled(page.read_text(), "inference", inference())
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)
