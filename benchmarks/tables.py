@@ -155,7 +155,7 @@ def bf16() -> str:
 def inference() -> str:
     """What shares of the bare model's throughput `predict` and `evaluate` reach."""
     parts = [
-        "| images, computing threads | `predict`, by the clock | `predict`, processor time | `evaluate`, by the clock |",
+        "| images, computing threads | `predict`, by the clock | `predict`, CPU time | `evaluate`, by the clock |",
         "| --- | --- | --- | --- |",
     ]
     for record in _read("inference")["records"]:
