@@ -260,9 +260,9 @@ def peak_in_a_process(options: argparse.Namespace, name: str) -> int:
 
 def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size: tuple[int, int]) -> dict[str, Any]:
     """Measure time and memory of all variants."""
+    weighed = [name for name in names if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if options.memory else []
+    memory = {name: peak_in_a_process(options, name) for name in weighed}  # before this process holds all networks
     seconds = measure(bench, names, options.repeats)
-    weighed = [name for name in seconds if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if options.memory else []
-    memory = {name: peak_in_a_process(options, name) for name in weighed}
     cuda = bench.device.type == "cuda"
     record = {
         "case": options.case,

@@ -136,19 +136,34 @@ def steps() -> str:
 
 
 def bf16() -> str:
-    """Test mIoU of trainings in bfloat16 beside those in float32, and of the differences mean and deviation."""
-    records = [*_read("camvid_long")["records"], *_read("bf16")]
-    found = {(record["variant"], record["seed"], record["precision"]): record for record in records}
-    parts = ["| `camvid_long`, 4 labels | seed | bfloat16 | float32 | difference |", "| --- | --- | --- | --- | --- |"]
-    differences = []
-    for variant, seed, precision in sorted(found):
-        if precision != "bf16-mixed":
-            continue
-        half, full = (100 * found[variant, seed, name]["test"]["miou"] for name in ("bf16-mixed", "32-true"))
-        differences.append(half - full)
-        parts.append(f"| `{variant}` | {seed} | {half:.1f} | {full:.1f} | {half - full:+.1f} |")
-    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
-    parts += ["", f"Mean of the {len(differences)} differences: {mean:+.2f}, their standard deviation {deviation:.2f}."]
+    """Test mIoU of trainings in bfloat16 beside those in float32; of the differences mean and standard deviation."""
+    own = _read("bf16")
+    parts = [
+        "| data, labels | method | seed | bfloat16 | float32 | difference |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for setting, labels in (("camvid_long", "4"), ("portrait", "8")):
+        found = {
+            (record["variant"], record["seed"], record["precision"]): 100 * record["test"]["miou"]
+            for record in (*_read(setting)["records"], *own)
+            if (record["setting"], record["labels"]) == (setting, labels)
+        }
+        differences, full = [], []
+        for variant, seed, precision in sorted(found):
+            other = found.get((variant, seed, "32-true"))
+            if precision != "bf16-mixed" or other is None:
+                continue
+            half = found[variant, seed, precision]
+            differences.append(half - other)
+            full.append((variant, other))
+            row = f"| `{variant}` | {seed} | {half:.1f} | {other:.1f} | {differences[-1]:+.1f} |"
+            parts.append(f"| `{setting}`, {labels} {row}")
+        spread = statistics.stdev(value for variant, value in full if variant == "supervised")
+        mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+        parts.append(
+            f"| `{setting}`, {labels} | all | {len(differences)} runs | | supervised: {spread:.1f} between seeds "
+            f"| {mean:+.2f}, standard deviation {deviation:.2f} |"
+        )
     return "\n".join(parts)
 
 
