@@ -2,8 +2,8 @@
 
 Trains variants of a comparison in bfloat16 on the same splits and seeds as its float32 records, which
 `benchmarks/compare.py` left; where there is no such record, in float32 too. A CPU without bfloat16 units computes
-products by float32 units (`bf16_products.py`), since its own emulation is a hundred times slower. What a run folder or
-the JSON has already is not trained again.
+products by float32 units (`bf16_products.py`), since its own emulation is ten times slower and more. What a run folder
+or the JSON has already is not trained again.
 
     python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --json benchmarks/results/bf16.json
     python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --variants supervised --seeds 2 3 4 5 \\
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from itertools import product
@@ -34,7 +35,7 @@ BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
 """Lightning's names."""
 
 
-def widened(precision: str) -> bool:
+def in_float32_units(precision: str) -> bool:
     """Whether products of a training in this precision go through float32 units here."""
     return precision == BFLOAT16 and fast_precision() == FLOAT32
 
@@ -43,7 +44,7 @@ def run_one(folder: Path, overrides: list[str], split: str, precision: str) -> d
     """Train and measure one run in this process, of one thread."""
     torch.set_num_threads(1)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with BFloat16Products() if widened(precision) else nullcontext():
+    with BFloat16Products() if in_float32_units(precision) else nullcontext():
         if not is_finished(folder) and (code := semipix(["train", *way_on(folder, [*overrides, f"run={folder}"])])):
             raise SystemExit(f"{folder}: semipix train ended with exit status {code}")
         if code := semipix(["evaluate", str(folder), "--split", split]):
@@ -56,18 +57,24 @@ def identity(record: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(record[key] for key in ("setting", "variant", "labels", "seed", "precision"))
 
 
-def report(records: dict[tuple[Any, ...], dict[str, Any]]) -> list[float]:
-    """Print the figure of each pair of runs, and by how much bfloat16 is ahead; return the latter."""
+def pairs(records: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Runs in bfloat16, each with the run in float32 that differs in nothing else."""
+    by_identity = {identity(record): record for record in records}
+    for key, record in sorted(by_identity.items()):
+        if record["precision"] == BFLOAT16 and (other := by_identity.get((*key[:-1], FLOAT32))):
+            yield record, other
+
+
+def report(records: Iterable[dict[str, Any]]) -> None:
+    """Print the figure of each pair of runs, and by how much bfloat16 is ahead."""
     differences = []
-    for key, record in sorted(records.items()):
-        if record["precision"] == BFLOAT16 and (other := records.get((*key[:-1], FLOAT32))):
-            differences.append(figure(record) - figure(other))
-            told = f"bfloat16 {figure(record):6.2f}  float32 {figure(other):6.2f}  {differences[-1]:+6.2f}"
-            print(f"{record['variant']:12} labels {record['labels']:>3}  seed {record['seed']}  {told}")
+    for half, full in pairs(records):
+        differences.append(figure(half) - figure(full))
+        told = f"bfloat16 {figure(half):6.2f}  float32 {figure(full):6.2f}  {differences[-1]:+6.2f}"
+        print(f"{half['variant']:12} labels {half['labels']:>3}  seed {half['seed']}  {told}")
     if len(differences) > 1:
         deviation = statistics.stdev(differences)
         print(f"bfloat16 - float32: {statistics.mean(differences):+.2f}, standard deviation {deviation:.2f}")
-    return differences
 
 
 def main() -> None:
@@ -86,13 +93,13 @@ def main() -> None:
     counterparts = options.float32 or Path(__file__).parent / "results" / f"{options.setting}.json"
     compared = json.loads(counterparts.read_text())["records"] if counterparts.exists() else []
     own = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
-    records = {identity(record): record for record in (*compared, *own)}
+    known = {identity(record) for record in (*compared, *own)}
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(options.parallel, get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = {}
         for seed, name, precision in product(options.seeds, options.variants, (BFLOAT16, FLOAT32)):
             keys = {"setting": options.setting, "variant": name, "labels": options.labels, "seed": seed}
-            if (*keys.values(), precision) in records:
+            if (*keys.values(), precision) in known:
                 continue
             variant = [*VARIANTS[name], f"trainer.precision={precision}"]
             overrides = overrides_of(options.setting, variant, options.labels, seed, options.data)
@@ -101,13 +108,12 @@ def main() -> None:
             jobs[job] = {**keys, "precision": precision}
         for job in as_completed(jobs):
             keys = jobs[job]
-            how = "in float32, rounded once" if widened(keys["precision"]) else "by the device"
+            how = "in float32, rounded once" if in_float32_units(keys["precision"]) else "by the device"
             own.append({**keys, **job.result(), "products": how, **environment()})
-            records[identity(own[-1])] = own[-1]
-            report(records)
+            report((*compared, *own))
             if options.json:
                 options.json.write_text(json.dumps(own, indent=1) + "\n")
-    report(records)
+    report((*compared, *own))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """bfloat16's products on a CPU without bfloat16 instructions: exact products, summed in float32, rounded once.
 
 Units for bfloat16 multiply rounded factors, sum in float32 and round the sum. Where a CPU has no such units, torch
-emulates them at a hundredth of float32's speed. Widening the factors, multiplying in float32 and rounding the result is
-the same arithmetic but for the order of the sums, and costs about what float32 costs. All else of a bfloat16 training
-(what autocast casts, activations in bfloat16, losses in float32) is torch's own.
+emulates them, ten times slower than float32 and more. Widening the factors, multiplying in float32 and rounding the
+result is the same arithmetic but for the order of the sums, and costs about what float32 costs. All else of a
+bfloat16 training (what autocast casts, activations in bfloat16, losses in float32) is torch's own.
 """
 
 from collections.abc import Callable

@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from bf16 import pairs  # the script beside this one
 from compare import ABLATIONS, SETTINGS, figure  # the script beside this one
 
 ROOT = Path(__file__).parents[1]
@@ -137,31 +138,23 @@ def steps() -> str:
 
 def bf16() -> str:
     """Test mIoU of trainings in bfloat16 beside those in float32; of the differences mean and standard deviation."""
-    own = _read("bf16")
     parts = [
         "| data, labels | method | seed | bfloat16 | float32 | difference |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for setting, labels in (("camvid_long", "4"), ("portrait", "8")):
-        found = {
-            (record["variant"], record["seed"], record["precision"]): 100 * record["test"]["miou"]
-            for record in (*_read(setting)["records"], *own)
-            if (record["setting"], record["labels"]) == (setting, labels)
-        }
-        differences, full = [], []
-        for variant, seed, precision in sorted(found):
-            other = found.get((variant, seed, "32-true"))
-            if precision != "bf16-mixed" or other is None:
-                continue
-            half = found[variant, seed, precision]
-            differences.append(half - other)
-            full.append((variant, other))
-            row = f"| `{variant}` | {seed} | {half:.1f} | {other:.1f} | {differences[-1]:+.1f} |"
-            parts.append(f"| `{setting}`, {labels} {row}")
-        spread = statistics.stdev(value for variant, value in full if variant == "supervised")
+        records = (*_read(setting)["records"], *_read("bf16"))
+        chosen = [record for record in records if (record["setting"], record["labels"]) == (setting, labels)]
+        differences, supervised = [], []
+        for half, full in pairs(chosen):
+            differences.append(figure(half) - figure(full))
+            supervised += [figure(full)] if full["variant"] == "supervised" else []
+            row = f"| `{half['variant']}` | {half['seed']} | {figure(half):.1f} | {figure(full):.1f} "
+            parts.append(f"| `{setting}`, {labels} {row}| {differences[-1]:+.1f} |")
         mean, deviation = statistics.mean(differences), statistics.stdev(differences)
         parts.append(
-            f"| `{setting}`, {labels} | all | {len(differences)} runs | | supervised: {spread:.1f} between seeds "
+            f"| `{setting}`, {labels} | all | {len(differences)} runs | | "
+            f"supervised: {statistics.stdev(supervised):.1f} between seeds "
             f"| {mean:+.2f}, standard deviation {deviation:.2f} |"
         )
     return "\n".join(parts)

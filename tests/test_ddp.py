@@ -1,23 +1,19 @@
 """Two processes with half of each batch take one step by the mean of their gradients."""
 
 import functools
-import io
 import itertools
 import os
 import socket
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from PIL import Image
 from torch import Tensor
 from torch.optim import SGD
 
@@ -25,6 +21,7 @@ from semipix.batch import Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.learner import Learner
 from semipix.methods.base import Method
+from tests.data.test_shards import encoded, write
 from tests.methods.test_routing import GIVEN
 from tests.tiny import TinySource, make_data, make_method, options
 
@@ -58,12 +55,10 @@ def make(name: str) -> tuple[Learner, SemiSupervisedDataModule]:
     return learner, make_data(method, source, batch_size=8, crop=64, scale=(1.0, 1.0))
 
 
-def train(name: str, **given: Any) -> dict[str, Tensor]:
-    """Weights after three steps by the trainer."""
-    learner, data = make(name)
-    trainer = pl.Trainer(
+def make_trainer(**given: Any) -> pl.Trainer:
+    """A trainer that neither measures nor writes."""
+    return pl.Trainer(
         accelerator="cpu",
-        max_steps=STEPS,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -72,7 +67,12 @@ def train(name: str, **given: Any) -> dict[str, Tensor]:
         limit_val_batches=0,
         **given,
     )
-    trainer.fit(learner, datamodule=data)
+
+
+def train(name: str, **given: Any) -> dict[str, Tensor]:
+    """Weights after three steps by the trainer."""
+    learner, data = make(name)
+    make_trainer(max_steps=STEPS, **given).fit(learner, datamodule=data)
     return learner.method.state_dict()
 
 
@@ -147,33 +147,17 @@ def train_on_shards(pool: Path, **given: Any) -> list[list[str]]:
     shards = {"shards": f"{pool}/pool-{{0..2}}.tar", "shard_buffer": 3, "workers": 2}
     data = make_data(method, TinySource(labeled=8, size=(64, 72)), batch_size=8, crop=64, **shards)
     seen = Seen()
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=EPOCHS,
-        logger=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        callbacks=[seen],
-        **quiet,
-        **given,
-    )
+    trainer = make_trainer(max_epochs=EPOCHS, callbacks=[seen], **given)
     trainer.fit(Learner(method, optimizer=FACTORY, freeze_batch_norm=True), datamodule=data)
     return seen.epochs
 
 
 def write_pool(folder: Path) -> None:
     """Three shards of 16 images in all, each named by its number."""
-    names = iter(range(IMAGES))
+    numbers = iter(range(IMAGES))
     for shard, count in enumerate((7, 3, 6)):
-        with tarfile.open(folder / f"pool-{shard}.tar", "w") as archive:
-            for number in itertools.islice(names, count):
-                picture = io.BytesIO()
-                Image.fromarray(np.full((64, 72, 3), number, np.uint8)).save(picture, format="PNG")
-                member = tarfile.TarInfo(f"{number:02d}.png")
-                member.size = picture.tell()
-                picture.seek(0)
-                archive.addfile(member, picture)
+        files = {f"{number:02d}.png": encoded(number, (64, 72)) for number in itertools.islice(numbers, count)}
+        write(folder / f"pool-{shard}.tar", files)
 
 
 @pytest.fixture(scope="module")

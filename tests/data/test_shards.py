@@ -33,9 +33,9 @@ from semipix.learner import Learner
 COUNTS = (5, 3, 6)
 
 
-def encoded(number: int) -> bytes:
+def encoded(number: int, size: tuple[int, int] = (12, 16)) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.full((12, 16, 3), number, np.uint8)).save(buffer, format="PNG")
+    Image.fromarray(np.full((*size, 3), number, np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
