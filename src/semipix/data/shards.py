@@ -26,6 +26,8 @@ from semipix.errors import SemipixError, UnreadableFileError
 
 _URL = re.compile(r"^(\w{2,}):")
 _META = re.compile(r"__[^/]*__($|/)")
+_FAILED = re.compile(r"\): exit (\d+) \(")
+"""What webdataset says where a command like curl failed."""
 _BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
 """What reading a damaged or missing shard may raise."""
 
@@ -317,6 +319,11 @@ def _damaged(url: str, error: Exception) -> UnreadableFileError:
     reason = " ".join(str(error.args[0] if error.args else error).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError):
         return UnreadableFileError(f"{url}: no such shard; mend data.shards")
+    if failed := _FAILED.search(reason):
+        return UnreadableFileError(
+            f"{url}: truncated or damaged shard, or none that can be reached (the command that reads it ended with exit "
+            f"status {failed[1]}); mend the address, replace it or take it out of data.shards"
+        )
     reason = reason.partition(" @ ")[0][:120]
     return UnreadableFileError(
         f"{url}: truncated or damaged shard ({reason}); replace it or take it out of data.shards"
