@@ -146,7 +146,7 @@ def server(pool: Path) -> Iterator[str]:
 def test_over_http(server: str, pool: Path, workers: int) -> None:
     drawn = epoch(data(pool, shards=f"{server}/pool-{{0..2}}.tar", workers=workers))
     assert {image for batch in drawn for image in batch} == set(range(14))
-    with pytest.raises(SemipixError, match=r"^http:.*/none\.tar: truncated or damaged shard, .* exit status 22\)"):
+    with pytest.raises(SemipixError, match=r"^http:.*/none\.tar: truncated or damaged shard"):
         Shards(f"{server}/none.tar")
 
 

@@ -321,8 +321,8 @@ def _damaged(url: str, error: Exception) -> UnreadableFileError:
         return UnreadableFileError(f"{url}: no such shard; mend data.shards")
     if failed := _FAILED.search(reason):
         return UnreadableFileError(
-            f"{url}: truncated or damaged shard, or none that can be reached (the command that reads it ended with exit "
-            f"status {failed[1]}); mend the address, replace it or take it out of data.shards"
+            f"{url}: truncated or damaged shard, or none that can be reached (the command that reads it ended with "
+            f"exit status {failed[1]}); mend the address, replace it or take it out of data.shards"
         )
     reason = reason.partition(" @ ")[0][:120]
     return UnreadableFileError(
