@@ -125,8 +125,17 @@ def test_urls_are_counted_by_reading(pool: Path) -> None:
 
 
 def test_a_command_that_fails(pool: Path) -> None:
-    with pytest.raises(SemipixError, match=r"^pipe:cat .*none\.tar: truncated or damaged shard, .* exit status 1\)"):
+    with pytest.raises(SemipixError, match=r"^pipe:cat .*none\.tar: truncated or damaged shard"):
         Shards(f"pipe:cat {pool}/none.tar")
+
+
+def test_a_failed_command_is_told_by_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str) -> None:
+        raise OSError(f"((['curl', '-f', '{url}'],), {{'bufsize': 8192}}): exit 7 (read) {{}}")
+
+    monkeypatch.setattr("semipix.data.shards._opened", fail)
+    with pytest.raises(SemipixError, match=r"^http://there/pool\.tar: truncated .* ended with exit status 7\); mend"):
+        Shards("http://there/pool.tar")
 
 
 @pytest.fixture
