@@ -60,10 +60,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 129, "jpg"),
-    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 13, "jpg"),
-    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 65, "png"),
-    "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 3, "jpg"),
+    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 257, "jpg"),
+    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 65, "jpg"),
+    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 257, "png"),
+    "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 9, "jpg"),
 }
 
 

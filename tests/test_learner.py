@@ -212,6 +212,18 @@ class TestValidation:
         for others in found[1:]:
             assert others == pytest.approx(found[0], rel=1e-5, nan_ok=True)
 
+    def test_candidates_and_diagnostics_share_one_pass_of_each_model(self) -> None:
+        method = make_method("gct", fusion=True)
+        images = [0, 0]
+        for number, model in enumerate(method.models):
+
+            def count(module: nn.Module, inputs: tuple[Tensor], number: int = number) -> None:
+                images[number] += 0 if module.training else len(inputs[0])
+
+            model.register_forward_pre_hook(count)
+        fit(make_learner(method), TinySource(val=5), limit_val_batches=1.0, val_check_interval=1, max_steps=1)
+        assert images == [5, 5]
+
     def test_a_test_measures_what_validation_chose(self) -> None:
         method = make_method("gct")
         predict_always(method.models[0], 1)

@@ -90,7 +90,7 @@ class Learner(pl.LightningModule):
         self.scheduler = scheduler
         self.seed = seed
         self.channels_last = channels_last
-        self.memory_format = lay_out(method, "cpu", channels_last)
+        self.memory_format = torch.contiguous_format  # until `setup` knows the device
         self.freeze_batch_norm = freeze_batch_norm
         self.compile_networks = compile_networks
         self._unread: Finiteness | None = None
@@ -110,7 +110,7 @@ class Learner(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        lay_out(self.method, self.trainer.strategy.root_device.type, self.channels_last)
+        self.memory_format = lay_out(self.method, self.trainer.strategy.root_device.type, self.channels_last)
         if self.compile_networks and stage == "fit":
             compile_networks(self.method)
 
@@ -184,10 +184,8 @@ class Learner(pl.LightningModule):
     def _measure(self, samples: list[EvalSample]) -> None:
         """Feed the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
-        predictions = {
-            name: self.method.task.activate(output)  # (B, K, H, W) at the network's size
-            for name, output in self.method.candidate_outputs(image).items()
-        }
+        outputs = self.method.candidate_outputs(image)  # (B, K, H, W) at the network's size
+        predictions = {name: self.method.task.activate(output) for name, output in outputs.items()}
         for part in parts_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in part])
             size = target.shape[-2:]
@@ -196,7 +194,9 @@ class Learner(pl.LightningModule):
                 whole = seen if seen.shape[-2:] == size else F.interpolate(seen, size, mode="bilinear")
                 self._metrics_of(name).update(whole, target)
             if self.diagnostics and not self.trainer.testing:
-                self.method.diagnose(Batch(image[part], target), self.diagnostics)  # type: ignore[arg-type]
+                batch = Batch(image[part], target)
+                of_part = {name: output[part] for name, output in outputs.items()}
+                self.method.diagnose(batch, of_part, self.diagnostics)  # type: ignore[arg-type]
 
     def _metrics_of(self, candidate: str) -> MetricCollection:
         metrics = self.candidate_metrics[candidate]

@@ -112,7 +112,7 @@ def test_validation_has_maps_and_diagnostics_at_the_label_s_size(name: str, task
     large = batch._replace(target=make_task_batch(task, labeled=1, unlabeled=0, side=80).target)
     with torch.no_grad():
         metrics = method.diagnostics()
-        method.diagnose(large, metrics)
+        method.diagnose(large, method.candidate_outputs(large.image), metrics)
         maps = method.maps(batch)
     assert all(single.shape == (1, 1, 64, 64) and single.isfinite().all() for single in maps.values())
     if metrics:

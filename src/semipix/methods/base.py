@@ -121,8 +121,11 @@ class Method(nn.Module, ABC):
         """Fresh metrics that `diagnose` feeds during validation."""
         return {}
 
-    def diagnose(self, batch: Batch, metrics: Mapping[str, Metric]) -> None:
-        """Update the diagnostics with labeled validation images; `target` may have a size of its own."""
+    def diagnose(self, batch: Batch, outputs: Mapping[str, Tensor], metrics: Mapping[str, Metric]) -> None:
+        """Update the diagnostics with labeled validation images and what `candidate_outputs` returned for them.
+
+        `target` may have a size of its own.
+        """
 
 
 def check_weights(**values: float) -> None:

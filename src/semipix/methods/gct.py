@@ -153,8 +153,8 @@ class GCT(networks.Pair):
     def diagnostics(self) -> dict[str, Metric]:
         return flaw_diagnostics.metrics()
 
-    def diagnose(self, batch: Batch, metrics: Mapping[str, Metric]) -> None:
-        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.deployable()))
+    def diagnose(self, batch: Batch, outputs: Mapping[str, Tensor], metrics: Mapping[str, Metric]) -> None:
+        predictions = cast(Pair, tuple(self.task.activate(outputs[name]) for name in ("first", "second")))
         flaws = self._flaws(batch.image, predictions)
         learns = directions(cast(Pair, tuple(normalize_flaw(flaw) for flaw in flaws)), self.flaw_threshold)
         flaw_diagnostics.update(metrics, self.task, batch.target, predictions, flaws, learns)
