@@ -160,6 +160,17 @@ def bf16() -> str:
     return "\n".join(parts)
 
 
+def bf16_noise() -> str:
+    """How far feature maps and gradients in bfloat16 are from those in float32."""
+    found = _read("bf16_noise")
+    batch, running = found["error_batch"], found["error_running"]
+    parts = ["| feature map | error in training | error in evaluation |", "| --- | --- | --- |"]
+    parts += [f"| {name} | {100 * error:.0f} % | {100 * running[name]:.0f} % |" for name, error in batch.items()]
+    parts += ["", "| gradient of | cosine |", "| --- | --- |"]
+    parts += [f"| {name} | {cosine:.2f} |" for name, cosine in found["gradient_cosine"].items()]
+    return "\n".join(parts)
+
+
 def inference() -> str:
     """What shares of the bare model's throughput `predict` and `evaluate` reach."""
     parts = [
@@ -227,8 +238,8 @@ def pages() -> dict[Path, str]:
     found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
     speed = ROOT / "docs" / "speed.md"
     found[speed] = speed.read_text()
-    for marker, content in (("steps", steps()), ("bf16", bf16()), ("half_scale", half_scale())):
-        found[speed] = filled(found[speed], marker, content)
+    for content in (steps, bf16, bf16_noise, half_scale):
+        found[speed] = filled(found[speed], content.__name__, content())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     for name, cost in measured.items():
