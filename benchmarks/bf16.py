@@ -8,6 +8,8 @@ or the JSON has already is not trained again.
     python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --json benchmarks/results/bf16.json
     python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --variants supervised --seeds 2 3 4 5 \\
         --json benchmarks/results/bf16.json
+    python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --variants supervised --seeds 0 1 2 3 4 5 \\
+        --float32-encoder --json benchmarks/results/bf16.json
 """
 
 import argparse
@@ -34,6 +36,9 @@ from semipix.run_folder import is_finished, way_on
 BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
 """Lightning's names."""
 
+FLOAT32_ENCODER = "model._target_=float32_encoder.Float32Encoder"
+"""An override: of the UNet, the decoder alone computes in bfloat16."""
+
 
 def in_float32_units(precision: str) -> bool:
     """Whether products of a training in this precision go through float32 units here."""
@@ -54,27 +59,30 @@ def run_one(folder: Path, overrides: list[str], split: str, precision: str) -> d
 
 def identity(record: dict[str, Any]) -> tuple[Any, ...]:
     """What makes two runs the same."""
-    return tuple(record[key] for key in ("setting", "variant", "labels", "seed", "precision"))
+    keys = ("setting", "variant", "labels", "seed", "precision")
+    return (*(record[key] for key in keys), record.get("float32_encoder", False))
 
 
 def pairs(records: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Runs in bfloat16, each with the run in float32 that differs in nothing else."""
     by_identity = {identity(record): record for record in records}
-    for key, record in sorted(by_identity.items()):
-        if record["precision"] == BFLOAT16 and (other := by_identity.get((*key[:-1], FLOAT32))):
+    for (*key, precision, _), record in sorted(by_identity.items()):
+        if precision == BFLOAT16 and (other := by_identity.get((*key, FLOAT32, False))):
             yield record, other
 
 
 def report(records: Iterable[dict[str, Any]]) -> None:
-    """Print the figure of each pair of runs, and by how much bfloat16 is ahead."""
-    differences = []
+    """Print the figure of each pair of runs, and by how much bfloat16 is ahead, in whole and in the decoder alone."""
+    differences: dict[str, list[float]] = {"bfloat16": [], "decoder bfloat16": []}
     for half, full in pairs(records):
-        differences.append(figure(half) - figure(full))
-        told = f"bfloat16 {figure(half):6.2f}  float32 {figure(full):6.2f}  {differences[-1]:+6.2f}"
+        part = "decoder bfloat16" if half.get("float32_encoder") else "bfloat16"
+        differences[part].append(figure(half) - figure(full))
+        told = f"{part} {figure(half):6.2f}  float32 {figure(full):6.2f}  {differences[part][-1]:+6.2f}"
         print(f"{half['variant']:12} labels {half['labels']:>3}  seed {half['seed']}  {told}")
-    if len(differences) > 1:
-        deviation = statistics.stdev(differences)
-        print(f"bfloat16 - float32: {statistics.mean(differences):+.2f}, standard deviation {deviation:.2f}")
+    for part, found in differences.items():
+        if len(found) > 1:
+            spread = statistics.stdev(found)
+            print(f"{part} - float32: {statistics.mean(found):+.2f}, standard deviation {spread:.2f}")
 
 
 def main() -> None:
@@ -84,6 +92,7 @@ def main() -> None:
     parser.add_argument("--labels", default="4")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--variants", nargs="+", default=["supervised", "gct", "gct_strong"], choices=VARIANTS)
+    parser.add_argument("--float32-encoder", action="store_true", help="of the UNet, bfloat16 in the decoder alone")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/bf16"))
     parser.add_argument("--float32", type=Path, help="by default benchmarks/results/SETTING.json")
@@ -99,13 +108,17 @@ def main() -> None:
         jobs = {}
         for seed, name, precision in product(options.seeds, options.variants, (BFLOAT16, FLOAT32)):
             keys = {"setting": options.setting, "variant": name, "labels": options.labels, "seed": seed}
-            if (*keys.values(), precision) in known:
-                continue
+            keys |= {"precision": precision}
             variant = [*VARIANTS[name], f"trainer.precision={precision}"]
+            run = f"{options.labels}-{name}-{seed}-{precision}"
+            if options.float32_encoder and precision == BFLOAT16:
+                keys, run = {**keys, "float32_encoder": True}, f"{run}-float32_encoder"
+                variant.append(FLOAT32_ENCODER)
+            if identity(keys) in known:
+                continue
             overrides = overrides_of(options.setting, variant, options.labels, seed, options.data)
-            folder = options.runs / options.setting / f"{options.labels}-{name}-{seed}-{precision}"
-            job = pool.submit(run_one, folder, overrides, SETTINGS[options.setting].split, precision)
-            jobs[job] = {**keys, "precision": precision}
+            folder = options.runs / options.setting / run
+            jobs[pool.submit(run_one, folder, overrides, SETTINGS[options.setting].split, precision)] = keys
         for job in as_completed(jobs):
             keys = jobs[job]
             how = "in float32, rounded once" if in_float32_units(keys["precision"]) else "by the device"

@@ -41,7 +41,7 @@ def curves(precision: str, device: torch.device) -> dict[str, list[Point]]:
 def measure(points: list[Point], repeats: int) -> list[dict[str, float]]:
     """Median seconds of a step at each point."""
     steps = {str(size): bench.step(GCT) for size, bench in points}
-    seconds = take_turns(steps, repeats, points[0][1].device)
+    seconds, _ = take_turns(steps, repeats, points[0][1].device)
     return [{"size": size, "seconds": seconds[str(size)]} for size, _ in points]
 
 

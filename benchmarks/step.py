@@ -2,8 +2,9 @@
 
 All variants take turns in one run, since machines are noisy; seconds are medians of the turns. Peak memory of each is
 measured in a process of its own, above what the process held before any network was made (on a GPU: what was
-allocated). The file holds a list of records, one for each case and precision; a record of the same case, size,
-precision, device and threads is replaced.
+allocated). `flops` are the floating-point operations of a step's convolutions and matrix products, `matrix_share` what
+share of the device's measured throughput of matrix products they reach. The file holds a list of records, one for each
+case and precision; a record of the same case, size, precision, device and threads is replaced.
 
     python benchmarks/step.py --case deeplab_v2                          321x321, 2 + 2 images, fp32
     python benchmarks/step.py --case unet --methods all --precision bf16 --compile
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from hydra.utils import get_object
 from memory import forget_peak, held_bytes, peak_bytes  # the module beside this one
 from released import ReleasedGCT  # the module beside this one
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import semipix.conf
 from semipix.batch import Batch
@@ -77,15 +80,16 @@ CASES = {
 }
 """DeepLab-v2 in the paper's setting, the demo's UNet, a denoising model."""
 
-FLOOR, GCT, LITERAL = "floor", "gct", "literal"
+FLOOR, GCT, LITERAL, COMPILED = "floor", "gct", "literal", "gct_compiled"
 
 GCT_FORMS: dict[str, dict[str, Any]] = {
     GCT: {},
     "gct_half_scale": {"detector_scale": 0.5},
     "gct_low_memory": {"low": True},
-    "gct_compiled": {"compiled": True},
+    "gct_contiguous": {"channels_last": False},
+    COMPILED: {"compiled": True},
 }
-"""Beside plain GCT: the detector at half size, memory=low, compile=true."""
+"""Beside plain GCT: the detector at half size, memory=low, channels_last=false, compile=true."""
 
 
 LITERAL_FORMS = {LITERAL: torch.contiguous_format, "literal_channels_last": torch.channels_last}
@@ -158,16 +162,23 @@ class Bench:
         return made
 
     def method_step(
-        self, kind: Callable[..., Method], *, low: bool = False, compiled: bool = False, **options: Any
+        self,
+        kind: Callable[..., Method],
+        *,
+        low: bool = False,
+        compiled: bool = False,
+        channels_last: bool = True,
+        **options: Any,
     ) -> Step:
         """A step of a method: all losses, one backward, all optimizers; all labeled where it uses no others."""
         method = kind(self.task, lambda _: self.make(low), **options).to(self.device)
-        lay_out(method, self.device.type, channels_last=True)
+        layout = lay_out(method, self.device.type, channels_last)
         if compiled:
             compile_networks(method)
         optimizers = method.optimizers(optimizer_maker(self.case.optimizer))
-        mixed = Batch(self.image, self.target[: self.labeled], self.strong)
-        batch = mixed if method.uses_unlabeled else Batch(self.image, self.target)
+        image, strong = (images.contiguous(memory_format=layout) for images in (self.image, self.strong))
+        mixed = Batch(image, self.target[: self.labeled], strong)
+        batch = mixed if method.uses_unlabeled else Batch(image, self.target)
 
         return step_of(method, optimizers, batch, self.precision)
 
@@ -201,29 +212,57 @@ class Bench:
         return self.method_step(classes[name])
 
 
-def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each step, in turns, after an unmeasured turn; a method that refuses its first is left out."""
+def matrix_throughput(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second of a large matrix product, the best of ten."""
+    side = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.rand(2, side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(10):
+        began = time.perf_counter()
+        left @ right
+        wait_for(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
+
+
+def wait_for(device: torch.device) -> None:
+    """Let a device that works on its own finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> tuple[dict[str, float], dict[str, int]]:
+    """Median seconds and floating-point operations of each step, in turns.
+
+    The first turn counts operations, and leaves out a method that refuses it.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 1):
-        for name in list(seconds):
+    flops: dict[str, int] = {}
+    for name, step in steps.items():
+        counter = FlopCounterMode(display=False)
+        try:
+            with nullcontext() if name == COMPILED else counter:
+                step()
+        except SemipixError as error:  # s4l takes squares alone
+            print(f"{name}: {error}", file=sys.stderr)
+            del seconds[name]
+            continue
+        flops[name] = counter.get_total_flops()
+    flops.pop(COMPILED, None)  # a compiled network runs past the counter
+    for turn in range(repeats):
+        for name in seconds:
+            wait_for(device)
             began = time.perf_counter()
-            try:
-                steps[name]()
-            except SemipixError as error:  # s4l takes squares alone
-                print(f"{name}: {error}", file=sys.stderr)
-                del seconds[name]
-                continue
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            took = time.perf_counter() - began
-            print(f"turn {turn} of {repeats}: {name} {took:.2f} s", file=sys.stderr)
-            if turn:
-                seconds[name].append(took)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            steps[name]()
+            wait_for(device)
+            seconds[name].append(time.perf_counter() - began)
+            print(f"turn {turn + 1} of {repeats}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr)
+    return {name: statistics.median(values) for name, values in seconds.items()}, flops
 
 
-def measure(bench: Bench, names: list[str], repeats: int) -> dict[str, float]:
-    """Median seconds of each variant's step; a method that does not serve the case is left out."""
+def measure(bench: Bench, names: list[str], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Median seconds and operations of each variant's step; a method that does not serve the case is left out."""
     steps: dict[str, Step] = {}
     for name in names:
         try:
@@ -262,7 +301,8 @@ def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size:
     """Measure time and memory of all variants."""
     weighed = [name for name in names if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if options.memory else []
     memory = {name: peak_in_a_process(options, name) for name in weighed}  # before this process holds all networks
-    seconds = measure(bench, names, options.repeats)
+    seconds, flops = measure(bench, names, options.repeats)
+    throughput = matrix_throughput(bench.device, options.precision)
     cuda = bench.device.type == "cuda"
     record = {
         "case": options.case,
@@ -275,6 +315,9 @@ def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size:
         "seconds": seconds,
         "bytes": memory,
         "images_per_second": {name: len(bench.image) / value for name, value in seconds.items()},
+        "flops": flops,
+        "matrix_flops_per_second": throughput,
+        "matrix_share": {name: count / seconds[name] / throughput for name, count in flops.items()},
     }
     for name in (FLOOR, GCT, LITERAL):
         if name in seconds:
@@ -290,8 +333,9 @@ def show(record: dict[str, Any]) -> None:
     floor = record["seconds"].get(FLOOR)
     for name, value in record["seconds"].items():
         ratio = f"{value / floor:6.2f} x the floor" if floor else ""
-        memory = f"{record['bytes'][name] / 2**30:7.2f} GiB" if name in record["bytes"] else ""
-        print(f"{name:18} {value:8.3f} s  {ratio}{memory}")
+        memory = f"{record['bytes'][name] / 2**30:7.2f} GiB" if name in record["bytes"] else " " * 11
+        share = f"  {100 * record['matrix_share'][name]:3.0f} % of a matrix product" if name in record["flops"] else ""
+        print(f"{name:21} {value:8.3f} s  {ratio}{memory}{share}")
 
 
 KEY = ("case", "device", "precision", "size", "images", "threads")
@@ -322,7 +366,7 @@ def main() -> None:
         print(peak_of(bench, options.peak_of))
         return
 
-    names = [FLOOR, *(name for name in GCT_FORMS if name != "gct_compiled" or options.compile)]
+    names = [FLOOR, *(name for name in GCT_FORMS if name != COMPILED or options.compile)]
     if options.literal and bench.task.classification:
         names += LITERAL_FORMS
     known = [name for name in method_classes() if name != GCT]

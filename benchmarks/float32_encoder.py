@@ -1,0 +1,14 @@
+"""A UNet whose encoder keeps out of autocast: which part of a network bfloat16 hurts."""
+
+import torch
+from torch import Tensor
+
+from semipix.models.unet import UNet
+
+
+class Float32Encoder(UNet):
+    """A UNet whose encoder computes in float32, whatever precision is set; the decoder follows it."""
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        with torch.autocast(image.device.type, enabled=False):
+            return super().features(image.float())
