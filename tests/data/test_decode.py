@@ -199,6 +199,23 @@ class TestPixels:
             read_pixels(path, resize)
             assert decoded[0] == size
 
+    @pytest.mark.parametrize(
+        ("height", "resize", "size"), [(375, 250, (250, 188)), (375, (188, 250), (250, 188)), (373, 126, (250, 187))]
+    )
+    def test_sides_of_odd_length_round_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, resize: Any, size: tuple[int, int]
+    ) -> None:
+        decoded = []
+        load = JpegImageFile.load
+        monkeypatch.setattr(JpegImageFile, "load", lambda image: [decoded.append(image.size), load(image)][1])
+        path = self.photo(tmp_path / "a.jpg", height, 500)
+        expected = resize_image(tv_tensors.Image(read_image(path)), resize)
+        decoded.clear()
+        pixels = read_pixels(path, resize)
+        assert decoded[0] == size
+        assert pixels.shape == expected.shape
+        assert (unit_range(pixels) - expected).abs().mean() < 0.01
+
     def test_sideways(self, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 6

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from semipix.data.sizes import Size, at_most_half, resized_size
+from semipix.data.sizes import Size, at_most_half, reduction, resized_size
 from semipix.errors import SemipixError, UnreadableFileError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -87,8 +87,8 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None) -> Tenso
         wanted = resized_size(size, resize)
         shrinks = at_most_half(wanted, size)
         if shrinks:
-            sideways = size != (image.height, image.width)
-            image.draft(image.mode, wanted if sideways else wanted[::-1])
+            factor = reduction(wanted, size)  # Pillow compares sizes rounded down, and takes less than it could
+            image.draft(image.mode, (image.width // factor, image.height // factor))
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("F", "I") or upright.mode.startswith("I;16"):
             grey = _unit_grey(path, upright.mode, np.asarray(upright).astype(np.float32))

@@ -1,5 +1,7 @@
 """Sizes in pixels."""
 
+import math
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -15,5 +17,15 @@ def resized_size(size: Size, resize: int | Size | None) -> Size:
 
 
 def at_most_half(size: Size, have: Size) -> bool:
-    """Whether a size is at most half of another one in both directions."""
-    return all(2 * want <= side for want, side in zip(size, have, strict=True))
+    """Whether a size is at most half of another one in both directions, an odd side's half rounded up."""
+    return all(2 * want <= side + 1 for want, side in zip(size, have, strict=True))
+
+
+def reduction(size: Size, have: Size) -> int:
+    """By how much (8, 4, 2 or 1) both sides of a JPEG can be divided, rounding up, and still cover a size."""
+    covers = (
+        factor
+        for factor in (8, 4, 2)
+        if all(math.ceil(side / factor) >= want for want, side in zip(size, have, strict=True))
+    )
+    return next(covers, 1)
