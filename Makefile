@@ -20,11 +20,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## cost of a step of GCT and of every method, and how it grows; half an hour on two cores
-	$(BIN)/python benchmarks/step.py --case unet --json benchmarks/results/step.json
+bench: $(READY)  ## cost of a step of GCT and of every method, and how it grows; an hour and a half on two cores
+	$(BIN)/python benchmarks/step.py --case unet --methods all --compile --json benchmarks/results/step.json
 	$(BIN)/python benchmarks/step.py --case unet --size 96 --methods all --no-memory --json benchmarks/results/step.json
 	$(BIN)/python benchmarks/step.py --case dhdn --methods all --json benchmarks/results/step.json
-	$(BIN)/python benchmarks/step.py --case deeplab_v2 --json benchmarks/results/step.json
+	$(BIN)/python benchmarks/step.py --case deeplab_v2 --methods all --json benchmarks/results/step.json
 	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/tables.py
 

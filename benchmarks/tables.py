@@ -106,6 +106,7 @@ FORMS = {
     "gct": "GCT",
     "gct_half_scale": "`detector_scale=0.5`",
     "gct_low_memory": "`memory=low`",
+    "gct_contiguous": "`channels_last=false`",
     "gct_compiled": "`compile=true`",
     "literal": "as released",
     "literal_channels_last": "as released, channels last",
@@ -123,17 +124,50 @@ def steps() -> str:
         "| --- | --- |" + " --- |" * len(FORMS),
     ]
     for record in records:
-        labeled, unlabeled = record["images"]
-        height, width = record["size"]
-        case = f"{record['case']} {height}x{width}, {labeled} + {unlabeled} images, {record['precision']}"
-        case += f", {record['device']}, {record['threads']} threads"
         floor = record["seconds"]["floor"]
-        row = [case, f"{floor:.2f} s{_memory(record, 'floor')}"]
+        row = [_case(record), f"{floor:.2f} s{_memory(record, 'floor')}"]
         for name in FORMS:
             known = name in record["seconds"]
             row.append(f"{record['seconds'][name] / floor:.2f}{_memory(record, name)}" if known else "-")
         parts.append("| " + " | ".join(row) + " |")
     return "\n".join(parts)
+
+
+def _summary(differences: list[float]) -> str:
+    """Mean and standard deviation of differences of pairs."""
+    return f"{statistics.mean(differences):+.2f}, standard deviation {statistics.stdev(differences):.2f}"
+
+
+COUNTED = {"floor": "two supervised steps", "gct": "GCT", "literal": "as released"}
+"""Columns of the table of operations."""
+
+
+def operations() -> str:
+    """Operations of a step in two supervised steps, and how near to the device's matrix products they are computed."""
+    parts = [
+        "| case | matrix product | " + " | ".join(COUNTED.values()) + " |",
+        "| --- | --- |" + " --- |" * len(COUNTED),
+    ]
+    for record in json.loads((RESULTS / "step.json").read_text()):
+        flops = record.get("flops", {})
+        if not flops:
+            continue
+        row = [_case(record), f"{record['matrix_flops_per_second'] / 1e9:.0f} G/s"]
+        for name in COUNTED:
+            if name in flops:
+                row.append(f"{flops[name] / flops['floor']:.2f}, {100 * record['matrix_share'][name]:.0f} %")
+            else:
+                row.append("-")
+        parts.append("| " + " | ".join(row) + " |")
+    return "\n".join(parts)
+
+
+def _case(record: dict[str, Any]) -> str:
+    """What was measured, of a record of a step."""
+    labeled, unlabeled = record["images"]
+    height, width = record["size"]
+    case = f"{record['case']} {height}x{width}, {labeled} + {unlabeled} images, {record['precision']}"
+    return f"{case}, {record['device']}, {record['threads']} threads"
 
 
 def bf16() -> str:
@@ -145,18 +179,23 @@ def bf16() -> str:
     for setting, labels in (("camvid_long", "4"), ("portrait", "8")):
         records = (*_read(setting)["records"], *_read("bf16"))
         chosen = [record for record in records if (record["setting"], record["labels"]) == (setting, labels)]
-        differences, supervised = [], []
+        of_decoder, differences, supervised = [], [], []
         for half, full in pairs(chosen):
-            differences.append(figure(half) - figure(full))
+            difference = figure(half) - figure(full)
+            if half.get("float32_encoder"):
+                of_decoder.append(difference)
+                continue
+            differences.append(difference)
             supervised += [figure(full)] if full["variant"] == "supervised" else []
             row = f"| `{half['variant']}` | {half['seed']} | {figure(half):.1f} | {figure(full):.1f} "
-            parts.append(f"| `{setting}`, {labels} {row}| {differences[-1]:+.1f} |")
-        mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+            parts.append(f"| `{setting}`, {labels} {row}| {difference:+.1f} |")
+        spread = f"supervised: {statistics.stdev(supervised):.1f} between seeds"
         parts.append(
-            f"| `{setting}`, {labels} | all | {len(differences)} runs | | "
-            f"supervised: {statistics.stdev(supervised):.1f} between seeds "
-            f"| {mean:+.2f}, standard deviation {deviation:.2f} |"
+            f"| `{setting}`, {labels} | all | {len(differences)} runs | | {spread} | {_summary(differences)} |"
         )
+        if of_decoder:
+            which = f"`supervised`, encoder in float32 | {len(of_decoder)} runs"
+            parts.append(f"| `{setting}`, {labels} | {which} | | | {_summary(of_decoder)} |")
     return "\n".join(parts)
 
 
@@ -238,7 +277,7 @@ def pages() -> dict[Path, str]:
     found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
     speed = ROOT / "docs" / "speed.md"
     found[speed] = speed.read_text()
-    for content in (steps, bf16, bf16_noise, half_scale):
+    for content in (steps, operations, bf16, bf16_noise, half_scale):
         found[speed] = filled(found[speed], content.__name__, content())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
