@@ -4,7 +4,8 @@ All variants take turns in one run, since machines are noisy; seconds are median
 measured in a process of its own, above what the process held before any network was made (on a GPU: what was
 allocated). `flops` are the floating-point operations of a step's convolutions and matrix products, `matrix_share` what
 share of the device's measured throughput of matrix products they reach. The file holds a list of records, one for each
-case and precision; a record of the same case, size, precision, device and threads is replaced.
+case and precision; a record of the same case, size, precision, device and threads is replaced, but one of all methods
+and one of GCT's forms alone stand side by side, for the networks of all methods are held in memory together.
 
     python benchmarks/step.py --case deeplab_v2                          321x321, 2 + 2 images, fp32
     python benchmarks/step.py --case unet --methods all --precision bf16 --compile
@@ -338,8 +339,10 @@ def show(record: dict[str, Any]) -> None:
         print(f"{name:21} {value:8.3f} s  {ratio}{memory}{share}")
 
 
-KEY = ("case", "device", "precision", "size", "images", "threads")
-"""What makes two records the same measurement."""
+def identity(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes two records the same measurement: whether all methods shared the memory is part of it."""
+    keys = ("case", "device", "precision", "size", "images", "threads")
+    return (*(record[key] for key in keys), "supervised" in record["seconds"])
 
 
 def main() -> None:
@@ -379,7 +382,7 @@ def main() -> None:
         records = json.loads(options.json.read_text()) if options.json.exists() else []
         if not isinstance(records, list):
             raise SystemExit(f"{options.json}: holds no list of records of this script; choose another --json file")
-        kept = [other for other in records if [other[key] for key in KEY] != [record[key] for key in KEY]]
+        kept = [other for other in records if identity(other) != identity(record)]
         options.json.write_text(json.dumps([*kept, record], indent=1) + "\n")
 
 

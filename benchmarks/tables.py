@@ -167,7 +167,8 @@ def _case(record: dict[str, Any]) -> str:
     labeled, unlabeled = record["images"]
     height, width = record["size"]
     case = f"{record['case']} {height}x{width}, {labeled} + {unlabeled} images, {record['precision']}"
-    return f"{case}, {record['device']}, {record['threads']} threads"
+    beside = ", all methods in memory" if "supervised" in record["seconds"] else ""
+    return f"{case}, {record['device']}, {record['threads']} threads{beside}"
 
 
 def bf16() -> str:
