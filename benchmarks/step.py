@@ -81,6 +81,7 @@ CASES = {
 }
 """DeepLab-v2 in the paper's setting, the demo's UNet, a denoising model."""
 
+MATRIX_PRODUCT = "matrix_product"
 FLOOR, GCT, LITERAL, COMPILED = "floor", "gct", "literal", "gct_compiled"
 
 GCT_FORMS: dict[str, dict[str, Any]] = {
@@ -201,8 +202,17 @@ class Bench:
         batch = Batch(self.image.contiguous(memory_format=layout), self.target[: self.labeled])
         return lambda: released.step(batch, self.precision)
 
+    def matrix_product(self) -> Step:
+        """A large matrix product, to see what the device can do."""
+        side = 8192 if self.device.type == "cuda" else 2048
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        left, right = torch.rand(2, side, side, device=self.device, dtype=dtype)
+        return lambda: left @ right
+
     def step(self, name: str) -> Step:
         """The step of a variant by its name."""
+        if name == MATRIX_PRODUCT:
+            return self.matrix_product()
         if name == FLOOR:
             return self.floor()
         if name in LITERAL_FORMS:
@@ -211,20 +221,6 @@ class Bench:
         if name in GCT_FORMS:
             return self.method_step(classes[GCT], **GCT_FORMS[name])
         return self.method_step(classes[name])
-
-
-def matrix_throughput(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of a large matrix product, the best of ten."""
-    side = 8192 if device.type == "cuda" else 2048
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = torch.rand(2, side, side, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(10):
-        began = time.perf_counter()
-        left @ right
-        wait_for(device)
-        seconds.append(time.perf_counter() - began)
-    return 2 * side**3 / min(seconds)
 
 
 def wait_for(device: torch.device) -> None:
@@ -303,7 +299,7 @@ def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size:
     weighed = [name for name in names if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if options.memory else []
     memory = {name: peak_in_a_process(options, name) for name in weighed}  # before this process holds all networks
     seconds, flops = measure(bench, names, options.repeats)
-    throughput = matrix_throughput(bench.device, options.precision)
+    throughput = flops.pop(MATRIX_PRODUCT) / seconds.pop(MATRIX_PRODUCT)
     cuda = bench.device.type == "cuda"
     record = {
         "case": options.case,
@@ -369,7 +365,7 @@ def main() -> None:
         print(peak_of(bench, options.peak_of))
         return
 
-    names = [FLOOR, *(name for name in GCT_FORMS if name != COMPILED or options.compile)]
+    names = [MATRIX_PRODUCT, FLOOR, *(name for name in GCT_FORMS if name != COMPILED or options.compile)]
     if options.literal and bench.task.classification:
         names += LITERAL_FORMS
     known = [name for name in method_classes() if name != GCT]
