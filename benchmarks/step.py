@@ -15,12 +15,13 @@ and one of GCT's forms alone stand side by side, for the networks of all methods
 import argparse
 import functools
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,6 +224,15 @@ class Bench:
         return self.method_step(classes[name])
 
 
+def gradient_flops(
+    grad_shape: Sequence[int], image_shape: Sequence[int], weight_shape: Sequence[int], *given: Any, **_: Any
+) -> int:
+    """Operations of a convolution's gradients; torch counts those of grouped weights as if there was one group."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = given[:8]
+    places = image_shape if transposed else grad_shape
+    return 2 * places[0] * math.prod(places[2:]) * math.prod(weight_shape) * sum(wanted[:2])
+
+
 def wait_for(device: torch.device) -> None:
     """Let a device that works on its own finish."""
     if device.type == "cuda":
@@ -237,7 +247,7 @@ def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> tu
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     flops: dict[str, int] = {}
     for name, step in steps.items():
-        counter = FlopCounterMode(display=False)
+        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: gradient_flops})
         try:
             with nullcontext() if name == COMPILED else counter:
                 step()
