@@ -90,6 +90,8 @@ def simulate(name: str) -> dict[str, Tensor]:
     learner, data = make(name)
     method = learner.method
     trained = {key: value for key, value in method.named_parameters() if value.requires_grad}
+    learner.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))  # type: ignore[assignment]
+    learner.setup("fit")
     optimizer = FACTORY(trained.values())
     seeds = set()
     for step in range(STEPS):
