@@ -9,7 +9,10 @@ or the JSON has already is not trained again.
     python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --variants supervised --seeds 2 3 4 5 \\
         --json benchmarks/results/bf16.json
     python benchmarks/bf16.py camvid_long --data ../shared/data/camvid --variants supervised --seeds 0 1 2 3 4 5 \\
-        --float32-encoder --json benchmarks/results/bf16.json
+        --part decoder --json benchmarks/results/bf16.json
+
+`--part decoder` leaves the encoder in float32; `--part none` stays in float32 and only sums in another order, to see by
+how much two runs differ that should not.
 """
 
 import argparse
@@ -36,8 +39,12 @@ from semipix.run_folder import is_finished, way_on
 BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
 """Lightning's names."""
 
-FLOAT32_ENCODER = "model._target_=float32_encoder.Float32Encoder"
-"""An override: of the UNet, the decoder alone computes in bfloat16."""
+PARTS = {
+    "all": [f"trainer.precision={BFLOAT16}"],
+    "decoder": [f"trainer.precision={BFLOAT16}", "model._target_=float32_encoder.Float32Encoder"],
+    "none": [f"trainer.precision={FLOAT32}", "channels_last=false"],
+}
+"""Overrides of a run that is compared with one in float32, by what of the UNet is in bfloat16."""
 
 
 def in_float32_units(precision: str) -> bool:
@@ -59,30 +66,34 @@ def run_one(folder: Path, overrides: list[str], split: str, precision: str) -> d
 
 def identity(record: dict[str, Any]) -> tuple[Any, ...]:
     """What makes two runs the same."""
-    keys = ("setting", "variant", "labels", "seed", "precision")
-    return (*(record[key] for key in keys), record.get("float32_encoder", False))
+    return *(record[key] for key in ("setting", "variant", "labels", "seed", "precision")), part_of(record)
+
+
+def part_of(record: dict[str, Any]) -> str | None:
+    """What of a run's network is in bfloat16, one of `PARTS`; None of the run that it is compared with."""
+    return record.get("part", "all" if record["precision"] == BFLOAT16 else None)
 
 
 def pairs(records: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Runs in bfloat16, each with the run in float32 that differs in nothing else."""
+    """Runs of every part, each with the run in float32 that differs in nothing else."""
     by_identity = {identity(record): record for record in records}
-    for (*key, precision, _), record in sorted(by_identity.items()):
-        if precision == BFLOAT16 and (other := by_identity.get((*key, FLOAT32, False))):
-            yield record, other
+    for key in sorted(key for key in by_identity if key[-1] is not None):
+        if other := by_identity.get((*key[:-2], FLOAT32, None)):
+            yield by_identity[key], other
 
 
 def report(records: Iterable[dict[str, Any]]) -> None:
-    """Print the figure of each pair of runs, and by how much bfloat16 is ahead, in whole and in the decoder alone."""
-    differences: dict[str, list[float]] = {"bfloat16": [], "decoder bfloat16": []}
+    """Print the figure of each pair of runs, and by how much that with parts in bfloat16 is ahead."""
+    differences: dict[str, list[float]] = {part: [] for part in PARTS}
     for half, full in pairs(records):
-        part = "decoder bfloat16" if half.get("float32_encoder") else "bfloat16"
+        part = str(part_of(half))
         differences[part].append(figure(half) - figure(full))
-        told = f"{part} {figure(half):6.2f}  float32 {figure(full):6.2f}  {differences[part][-1]:+6.2f}"
+        told = f"{part:8} in bfloat16 {figure(half):6.2f}  float32 {figure(full):6.2f}  {differences[part][-1]:+6.2f}"
         print(f"{half['variant']:12} labels {half['labels']:>3}  seed {half['seed']}  {told}")
     for part, found in differences.items():
         if len(found) > 1:
             spread = statistics.stdev(found)
-            print(f"{part} - float32: {statistics.mean(found):+.2f}, standard deviation {spread:.2f}")
+            print(f"{part} in bfloat16 - float32: {statistics.mean(found):+.2f}, standard deviation {spread:.2f}")
 
 
 def main() -> None:
@@ -92,7 +103,7 @@ def main() -> None:
     parser.add_argument("--labels", default="4")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--variants", nargs="+", default=["supervised", "gct", "gct_strong"], choices=VARIANTS)
-    parser.add_argument("--float32-encoder", action="store_true", help="of the UNet, bfloat16 in the decoder alone")
+    parser.add_argument("--part", choices=PARTS, default="all", help="what of the UNet computes in bfloat16")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/bf16"))
     parser.add_argument("--float32", type=Path, help="by default benchmarks/results/SETTING.json")
@@ -106,17 +117,15 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(options.parallel, get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = {}
-        for seed, name, precision in product(options.seeds, options.variants, (BFLOAT16, FLOAT32)):
+        for seed, name, part in product(options.seeds, options.variants, (options.part, None)):
+            changes = PARTS[part] if part else [f"trainer.precision={FLOAT32}"]
+            precision = changes[0].partition("=")[2]
             keys = {"setting": options.setting, "variant": name, "labels": options.labels, "seed": seed}
-            keys |= {"precision": precision}
-            variant = [*VARIANTS[name], f"trainer.precision={precision}"]
-            run = f"{options.labels}-{name}-{seed}-{precision}"
-            if options.float32_encoder and precision == BFLOAT16:
-                keys, run = {**keys, "float32_encoder": True}, f"{run}-float32_encoder"
-                variant.append(FLOAT32_ENCODER)
+            keys |= {"precision": precision, "part": part} if part else {"precision": precision}
             if identity(keys) in known:
                 continue
-            overrides = overrides_of(options.setting, variant, options.labels, seed, options.data)
+            run = f"{options.labels}-{name}-{seed}-{precision}{'' if part in (None, 'all') else f'-{part}'}"
+            overrides = overrides_of(options.setting, [*VARIANTS[name], *changes], options.labels, seed, options.data)
             folder = options.runs / options.setting / run
             jobs[pool.submit(run_one, folder, overrides, SETTINGS[options.setting].split, precision)] = keys
         for job in as_completed(jobs):

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bf16 import pairs  # the script beside this one
+from bf16 import pairs, part_of  # the script beside this one
 from compare import ABLATIONS, SETTINGS, figure  # the script beside this one
 
 ROOT = Path(__file__).parents[1]
@@ -133,11 +133,6 @@ def steps() -> str:
     return "\n".join(parts)
 
 
-def _summary(differences: list[float]) -> str:
-    """Mean and standard deviation of differences of pairs."""
-    return f"{statistics.mean(differences):+.2f}, standard deviation {statistics.stdev(differences):.2f}"
-
-
 COUNTED = {"floor": "two supervised steps", "gct": "GCT", "literal": "as released"}
 """Columns of the table of operations."""
 
@@ -171,6 +166,14 @@ def _case(record: dict[str, Any]) -> str:
     return f"{case}, {record['device']}, {record['threads']} threads{beside}"
 
 
+PARTS = {
+    "all": "all",
+    "decoder": "`supervised`, encoder in float32",
+    "none": "`supervised`, all in float32, summed in another order",
+}
+"""Runs that are compared with float32, by what computes in bfloat16."""
+
+
 def bf16() -> str:
     """Test mIoU of trainings in bfloat16 beside those in float32; of the differences mean and standard deviation."""
     parts = [
@@ -180,23 +183,20 @@ def bf16() -> str:
     for setting, labels in (("camvid_long", "4"), ("portrait", "8")):
         records = (*_read(setting)["records"], *_read("bf16"))
         chosen = [record for record in records if (record["setting"], record["labels"]) == (setting, labels)]
-        of_decoder, differences, supervised = [], [], []
+        differences: dict[str, list[float]] = defaultdict(list)
+        supervised = []
         for half, full in pairs(chosen):
             difference = figure(half) - figure(full)
-            if half.get("float32_encoder"):
-                of_decoder.append(difference)
-                continue
-            differences.append(difference)
-            supervised += [figure(full)] if full["variant"] == "supervised" else []
-            row = f"| `{half['variant']}` | {half['seed']} | {figure(half):.1f} | {figure(full):.1f} "
-            parts.append(f"| `{setting}`, {labels} {row}| {difference:+.1f} |")
+            differences[str(part_of(half))].append(difference)
+            if part_of(half) == "all":
+                supervised += [figure(full)] if full["variant"] == "supervised" else []
+                row = f"| `{half['variant']}` | {half['seed']} | {figure(half):.1f} | {figure(full):.1f} "
+                parts.append(f"| `{setting}`, {labels} {row}| {difference:+.1f} |")
         spread = f"supervised: {statistics.stdev(supervised):.1f} between seeds"
-        parts.append(
-            f"| `{setting}`, {labels} | all | {len(differences)} runs | | {spread} | {_summary(differences)} |"
-        )
-        if of_decoder:
-            which = f"`supervised`, encoder in float32 | {len(of_decoder)} runs"
-            parts.append(f"| `{setting}`, {labels} | {which} | | | {_summary(of_decoder)} |")
+        for part, found in differences.items():
+            summary = f"{statistics.mean(found):+.2f}, standard deviation {statistics.stdev(found):.2f}"
+            row = f"| {PARTS[part]} | {len(found)} runs | | {spread if part == 'all' else ''} | {summary} |"
+            parts.append(f"| `{setting}`, {labels} {row}")
     return "\n".join(parts)
 
 
