@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bf16 import BFLOAT16, in_float32_units  # the script beside this one
 from bf16_products import BFloat16Products  # the module beside this one
 from torch import Tensor
 from torchvision.transforms import v2
 
 from semipix.data.folder import FolderSource
-from semipix.functional.precision import fast_precision
+from semipix.errors import SemipixError
 from semipix.models.unet import UNet
 from semipix.report.comparison import environment
 from semipix.tasks.segmentation import Segmentation
@@ -37,7 +38,7 @@ def passes(model: UNet, image: Tensor, in_bfloat16: bool) -> dict[str, Tensor]:
     """Feature maps of the encoder by their stride, and the output, all (N, C, H, W)."""
     with ExitStack() as stack:
         if in_bfloat16:
-            if fast_precision() == "32-true":
+            if in_float32_units(BFLOAT16):
                 stack.enter_context(BFloat16Products())
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
         features = model.features(image)
@@ -60,11 +61,11 @@ def gradients(model: UNet, task: Segmentation, image: Tensor, target: Tensor, in
     parts = defaultdict(list)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
-        parts[part_of(name)].append(parameter.grad.flatten())
+        parts[place_of(name)].append(parameter.grad.flatten())
     return {part: torch.cat(found) for part, found in parts.items()}
 
 
-def part_of(name: str) -> str:
+def place_of(name: str) -> str:
     """Part of the network that a parameter belongs to."""
     _, half, *rest = name.split(".")
     if half == "encoder":
@@ -101,8 +102,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    source = FolderSource(options.data)
-    names = source.labeled()
+    try:
+        source = FolderSource(options.data)
+        names = source.labeled()
+    except SemipixError as error:
+        raise SystemExit(str(error)) from error
     names = names[:: max(1, len(names) // (options.batches * BATCH))][: options.batches * BATCH]
     task = Segmentation(classes=source.classes)
     torch.manual_seed(0)

@@ -90,7 +90,7 @@ def _cell(values: list[float], digits: int, baseline: list[float] | None = None)
 
 def costs() -> dict[str, str]:
     """Cost of a step of each method, in supervised steps on as many images."""
-    records = json.loads((RESULTS / "step.json").read_text())
+    records = _read("step")
     record = next(record for record in records if "s4l" in record["seconds"] and record["case"] == "unet")
     seconds = record["seconds"]
     height, width = record["size"]
@@ -116,7 +116,7 @@ FORMS = {
 
 def steps() -> str:
     """Cost of a step of GCT in its forms, in two supervised steps, and its peak memory."""
-    records = json.loads((RESULTS / "step.json").read_text())
+    records = _read("step")
     parts = [
         "Multiples of two supervised steps on the same images, then peak memory in GiB where it was measured.",
         "",
@@ -143,7 +143,7 @@ def operations() -> str:
         "| case | matrix product | " + " | ".join(COUNTED.values()) + " |",
         "| --- | --- |" + " --- |" * len(COUNTED),
     ]
-    for record in json.loads((RESULTS / "step.json").read_text()):
+    for record in _read("step"):
         flops = record.get("flops", {})
         if not flops:
             continue

@@ -187,12 +187,17 @@ class TestPixels:
         assert pixels.shape == expected.shape
         assert (unit_range(pixels) - expected).abs().mean() < 0.01
 
-    def test_a_jpeg_is_decoded_at_reduced_scale_only_where_it_covers_the_result(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        decoded = []
+    @pytest.fixture
+    def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """Width and height of each JPEG as it is decoded."""
+        sizes: list[tuple[int, int]] = []
         load = JpegImageFile.load
-        monkeypatch.setattr(JpegImageFile, "load", lambda image: [decoded.append(image.size), load(image)][1])
+        monkeypatch.setattr(JpegImageFile, "load", lambda image: [sizes.append(image.size), load(image)][1])
+        return sizes
+
+    def test_a_jpeg_is_decoded_at_reduced_scale_only_where_it_covers_the_result(
+        self, tmp_path: Path, decoded: list[tuple[int, int]]
+    ) -> None:
         path = self.photo(tmp_path / "a.jpg", 800, 1600)
         for resize, size in ((None, (1600, 800)), (801, (1600, 800)), (800, (800, 400)), (399, (400, 200))):
             decoded.clear()
@@ -203,11 +208,8 @@ class TestPixels:
         ("height", "resize", "size"), [(375, 250, (250, 188)), (375, (188, 250), (250, 188)), (373, 126, (250, 187))]
     )
     def test_sides_of_odd_length_round_up(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, resize: Any, size: tuple[int, int]
+        self, tmp_path: Path, decoded: list[tuple[int, int]], height: int, resize: Any, size: tuple[int, int]
     ) -> None:
-        decoded = []
-        load = JpegImageFile.load
-        monkeypatch.setattr(JpegImageFile, "load", lambda image: [decoded.append(image.size), load(image)][1])
         path = self.photo(tmp_path / "a.jpg", height, 500)
         expected = resize_image(tv_tensors.Image(read_image(path)), resize)
         decoded.clear()
