@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import yaml
 from hydra.utils import get_object
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MetricCollection
@@ -25,6 +26,12 @@ SIDE = 32
 def options(group: str) -> list[str]:
     """Names of the YAML files in a group of the configuration."""
     return sorted(path.stem for path in (Path(semipix.conf.__file__).parent / group).glob("*.yaml"))
+
+
+def node_of(group: str, name: str) -> dict[str, Any]:
+    """What the YAML file of an option holds."""
+    node: dict[str, Any] = yaml.safe_load((Path(semipix.conf.__file__).parent / group / f"{name}.yaml").read_text())
+    return node
 
 
 class TinyModel(nn.Module):
@@ -126,10 +133,8 @@ def make_method(
     **given: Any,
 ) -> Method:
     """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a detector speaks up."""
-    text = (Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml").read_text()
-    target = next(line.split()[1] for line in text.splitlines() if line.startswith("_target_:"))
     torch.manual_seed(seed)
-    method: Method = get_object(target)(
+    method: Method = get_object(node_of("method", name)["_target_"])(
         task or Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given
     )
     if hasattr(method, "detector"):

@@ -136,7 +136,8 @@ def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Meth
     Args:
         config: resolved configuration.
         task: what a pixel means.
-        pretrained: False where a checkpoint follows, so that no pretrained weights are looked for.
+        pretrained: False where a checkpoint follows, so that semipix's own models look for no pretrained weights. Other
+            models are built as configured, since more than weights may depend on it.
     """
     nodes = ("model", config["model"]), ("second_model", config.get("second_model") or config["model"])
 
@@ -144,7 +145,7 @@ def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Meth
         name, node = nodes[number]
         target = target_of(name, node)
         options = arguments(node)
-        if not pretrained and "pretrained" in parameters(target)[0]:
+        if not pretrained and "pretrained" in parameters(target)[0] and target.__module__.startswith("semipix."):
             options["pretrained"] = False
         low = config.get("memory", "full") == "low"
         by_blocks = "checkpointing" in parameters(target)[0]

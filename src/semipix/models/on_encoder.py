@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.models.pretrained import (
     OFFLINE_ENCODER,
-    OFFLINE_MEAN,
-    OFFLINE_STD,
     Normalize,
     check_encoder,
     download,
+    input_statistics,
     offline_weights,
     zero_extra_channels,
 )
@@ -50,20 +49,19 @@ class OnEncoder(nn.Module, ABC):
                 f"model.encoder={encoder}: {unfit} ({' '.join(str(error).split())}); use an encoder such as"
                 f" {OFFLINE_ENCODER}, resnet50 or convnext_tiny"
             ) from error
-        statistics = network.encoder.model.pretrained_cfg
-        mean, std = statistics["mean"], statistics["std"]
+        settings = network.encoder.model.pretrained_cfg
+        mean, std = input_statistics(encoder, settings)
         if pretrained and encoder == OFFLINE_ENCODER:
             backbone = network.encoder.model
             weights = offline_weights(in_channels)
             backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
-            mean, std = [OFFLINE_MEAN] * 3, [OFFLINE_STD] * 3
         elif pretrained:
             network, any_size = download(lambda: _make(architecture, encoder, True, options), encoder, key="encoder")
         if pretrained:
             zero_extra_channels(network.encoder, in_channels)
         self.network: Any = network
         self.normalize = Normalize(in_channels, mean, std)
-        self.multiple: int = network.encoder.output_stride if any_size else statistics["input_size"][-1]
+        self.multiple: int = network.encoder.output_stride if any_size else settings["input_size"][-1]
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) in [0, 1] to outputs (N, K, H, W) of unbounded range."""

@@ -2,9 +2,9 @@
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -28,6 +28,9 @@ Made = TypeVar("Made")
 class Normalize(nn.Module):
     """Bring images from [0, 1] to an encoder's statistics; part of the model, so that an exported one is complete.
 
+    The statistics are in the state dict: a checkpoint brings those that it was trained with, however the network that
+    loads it was built.
+
     Args:
         in_channels: channels of the images. The first three are red, green and blue; what follows (a trimap) is
             brought to [-1, 1]. Fewer than three are normalised by the mean statistics.
@@ -45,8 +48,8 @@ class Normalize(nn.Module):
         std: Sequence[float] = IMAGENET_DEFAULT_STD,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", self._per_channel(mean, in_channels), persistent=False)
-        self.register_buffer("std", self._per_channel(std, in_channels), persistent=False)
+        self.register_buffer("mean", self._per_channel(mean, in_channels))
+        self.register_buffer("std", self._per_channel(std, in_channels))
 
     @staticmethod
     def _per_channel(colours: Sequence[float], in_channels: int) -> Tensor:
@@ -59,6 +62,18 @@ class Normalize(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) in [0, 1] to the same shape, roughly in [-2, 2]."""
         return (image - self.mean) / self.std
+
+
+def input_statistics(encoder: str, settings: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of red, green and blue that an encoder is fed with, pretrained or not.
+
+    Args:
+        encoder: timm's name of the encoder.
+        settings: its `pretrained_cfg`.
+    """
+    if encoder == OFFLINE_ENCODER:
+        return [OFFLINE_MEAN] * 3, [OFFLINE_STD] * 3
+    return settings["mean"], settings["std"]
 
 
 def check_encoder(name: str, key: str) -> None:
