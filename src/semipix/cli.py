@@ -1,10 +1,12 @@
 """The `semipix` command. Libraries are imported by the command that needs them, so that help is quick."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from semipix import __version__
 from semipix.errors import SemipixError
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after a user's slip (told in one line), or 130 after an interruption.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
     try:
         if given[:1] == ["train"]:
             return _train(given[1:])
@@ -77,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, help="folder for masks/ or, in regression, predictions/; pictures/ and flaw/"
     )
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
+    predict.add_argument(
+        "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
+    )
     predict.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
@@ -87,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
     check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
     check.add_argument("root", type=Path, help="folder with images/ and masks/, or with inputs/ and targets/")
+    check.add_argument(
+        "keys",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="keys of data as semipix train takes them, such as data.mask_values={0:0,255:1} or data.max_pixels=400000000",
+    )
     kinds = ("denoising", "enhancement", "matting", "regression")
     check.add_argument("--kind", choices=kinds, help="what targets/ are; default: what they look like")
     check.set_defaults(command=_check)
@@ -116,6 +130,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.skip_existing,
         options.trimaps,
         options.engine,
+        options.max_pixels,
     )
     for failure in failures:
         _slip(failure)
@@ -126,9 +141,21 @@ def _predict(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from semipix.data.check import check
 
-    report = check(options.root, kind=options.kind)
+    report = check(options.root, options.kind, **_data_keys(options.keys))
     print("\n".join(report.lines()))
     return 2 if report.problems else 0
+
+
+def _data_keys(given: Sequence[str]) -> dict[str, Any]:
+    """Keys of `data`, by the grammar of `semipix train`, with or without `data.` before them."""
+    if not given:
+        return {}
+    from semipix.training_app import read_overrides
+
+    keys = {key.removeprefix("data."): value for key, value in read_overrides(given).items()}
+    if "root" in keys:
+        raise SemipixError("data.root: the folder is given already; expected semipix data check ROOT [KEY=VALUE ...]")
+    return keys
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -38,7 +38,10 @@ TOP: dict[str, Any] = {
 OUTSIDE = ("run", "resume")
 """Keys that say where, not what, is trained."""
 
-RESERVED = {"self", "task", "make_model", "params", "optimizer", "source", "split", "use_unlabeled"}
+RESERVED = {
+    *("self", "task", "make_model", "params", "optimizer", "source", "split", "use_unlabeled"),
+    *("run_classes", "survey_masks"),
+}
 """Parameters that semipix fills in itself."""
 
 WORDS: dict[Any, str] = {

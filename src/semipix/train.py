@@ -37,6 +37,7 @@ from semipix.data.serving import check_serves
 from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
+from semipix.data.survey import further_parts
 from semipix.errors import SemipixError
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
@@ -106,8 +107,11 @@ def build_data(config: Config, split: Split | None = None) -> SemiSupervisedData
     options = arguments(config["data"])
     source_class = target_of("data", config["data"])
     of_source = parameters(source_class)[0]
-    source: Source = call("data", source_class, **{key: options[key] for key in options if key in of_source})
     task = target_of("task", config["task"])
+    # What the run itself decides: its classes, which the data must agree with, and that its masks are known already.
+    known = {"run_classes": _class_names(config), "survey_masks": split is None}
+    given = {**options, **{key: value for key, value in known.items() if key in of_source}}
+    source: Source = call("data", source_class, **{key: given[key] for key in given if key in of_source})
     if isinstance(task, type):
         check_serves(task, source)
     shared = parameters(SemiSupervisedDataModule)[0] - {"seed"}  # `val` may be both a source's and the data module's
@@ -118,6 +122,12 @@ def build_data(config: Config, split: Split | None = None) -> SemiSupervisedData
     loading["use_unlabeled"] = getattr(target_of("method", config["method"]), "uses_unlabeled", True)
     data: SemiSupervisedDataModule = call("data", SemiSupervisedDataModule, source=source, split=split, **loading)
     return data
+
+
+def _class_names(config: Config) -> list[str] | None:
+    """The class names that the configuration lists; None where it lists none, or only their number."""
+    classes = config["task"].get("classes")
+    return [str(name) for name in classes] if isinstance(classes, list) else None
 
 
 def build_task(config: Config, classes: Sequence[str] | None = None) -> Task:
@@ -297,7 +307,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
     method = build_method(config, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
-            f"data.labels={config['data'].get('labels')}: leaves no unlabeled image, from which "
+            f"data.labels={data.labels}: leaves no unlabeled image, from which "
             f"{type(method).__name__} learns; set data.labels=1/8, say, or add images without labels"
         )
     if is_first_process():
@@ -380,6 +390,8 @@ def _fit(
     validate = bool(data.split.val) and config["validations"] > 0
     learner = build_learner(config, method, steps, data.strong)
     trainer = build_trainer(config, run, method.task, steps, validate=validate)
+    if is_first_process():
+        _begin(data)
     began = time.perf_counter()
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
@@ -400,6 +412,14 @@ def _fit(
             print(f"semipix: {told}, see {data.skipped.path}", file=sys.stderr)
         write_json(run / SUMMARY, summary)
     return summary
+
+
+def _begin(data: SemiSupervisedDataModule) -> None:
+    """Print what is trained on, and what of the data is unusual or left out."""
+    print(data.counts(), flush=True)
+    further = further_parts(data.source.files(), data.max_pixels)
+    for line in [*data.source.warnings, *data.source.left_out, *further]:
+        print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{line}", file=sys.stderr)
 
 
 def memory_short(error: Exception) -> str | None:

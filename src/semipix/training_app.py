@@ -195,6 +195,18 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
 
 
+def read_overrides(given: Sequence[str]) -> dict[str, Any]:
+    """Values by key of KEY=VALUE arguments that name single keys.
+
+    Raises:
+        SemipixError: one is not readable.
+    """
+    _check_syntax(given)
+    parser = OverridesParser.create()
+    parsed = [parser.parse_override(item) for item in given]
+    return {item.key_or_group: item.value() for item in parsed}
+
+
 def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
     """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them.
 

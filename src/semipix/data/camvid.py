@@ -20,15 +20,16 @@ class CamVidSource(FolderSource):
 
     Args:
         root: the data folder.
+        survey_masks: whether to look the masks through; not needed for a run that was trained on them.
 
     Raises:
         SemipixError: the folder is missing or not laid out like this.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, survey_masks: bool = True) -> None:
         if (Path(root).expanduser() / "trainannot").is_dir():
             self.layout = _SEGNET
-        super().__init__(root, {_VOID: 255})
+        super().__init__(root, {_VOID: 255}, survey_masks=survey_masks)
 
     def read_names(self) -> list[str]:
         return list(CLASSES)

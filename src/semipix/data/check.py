@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
-from semipix.data.decode import bits, check_size, read_image, read_mask, read_values
-from semipix.data.folder import binary_problem, infer_classes, lookup_table, outside_problem, read_classes
+from semipix.config import check_keys, parameters
+from semipix.data.class_names import read_classes
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.decode import MAX_PIXELS, bits, read_values
+from semipix.data.folder import FolderSource, judge_masks, lookup_table
 from semipix.data.layout import PAIRS, SPLITS, Listing, duplicates, list_folder
 from semipix.data.pairs import EXTRAS, PairsSource
+from semipix.data.reader import Reader
 from semipix.data.source import VOID
+from semipix.data.survey import each, further_parts
 from semipix.errors import SemipixError
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ class Report:
         pixels: number of pixels by class index (255 is void) over all readable masks.
         problems: one line for each thing to mend.
         warnings: one line for each thing that may be meant so.
+        left_out: one line, with a count, for each kind of file or part of a file that is not read.
         label: what a label is called.
         kind: what the targets of pairs were taken for; empty for masks.
     """
@@ -45,6 +49,7 @@ class Report:
     pixels: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     label: str = "mask"
     kind: str = ""
 
@@ -69,6 +74,7 @@ class Report:
         lines.append(f"  labeled   {self.labeled_share:>7.1%} of the training images")
         lines += [f"  kind      {self.kind:>7}"] if self.kind else []
         lines += self._size_lines() + self._class_lines()
+        lines += [f"  left out  {len(self.left_out):>7}", *(f"    {line}" for line in self.left_out)]
         lines += [f"  warnings  {len(self.warnings):>7}", *(f"    {warning}" for warning in self.warnings)]
         lines.append(f"  problems  {len(self.problems):>7}")
         return lines + [f"    {problem}" for problem in self.problems]
@@ -93,45 +99,46 @@ class Report:
         return [*lines, f"  void      {self.void_share:>7.1%} of all mask pixels"]
 
 
-def check(root: str | Path, mask_values: Mapping[int, int] | None = None, kind: str | None = None) -> Report:
+def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
     """Read every file of a data folder and report what it holds and each problem.
 
     Args:
         root: a folder laid out as `FolderSource` or, if it holds `inputs`, as `PairsSource` expects it.
-        mask_values: as for `FolderSource`.
         kind: as for `PairsSource`; by default what the files look like.
+        **options: keys of `data` as training takes them. Those of the source, such as `mask_values` and `max_pixels`,
+            mean here what they mean there; the others are checked and change nothing.
 
     Returns:
         The report. Nothing that is wrong with the data raises.
 
     Raises:
-        SemipixError: `mask_values` is out of range.
+        SemipixError: a key is unknown, or its value is of a wrong type or out of range.
     """
     root = Path(root).expanduser()
-    pairs = (root / PAIRS.images.partition("/")[0]).is_dir()
-    report = _check_pair_folder(root, kind) if pairs else _check_mask_folder(root, mask_values)
+    source = PairsSource if (root / PAIRS.images.partition("/")[0]).is_dir() else FolderSource
+    given = {"_target_": f"{source.__module__}.{source.__qualname__}", "root": str(root), **options}
+    check_keys("data", {**given, **({} if kind is None else {"kind": kind})}, SemiSupervisedDataModule)
+    known = parameters(source)[0]
+    options = {key: value for key, value in options.items() if key in known}
+    if source is PairsSource:
+        report = _check_pair_folder(root, kind, options)
+    else:
+        report = _check_mask_folder(root, options.get("mask_values"), options.get("max_pixels", MAX_PIXELS))
     report.problems = list(dict.fromkeys(report.problems))
     return report
 
 
-def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None) -> Report:
-    listing = list_folder(root)
-    report = _begin(root, listing)
-    names = _collected(report, read_classes, root)
+def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pixels: int) -> Report:
     table = lookup_table(mask_values) if mask_values else None
-    total = sum(report.masked.values()) + sum(report.unmasked.values())
-    pairs = [pair for masks in listing.labels.values() for pair in masks.items()]
-    with tqdm(total=total, desc="reading", leave=False, disable=None) as bar:  # None: only on a terminal
-        masks = _check_pairs(report, pairs, table, bar)
-        for name in _unmasked(listing):
-            _read(report, root / name)
-            bar.update()
-    present = {value for name in listing.labels.get("train", {}) for value in masks.get(name, {})}
-    if names and (problem := binary_problem(root, present)):
-        report.problems.append(problem)
-    report.classes = names or (_collected(report, infer_classes, root, present) if present else None) or []
-    if report.classes:
-        _check_values(report, dict(pairs), masks)
+    listing = list_folder(root)
+    report = _begin(root, listing, max_pixels)
+    names = _collected(report, read_classes, root)
+    images = [root / name for part in listing.parts().values() for name in part]
+    _read_images(report, images, Reader(max_pixels=max_pixels))
+    judged = judge_masks(root, listing, names, table, max_pixels)
+    report.problems += judged.problems
+    report.warnings += judged.warnings
+    report.classes, report.pixels = judged.classes, judged.pixels
     return report
 
 
@@ -142,16 +149,17 @@ class _Unrefused(PairsSource):
         self.problems = list(problems)
 
 
-def _check_pair_folder(root: Path, kind: str | None) -> Report:
+def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any]) -> Report:
     listing = list_folder(root, PAIRS)
-    report = _begin(root, listing)
+    report = _begin(root, listing, options.get("max_pixels", MAX_PIXELS))
     report.label, report.kind = PAIRS.label, kind or guess_kind(root, listing)
-    source = _collected(report, _Unrefused, root, report.kind)
+    source = _collected(report, _Unrefused, root, report.kind, **options)
     if source is None:
         return report
     report.problems = source.problems
     labeled = [name for names in listing.labels.values() for name in names]
-    for name in tqdm(labeled + _unmasked(listing), desc="reading", leave=False, disable=None):
+    unlabeled = [name for names in listing.bare.values() for name in names] + [*listing.unlabeled]
+    for name in tqdm(labeled + unlabeled, desc="reading", leave=False, disable=None):
         image = _collected(report, source.image, name)
         if image is not None:
             report.sizes[image.shape[-2], image.shape[-1]] += 1
@@ -172,66 +180,46 @@ def guess_kind(root: Path, listing: Listing) -> str:
     return "regression" if numbers else "denoising"
 
 
-def _begin(root: Path, listing: Listing) -> Report:
-    """A report of what can be told from file names and lengths."""
+def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
+    """A report of what can be told from file names, lengths and headers."""
+    parts = listing.parts()
     return Report(
         root,
         {split: len(listing.labels.get(split, {})) for split in SPLITS},
         {**{split: len(listing.bare.get(split, ())) for split in SPLITS}, "unlabeled": len(listing.unlabeled)},
         problems=list(listing.problems),
+        left_out=[
+            *listing.left_out,
+            *further_parts((root / name for names in parts.values() for name in names), max_pixels),
+        ],
         warnings=[
             f"{root / later}: same content as {earlier} of another part; evaluation needs images of its own"
-            for later, earlier in duplicates(root, listing.parts())
+            for later, earlier in duplicates(root, parts)
         ],
     )
 
 
-def _check_pairs(
-    report: Report, pairs: list[tuple[str, str]], table: Tensor | None, bar: "tqdm[Any]"
-) -> dict[str, Counter[int]]:
-    """Read images with their masks; returns the pixels of each class index by image name."""
-    counts: dict[str, Counter[int]] = {}
-    for image_name, mask_name in pairs:
-        image, mask = report.root / image_name, report.root / mask_name
-        whole = _read(report, image)
-        values = _collected(report, read_mask, mask)
-        if values is not None:
-            indices = values if table is None else table[values]
-            # numpy, because torch's threads wait for each other where a training keeps the processors busy.
-            pixels = np.bincount(indices.numpy().ravel())
-            counts[image_name] = Counter({int(value): int(pixels[value]) for value in pixels.nonzero()[0]})
-            report.pixels += counts[image_name]
-            if whole:
-                _collected(report, check_size, image, mask, indices)
-        bar.update()
-    return counts
+def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
+    """Read images whole and note their sizes."""
+
+    def read(path: Path) -> tuple[int, int] | SemipixError:
+        try:
+            height, width = reader.image(path, whole=True).shape[-2:]
+        except SemipixError as error:
+            return error
+        return height, width
+
+    for found in each(read, paths, "reading images"):
+        if isinstance(found, SemipixError):
+            report.problems.append(str(found))
+        else:
+            report.sizes[found] += 1
 
 
-def _check_values(report: Report, masks: dict[str, str], counts: dict[str, Counter[int]]) -> None:
-    """Report masks with values that are no class; needs the classes, which may be known only after all are read."""
-    classes = len(report.classes)
-    for image_name, pixels in counts.items():
-        outside = {value: count for value, count in pixels.items() if value >= classes and value != VOID}
-        if outside:
-            report.problems.append(outside_problem(report.root / masks[image_name], outside, classes))
-
-
-def _read(report: Report, path: Path) -> bool:
-    """Read an image and note its size; False where it cannot be read."""
-    image = _collected(report, read_image, path)
-    if image is not None:
-        report.sizes[image.shape[-2], image.shape[-1]] += 1
-    return image is not None
-
-
-def _unmasked(listing: Listing) -> list[str]:
-    return [name for names in listing.bare.values() for name in names] + [*listing.unlabeled]
-
-
-def _collected(report: Report, function: Callable[..., T], *args: Any) -> T | None:
+def _collected(report: Report, function: Callable[..., T], *args: Any, **options: Any) -> T | None:
     """Call a function; a problem goes to the report instead of being raised."""
     try:
-        return function(*args)
+        return function(*args, **options)
     except SemipixError as error:
         report.problems.append(str(error))
         return None

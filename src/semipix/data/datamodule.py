@@ -23,6 +23,8 @@ from semipix.data.loaders import (
     collate_labeled,
     collate_unlabeled,
 )
+from semipix.data.decode import MAX_PIXELS
+from semipix.data.names import composed
 from semipix.data.reader import Reader
 from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
 from semipix.data.shards import PoolSampler, ShardDataset, Shards
@@ -50,7 +52,8 @@ class SemiSupervisedDataModule(LightningDataModule):
 
     Args:
         source: images and labels.
-        labels: how many labels are used: a count (8), a share ("1/8", 0.125), "all", or a file that lists names.
+        labels: how many labels are used: all, or for an experiment a count (8), a share ("1/8", 0.125) or a file that
+            lists names; the others are hidden.
         val: amount of the labeled images set aside where the source has no validation images; 0 means none.
         batch_size: images of one step.
         labeled_per_batch: labeled images among them; by default half. Without unlabeled images all are labeled.
@@ -67,6 +70,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         eval_batch_size: images of one validation or test batch in each process.
         workers: reading processes of each loader; 0 reads in the main process.
         prefetch: batches that each of them reads ahead.
+        max_pixels: most pixels of an image file that is read; larger ones are refused before they fill the memory.
         cache: where decoded images are kept, memory or disk; by default nowhere.
         cache_limit: size of the cache in GiB; what no longer fits is decoded each time. Memory is counted over all
             processes of a machine.
@@ -95,7 +99,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self,
         source: Source,
         *,
-        labels: Amount = "1/8",
+        labels: Amount = "all",
         val: Amount = 0.1,
         batch_size: int = 8,
         labeled_per_batch: int | None = None,
@@ -110,6 +114,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         eval_batch_size: int = 8,
         workers: int = 2,
         prefetch: int = 2,
+        max_pixels: int = MAX_PIXELS,
         cache: Literal["memory", "disk"] | None = None,
         cache_limit: float = 4.0,
         cache_folder: str | Path | None = None,
@@ -139,7 +144,9 @@ class SemiSupervisedDataModule(LightningDataModule):
             raise SemipixError(f"data.cache_limit={cache_limit}: expected a size in GiB above 0")
         self._cache_bytes = int(cache_limit * GIB)
         kept = DiskCache(_cache_folder(cache_folder), self._cache_bytes) if cache == "disk" else None
-        self.source.reader = Reader(self.resize, kept)
+        self.labels = labels
+        self.max_pixels = _at_least(1, "data.max_pixels", max_pixels)
+        self.source.reader = self._reader(kept)
         self.pad = pad
         self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
@@ -151,13 +158,23 @@ class SemiSupervisedDataModule(LightningDataModule):
         )
         self.seed = seed
         if split is not None:
-            _check_split(split, source)
+            split = _of_source(split, source)
         self.split = split or make_split(source, labels, val, seed)
         self.shards = None if shards is None else self._open_shards(shards)
         check_overlap(self.split, source)
         self.unlabeled_count = len(self.split.unlabeled if self.shards is None else self.shards)
+        self.use_unlabeled = use_unlabeled
         self.mixed = use_unlabeled and self.unlabeled_count > 0
         self.labeled_per_batch = self._labeled_share(labeled_per_batch)
+
+    def counts(self) -> str:
+        """One line: how many images are labeled, unlabeled, held out, and how many labels are hidden."""
+        hidden = len(set(self.split.unlabeled).intersection(self.source.labeled()))
+        unlabeled = f"{self.unlabeled_count} unlabeled{'' if self.use_unlabeled else ' (not used by this method)'}"
+        return (
+            f"data: {len(self.split.labeled)} labeled, {unlabeled}, {hidden} labels hidden by data.labels={self.labels}, "
+            f"{len(self.split.val)} held out for validation"
+        )
 
     @property
     def batches_per_epoch(self) -> int:
@@ -236,7 +253,11 @@ class SemiSupervisedDataModule(LightningDataModule):
             processes = getattr(self.trainer, "num_devices", 1)
             loaders = 2 + self.mixed
             kept: Cache = MemoryCache(self._cache_bytes // processes, loaders * self.workers)
-            self.source.reader = Reader(self.resize, kept)
+            self.source.reader = self._reader(kept)
+
+    def _reader(self, cache: Cache | None) -> Reader:
+        # Image-to-image tasks resize both sides alike after decoding, lest they differ by how they were decoded.
+        return Reader(self.resize, cache, reduced=self.source.kind == "segmentation", max_pixels=self.max_pixels)
 
     def _open_shards(self, pattern: str) -> Shards:
         if self.source.kind == "matting":
@@ -270,16 +291,25 @@ class SemiSupervisedDataModule(LightningDataModule):
         return share
 
 
-def _check_split(split: Split, source: Source) -> None:
-    labeled = {*source.labeled(), *source.val(), *source.test()}
-    known = labeled.union(source.unlabeled())
-    for names, there in (([*split.labeled, *split.val, *split.test], labeled), (split.unlabeled, known)):
-        missing = [name for name in names if name not in there]
+def _of_source(split: Split, source: Source) -> Split:
+    """A split by the names that the source has, which may be in another form of Unicode than where the run trained.
+
+    Raises:
+        SemipixError: an image is not in the data, or lost its label.
+    """
+    labeled = {composed(name): name for name in [*source.labeled(), *source.val(), *source.test()]}
+    known = labeled | {composed(name): name for name in source.unlabeled()}
+    parts: dict[str, list[str]] = {}
+    for part, names in split.parts().items():
+        there = known if part == "unlabeled" else labeled
+        missing = [name for name in names if composed(name) not in there]
         if missing:
             raise SemipixError(
                 f"split: {len(missing)} of its images are not in the data or lost their labels, e.g. {missing[0]}; "
                 "expected the data that the run was trained on, mend data.root"
             )
+        parts[part] = [there[composed(name)] for name in names]
+    return Split(**parts)
 
 
 def _cache_folder(folder: str | Path | None) -> Path:

@@ -1,36 +1,53 @@
 """Images and masks in folders."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import check_size, read_image, read_mask
-from semipix.data.layout import MASKS, Layout, list_folder
+from semipix.data.class_names import (
+    FILE,
+    binary_problem,
+    check_same,
+    class_values_warnings,
+    infer_classes,
+    outside_problem,
+    read_classes,
+)
+from semipix.data.decode import MAX_PIXELS, unit_range
+from semipix.data.layout import MASKS, SPLITS, Layout, Listing, list_folder
+from semipix.data.reader import Reader
 from semipix.data.source import VOID, Source
-from semipix.errors import SemipixError, UnreadableFileError
+from semipix.data.survey import survey
+from semipix.errors import SemipixError
 
 
 class FolderSource(Source):
     """Images in `images/{train,val,test}` and masks of the same stems in `masks/{train,val,test}`.
 
     An image in `images/train` without a mask is unlabeled, and so is every image in the optional folder `unlabeled`.
-    The optional file `classes.txt` names the classes, one a line; without it they are counted in the training masks.
-    A mask value of 255 is void. Files are read when they are asked for.
+    The optional file `classes.txt` names the classes (see `read_classes`); without it they are counted in the training
+    masks. A mask value of 255 is void.
+
+    All masks are looked through at first, so that a training does not begin on what `semipix data check` refuses.
 
     Args:
         root: the data folder.
         mask_values: class index (or 255) for mask values that are stored otherwise, e.g. `{0: 0, 255: 1}`; values that
             are not listed stay as they are.
-        on_error: with skip, masks that cannot be read do not count where the classes are counted.
+        on_error: with skip, training masks that cannot be read are no problem and do not count.
+        max_pixels: most pixels of a file that is read; the `data.max_pixels` setting.
+        run_classes: class names of the run that the data are used by; `classes.txt` has to agree with them.
+        survey_masks: whether to look the masks through; not needed for a run that has its classes.
 
     Raises:
-        SemipixError: the folder is missing or not laid out like this, or no training image has a mask.
+        SemipixError: the folder is missing or not laid out like this, no training image has a mask, or a mask cannot be
+            used.
     """
 
     layout: Layout = MASKS
@@ -40,15 +57,36 @@ class FolderSource(Source):
         root: str | Path,
         mask_values: Mapping[int, int] | None = None,
         on_error: Literal["stop", "skip"] = "stop",
+        max_pixels: int = MAX_PIXELS,
+        run_classes: Sequence[str] | None = None,
+        survey_masks: bool = True,
     ) -> None:
         self.root = Path(root).expanduser()
+        self.reader = Reader(max_pixels=max_pixels)
         self._on_error = on_error
         self._table = lookup_table(mask_values) if mask_values else None
         self.listing = list_folder(self.root, self.layout)
         if self.listing.problems:
             raise SemipixError(self.listing.problems[0])
+        self.left_out = self.listing.left_out
         self._masks = {image: mask for masks in self.listing.labels.values() for image, mask in masks.items()}
-        self.classes: list[str] = self.read_names()
+        names = self.read_names()
+        if run_classes is not None:
+            if names is not None:
+                check_same(run_classes, names, self.root / FILE)
+            names = list(run_classes)
+        if names is not None and not survey_masks:
+            self.classes: list[str] = names
+            return
+        judged = judge_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
+        problems = judged.problems
+        if on_error == "skip":
+            skipped = {judged.by_image.get(name) for name in judged.unreadable if name in self.listing.labels["train"]}
+            problems = [problem for problem in problems if problem not in skipped]
+        if problems:
+            raise SemipixError(problems[0])
+        self.classes = judged.classes
+        self.warnings = judged.warnings
 
     def labeled(self) -> list[str]:
         return list(self.listing.labels["train"])
@@ -62,26 +100,28 @@ class FolderSource(Source):
     def test(self) -> list[str]:
         return list(self.listing.labels["test"])
 
+    def files(self) -> list[Path]:
+        return [self.root / name for names in self.listing.parts().values() for name in names]
+
     def image(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(read_image(self.root / name))
+        return tv_tensors.Image(unit_range(self.reader.image(self.root / name, whole=True)).contiguous())
 
     def target(self, name: str) -> tv_tensors.Mask:
-        return tv_tensors.Mask(self._checked(name, self.read_indices(name)))
+        return tv_tensors.Mask(self.stored_target(name).long())
 
     def stored_image(self, name: str) -> tv_tensors.Image:
         return tv_tensors.Image(self.reader.image(self.root / name))
 
     def stored_target(self, name: str) -> tv_tensors.Mask:
-        values = self.reader.mask(self.root / self._masks[name])
-        return tv_tensors.Mask(self._checked(name, self._mapped(values)))
+        mask = self.root / self._masks[name]
+        indices = self._mapped(self.reader.mask(mask))
+        self.reader.check_size(self.root / name, mask, indices)
+        check_indices(mask, indices, len(self.classes))
+        return tv_tensors.Mask(indices)
 
-    def read_names(self) -> list[str]:
-        """Names of the classes, by index."""
-        return read_classes(self.root) or self._infer_classes()
-
-    def read_indices(self, name: str) -> Tensor:
-        """Mask of the named image after `mask_values`, (H, W) int64, not checked against the classes."""
-        return self._mapped(read_mask(self.root / self._masks[name]))
+    def read_names(self) -> list[str] | None:
+        """Names of the classes, by index; None where nothing names them."""
+        return read_classes(self.root)
 
     def _mapped(self, values: Tensor) -> Tensor:
         """Values (H, W) after `mask_values`."""
@@ -91,45 +131,75 @@ class FolderSource(Source):
             return torch.from_numpy(self._table[:256].byte().numpy()[values.numpy()])
         return self._table[values.long()]
 
-    def _checked(self, name: str, indices: Tensor) -> Tensor:
-        mask = self.root / self._masks[name]
-        check_size(self.root / name, mask, indices)
-        check_indices(mask, indices, len(self.classes))
-        return indices
 
-    def _infer_classes(self) -> list[str]:
-        present: set[int] = set()
-        for name in self.labeled():
-            try:
-                indices = self.read_indices(name)
-            except UnreadableFileError:
-                if self._on_error == "stop":
-                    raise
-                continue
-            present.update(np.bincount(indices.numpy().ravel()).nonzero()[0].tolist())
-        return infer_classes(self.root, present)
+@dataclass
+class Judged:
+    """What the masks of a folder come to.
 
-
-def read_classes(root: Path) -> list[str] | None:
-    """Class names from `classes.txt`; None where there is no such file.
-
-    Raises:
-        SemipixError: the file is empty, names a class twice, or is no text.
+    Attributes:
+        classes: class names; empty where a problem leaves them unknown.
+        problems: one line for each thing that training refuses.
+        warnings: one line for each thing that may be meant so.
+        pixels: number of pixels by class index (255 is void) over all readable masks.
+        by_image: the problem of each image whose mask has one.
+        unreadable: names of the images whose mask cannot be read.
     """
-    path = root / "classes.txt"
-    if not path.is_file():
-        return None
-    try:
-        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise SemipixError(f"{path}: not UTF-8 text; expected one class name a line") from None
-    if len(names) < 2:
-        raise SemipixError(f"{path}: found {len(names)} class names, expected at least 2, one a line")
-    for name in names:
-        if names.count(name) > 1:
-            raise SemipixError(f"{path}: class {name!r} stands there {names.count(name)} times; give each its own name")
-    _check_class_count(path, len(names))
-    return names
+
+    classes: list[str]
+    problems: list[str]
+    warnings: list[str]
+    pixels: Counter[int]
+    by_image: dict[str, str]
+    unreadable: set[str]
+
+
+def judge_masks(
+    root: Path,
+    listing: Listing,
+    names: Sequence[str] | None,
+    table: Tensor | None = None,
+    max_pixels: int = MAX_PIXELS,
+    layout: Layout = MASKS,
+) -> Judged:
+    """Look all masks of a folder through.
+
+    Args:
+        root: the data folder.
+        listing: its listing.
+        names: class names; None where they are to be counted in the training masks.
+        table: of `lookup_table`.
+        max_pixels: the `data.max_pixels` setting.
+        layout: where the masks are.
+    """
+    folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
+    masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
+    found = survey(root, masks, table, max_pixels)
+    problems, warnings = list(found.problems.values()), list(found.warnings)
+    training = found.present(listing.labels["train"])
+    classes = list(names or [])
+    if training and (problem := binary_problem(folders["train"], set(training))):
+        problems.append(problem)
+    elif training and not names:
+        try:
+            classes = infer_classes(folders["train"], set(training))
+        except SemipixError as error:
+            problems.append(str(error))
+    if classes:
+        for image, pixels in found.pixels.items():
+            outside = {value: count for value, count in pixels.items() if value >= len(classes) and value != VOID}
+            if outside:
+                problems.append(outside_problem(root / masks[image], outside, len(classes)))
+        present = {value for value in training if value != VOID}
+        warnings += class_values_warnings(folders["train"], present, classes, named=bool(names))
+    for split in ("val", "test"):
+        pixels = found.present(listing.labels[split])
+        if pixels and not set(pixels) - {VOID}:
+            warnings.append(
+                f"{folders[split]}: all pixels of the {len(listing.labels[split])} masks are void (255), so "
+                "that nothing can be measured on them; map the values with data.mask_values={VALUE:CLASS}"
+            )
+    pixels = found.present(masks)
+    return Judged(classes, problems, warnings, pixels, found.problems, found.unreadable)
 
 
 def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
@@ -143,38 +213,6 @@ def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
         raise SemipixError(outside_problem(mask, Counter(outside.tolist()), classes))
 
 
-def outside_problem(mask: Path, outside: Mapping[int, int], classes: int) -> str:
-    """What to tell about mask values that are no class; `outside` is their number of pixels by value."""
-    values = ", ".join(str(value) for value in sorted(outside)[:5])
-    return (
-        f"{mask}: found mask value {values} ({sum(outside.values())} pixels), expected 0 to {classes - 1} or 255 for "
-        "void; mend classes.txt or map the values with data.mask_values={VALUE:CLASS}"
-    )
-
-
-def infer_classes(root: Path, present: set[int]) -> list[str]:
-    """Class names "0", "1", ... up to the largest value present in the training masks that is not void; at least 2.
-
-    Raises:
-        SemipixError: there are too many, or only 0 and 255.
-    """
-    if problem := binary_problem(root, present):
-        raise SemipixError(problem)
-    count = max((value for value in present if value != VOID), default=0) + 1
-    _check_class_count(root / "masks/train", count)
-    return [str(index) for index in range(max(2, count))]
-
-
-def binary_problem(root: Path, present: set[int]) -> str | None:
-    """What to tell a user whose masks hold 0 and 255 only, where 255 was surely meant as a class."""
-    if VOID in present and present <= {0, VOID}:
-        return (
-            f"{root / 'masks/train'}: the masks hold only 0 and 255, and 255 means void; "
-            "map it to class 1 with data.mask_values={0:0,255:1}"
-        )
-    return None
-
-
 def lookup_table(mask_values: Mapping[int, int]) -> Tensor:
     """Table (65536,) int64 from stored mask value to class index."""
     table = torch.arange(65536)
@@ -185,8 +223,3 @@ def lookup_table(mask_values: Mapping[int, int]) -> Tensor:
             )
         table[int(value)] = int(index)
     return table
-
-
-def _check_class_count(origin: Path, count: int) -> None:
-    if count > VOID:
-        raise SemipixError(f"{origin}: found {count} classes, expected at most {VOID}, for index {VOID} means void")

@@ -1,25 +1,34 @@
-"""What stands in a data folder, by file name alone, and which of its files are the same."""
+"""What a data folder holds, by file name alone, and which of its files are the same.
+
+This is the one listing: training, `semipix data check`, evaluation and prediction all go through `walk`.
+"""
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from semipix.data.decode import ARRAY, EXTENSIONS, FORMATS
-from semipix.data.names import Names
+from semipix.data.names import Names, composed
 
 SPLITS = ("train", "val", "test")
+
+UNLABELED = "unlabeled"
+"""Folder of further images without labels."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where images and labels of each split stand below a root.
+    """Where images and labels of each split are, below a root.
 
     Attributes:
         images, labels: folder names, in which `{split}` stands for train, val or test.
         image, label: what an image and a label are called in messages.
         arrays: whether labels may be `.npy` files.
+        others: further folders and files of the root that are read.
     """
 
     images: str
@@ -27,27 +36,43 @@ class Layout:
     image: str = "image"
     label: str = "mask"
     arrays: bool = False
+    others: tuple[str, ...] = ()
 
 
-MASKS = Layout("images/{split}", "masks/{split}")
-PAIRS = Layout("inputs/{split}", "targets/{split}", "input", "target", arrays=True)
+MASKS = Layout("images/{split}", "masks/{split}", others=("classes.txt",))
+PAIRS = Layout(
+    *("inputs/{split}", "targets/{split}", "input", "target"),
+    arrays=True,
+    others=("trimaps", "foregrounds", "backgrounds"),
+)
 
 
 @dataclass
-class Listing:
-    """What stands in a data folder; no file is opened.
+class Remarks:
+    """What is to be said about files.
+
+    Attributes:
+        problems: one line for each file or folder that cannot be used as it is.
+        left_out: one line, with a count, for each kind of file that is not read.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Listing(Remarks):
+    """What a data folder holds; no file is opened.
 
     Attributes:
         labels: for each split the labeled images' names with the names of their labels.
         bare: for each split the names of the images without a label.
         unlabeled: names of the images in `unlabeled/`.
-        problems: one line for each file or folder that is not as it should be.
     """
 
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     bare: dict[str, Names] = field(default_factory=dict)
     unlabeled: Names = field(default_factory=Names)
-    problems: list[str] = field(default_factory=list)
 
     def parts(self) -> dict[str, list[str]]:
         """Names of all images by the part they belong to: train (with the unlabeled ones), val and test."""
@@ -58,7 +83,7 @@ class Listing:
 
 def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
     """List a data folder and gather everything wrong with its layout."""
-    listing = Listing({split: {} for split in SPLITS}, {split: Names() for split in SPLITS})
+    listing = Listing(labels={split: {} for split in SPLITS}, bare={split: Names() for split in SPLITS})
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         expected = layout.images.format(split="train")
@@ -66,7 +91,8 @@ def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
         return listing
     for split in SPLITS:
         _list_split(root, layout, split, listing)
-    listing.unlabeled = Names(sorted(stems(root, "unlabeled", listing.problems).values()))
+    listing.unlabeled = Names(sorted(stems(root, UNLABELED, listing).values()))
+    _note_other_folders(root, layout, listing)
     if listing.bare["train"] and not listing.labels["train"]:
         listing.problems.append(
             f"{root / layout.labels.format(split='train')}: no labeled {layout.image}: found no {layout.label} for any "
@@ -78,8 +104,8 @@ def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
 
 def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
     image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
-    images = stems(root, image_folder, listing.problems)
-    labels = stems(root, label_folder, listing.problems, layout.arrays)
+    images = stems(root, image_folder, listing)
+    labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
     if split == "train" and not images:
         listing.problems.append(no_images(root / image_folder, "training images"))
     listing.labels[split] = {images[stem]: labels[stem] for stem in images if stem in labels}
@@ -91,7 +117,7 @@ def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> Non
         for stem in labels
         if stem not in images
     ]
-    # An evaluation folder without any label cannot be used; one with holes is a slip worth telling.
+    # An evaluation folder without any label cannot be used; one with holes is an error worth telling.
     if split != "train" and labels:
         listing.problems += [
             f"{root / name}: {split} {layout.image} without a {layout.label} in {label_folder}; add the "
@@ -100,45 +126,164 @@ def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> Non
         ]
 
 
-def stems(root: Path, folder: str, problems: list[str], arrays: bool = False) -> dict[str, str]:
+def _note_other_folders(root: Path, layout: Layout, listing: Listing) -> None:
+    """Count what is beside the folders that are read, such as `images/valid`."""
+    parents = {pattern.rpartition("/")[0] for pattern in (layout.images, layout.labels)}
+    if "" in parents:  # the splits are folders of the root, which may hold anything else
+        return
+    for parent in sorted(parents):
+        read = ", ".join(f"{parent}/{split}" for split in SPLITS)
+        _note_others(root, parent, SPLITS, f"{read} are; rename the folder or move the files", listing)
+    known = (*parents, UNLABELED, *layout.others)
+    _note_others(root, "", known, f"{', '.join(sorted(known))} are", listing, files_too=False)
+
+
+def _note_others(
+    root: Path, folder: str, known: Sequence[str], read: str, listing: Listing, files_too: bool = True
+) -> None:
+    """Count the files below the folders of a folder that are none of the known ones, and those directly in it."""
+    loose = 0
+    for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name) if (root / folder).is_dir() else ():
+        if entry.name in known or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            count = len(walk(root / folder / entry.name).files)
+            listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
+        else:
+            loose += 1
+    if loose and files_too:
+        listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
+
+
+def stems(
+    root: Path, folder: str, remarks: Remarks, *, arrays: bool = False, labels_of: Iterable[str] | None = None
+) -> dict[str, str]:
     """Image files below a folder: path without extension, relative to it, to name relative to the root; sorted.
+
+    Stems are in Unicode's composed form (NFC), in which names from macOS and from elsewhere are equal; names are as the
+    files are called.
 
     Args:
         root: the data folder.
         folder: a folder below it, or "" for the root itself; one that is missing holds nothing.
-        problems: gets a line for each file whose stem is taken already.
+        remarks: gets a problem for each file whose stem is taken already, and lines about what is not read.
         arrays: whether `.npy` files count too.
+        labels_of: where the files are labels, the stems of their images: a file of such a stem that is not read is a
+            problem unless another one of the stem is.
     """
     extensions = EXTENSIONS | {ARRAY} if arrays else EXTENSIONS
     found: dict[str, str] = {}
-    for path in sorted(files(root / folder)):
+    unread: dict[str, str] = {}
+    walked = walk(root / folder)
+    for path in walked.files:
         # Not by pathlib, which takes seconds for a million files.
-        stem, dot, extension = path.rpartition(".")
-        if f"{dot}{extension.lower()}" not in extensions:
-            continue
-        if stem in found:
-            problems.append(
-                f"{root / folder / path}: same stem as {PurePosixPath(found[stem]).name}; expected one file a stem in "
+        stem, extension = os.path.splitext(path)
+        stem = composed(stem)
+        name = f"{folder}/{path}" if folder else path
+        if extension.lower() not in extensions:
+            unread[path] = stem
+        elif stem in found:
+            remarks.problems.append(
+                f"{root / name}: same stem as {PurePosixPath(found[stem]).name}; expected one file a stem in "
                 f"{folder}, rename or remove one"
             )
         else:
-            found[stem] = f"{folder}/{path}" if folder else path
+            found[stem] = name
+    formats = f"{FORMATS}{f' or {ARRAY}' if arrays else ''}"
+    if labels_of is not None:
+        wanted = {path for path, stem in unread.items() if stem not in found and stem in labels_of}
+        remarks.problems += [
+            f"{root / folder / path}: a label of a format that is not read, expected {formats}; convert it, or move it "
+            "away if the image is to count as unlabeled"
+            for path in unread
+            if path in wanted
+        ]
+        unread = {path: stem for path, stem in unread.items() if path not in wanted}
+    remarks.left_out += walked.left_out(root / folder, unread, formats)
     return found
 
 
-def files(folder: Path) -> list[str]:
-    """Paths of all visible files below a folder, relative to it, with forward slashes; none where it is missing."""
-    found: list[str] = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        inside = Path(parent).relative_to(folder).as_posix()
-        before = "" if inside == "." else f"{inside}/"
-        found += [before + name for name in names if not name.startswith(".")]
+class Walked(NamedTuple):
+    """What `walk` found.
+
+    Attributes:
+        files: paths of all visible files, relative to the folder, with forward slashes, sorted.
+        hidden: paths of the hidden files and folders that were left out.
+        circles: paths of the links that lead back to a folder around them, which were not followed.
+    """
+
+    files: list[str]
+    hidden: list[str]
+    circles: list[str]
+
+    def left_out(self, folder: Path, unread: Iterable[str], formats: str = FORMATS) -> list[str]:
+        """A line with a count for each reason why files of the folder are not read.
+
+        Args:
+            folder: what was walked.
+            unread: its visible files that are not read for their extension.
+            formats: what is read.
+        """
+        lines = []
+        counts = Counter(PurePosixPath(path).suffix.lower() or "without extension" for path in unread)
+        if counts:
+            several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
+            lines.append(f"{folder}: {counts.total()} files are not read ({several}); expected {formats}")
+        for paths, reason in (
+            (self.hidden, "hidden files or folders are left out"),
+            (self.circles, "links are not followed, since they lead back to a folder around them"),
+        ):
+            if paths:
+                lines.append(f"{folder}: {len(paths)} {reason} ({paths[0]}{', ...' if len(paths) > 1 else ''})")
+        return lines
+
+
+def is_image(name: str) -> bool:
+    """Whether a file has the extension of an image that is read."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def walk(folder: Path, without: Path | None = None) -> Walked:
+    """List a folder with its subfolders; links are followed. A folder that is missing holds nothing.
+
+    Args:
+        folder: the folder.
+        without: a folder that is left out, should it be below.
+    """
+    found = Walked([], [], [])
+    left = None if without is None else os.path.realpath(without)
+    if left is not None and os.path.commonpath([os.path.realpath(folder), left]) == left:
+        return found
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        inside = os.path.relpath(parent, folder)
+        before = "" if inside == os.curdir else f"{inside.replace(os.sep, '/')}/"
+        found.files.extend(before + name for name in names if not name.startswith("."))
+        found.hidden.extend(before + name for name in (*names, *folders) if name.startswith("."))
+        circles = [name for name in folders if name[0] != "." and _leads_back(os.path.join(parent, name))]
+        found.circles.extend(before + name for name in circles)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name not in circles
+            and (left is None or os.path.realpath(os.path.join(parent, name)) != left)
+        )
+    for paths in found:
+        paths.sort()
     return found
+
+
+def _leads_back(path: str) -> bool:
+    """Whether a link leads to a folder that it is in."""
+    if not os.path.islink(path):
+        return False
+    parent, end = os.path.realpath(os.path.dirname(path)), os.path.realpath(path)
+    return os.path.commonpath([parent, end]) == end
 
 
 def no_images(folder: Path, expected: str) -> str:
     """What to tell about a folder that should hold images and holds none."""
-    others = sorted(files(folder))
+    others = walk(folder).files
     if others:
         found = f"no image among {len(others)} files ({others[0]}, ...)"
     else:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
-from semipix.data.layout import stems
+from semipix.data.layout import Remarks, stems
+from semipix.data.names import composed
 from semipix.data.paired import PairedSource, check_root, matched, read_json, read_split
 from semipix.errors import SemipixError
 
@@ -32,10 +33,10 @@ class LOLSource(PairedSource):
         folder = check_root(root)
         layout = _OFFICIAL if (folder / "our485").is_dir() else _SHORT
         check_root(folder, *layout["train"])
-        problems: list[str] = []
-        train, test = ([stems(folder, name, problems) for name in layout[part]] for part in ("train", "test"))
-        if problems:
-            raise SemipixError(problems[0])
+        remarks = Remarks()
+        train, test = ([stems(folder, name, remarks) for name in layout[part]] for part in ("train", "test"))
+        if remarks.problems:
+            raise SemipixError(remarks.problems[0])
         targets = matched(folder, train[0], train[1])
         path = folder / "split.json"
         lists = read_split(path, train[0], "train", "val", "same_scene_as_a_test_image") or {"train": list(train[0])}
@@ -45,7 +46,7 @@ class LOLSource(PairedSource):
             for part in ("train", "val")
         }
         pairs["test"] = matched(folder, test[0], test[1])
-        super().__init__(folder, "enhancement", pairs, scenes=_scenes(path, train[0]))
+        super().__init__(folder, "enhancement", pairs, scenes=_scenes(path, train[0]), left_out=remarks.left_out)
 
 
 def _scenes(path: Path, names: dict[str, str]) -> dict[str, str]:
@@ -53,4 +54,5 @@ def _scenes(path: Path, names: dict[str, str]) -> dict[str, str]:
     groups = read_json(path).get("scene_groups", []) if path.is_file() else []
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
         raise SemipixError(f"{path}: scene_groups is no list of lists; expected the stems of each scene's images")
+    groups = [[composed(stem) for stem in group] for group in groups]
     return {names[stem]: names.get(group[0], group[0]) for group in groups for stem in group if stem in names}

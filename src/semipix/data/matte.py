@@ -10,7 +10,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import check_size, read_grey, read_image
+from semipix.data.decode import MAX_PIXELS, check_size, read_grey, read_image
 from semipix.data.source import Matte
 from semipix.data.transforms import UNKNOWN, resize_to
 from semipix.errors import SemipixError
@@ -51,67 +51,74 @@ class Matting:
     backgrounds: tuple[Path, ...] = ()
     replace: float = 0.5
 
-    def image(self, files: MatteFiles, seed: int | None = None) -> tv_tensors.Image:
-        """Image and trimap, (4, H, W) float32; with a seed, a trimap that is made is made anew.
+    def image(self, files: MatteFiles, seed: int | None = None, max_pixels: int = MAX_PIXELS) -> tv_tensors.Image:
+        """Image and trimap, (4, H, W) float32; with a seed, a trimap that is made differs by the seed.
+
+        Args:
+            files: what belongs to the image.
+            seed: draws the reach of the unknown region; without one it is the middle of `widths`.
+            max_pixels: most pixels of a file that is read.
 
         Raises:
             SemipixError: a file cannot be read or does not fit, or there is nothing to make a trimap from.
         """
-        return tv_tensors.Image(torch.cat([read_image(files.image), self._trimap(files, seed)[None]]))
+        colours = read_image(files.image, max_pixels=max_pixels)
+        return tv_tensors.Image(torch.cat([colours, self._trimap(files, seed, max_pixels)[None]]))
 
-    def target(self, files: MatteFiles) -> Matte:
+    def target(self, files: MatteFiles, max_pixels: int = MAX_PIXELS) -> Matte:
         """The target of an image with an alpha, (8, H, W).
 
         Raises:
             SemipixError: a file cannot be read or does not fit.
         """
-        alpha, trimap = _alpha(files), self._trimap(files, None)
-        return matte_of(alpha, trimap, *self._layers(files))
+        alpha, trimap = _alpha(files, max_pixels), self._trimap(files, None, max_pixels)
+        return matte_of(alpha, trimap, *self._layers(files, max_pixels))
 
-    def pair(self, files: MatteFiles, seed: int) -> tuple[tv_tensors.Image, Matte]:
+    def pair(self, files: MatteFiles, seed: int, max_pixels: int = MAX_PIXELS) -> tuple[tv_tensors.Image, Matte]:
         """Image and target for training, (4, H, W) and (8, H, W).
 
         Raises:
             SemipixError: a file cannot be read or does not fit.
         """
-        colours, trimap, alpha = read_image(files.image), self._trimap(files, seed), _alpha(files)
-        foreground, background = self._layers(files)
+        colours = read_image(files.image, max_pixels=max_pixels)
+        trimap, alpha = self._trimap(files, seed, max_pixels), _alpha(files, max_pixels)
+        foreground, background = self._layers(files, max_pixels)
         generator = np.random.default_rng(seed)
         if foreground is not None and self.backgrounds and generator.random() < self.replace:
-            background = self._background(alpha.shape, generator)
+            background = self._background(alpha.shape, generator, max_pixels)
             colours = alpha * foreground + (1 - alpha) * background
         image = tv_tensors.Image(torch.cat([colours, trimap[None]]))
         return image, matte_of(alpha, trimap, foreground, background)
 
-    def _layers(self, files: MatteFiles) -> tuple[Tensor | None, Tensor | None]:
+    def _layers(self, files: MatteFiles, max_pixels: int) -> tuple[Tensor | None, Tensor | None]:
         """Colours (3, H, W) of foreground and background, where they are known."""
-        return _colours(files, files.foreground, "foreground"), _colours(files, files.background, "background")
+        return (
+            _colours(files, files.foreground, "foreground", max_pixels),
+            _colours(files, files.background, "background", max_pixels),
+        )
 
-    def _trimap(self, files: MatteFiles, seed: int | None) -> Tensor:
+    def _trimap(self, files: MatteFiles, seed: int | None, max_pixels: int) -> Tensor:
         if files.trimap is not None:
-            trimap = read_trimap(files.trimap)
-            check_size(files.image, files.trimap, trimap, "trimap")
-            if bool((trimap == UNKNOWN).any()):
-                return trimap
-            source = trimap  # a mask, drawn by hand or predicted
-        elif files.alpha is not None:
-            source = _alpha(files)
-        else:
-            raise SemipixError(
-                f"{files.image}: no trimap found and no alpha to make one from; add a trimap, or a mask of 0 and 255"
-            )
-        return make_trimap(source, *self._reach(seed))
+            trimap = trimap_of(files.trimap, self._reach(seed), max_pixels)
+            check_size(files.image, files.trimap, trimap, "trimap", max_pixels=max_pixels)
+            return trimap
+        if files.alpha is not None:
+            return make_trimap(_alpha(files, max_pixels), *self._reach(seed))
+        raise SemipixError(
+            f"{files.image}: no trimap found and no alpha to make one from; add a trimap, or a mask of 0 and 255"
+        )
 
     def _reach(self, seed: int | None) -> Widths:
-        low, high = self.widths
         if seed is None:
-            return (low + high) // 2, (low + high) // 2
+            return middle(self.widths)
+        low, high = self.widths
         inner, outer = np.random.default_rng([seed, 1]).integers(low, high + 1, 2)
         return int(inner), int(outer)
 
-    def _background(self, size: torch.Size, generator: Generator) -> Tensor:
+    def _background(self, size: torch.Size, generator: Generator, max_pixels: int) -> Tensor:
         """A part of a random photograph that fills the size, (3, *size)."""
-        photograph = read_image(self.backgrounds[int(generator.integers(len(self.backgrounds)))])
+        path = self.backgrounds[int(generator.integers(len(self.backgrounds)))]
+        photograph = read_image(path, max_pixels=max_pixels)
         sizes = list(zip(size, photograph.shape[-2:], strict=True))
         scale = max(want / have for want, have in sizes)
         if scale > 1:
@@ -127,6 +134,26 @@ def matte_of(alpha: Tensor, trimap: Tensor, foreground: Tensor | None, backgroun
     nothing = torch.full((3, *alpha.shape), torch.nan)
     colours = [nothing if part is None else part for part in (foreground, background)]
     return torch.cat([alpha[None], (trimap == UNKNOWN).float()[None], *colours]).as_subclass(Matte)
+
+
+def middle(widths: Widths) -> Widths:
+    """Reach of the unknown region into the foreground and the background where nothing is drawn at random."""
+    return sum(widths) // 2, sum(widths) // 2
+
+
+def trimap_of(path: Path, reach: Widths, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """A trimap file as `read_trimap` reads it; one without unknown pixels is a mask, which is widened.
+
+    Args:
+        path: the file.
+        reach: pixels by which the unknown region of a mask reaches into the foreground and into the background.
+        max_pixels: most pixels of a file that is read.
+
+    Raises:
+        SemipixError: the file cannot be read or holds other values.
+    """
+    trimap = read_trimap(path, max_pixels)
+    return trimap if bool((trimap == UNKNOWN).any()) else make_trimap(trimap, *reach)
 
 
 def make_trimap(alpha: Tensor, inner: int, outer: int) -> Tensor:
@@ -147,7 +174,7 @@ def make_trimap(alpha: Tensor, inner: int, outer: int) -> Tensor:
     return trimap.masked_fill(certain_foreground, 1).masked_fill(certain_background, 0)
 
 
-def read_trimap(path: Path) -> Tensor:
+def read_trimap(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a trimap file of the values 0, 128 and 255, each up to 2 off, or a mask of the class indices 0 and 1.
 
     Returns:
@@ -156,7 +183,7 @@ def read_trimap(path: Path) -> Tensor:
     Raises:
         SemipixError: the file cannot be read or holds other values.
     """
-    values = (read_grey(path) * 255).round(decimals=3)
+    values = (read_grey(path, max_pixels=max_pixels) * 255).round(decimals=3)
     if values.max() == 1:
         return values
     trimap = _TRIMAP[values.round().long()]
@@ -169,18 +196,18 @@ def read_trimap(path: Path) -> Tensor:
     return trimap
 
 
-def _alpha(files: MatteFiles) -> Tensor:
+def _alpha(files: MatteFiles, max_pixels: int) -> Tensor:
     assert files.alpha is not None
-    alpha = read_grey(files.alpha)
-    check_size(files.image, files.alpha, alpha, "alpha")
+    alpha = read_grey(files.alpha, max_pixels=max_pixels)
+    check_size(files.image, files.alpha, alpha, "alpha", max_pixels=max_pixels)
     return alpha
 
 
-def _colours(files: MatteFiles, path: Path | None, word: str) -> Tensor | None:
+def _colours(files: MatteFiles, path: Path | None, word: str, max_pixels: int) -> Tensor | None:
     if path is None:
         return None
-    colours = read_image(path)
-    check_size(files.image, path, colours, word)
+    colours = read_image(path, max_pixels=max_pixels)
+    check_size(files.image, path, colours, word, max_pixels=max_pixels)
     return colours
 
 

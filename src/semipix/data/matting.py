@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from semipix.data.layout import stems
+from semipix.data.layout import Remarks, stems
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.paired import PairedSource, check_root, matched, read_split
 from semipix.data.pairs import background_pool, check_share, check_widths
@@ -47,11 +47,11 @@ class MattingSource(PairedSource):
     ) -> None:
         given = () if trimap == MADE else (trimap,)
         folder = check_root(root, "images", "alpha", *given)
-        problems: list[str] = []
-        images, alphas, foregrounds = (stems(folder, part, problems) for part in ("images", "alpha", "foregrounds"))
-        trimaps = stems(folder, trimap, problems) if given else {}
-        if problems:
-            raise SemipixError(problems[0])
+        remarks = Remarks()
+        images, alphas, foregrounds = (stems(folder, part, remarks) for part in ("images", "alpha", "foregrounds"))
+        trimaps = stems(folder, trimap, remarks) if given else {}
+        if remarks.problems:
+            raise SemipixError(remarks.problems[0])
         targets = matched(folder, images, alphas, "alpha")
         if given:
             matched(folder, images, trimaps, "trimap")
@@ -66,26 +66,25 @@ class MattingSource(PairedSource):
         }
         lists = read_split(folder / "split.json", images, "train", "val", "test") or {"train": list(images)}
         pairs = {part: {images[stem]: targets[images[stem]] for stem in names} for part, names in lists.items()}
-        more = _unlabeled(unlabeled, unlabeled_trimaps)
+        more = _unlabeled(unlabeled, unlabeled_trimaps, remarks)
         pool = (
             () if backgrounds is None else background_pool(check_root(backgrounds, key="data.backgrounds"), mattes, "")
         )
         matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
-        super().__init__(folder, "matting", pairs, list(more), mattes=mattes | more, matting=matting)
+        super().__init__(folder, "matting", pairs, list(more), mattes=mattes | more, matting=matting, left_out=remarks.left_out)
 
 
-def _unlabeled(images: str | None, trimaps: str | None) -> dict[str, MatteFiles]:
+def _unlabeled(images: str | None, trimaps: str | None, remarks: Remarks) -> dict[str, MatteFiles]:
     """Files of the images without alpha, by the name that they get."""
     if images is None or trimaps is None:
         if images is not None:
             raise SemipixError("data.unlabeled_trimaps is missing: expected a folder with trimaps of data.unlabeled")
         return {}
-    problems: list[str] = []
     image_root = check_root(images, key="data.unlabeled")
     trimap_root = check_root(trimaps, key="data.unlabeled_trimaps")
-    names, masks = stems(image_root, "", problems), stems(trimap_root, "", problems)
-    if problems:
-        raise SemipixError(problems[0])
+    names, masks = stems(image_root, "", remarks), stems(trimap_root, "", remarks)
+    if remarks.problems:
+        raise SemipixError(remarks.problems[0])
     if missing := sorted(names.keys() - masks.keys()):
         raise SemipixError(f"{image_root}/{missing[0]}: found no trimap of this stem in {trimap_root}; add it")
     return {

@@ -1,10 +1,16 @@
 """Lists of very many names."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC): macOS stores "e" and an accent where others store one letter."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 class Names(Sequence[str]):

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from semipix.data.decode import bits, check_size, read_image
 from semipix.data.layout import SPLITS
 from semipix.data.matte import MatteFiles, Matting
-from semipix.data.names import Names
+from semipix.data.names import Names, composed
 from semipix.data.source import KINDS, Source
 from semipix.errors import SemipixError
 
@@ -30,6 +30,7 @@ class PairedSource(Source):
         scenes: scenes by image name; an image that is not listed is a scene of its own.
         mattes: for matting, the files of each image.
         matting: for matting, how they are read.
+        left_out: lines about files that are not read.
     """
 
     kinds: ClassVar[tuple[str, ...]] = KINDS[1:]
@@ -43,6 +44,7 @@ class PairedSource(Source):
         scenes: Mapping[str, str] | None = None,
         mattes: Mapping[str, MatteFiles] | None = None,
         matting: Matting | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.root = root
         self.kind = kind
@@ -53,6 +55,7 @@ class PairedSource(Source):
         self._scenes = dict(scenes or {})
         self._mattes = dict(mattes or {})
         self._matting = matting or Matting()
+        self.left_out = list(left_out)
         self._storage: str | None = None
 
     def labeled(self) -> list[str]:
@@ -69,14 +72,14 @@ class PairedSource(Source):
 
     def image(self, name: str) -> tv_tensors.Image:
         if self.kind == "matting":
-            return self._matting.image(self._mattes[name])
+            return self._matting.image(self._mattes[name], max_pixels=self.reader.max_pixels)
         return tv_tensors.Image(self.read_input(name))
 
     def target(self, name: str) -> tv_tensors.Image:
         path = self.root / self._targets[name]
         self._check_storage(path)
         if self.kind == "matting":
-            return self._matting.target(self._mattes[name])
+            return self._matting.target(self._mattes[name], self.reader.max_pixels)
         values = self.read_target(name)
         check_size(self.root / self.file(name), path, values, "target")
         return tv_tensors.Image(values)
@@ -102,12 +105,18 @@ class PairedSource(Source):
         if self.kind != "matting":
             return self.stored_image(name), self.stored_target(name)
         self._check_storage(self.root / self._targets[name])
-        return self._matting.pair(self._mattes[name], seed)
+        return self._matting.pair(self._mattes[name], seed, self.reader.max_pixels)
 
     def training_image(self, name: str, seed: int) -> tv_tensors.Image:
         if self.kind != "matting":
             return self.stored_image(name)
-        return self._matting.image(self._mattes[name], seed)
+        return self._matting.image(self._mattes[name], seed, self.reader.max_pixels)
+
+    def files(self) -> list[Path]:
+        if self._mattes:
+            return [files.image for files in self._mattes.values()]
+        names = dict.fromkeys(self.file(name) for name in [*self._targets, *self._unlabeled])
+        return [self.root / name for name in names]
 
     def file(self, name: str) -> str:
         """The input's file, relative to the root."""
@@ -190,6 +199,7 @@ def read_split(path: Path, known: Collection[str], *keys: str) -> dict[str, list
         names = content.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SemipixError(f"{path}: {key} is no list of names; expected the stems of images")
+        names = [composed(name) for name in names]
         if missing := sorted(set(names) - set(known)):
             raise SemipixError(f"{path}: {key} names {missing[0]} and {len(missing) - 1} more that are not there")
         lists[key] = names

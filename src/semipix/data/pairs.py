@@ -6,15 +6,16 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import read_values
-from semipix.data.layout import PAIRS, SPLITS, Listing, list_folder, stems
+from semipix.data.decode import MAX_PIXELS, read_values
+from semipix.data.layout import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
 from semipix.data.matte import MatteFiles, Matting
+from semipix.data.names import composed
 from semipix.data.paired import PairedSource
+from semipix.data.reader import Reader
 from semipix.data.serving import check_kind
 from semipix.errors import SemipixError
 
 EXTRAS = ("trimaps", "foregrounds", "backgrounds")
-_UNLABELED = "unlabeled"
 
 
 class PairsSource(PairedSource):
@@ -39,6 +40,7 @@ class PairsSource(PairedSource):
             alphas.
         replace_background: for matting, share of the training samples with a known foreground that get another
             background.
+        max_pixels: most pixels of a file that is read.
 
     Raises:
         SemipixError: the folder is missing or not laid out like this, or no training input has a target.
@@ -52,6 +54,7 @@ class PairsSource(PairedSource):
         missing: float | None = None,
         trimap_widths: Sequence[int] = (1, 25),
         replace_background: float = 0.5,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_kind(kind, self.kinds)
         folder = Path(root).expanduser()
@@ -63,7 +66,8 @@ class PairsSource(PairedSource):
             widths = check_widths(trimap_widths)
             matting = Matting(widths, background_pool(folder, mattes), check_share(replace_background))
         self.refuse(listing.problems)
-        super().__init__(folder, kind, listing.labels, unlabeled, mattes=mattes, matting=matting)
+        super().__init__(folder, kind, listing.labels, unlabeled, mattes=mattes, matting=matting, left_out=listing.left_out)
+        self.reader = Reader(max_pixels=max_pixels)
         self.unit = unit
         self.missing = missing
         self.channels = self._first_channels() if kind == "regression" else self.channels
@@ -129,7 +133,7 @@ def background_pool(root: Path, mattes: dict[str, MatteFiles], folder: str = "ba
     Raises:
         SemipixError: there are some, but no foreground to put before them.
     """
-    pool = [root / name for stem, name in stems(root, folder, []).items() if "/" not in stem]
+    pool = [root / name for stem, name in stems(root, folder, Remarks()).items() if "/" not in stem]
     if pool and not any(files.foreground for files in mattes.values()):
         raise SemipixError(
             f"{root / folder}: found {len(pool)} photographs to put behind foregrounds, but no foreground; add "
@@ -141,12 +145,12 @@ def background_pool(root: Path, mattes: dict[str, MatteFiles], folder: str = "ba
 def _matte_files(root: Path, listing: Listing) -> dict[str, MatteFiles]:
     """What belongs to each image; problems go to the listing."""
     parts = {split: {**listing.labels[split], **dict.fromkeys(listing.bare[split])} for split in SPLITS}
-    parts[_UNLABELED] = dict.fromkeys(listing.unlabeled)
+    parts[UNLABELED] = dict.fromkeys(listing.unlabeled)
     found: dict[str, MatteFiles] = {}
     for part, names in parts.items():
-        extras = {extra: stems(root, f"{extra}/{part}", listing.problems) for extra in EXTRAS}
-        folder = part if part == _UNLABELED else f"inputs/{part}"
-        by_stem = {str(PurePosixPath(name).relative_to(folder).with_suffix("")): name for name in names}
+        extras = {extra: stems(root, f"{extra}/{part}", listing) for extra in EXTRAS}
+        folder = part if part == UNLABELED else f"inputs/{part}"
+        by_stem = {composed(str(PurePosixPath(name).relative_to(folder).with_suffix(""))): name for name in names}
         for extra, candidates in extras.items():
             listing.problems += [
                 f"{root / name}: {extra[:-1]} without an input; expected {folder}/{stem} with one of the image "
@@ -160,7 +164,7 @@ def _matte_files(root: Path, listing: Listing) -> dict[str, MatteFiles]:
                 root / candidates[stem] if stem in candidates else None for candidates in extras.values()
             )
             found[name] = MatteFiles(root / name, root / alpha if alpha else None, trimap, foreground, background)
-            if trimap is None and alpha is None and (part in ("train", _UNLABELED)):
+            if trimap is None and alpha is None and (part in ("train", UNLABELED)):
                 listing.problems.append(
                     f"{root / name}: neither trimap nor alpha; add trimaps/{part}/{stem}, a trimap of 0, 128 and 255, "
                     "or a mask of 0 and 255"

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from semipix.data.layout import stems
+from semipix.data.layout import Remarks, stems
 from semipix.data.paired import PairedSource, check_root, matched, read_split
 from semipix.errors import SemipixError
 
@@ -26,16 +26,16 @@ class PolyUSource(PairedSource):
 
     def __init__(self, root: str | Path) -> None:
         folder = check_root(root, "noisy", "clean")
-        problems: list[str] = []
-        noisy, clean, more = (stems(folder, part, problems) for part in ("noisy", "clean", "unlabeled"))
-        if problems:
-            raise SemipixError(problems[0])
+        remarks = Remarks()
+        noisy, clean, more = (stems(folder, part, remarks) for part in ("noisy", "clean", "unlabeled"))
+        if remarks.problems:
+            raise SemipixError(remarks.problems[0])
         targets = matched(folder, noisy, clean)
         lists = read_split(folder / "split.json", noisy, "train", "val") or {"train": list(noisy)}
         pairs = {part: {noisy[stem]: targets[noisy[stem]] for stem in names} for part, names in lists.items()}
         unlabeled = list(more.values())
         scenes = {name: scene_of(name) for name in [*targets, *unlabeled]}
-        super().__init__(folder, "denoising", pairs, unlabeled, scenes)
+        super().__init__(folder, "denoising", pairs, unlabeled, scenes, left_out=remarks.left_out)
 
 
 def scene_of(name: str) -> str:

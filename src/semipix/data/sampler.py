@@ -92,5 +92,5 @@ class ShardSampler(DistributedSampler[Any]):
 
 def stable_seed(*parts: int | str) -> int:
     """A seed below 2**63 for a tuple of numbers and words, the same on every machine."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.data.decode import check_size, unit_range
-from semipix.data.layout import files
+from semipix.data.layout import walk
 from semipix.data.paired import PairedSource, check_root
 from semipix.errors import SemipixError
 
@@ -119,7 +119,7 @@ def _pairs(folder: Path) -> dict[str, str]:
     Raises:
         SemipixError: there are none, one has no partner, or a folder names no scene.
     """
-    names = {name.upper(): name for name in files(folder) if name.upper().endswith(".PNG") and "_SRGB" in name.upper()}
+    names = {name.upper(): name for name in walk(folder).files if name.upper().endswith(".PNG") and "_SRGB" in name.upper()}
     pairs = {}
     for upper, name in sorted(names.items()):
         if "GT_SRGB" in upper:

@@ -1,6 +1,8 @@
 """The interface of a data source."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from torchvision import tv_tensors
@@ -47,6 +49,8 @@ class Source(ABC):
         channels: channels of a prediction that a regression target is compared with; None where they are not known.
         target_fill: what padding writes into a mask.
         reader: what `stored_image` and `stored_target` read files with; the data module sets its own.
+        left_out: one line, with a count, for each kind of file that is not read.
+        warnings: one line for each thing that is unusual, but may be meant so.
         labels_by_scene: whether `data.labels` counts scenes, all of whose images are labeled together, or images.
     """
 
@@ -56,6 +60,8 @@ class Source(ABC):
     channels: int | None = None
     target_fill: float = VOID
     labels_by_scene: ClassVar[bool] = True
+    left_out: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     reader: Reader = Reader()
 
     def __init_subclass__(cls, **given: Any) -> None:
@@ -99,6 +105,10 @@ class Source(ABC):
         Raises:
             SemipixError: the label cannot be read, or does not fit the image or the classes.
         """
+
+    def files(self) -> list[Path]:
+        """Files of all images, for their headers to be looked at; none where images are not in files of their own."""
+        return []
 
     def scene(self, name: str) -> str:
         """What the named image shows. Training and evaluation share no scene; by default each image is its own."""

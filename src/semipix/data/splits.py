@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from semipix.data.names import Names
+from semipix.data.names import Names, composed
 from semipix.data.source import Source
 from semipix.errors import SemipixError
 
@@ -214,7 +214,7 @@ def _listed(path: str, candidates: list[str]) -> list[str]:
         raise SemipixError(f"{path}: not UTF-8 text, expected one image name or stem a line") from None
     names = []
     for line in filter(None, lines):
-        matches = found.get(line, [])
+        matches = found.get(composed(line), [])
         if len(matches) != 1:
             told = f"stands for {len(matches)} images" if matches else "is no training image with a label"
             raise SemipixError(f"{path}: {line!r} {told}; expected names such as {candidates[0]}, one a line")
@@ -226,11 +226,11 @@ def _listed(path: str, candidates: list[str]) -> list[str]:
 
 def _aliases(name: str) -> set[str]:
     """What a list file may call an image: every tail of its path, with and without the extension."""
-    parts = PurePosixPath(name).parts
+    parts = PurePosixPath(composed(name)).parts
     tails = {"/".join(parts[start:]) for start in range(len(parts))}
     return tails | {str(PurePosixPath(tail).with_suffix("")) for tail in tails}
 
 
 def _rank(seed: int, name: str) -> bytes:
     """A name's place in the shuffled order: stable across machines and versions, and new images disturb no old ones."""
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()

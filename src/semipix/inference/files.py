@@ -1,14 +1,29 @@
 """Which images are predicted, and that no two of them share a result."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from semipix.data.decode import EXTENSIONS
+from semipix.data.layout import is_image, walk
 from semipix.errors import SemipixError
 
 
-def find_images(paths: Sequence[Path], out: Path | None = None) -> Iterator[tuple[Path, Path]]:
-    """Image files of files and folders, each with its name relative to what was given.
+@dataclass
+class Images:
+    """Images to predict.
+
+    Attributes:
+        files: image files, each with its name relative to what was given.
+        left_out: one line, with a count, for each kind of file that is not read.
+    """
+
+    files: list[tuple[Path, Path]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def find_images(paths: Sequence[Path], out: Path | None = None) -> Images:
+    """Image files of files and folders, listed as a data folder is.
 
     Args:
         paths: image files, or folders searched with their subfolders.
@@ -17,19 +32,20 @@ def find_images(paths: Sequence[Path], out: Path | None = None) -> Iterator[tupl
     Raises:
         SemipixError: a path does not exist, or a folder holds no image.
     """
+    images = Images()
     for path in paths:
         if path.is_file():
-            yield path, Path(path.name)
+            images.files.append((path, Path(path.name)))
             continue
         if not path.is_dir():
             raise SemipixError(f"{path}: no such file or folder; name image files or folders of images")
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-        if out is not None:
-            files = [file for file in files if out.resolve() not in file.resolve().parents]
-        if not files:
+        walked = walk(path, without=out)
+        names = [name for name in walked.files if is_image(name)]
+        if not names:
             raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
-        for file in files:
-            yield file, file.relative_to(path)
+        images.files += [(path / name, Path(name)) for name in names]
+        images.left_out += walked.left_out(path, [name for name in walked.files if not is_image(name)])
+    return images
 
 
 def refuse_collisions(files: Sequence[tuple[Path, Path]]) -> None:

@@ -1,11 +1,13 @@
 """Predict folders of images: masks of class indices or maps of values, pictures and flaw maps."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
+from semipix.data.survey import further_parts
 from semipix.inference.files import find_images, refuse_collisions
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
@@ -19,6 +21,7 @@ def predict(
     skip_existing: bool = False,
     trimaps: Path | None = None,
     engine: Literal["local", "ray"] = "local",
+    max_pixels: int | None = None,
 ) -> list[str]:
     """Predict images at their own size into `out/pictures` and, for methods with a detector, `out/flaw`.
 
@@ -33,6 +36,7 @@ def predict(
         skip_existing: leave images alone whose mask exists, to continue an interrupted prediction. Every file is
             renamed into place when it is whole, the mask after the others.
         trimaps: folder with a trimap for each image, of the same name but for the extension; for matting alone.
+        max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
         engine: `local` predicts in this process, `ray` in the workers of a Ray cluster that share these folders.
 
     Returns:
@@ -42,16 +46,19 @@ def predict(
         SemipixError: no run, no checkpoint, no images, two images of one name, no folder of trimaps for a task that
             needs one, or no Ray.
     """
-    files = list(find_images(paths, out))
+    found = find_images(paths, out)
+    files = found.files
     refuse_collisions(files)
-    predictor = load_predictor(run, out, checkpoint, trimaps)
+    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels)
     if skip_existing:
         files = [pair for pair in files if not predictor.is_done(pair[1])]
+    for line in [*found.left_out, *further_parts((file for file, _ in files), predictor.reader.max_pixels)]:
+        print(f"semipix: {line}", file=sys.stderr)
     ended: Iterator[Failure | None]
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files)
+        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels)
     else:
         ended = predict_files(predictor, files)
     return [failure for failure in tqdm(ended, desc="predict", unit="image", total=len(files)) if failure is not None]

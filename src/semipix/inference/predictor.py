@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 
 from semipix import train
-from semipix.data.decode import read_image
-from semipix.data.sizes import Size
-from semipix.data.transforms import resize_image
+from semipix.data.decode import MAX_PIXELS, unit_range
+from semipix.data.matte import Matting
+from semipix.data.reader import Reader
+from semipix.data.transforms import as_size, resize_image
 from semipix.errors import SemipixError
-from semipix.inference.trimaps import with_trimap
+from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.models.layout import lay_out
 from semipix.tasks.base import Task
@@ -46,8 +48,8 @@ class Predictor:
     Args:
         method: the trained method.
         out: folder to write to.
-        resize: the run's `data.resize`.
-        trimaps: folder with a trimap for each image, for matting alone.
+        reader: reads images as the run's training did, with its `data.resize`.
+        trimaps: the trimaps of the images, for matting alone.
         channels_last: lay weights and images out channels last, which is faster on most hardware.
 
     Attributes:
@@ -58,8 +60,8 @@ class Predictor:
         self,
         method: Method,
         out: Path,
-        resize: int | Size | None = None,
-        trimaps: Path | None = None,
+        reader: Reader | None = None,
+        trimaps: Trimaps | None = None,
         channels_last: bool = True,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -67,7 +69,7 @@ class Predictor:
         self.memory_format = lay_out(method, self.device.type, channels_last)
         self.task: Task = method.task
         self.out = out
-        self.resize = resize
+        self.reader = reader or Reader()
         self.trimaps = trimaps
 
     def is_done(self, name: Path) -> bool:
@@ -80,10 +82,11 @@ class Predictor:
         Raises:
             SemipixError: it cannot be read, or has no trimap.
         """
-        image = read_image(file)
+        seen = unit_range(self.reader.image(file))
+        image = seen if self.reader.resize is None else unit_range(self.reader.image(file, whole=True))
         if self.trimaps is not None:
-            image = with_trimap(image, self.trimaps, name)
-        return Photo(file, name, image, resize_image(image, self.resize))
+            image = seen = self.trimaps.beside(image, name, self.reader.max_pixels)
+        return Photo(file, name, image, resize_image(tv_tensors.Image(seen), self.reader.resize))
 
     @torch.inference_mode()
     def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -132,7 +135,13 @@ class Predictor:
         return [path.with_suffix(f".{channel}.png") for channel in range(len(made))]
 
 
-def load_predictor(run: Path, out: Path, checkpoint: str | None = None, trimaps: Path | None = None) -> Predictor:
+def load_predictor(
+    run: Path,
+    out: Path,
+    checkpoint: str | None = None,
+    trimaps: Path | None = None,
+    max_pixels: int | None = None,
+) -> Predictor:
     """The predictor of a run folder.
 
     Args:
@@ -140,6 +149,7 @@ def load_predictor(run: Path, out: Path, checkpoint: str | None = None, trimaps:
         out: folder to write to.
         checkpoint: `best` or `last`; by default best where validation chose one.
         trimaps: folder with a trimap for each image; for matting alone.
+        max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
 
     Raises:
         SemipixError: no run, no checkpoint, or no folder of trimaps for a task that needs one.
@@ -147,7 +157,15 @@ def load_predictor(run: Path, out: Path, checkpoint: str | None = None, trimaps:
     config = train.load_config(run)
     method = train.load_method(run, checkpoint)
     _check_trimaps(run, method.task, trimaps)
-    return Predictor(method, out, config["data"].get("resize"), trimaps, config["channels_last"])
+    data = config["data"]
+    resize = data.get("resize")
+    reader = Reader(
+        resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize),
+        reduced=method.task.classification,
+        max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
+    )
+    beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", Matting().widths))
+    return Predictor(method, out, reader, beside, config["channels_last"])
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:

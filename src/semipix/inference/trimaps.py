@@ -1,36 +1,55 @@
 """Trimaps beside the images that are predicted."""
 
-import glob
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
-from semipix.data.decode import EXTENSIONS
-from semipix.data.matte import read_trimap
+from semipix.data.decode import MAX_PIXELS, check_same_size
+from semipix.data.layout import Remarks, stems
+from semipix.data.matte import middle, trimap_of
+from semipix.data.names import composed
 from semipix.errors import SemipixError
 
 
-def with_trimap(image: Tensor, folder: Path, name: Path) -> tv_tensors.Image:
-    """An image (3, H, W) with its trimap as fourth channel: 0 background, 0.5 unknown, 1 foreground.
+class Trimaps:
+    """A folder with a file for each image, of its name but for the extension, in subfolders as the images are.
+
+    A file without unknown pixels is a mask, which is widened as in training.
 
     Args:
-        image: in [0, 1].
-        folder: holds a file of the image's name but for the extension.
-        name: the image's name, with the subfolder that it stands in.
+        folder: the folder.
+        low, high: the run's `data.trimap_widths`.
 
     Raises:
-        SemipixError: there is no such file, or it is no trimap of this image.
+        SemipixError: two files have one stem.
     """
-    beside = sorted((folder / name.parent).glob(f"{glob.escape(name.stem)}.*"))
-    found = [file for file in beside if file.stem == name.stem and file.suffix.lower() in EXTENSIONS]
-    if not found:
-        raise SemipixError(
-            f"{folder / name.with_suffix('.png')}: no such trimap; give each image one of the same stem in --trimaps"
-        )
-    trimap = read_trimap(found[0])
-    if trimap.shape != image.shape[-2:]:
-        sizes = [f"{maps.shape[-1]}x{maps.shape[-2]}" for maps in (trimap, image)]
-        raise SemipixError(f"{found[0]}: {sizes[0]} pixels found, the image's {sizes[1]} expected")
-    return tv_tensors.Image(torch.cat([image, trimap[None]]))
+
+    def __init__(self, folder: Path, low: int, high: int) -> None:
+        remarks = Remarks()
+        self.folder = folder
+        self.reach = middle((low, high))
+        self._names = stems(folder, "", remarks)
+        if remarks.problems:
+            raise SemipixError(remarks.problems[0])
+
+    def beside(self, image: Tensor, name: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+        """An image (3, H, W) with its trimap as fourth channel: 0 background, 0.5 unknown, 1 foreground.
+
+        Args:
+            image: in [0, 1].
+            name: the image's name, with the subfolder that it is in.
+            max_pixels: most pixels of a trimap that is read.
+
+        Raises:
+            SemipixError: there is no such file, or it is no trimap of this image.
+        """
+        found = self._names.get(composed(name.with_suffix("").as_posix()))
+        if found is None:
+            raise SemipixError(
+                f"{self.folder / name.with_suffix('.png')}: no such trimap; give each image one of the same stem in "
+                "--trimaps"
+            )
+        trimap = trimap_of(self.folder / found, self.reach, max_pixels)
+        check_same_size(name, self.folder / found, tuple(image.shape[-2:]), tuple(trimap.shape), "trimap")
+        return torch.cat([image, trimap[None]])

@@ -1,0 +1,208 @@
+"""What the files of a data folder hold, looked at before a training begins and by `semipix data check`, by one set of
+rules: what the check refuses, training refuses in the same line.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from semipix.data.decode import MAX_PIXELS, Header, read_header, read_mask_file
+from semipix.errors import SemipixError, UnreadableFileError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp"})
+"""Extensions of formats that may hold several pages, or more bands than an image has colours."""
+
+_DELAY = 2.0
+"""Seconds after which looking through a folder shows its progress."""
+
+Colour = tuple[int, int, int]
+
+
+class MaskCounts(NamedTuple):
+    """What one mask holds.
+
+    Attributes:
+        pixels: number of pixels by class index, after `data.mask_values`.
+        palette: colours of the indices that occur, for a mask with a palette.
+        warning: what is unusual about it beside its image.
+    """
+
+    pixels: Counter[int]
+    palette: Mapping[int, Colour] | None = None
+    warning: str | None = None
+
+
+@dataclass
+class Survey:
+    """What the masks of a folder hold.
+
+    Attributes:
+        pixels: number of pixels by class index for each image whose mask can be read.
+        problems: one line for each mask that cannot be used, by image name.
+        unreadable: names of the images among them whose mask cannot be read at all.
+        warnings: one line for each thing that may be meant so.
+    """
+
+    pixels: dict[str, Counter[int]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+
+    def present(self, names: Iterable[str]) -> Counter[int]:
+        """Pixels by class index over the masks of these images."""
+        return sum((self.pixels[name] for name in names if name in self.pixels), Counter())
+
+
+def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, max_pixels: int = MAX_PIXELS) -> Survey:
+    """Read all masks, and the headers of their images.
+
+    Args:
+        root: the data folder.
+        masks: names of the masks by name of their image.
+        table: class index by stored value, of `data.mask_values`.
+        max_pixels: the `data.max_pixels` setting.
+    """
+
+    def look(image: str) -> MaskCounts | SemipixError:
+        try:
+            return _look(root / image, root / masks[image], table, max_pixels)
+        except SemipixError as error:
+            return error
+
+    found = Survey()
+    colours: dict[int, tuple[Colour, Path]] = {}
+    turned = []
+    for image, result in zip(masks, each(look, list(masks), "reading masks"), strict=True):
+        if isinstance(result, SemipixError):
+            found.problems[image] = str(result)
+            if isinstance(result, UnreadableFileError):
+                found.unreadable.add(image)
+            continue
+        found.pixels[image] = result.pixels
+        if result.warning:
+            turned.append(result.warning)
+        if problem := _palette_problem(root / masks[image], result.palette or {}, colours):
+            found.problems[image] = problem
+    if turned:
+        more = f"; and {len(turned) - 1} more such masks" if len(turned) > 1 else ""
+        found.warnings.append(turned[0] + more)
+    return found
+
+
+def each(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
+    """Results of a function in the order of the items, by a few threads, with a bar where it takes long."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(function, items)
+        # None: only on a terminal
+        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None, delay=_DELAY)
+
+
+def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
+    mask = read_mask_file(path, max_pixels=max_pixels)
+    try:
+        header = read_header(image, max_pixels=max_pixels)
+    except SemipixError:  # the image's own problem, found when it is read
+        header = None
+    if header is not None:
+        check_sizes(image, path, header.size, tuple(mask.values.shape[-2:]))
+    pixels = _mapped(_counts(mask.values), table)
+    untagged = header is not None and header.orientation != 1 and mask.orientation == 1
+    warning = _turned_warning(image, path, header) if untagged and header is not None else None
+    return MaskCounts(pixels, mask.palette, warning)
+
+
+def check_sizes(image: Path, label: Path, wanted: tuple[int, int], found: tuple[int, ...], word: str = "mask") -> None:
+    """Compare height and width of an image, upright, with those of its label.
+
+    Raises:
+        SemipixError: they differ.
+    """
+    if tuple(found) != tuple(wanted):
+        raise SemipixError(
+            f"{label}: {word} is {found[1]}x{found[0]} pixels, its image {image.name} is {wanted[1]}x{wanted[0]} "
+            f"(upright by its EXIF orientation); expected the same size, save the {word} at the image's size"
+        )
+
+
+def _turned_warning(image: Path, mask: Path, header: Header) -> str:
+    return (
+        f"{mask}: has no orientation tag, but its image {image.name} is turned by its own (orientation "
+        f"{header.orientation}); if the mask was drawn on the pixels as they are stored, turn it or give it the tag"
+    )
+
+
+def _counts(values: Tensor) -> Counter[int]:
+    """Number of pixels by stored value."""
+    array = values.numpy()
+    if array.dtype == np.uint8:
+        counts = np.array(Image.fromarray(array).histogram())  # ten times as fast as numpy's bincount
+    else:
+        counts = np.bincount(array.ravel())
+    return Counter({int(value): int(counts[value]) for value in counts.nonzero()[0]})
+
+
+def _mapped(counts: Counter[int], table: Tensor | None) -> Counter[int]:
+    if table is None:
+        return counts
+    mapped: Counter[int] = Counter()
+    for value, count in counts.items():
+        mapped[int(table[value])] += count
+    return mapped
+
+
+def _palette_problem(path: Path, palette: Mapping[int, Colour], seen: dict[int, tuple[Colour, Path]]) -> str | None:
+    """What is wrong with a mask whose index has another colour than in an earlier mask: it may be another class."""
+    for index, colour in palette.items():
+        earlier, where = seen.setdefault(index, (colour, path))
+        if earlier != colour:
+            return (
+                f"{path}: index {index} of its palette is the colour {colour}, but {earlier} in {where}; the order of "
+                "the palettes differs, so that indices are no classes; save the masks with one palette, or as 8-bit "
+                "grey with the class index as value"
+            )
+    return None
+
+
+def further_parts(files: Iterable[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
+    """A line, with a count, about pages and bands of image files that are not read.
+
+    Only headers are read, and only of formats that may hold such parts. Files that cannot be read are left alone.
+
+    Args:
+        files: image files.
+        max_pixels: the `data.max_pixels` setting.
+    """
+
+    def look(path: Path) -> Header | None:
+        try:
+            return read_header(path, max_pixels=max_pixels)
+        except SemipixError:
+            return None
+
+    candidates = [path for path in files if path.suffix.lower() in SEVERAL_PAGES]
+    pages, bands = [], []
+    for path, header in zip(candidates, each(look, candidates, "reading headers"), strict=True):
+        if header is not None and header.pages > 1:
+            pages.append(path)
+        if header is not None and header.dropped_bands:
+            bands.append(path)
+    return [
+        f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {mend}"
+        for paths, what, mend in (
+            (pages, "hold several pages, of which only the first is read", "save each page as a file to use it"),
+            (bands, "hold further bands, of which red, green and blue alone are read", "the others are left out"),
+        )
+        if paths
+    ]
