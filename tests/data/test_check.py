@@ -40,6 +40,7 @@ def test_the_text_tells_all_of_it(folder: Path, write_image: Write, write_mask: 
         "0 sky                   50.00%",
         "1 road                  50.00%",
         "void        25.0%",
+        "left out        0",
         "problems        1",
         "lonely.png: mask without an image",
     ):

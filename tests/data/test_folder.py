@@ -49,11 +49,11 @@ def test_an_image_and_its_target(folder: Path) -> None:
     assert target.tolist() == [[1] * 8] + [[0] * 8] * 5
 
 
-def test_construction_opens_no_file(folder: Path) -> None:
-    (folder / "classes.txt").write_text("sky\nroad\n")
+def test_a_run_that_knows_its_classes_opens_no_file(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    assert FolderSource(folder).classes == ["sky", "road"]
+    assert FolderSource(folder, run_classes=["sky", "road"], survey_masks=False).classes == ["sky", "road"]
+    expect_error(r"masks/train/a\.png: not a readable image", folder, run_classes=["sky", "road"])
 
 
 def test_subfolders_upper_case_and_hidden_files(folder: Path, write_image: Write, write_mask: Write) -> None:
@@ -199,7 +199,7 @@ class TestClasses:
         ("text", "pattern"),
         [
             ("", r"classes\.txt: found 0 class names, expected at least 2"),
-            ("sky\nroad\nsky\n", r"classes\.txt: class 'sky' stands there 2 times"),
+            ("sky\nroad\nsky\n", r"classes\.txt: class 'sky' is there 2 times"),
             ("\n".join(map(str, range(256))), r"classes\.txt: found 256 classes, expected at most 255"),
         ],
     )

@@ -169,7 +169,7 @@ class SemiSupervisedDataModule(LightningDataModule):
 
     def counts(self) -> str:
         """One line: how many images are labeled, unlabeled, held out, and how many labels are hidden."""
-        hidden = len(set(self.split.unlabeled).intersection(self.source.labeled()))
+        hidden = len(set(self.source.labeled()).difference(self.split.labeled, self.split.val))
         unlabeled = f"{self.unlabeled_count} unlabeled{'' if self.use_unlabeled else ' (not used by this method)'}"
         return (
             f"data: {len(self.split.labeled)} labeled, {unlabeled}, {hidden} labels hidden by data.labels={self.labels}, "
