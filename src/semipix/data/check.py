@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from semipix.data.decode import bits, check_size, read_image, read_mask, read_values
+from semipix.data.decode import bits, check_size, read_image, read_values
+from semipix.data.decode_masks import read_mask
 from semipix.data.folder import binary_problem, infer_classes, lookup_table, outside_problem, read_classes
 from semipix.data.layout import PAIRS, SPLITS, Listing, duplicates, list_folder
 from semipix.data.pairs import EXTRAS, PairsSource

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import check_size, read_image, read_mask
+from semipix.data.decode import check_size, read_image
+from semipix.data.decode_masks import read_mask
 from semipix.data.layout import MASKS, Layout, list_folder
 from semipix.data.source import VOID, Source
 from semipix.errors import SemipixError, UnreadableFileError
