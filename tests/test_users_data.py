@@ -175,7 +175,9 @@ class TestValues:
         assert train_known(command, root, "data.mask_values={0:0,255:1}").code == 0
         assert measured(command)["iou/lesion"] == 1
 
-    @pytest.mark.parametrize(("label", "values"), [("jpg", (0, 1, 2, 3)), ("jfif", (0, 80, 160, 240)), ("webp", (0, 1, 2, 3))])
+    @pytest.mark.parametrize(
+        ("label", "values"), [("jpg", (0, 1, 2, 3)), ("jfif", (0, 80, 160, 240)), ("webp", (0, 1, 2, 3))]
+    )
     def test_lossy_masks_are_refused(
         self, command: Command, tmp_path: Path, label: str, values: tuple[int, ...]
     ) -> None:
@@ -249,9 +251,7 @@ def low_bit_png(values: Mask, depth: int) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
 
 
 class TestClasses:
@@ -277,7 +277,9 @@ class TestClasses:
         Image.fromarray(np.minimum(regions(), 2)).save(root / "masks/train/1.png")
         assert_refused_alike(command, root, "masks/test/3.png: found mask value 3")
 
-    @pytest.mark.parametrize(("edited", "words"), [("b\na\n", "names class 0 'b', but the run has 'a'"), ("a\n b\nc\n", "names 3 classes")])
+    @pytest.mark.parametrize(
+        ("edited", "words"), [("b\na\n", "names class 0 'b', but the run has 'a'"), ("a\n b\nc\n", "names 3 classes")]
+    )
     def test_an_edited_list_is_noticed(self, command: Command, tmp_path: Path, edited: str, words: str) -> None:
         root = tmp_path / "data"
         write(root, np.minimum(regions(), 1))
@@ -363,7 +365,13 @@ class TestOneRoad:
     def test_a_folder_to_predict(self, command: Command, tmp_path: Path, shared_run: Path) -> None:
         todo = tmp_path / "todo"
         photo = photograph(regions())
-        for name in ("todo/a.jpg", "todo/.checkpoints/a.jpg", "elsewhere/b.jpg", "elsewhere/c.jpg", "todo/scan.tif/p.png"):
+        for name in (
+            "todo/a.jpg",
+            "todo/.checkpoints/a.jpg",
+            "elsewhere/b.jpg",
+            "elsewhere/c.jpg",
+            "todo/scan.tif/p.png",
+        ):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             photo.save(path)

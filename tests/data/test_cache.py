@@ -142,7 +142,9 @@ class TestReader:
         decoded: list[str] = []
         read = reader.read_pixels
         monkeypatch.setattr(
-            reader, "read_pixels", lambda path, *given: [decoded.append(path.name), read(path, *given)][1]
+            reader,
+            "read_pixels",
+            lambda path, *given, **kept: [decoded.append(path.name), read(path, *given, **kept)][1],
         )
         return decoded
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageFile
 from torchvision import tv_tensors
 
-from semipix.data.decode import read_image, read_mask
+from semipix.data.decode import read_image
+from semipix.data.decode_masks import read_mask
 from semipix.data.folder import FolderSource
 from semipix.errors import SemipixError
 

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 from semipix.data.cache import GIB, Cache, DiskCache, MemoryCache
+from semipix.data.decode import MAX_PIXELS
 from semipix.data.loaders import (
     EvalDataset,
     LabeledDataset,
@@ -23,7 +24,6 @@ from semipix.data.loaders import (
     collate_labeled,
     collate_unlabeled,
 )
-from semipix.data.decode import MAX_PIXELS
 from semipix.data.names import composed
 from semipix.data.reader import Reader
 from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
@@ -172,8 +172,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         hidden = len(set(self.source.labeled()).difference(self.split.labeled, self.split.val))
         unlabeled = f"{self.unlabeled_count} unlabeled{'' if self.use_unlabeled else ' (not used by this method)'}"
         return (
-            f"data: {len(self.split.labeled)} labeled, {unlabeled}, {hidden} labels hidden by data.labels={self.labels}, "
-            f"{len(self.split.val)} held out for validation"
+            f"data: {len(self.split.labeled)} labeled, {unlabeled}, {hidden} labels hidden by "
+            f"data.labels={self.labels}, {len(self.split.val)} held out for validation"
         )
 
     @property
@@ -193,8 +193,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         at_unknown = self.source.kind == "matting"
         transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill, at_unknown)
         skipped = self.skipped if self.on_error == "skip" else None
-        settings = TrainSettings(self.resize, self.crop, transform, self.pad, skipped)
         self._share_memory()
+        settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)
         labeled = LabeledDataset(self.source, self.split.labeled, settings)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})

@@ -1,32 +1,36 @@
-"""Reading image and mask files."""
+"""Reading image files: their pixels, the numbers of maps, and what their headers say.
 
-import io
-import struct
+Every file is opened by `opened` of `opening`. Of a file with several pages or frames the first one is read. Masks are
+read in `decode_masks`.
+"""
+
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from semipix.data import file_headers as headers
+from semipix.data.opening import BROKEN, Opened, check_pixels, opened, rawmode, relabeled
+from semipix.data.opening import EXTENSIONS as EXTENSIONS
+from semipix.data.opening import FORMATS as FORMATS
+from semipix.data.opening import MAX_PIXELS as MAX_PIXELS
+from semipix.data.opening import Encoded as Encoded
 from semipix.data.sizes import Size, at_most_half, reduction, resized_size
 from semipix.errors import SemipixError, UnreadableFileError
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-"""Extensions of readable files, in lower case."""
-
-FORMATS = "png, jpeg, webp, bmp or tiff"
 
 ARRAY = ".npy"
 """Extension of targets that are arrays."""
 
 _GREY_16_BIT = 65535
+_GREY_ALPHA = "LA;16B"
+"""Layout of grey with alpha of 16 bits, of which Pillow takes the high bytes."""
 _NATIVE_IS_LITTLE = sys.byteorder == "little"
 _LOW_BYTES = {
     "16B": "16L",
@@ -34,46 +38,51 @@ _LOW_BYTES = {
     "16N": "16B" if _NATIVE_IS_LITTLE else "16L",
 }
 """Layouts of 16-bit colour in a file, and the layout by which Pillow reads the low bytes instead of the high ones."""
-_SIDEWAYS = range(5, 9)
-"""EXIF orientations that swap width and height."""
-
-# Pillow reports a broken file by whichever of these its decoder happens to stumble over.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_STEPS = {"L;2": 85, "L;4": 17}
+"""Layouts of grey of 2 and 4 bits, and by how much Pillow multiplies their numbers."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """An image file that is in memory, such as a member of an archive; its text is what messages call it."""
-
-    name: str
-    content: bytes
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def read_image(path: Path | Encoded) -> Tensor:
-    """Read any supported image as RGB, upright by its EXIF orientation.
+class Header(NamedTuple):
+    """What an image file says of itself before a pixel is decoded.
 
     Args:
-        path: a file with 1, 8 or 16 bits a channel: grey, colour, palette, with or without alpha (dropped).
+        size: height and width, upright.
+        orientation: the file's own tag, 1 to 8; 1 where it has none, or a damaged one.
+        pages: pages or frames that the file holds, without previews.
+        dropped_bands: bands that `read_image` leaves out although they are no alpha channel.
+    """
+
+    size: Size
+    orientation: int
+    pages: int
+    dropped_bands: int
+
+
+def read_image(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read any supported image as RGB, upright by its orientation.
+
+    Args:
+        path: a file with 1, 2, 4, 8 or 16 bits a channel: grey, colour, palette, with or without alpha (dropped). Of
+            several pages or frames, the first is read.
+        max_pixels: the `data.max_pixels` setting; a larger image is refused before it is decoded.
 
     Returns:
         (3, H, W) float32 in [0, 1]; 16-bit grey is scaled by 65535, never by its own maximum.
 
     Raises:
-        SemipixError: the file is missing, no image, corrupt or truncated, or holds numbers of unknown range.
+        SemipixError: the file is missing, no image, corrupt or truncated, too large, or holds numbers of unknown range.
     """
-    return unit_range(read_pixels(path)).contiguous()
+    return unit_range(read_pixels(path, max_pixels=max_pixels)).contiguous()
 
 
-def read_pixels(path: Path | Encoded, resize: int | Size | None = None) -> Tensor:
+def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read an image as `read_image` does, but leave bytes bytes, so that a crop costs what it holds.
 
     Args:
         path: see `read_image`.
         resize: the `data.resize` setting. An image of 8 bits that it shrinks to at most half comes shrunk, antialiased;
             a JPEG is then decoded at a half, a quarter or an eighth of its size, whichever still covers the result.
+        max_pixels: see `read_image`.
 
     Returns:
         (3, H, W): uint8 where the file has up to 8 bits a channel, else float32 in [0, 1]. A view, channels last.
@@ -81,27 +90,51 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None) -> Tenso
     Raises:
         SemipixError: see `read_image`.
     """
-    with _opened(path) as image:
-        layout = _layout(image)
-        size = _upright_size(image)
-        wanted = resized_size(size, resize)
-        shrinks = at_most_half(wanted, size)
+    with opened(path, max_pixels) as file:
+        layout = rawmode(file.image)
+        if layout == _GREY_ALPHA:
+            return _three_times(file.turned(_deep_grey(file)) / np.float32(_GREY_16_BIT))
+        wanted = resized_size(file.size, resize)
+        shrinks = at_most_half(wanted, file.size)
+        stored_wanted = wanted[::-1] if file.sideways else wanted
+        box = _reduce(file, stored_wanted) if shrinks else None
+        stored = file.load()
+        if stored.mode in ("F", "I") or stored.mode.startswith("I;16"):
+            return _three_times(_unit_grey(path, stored.mode, file.turned(np.asarray(stored, np.float32))))
+        colour = _as_rgb(path, stored)
+        if _is_deep(layout):
+            deep = 256 * np.asarray(colour, np.float32) + _low_bytes(path, max_pixels)
+            return torch.from_numpy(np.array(file.turned(deep), order="C") / np.float32(_GREY_16_BIT)).permute(2, 0, 1)
         if shrinks:
-            factor = reduction(wanted, size)  # Pillow compares sizes rounded down, and takes less than it could
-            image.draft(image.mode, (image.width // factor, image.height // factor))
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("F", "I") or upright.mode.startswith("I;16"):
-            grey = _unit_grey(path, upright.mode, np.asarray(upright).astype(np.float32))
-            return torch.from_numpy(np.repeat(grey[None], 3, axis=0))
-        # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
-        colour = upright.convert("RGBA") if "transparency" in upright.info else upright
-        colour = colour.convert("RGB")
-        if layout:
-            high = np.asarray(colour, np.float32).transpose(2, 0, 1)
-            return torch.from_numpy((256 * high + _low_bytes(path)) / np.float32(_GREY_16_BIT))
-        if shrinks:
-            colour = colour.resize(wanted[::-1], Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(colour)).permute(2, 0, 1)
+            colour = colour.resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
+        return torch.from_numpy(np.array(file.turned(np.asarray(colour)), order="C")).permute(2, 0, 1)
+
+
+def _reduce(file: Opened, wanted: Size) -> tuple[float, float, float, float] | None:
+    """Have a JPEG decoded at the least scale that covers a size.
+
+    Returns:
+        What the whole image covers of the reduced one; less than all where a side is no multiple of the factor, since
+        the last column then stands for fewer pixels. None for other files.
+    """
+    image = file.image
+    factor = reduction(wanted, file.stored_size)  # Pillow compares sizes rounded down, and takes less than it could
+    drafted = image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
+    return drafted[1] if drafted else None
+
+
+def _as_rgb(path: Path | Encoded, image: Image.Image) -> Image.Image:
+    if image.mode in ("LAB", "HSV"):
+        raise SemipixError(f"{path}: found colours of the space {image.mode}, expected RGB; save the image as RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
+    colour = image.convert("RGBA") if "transparency" in image.info else image
+    return colour.convert("RGB")
+
+
+def _three_times(grey: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.repeat(grey[None], 3, axis=0))
 
 
 def unit_range(pixels: Tensor) -> Tensor:
@@ -109,47 +142,12 @@ def unit_range(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
-def read_mask(path: Path) -> Tensor:
-    """Read a mask of class indices: 8 or 16-bit grey, the indices of a palette, or 1 bit a pixel.
+def read_grey(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read one value a pixel in [0, 1], such as an alpha matte; colours that are all grey will do.
 
     Args:
-        path: the mask file; its EXIF orientation is ignored.
-
-    Returns:
-        (H, W) int64, the values as stored.
-
-    Raises:
-        SemipixError: the file is missing, no image, corrupt or truncated, or holds colours instead of indices.
-    """
-    return read_indices(path).long()
-
-
-def read_indices(path: Path) -> Tensor:
-    """Read a mask as `read_mask` does, in as few bytes a pixel as the file has.
-
-    Returns:
-        (H, W) uint8 or int32.
-
-    Raises:
-        SemipixError: see `read_mask`.
-    """
-    with _opened(path) as image:
-        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-            raise SemipixError(
-                f"{path}: found a mask of colours (mode {image.mode}), expected class indices; "
-                "save it as 8-bit grey or palette with one index a pixel (255 = void)"
-            )
-        values = np.array(image)
-    values = values.astype(np.uint8 if values.dtype.itemsize == 1 else np.int32, copy=False)
-    if values.min() < 0 or values.max() > _GREY_16_BIT:
-        raise SemipixError(
-            f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to 65535"
-        )
-    return torch.from_numpy(values)
-
-
-def read_grey(path: Path) -> Tensor:
-    """Read one value a pixel in [0, 1], such as an alpha matte; colours that are all grey will do.
+        path: an array, or see `read_image`.
+        max_pixels: see `read_image`.
 
     Returns:
         (H, W) float32.
@@ -158,18 +156,22 @@ def read_grey(path: Path) -> Tensor:
         SemipixError: the file cannot be read, holds colours, or values outside [0, 1].
     """
     if path.suffix.lower() == ARRAY:
-        pixels = _load(path)
+        pixels = _load(path, max_pixels)
         if len(pixels) != 1:
             raise SemipixError(f"{path}: found {len(pixels)} channels, expected one value a pixel")
         return torch.from_numpy(_unit_grey(path, "F", pixels[0]))
-    pixels = read_image(path).numpy()
+    pixels = read_image(path, max_pixels=max_pixels).numpy()
     if (pixels != pixels[:1]).any():
         raise SemipixError(f"{path}: found colours, expected one grey value a pixel; save it as a grey PNG")
     return torch.from_numpy(pixels[0].copy())
 
 
-def read_values(path: Path) -> Tensor:
+def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read the numbers of a map as they are stored: an array (H, W) or (C, H, W), a float TIFF, or 8 or 16-bit pixels.
+
+    Args:
+        path: the file; an image is turned upright by its own orientation, and of several pages the first is read.
+        max_pixels: see `read_image`.
 
     Returns:
         (C, H, W) float32, NaN where the file holds no finite number.
@@ -178,55 +180,122 @@ def read_values(path: Path) -> Tensor:
         SemipixError: the file cannot be read, or holds indices of a palette instead of numbers.
     """
     if path.suffix.lower() == ARRAY:
-        values = _load(path)
+        values = _load(path, max_pixels)
     else:
-        with _opened(path) as image:
-            if image.mode not in ("L", "RGB", "F", "I") and not image.mode.startswith("I;16"):
+        with opened(path, max_pixels) as file:
+            layout = rawmode(file.image)
+            pixels, colours = stored_numbers(file)
+            if colours is not None or not _is_numeric(file.image.mode):
                 raise SemipixError(
-                    f"{path}: found pixels of mode {image.mode}, expected grey, RGB or float values; save it as 16-bit "
-                    "PNG, float TIFF or .npy"
+                    f"{path}: found pixels of mode {file.image.mode}, expected grey, RGB or float values; save it as "
+                    "16-bit PNG, float TIFF or .npy"
                 )
-            layout = _layout(image)
-            pixels = np.asarray(image).astype(np.float32)
+            pixels = pixels.astype(np.float32)
+            if _is_deep(layout):
+                pixels = 256 * pixels + _low_bytes(path, max_pixels)
+            pixels = file.turned(pixels)
         values = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        values = 256 * values + _low_bytes(path, upright=False) if layout else values
-    return torch.from_numpy(np.where(np.isfinite(values), values, np.float32(np.nan)).copy())
+    return torch.from_numpy(np.array(np.where(np.isfinite(values), values, np.float32(np.nan)), order="C"))
 
 
-def bits(path: Path) -> str:
-    """How a file stores its numbers, from its header: "8-bit", "16-bit" or "float".
+def _is_numeric(mode: str) -> bool:
+    return mode in ("L", "P", "RGB", "F", "I") or mode.startswith("I;16")
+
+
+def stored_numbers(file: Opened) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
+    """The numbers that a file holds, neither scaled nor turned, (H, W) or (H, W, C).
+
+    A GIF has no grey pixels: where all colours of its palette that occur are grey, these are its numbers.
+
+    Returns:
+        numbers: of grey of 2 and 4 bits 0 to 3 and 0 to 15, of a palette its indices.
+        colours: of the indices that occur, where the numbers are the indices of a palette.
 
     Raises:
-        SemipixError: the file is missing, no image, or its header is corrupt.
+        SemipixError: a TIFF of more than 1 bit counts its grey from white to black, or the file is truncated.
+    """
+    step = _STEPS.get(rawmode(file.image)[:3], 1)
+    if file.tags is not None and headers.tiff_number(file.tags, 262, 0) == 0:
+        bands, depths, kind = headers.tiff_samples(file.tags)
+        if bands == 1 and max(depths) > 1 and kind != "float":
+            raise SemipixError(
+                f"{file.path}: found grey that counts from white (WhiteIsZero), whose numbers programs read in two "
+                "ways; expected black as zero, save it as MinIsBlack, or as PNG"
+            )
+    image = file.load()
+    numbers = np.asarray(image) // step if step > 1 else np.asarray(image)
+    if image.mode != "P":
+        return numbers, None
+    table = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    present = np.bincount(numbers.ravel()).nonzero()[0]
+    colours = {
+        int(index): (int(r), int(g), int(b)) for index in present if index < len(table) for r, g, b in table[[index]]
+    }
+    if image.format == "GIF" and len(colours) == len(present) and all(r == g == b for r, g, b in colours.values()):
+        return table[:, 0][numbers], None
+    return numbers, colours
+
+
+def bits(path: Path, *, max_pixels: int = MAX_PIXELS) -> str:
+    """How a file stores its numbers, from its header: "8-bit" (or less), "16-bit" or "float".
+
+    Args:
+        path: an image or an array.
+        max_pixels: see `read_image`.
+
+    Raises:
+        SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
     if path.suffix.lower() == ARRAY:
-        kind, size = (dtype := _mapped(path).dtype).kind, dtype.itemsize
+        kind, size = (dtype := _mapped(path, max_pixels).dtype).kind, dtype.itemsize
         return "float" if kind == "f" else f"{8 * size}-bit"
-    with _opened(path) as image:
-        if image.mode == "F":
+    with opened(path, max_pixels) as file:
+        if file.image.mode == "F":
             return "float"
-        return "16-bit" if image.mode.startswith("I") or _layout(image) else "8-bit"
+        layout = rawmode(file.image)
+        return "16-bit" if file.image.mode.startswith("I") or _is_deep(layout) or layout == _GREY_ALPHA else "8-bit"
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> Size:
     """Height and width of an image as `read_image` would return it, from the file's header alone.
 
+    Args:
+        path: an image or an array.
+        max_pixels: see `read_image`.
+
     Raises:
-        SemipixError: the file is missing, no image, or its header is corrupt.
+        SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
     if path.suffix.lower() == ARRAY:
-        height, width = _mapped(path).shape[-2:]
+        height, width = _mapped(path, max_pixels).shape[-2:]
         return height, width
-    with _opened(path) as image:
-        return _upright_size(image)
+    with opened(path, max_pixels) as file:
+        return file.size
 
 
-def _upright_size(image: Image.Image) -> Size:
-    sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-    return (image.width, image.height) if sideways else (image.height, image.width)
+def read_header(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read what an image file says of itself, without decoding its pixels.
+
+    Args:
+        path: an image file.
+        max_pixels: see `read_image`.
+
+    Raises:
+        SemipixError: the file is missing, no image, too large, or its header is corrupt.
+    """
+    with opened(path, max_pixels) as file:
+        if file.tags is not None:
+            pages = headers.page_count(list(headers.tiff_pages(file.file)))
+            dropped = file.tags.get(338, ()).count(0)
+            return Header(file.size, file.orientation, pages, dropped)
+        pages = 1
+        if file.image.format not in ("JPEG", "MPO"):  # a phone's further pictures are previews
+            with suppress(*BROKEN):  # damage behind the first page
+                pages = getattr(file.image, "n_frames", 1)
+        return Header(file.size, file.orientation, pages, 0)
 
 
-def check_size(image: Path, label: Path, values: Tensor, word: str = "mask") -> None:
+def check_size(image: Path, label: Path, values: Tensor, word: str = "mask", *, max_pixels: int = MAX_PIXELS) -> None:
     """Compare an image's size with what was read from its label, (..., H, W), reading only the image's header.
 
     Args:
@@ -234,70 +303,60 @@ def check_size(image: Path, label: Path, values: Tensor, word: str = "mask") -> 
         label: the label's file.
         values: its pixels.
         word: what the label is called.
+        max_pixels: see `read_image`.
 
     Raises:
         SemipixError: they differ, or the image cannot be read.
     """
-    height, width = image_size(image)
-    if (height, width) != tuple(values.shape[-2:]):
+    check_same_size(image, label, image_size(image, max_pixels=max_pixels), tuple(values.shape[-2:]), word)
+
+
+def check_same_size(image: Path, label: Path, wanted: Sequence[int], found: Sequence[int], word: str = "mask") -> None:
+    """Compare height and width of an image with those of its label, both upright.
+
+    Raises:
+        SemipixError: they differ.
+    """
+    if tuple(found) != tuple(wanted):
         raise SemipixError(
-            f"{label}: {word} is {values.shape[-1]}x{values.shape[-2]} pixels, its image {image.name} is "
-            f"{width}x{height} (upright by its EXIF orientation); expected the same size, save the {word} at the "
-            "image's size"
+            f"{label}: {word} is {found[1]}x{found[0]} pixels, its image {image.name} is {wanted[1]}x{wanted[0]} (each "
+            f"upright by its own orientation); expected the same size, save the {word} at the image's size"
         )
 
 
-@contextmanager
-def _opened(path: Path | Encoded) -> Iterator[Image.Image]:
-    try:
-        with Image.open(io.BytesIO(path.content) if isinstance(path, Encoded) else path) as image:
-            yield image
-    except FileNotFoundError:
-        raise UnreadableFileError(f"{path}: no such file; restore it") from None
-    except UnidentifiedImageError:
-        raise UnreadableFileError(
-            f"{path}: not a readable image; expected {FORMATS}, replace or remove the file"
-        ) from None
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableFileError(
-            f"{path}: corrupt or truncated image ({reason}); replace or remove the file"
-        ) from None
+def _deep_grey(file: Opened) -> NDArray[np.float32]:
+    """Grey (H, W) of 16 bits beside an alpha channel, as it is stored; for Pillow, two channels more."""
+    image = file.image
+    image._mode = "RGBA"
+    image.tile = [relabeled(tile, "RGBA") for tile in image.tile]  # type: ignore[attr-defined]
+    high, low = np.asarray(file.load(), np.float32)[..., :2].transpose(2, 0, 1)
+    deep: NDArray[np.float32] = 256 * high + low
+    return deep
 
 
-def _low_bytes(path: Path | Encoded, upright: bool = True) -> NDArray[np.float32]:
-    """The low bytes (3, H, W) of 16-bit colours, of which Pillow gives the high ones."""
-    with _opened(path) as image:
-        name, _, order = _layout(image).partition(";")
-        # Pillow has no image of 16-bit colours, but takes either byte, depending on the order it is told.
-        image.tile = [_relabeled(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]  # type: ignore[attr-defined]
-        turned = ImageOps.exif_transpose(image) if upright else image
-        return np.asarray(turned.convert("RGB"), np.float32).transpose(2, 0, 1)
+def _low_bytes(path: Path | Encoded, max_pixels: int) -> NDArray[np.float32]:
+    """The low bytes (H, W, 3) of 16-bit colours, as they are stored, of which Pillow gives the high ones."""
+    with opened(path, max_pixels) as file:
+        name, _, order = rawmode(file.image).partition(";")
+        # Pillow has no image of 16-bit colours, but takes either byte, depending on the order that is asked for.
+        image: Any = file.image
+        image.tile = [relabeled(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]
+        return np.asarray(file.load().convert("RGB"), np.float32)
 
 
-def _layout(image: Image.Image) -> str:
-    """How a file stores 16-bit colours, such as "RGB;16B"; empty for all other files."""
-    for tile in getattr(image, "tile", []):
-        layout = tile[3] if isinstance(tile[3], str) else next(iter(tile[3] or ()), "")
-        name, _, order = str(layout).partition(";")
-        if name in ("RGB", "RGBA", "RGBX") and order in _LOW_BYTES:
-            return str(layout)
-    return ""
+def _is_deep(layout: str) -> bool:
+    """Whether a layout is one of 16-bit colours."""
+    name, _, order = layout.partition(";")
+    return name in ("RGB", "RGBA", "RGBX") and order in _LOW_BYTES
 
 
-def _relabeled(tile: Any, layout: str) -> Any:
-    """A tile of Pillow's with another layout of its pixels."""
-    arguments = layout if isinstance(tile[3], str) else (layout, *tile[3][1:])
-    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
-
-
-def _load(path: Path) -> NDArray[np.float32]:
+def _load(path: Path, max_pixels: int) -> NDArray[np.float32]:
     """An array file as (C, H, W) float32."""
-    values = np.asarray(_mapped(path), np.float32)
+    values = np.asarray(_mapped(path, max_pixels), np.float32)
     return values[None] if values.ndim == 2 else values
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def _mapped(path: Path, max_pixels: int) -> NDArray[Any]:
     """An array file of numbers, (H, W) or (C, H, W), read when it is used."""
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -311,6 +370,8 @@ def _mapped(path: Path) -> NDArray[Any]:
             f"{path}: found {values.dtype} numbers of shape {list(values.shape)}, expected real ones of shape "
             "[height,width] or [channels,height,width]"
         )
+    height, width = values.shape[-2:]
+    check_pixels(path, (height, width), max_pixels)
     return values
 
 

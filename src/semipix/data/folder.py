@@ -19,7 +19,7 @@ from semipix.data.class_names import (
     outside_problem,
     read_classes,
 )
-from semipix.data.decode import MAX_PIXELS, unit_range
+from semipix.data.decode import MAX_PIXELS, check_size
 from semipix.data.layout import MASKS, SPLITS, Layout, Listing, list_folder
 from semipix.data.reader import Reader
 from semipix.data.source import VOID, Source
@@ -104,7 +104,7 @@ class FolderSource(Source):
         return [self.root / name for names in self.listing.parts().values() for name in names]
 
     def image(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(unit_range(self.reader.image(self.root / name, whole=True)).contiguous())
+        return tv_tensors.Image(self.reader.whole(self.root / name))
 
     def target(self, name: str) -> tv_tensors.Mask:
         return tv_tensors.Mask(self.stored_target(name).long())
@@ -115,7 +115,7 @@ class FolderSource(Source):
     def stored_target(self, name: str) -> tv_tensors.Mask:
         mask = self.root / self._masks[name]
         indices = self._mapped(self.reader.mask(mask))
-        self.reader.check_size(self.root / name, mask, indices)
+        check_size(self.root / name, mask, indices, max_pixels=self.reader.max_pixels)
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
 

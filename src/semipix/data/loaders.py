@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 
 from semipix.data.decode import unit_range
 from semipix.data.names import Names
+from semipix.data.reader import Reader
 from semipix.data.sampler import Draw, StreamSampler, stable_seed
 from semipix.data.sizes import Size
 from semipix.data.skipped import Skipped
@@ -95,14 +96,14 @@ class TrainSettings:
     """What all training images go through.
 
     Attributes:
-        resize: applied first, the `data.resize` setting.
+        reader: reads images in shards as the source reads its own.
         crop: height and width that an image has to have then.
         transform: augmentation.
         pad: whether an image may be smaller than the crop.
         skipped: where images that cannot be read are listed; None to stop at the first.
     """
 
-    resize: int | Size | None
+    reader: Reader
     crop: Size
     transform: TrainTransform
     pad: bool = False
@@ -111,7 +112,7 @@ class TrainSettings:
 
 class _TrainDataset(_SourceDataset):
     def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings) -> None:
-        super().__init__(source, names, settings.resize)
+        super().__init__(source, names, settings.reader.resize)
         self.settings = settings
         self._unreadable: set[int] = set()
 
@@ -147,7 +148,7 @@ def fitted(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_te
     Raises:
         SemipixError: it is smaller.
     """
-    image = resize_image(image, settings.resize)
+    image = resize_image(image, settings.reader.resize)
     if not settings.pad:
         check_crop(name, image, settings.crop)
     return image

@@ -71,7 +71,9 @@ class MattingSource(PairedSource):
             () if backgrounds is None else background_pool(check_root(backgrounds, key="data.backgrounds"), mattes, "")
         )
         matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
-        super().__init__(folder, "matting", pairs, list(more), mattes=mattes | more, matting=matting, left_out=remarks.left_out)
+        super().__init__(
+            folder, "matting", pairs, list(more), mattes=mattes | more, matting=matting, left_out=remarks.left_out
+        )
 
 
 def _unlabeled(images: str | None, trimaps: str | None, remarks: Remarks) -> dict[str, MatteFiles]:

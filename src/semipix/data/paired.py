@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import bits, check_size, read_image
+from semipix.data.decode import bits, check_size
 from semipix.data.layout import SPLITS
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.names import Names, composed
@@ -16,7 +16,7 @@ from semipix.data.source import KINDS, Source
 from semipix.errors import SemipixError
 
 _LIKE_IMAGES = ("denoising", "enhancement")
-"""Kinds whose targets are images. Both sides are resized alike, after decoding, lest they differ by that."""
+"""Kinds whose targets are images. Both sides are resized alike, after decoding (`Reader.reduced`)."""
 
 
 class PairedSource(Source):
@@ -81,21 +81,21 @@ class PairedSource(Source):
         if self.kind == "matting":
             return self._matting.target(self._mattes[name], self.reader.max_pixels)
         values = self.read_target(name)
-        check_size(self.root / self.file(name), path, values, "target")
+        check_size(self.root / self.file(name), path, values, "target", max_pixels=self.reader.max_pixels)
         return tv_tensors.Image(values)
 
     def stored_image(self, name: str) -> tv_tensors.Image:
         if self.kind == "matting":
             return self.image(name)
-        return tv_tensors.Image(self.reader.image(self.root / self.file(name), whole=self.kind in _LIKE_IMAGES))
+        return tv_tensors.Image(self.reader.image(self.root / self.file(name)))
 
     def stored_target(self, name: str) -> tv_tensors.Image:
         if self.kind not in _LIKE_IMAGES:
             return self.target(name)
         path = self.root / self._targets[name]
         self._check_storage(path)
-        values = self.reader.image(path, whole=True)
-        check_size(self.root / self.file(name), path, values, "target")
+        values = self.reader.image(path)
+        check_size(self.root / self.file(name), path, values, "target", max_pixels=self.reader.max_pixels)
         return tv_tensors.Image(values)
 
     def scene(self, name: str) -> str:
@@ -124,18 +124,18 @@ class PairedSource(Source):
 
     def read_input(self, name: str) -> Tensor:
         """The named input, (3, H, W) in [0, 1]."""
-        return read_image(self.root / self.file(name))
+        return self.reader.whole(self.root / self.file(name))
 
     def read_target(self, name: str) -> Tensor:
         """The named input's target, (C, H, W)."""
-        return read_image(self.root / self._targets[name])
+        return self.reader.whole(self.root / self._targets[name])
 
     def _check_storage(self, target: Path) -> None:
         """Refuse a target that stores its numbers otherwise than the first: it would be of another scale."""
         first = self.root / next(iter(self._targets.values()))
         if self._storage is None:
-            self._storage = bits(first)
-        if (found := bits(target)) != self._storage:
+            self._storage = bits(first, max_pixels=self.reader.max_pixels)
+        if (found := bits(target, max_pixels=self.reader.max_pixels)) != self._storage:
             raise SemipixError(
                 f"{target}: found {found} values, but {first} has {self._storage} ones; expected targets of one kind, "
                 "convert one of them"

@@ -66,7 +66,9 @@ class PairsSource(PairedSource):
             widths = check_widths(trimap_widths)
             matting = Matting(widths, background_pool(folder, mattes), check_share(replace_background))
         self.refuse(listing.problems)
-        super().__init__(folder, kind, listing.labels, unlabeled, mattes=mattes, matting=matting, left_out=listing.left_out)
+        super().__init__(
+            folder, kind, listing.labels, unlabeled, mattes=mattes, matting=matting, left_out=listing.left_out
+        )
         self.reader = Reader(max_pixels=max_pixels)
         self.unit = unit
         self.missing = missing
@@ -85,7 +87,7 @@ class PairsSource(PairedSource):
         if self.kind != "regression":
             return super().read_target(name)
         path = self.root / self._targets[name]
-        values = read_values(path)
+        values = read_values(path, max_pixels=self.reader.max_pixels)
         if self.channels not in (None, len(values)):
             raise SemipixError(
                 f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected as many"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from semipix.data.decode import EXTENSIONS, Encoded, read_pixels
+from semipix.data.decode import EXTENSIONS, Encoded
 from semipix.data.loaders import ATTEMPTS, TrainSettings, UnlabeledImages, augment, fitted, plain, with_skip_hint
 from semipix.data.names import Names
 from semipix.data.sampler import StreamSampler, stable_seed
@@ -190,7 +190,7 @@ class ShardDataset(Dataset[Any]):
     def _read(self, encoded: Encoded | UnreadableFileError, seed: int) -> UnlabeledImages:
         if isinstance(encoded, UnreadableFileError):
             raise encoded
-        image = tv_tensors.Image(read_pixels(encoded, self.settings.resize))
+        image = tv_tensors.Image(self.settings.reader.image(encoded))
         image = fitted(encoded.name, image, self.settings)
         return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [encoded.name], [seed])
 

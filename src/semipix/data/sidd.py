@@ -82,7 +82,7 @@ class SIDDSource(PairedSource):
     def stored_target(self, name: str) -> tv_tensors.Image:
         path = self.root / self._targets[name]
         whole = self._read("target", path)
-        check_size(self.root / self.file(name), path, whole, "target")
+        check_size(self.root / self.file(name), path, whole, "target", max_pixels=self.reader.max_pixels)
         return tv_tensors.Image(self._part(name, "target", path))
 
     def _part(self, name: str, what: str, path: Path) -> Tensor:
@@ -104,7 +104,7 @@ class SIDDSource(PairedSource):
         """An image; the last one is kept, for its blocks follow each other."""
         kept = self._whole.get(what)
         if kept is None or kept[0] != path:
-            self._whole[what] = kept = (path, self.reader.image(path, whole=True))
+            self._whole[what] = kept = (path, self.reader.image(path))
         return kept[1]
 
 
@@ -119,7 +119,9 @@ def _pairs(folder: Path) -> dict[str, str]:
     Raises:
         SemipixError: there are none, one has no partner, or a folder names no scene.
     """
-    names = {name.upper(): name for name in walk(folder).files if name.upper().endswith(".PNG") and "_SRGB" in name.upper()}
+    names = {
+        name.upper(): name for name in walk(folder).files if name.upper().endswith(".PNG") and "_SRGB" in name.upper()
+    }
     pairs = {}
     for upper, name in sorted(names.items()):
         if "GT_SRGB" in upper:

@@ -1,8 +1,8 @@
 """The interface of a data source."""
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from torchvision import tv_tensors

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from semipix.data.decode import MAX_PIXELS, Header, read_header, read_mask_file
+from semipix.data.decode import MAX_PIXELS, Header, check_same_size, read_header
+from semipix.data.decode_masks import read_mask_file
 from semipix.errors import SemipixError, UnreadableFileError
 
 T = TypeVar("T")
@@ -116,24 +117,11 @@ def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> Mas
     except SemipixError:  # the image's own problem, found when it is read
         header = None
     if header is not None:
-        check_sizes(image, path, header.size, tuple(mask.values.shape[-2:]))
+        check_same_size(image, path, header.size, mask.values.shape)
     pixels = _mapped(_counts(mask.values), table)
     untagged = header is not None and header.orientation != 1 and mask.orientation == 1
     warning = _turned_warning(image, path, header) if untagged and header is not None else None
     return MaskCounts(pixels, mask.palette, warning)
-
-
-def check_sizes(image: Path, label: Path, wanted: tuple[int, int], found: tuple[int, ...], word: str = "mask") -> None:
-    """Compare height and width of an image, upright, with those of its label.
-
-    Raises:
-        SemipixError: they differ.
-    """
-    if tuple(found) != tuple(wanted):
-        raise SemipixError(
-            f"{label}: {word} is {found[1]}x{found[0]} pixels, its image {image.name} is {wanted[1]}x{wanted[0]} "
-            f"(upright by its EXIF orientation); expected the same size, save the {word} at the image's size"
-        )
 
 
 def _turned_warning(image: Path, mask: Path, header: Header) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.datasets import SBDataset, VOCSegmentation
 
-from semipix.data.decode import check_size, read_image
+from semipix.data.decode import check_size
 from semipix.data.folder import check_indices
 from semipix.data.paired import check_root
 from semipix.data.source import Source
@@ -77,7 +77,7 @@ class VOCSource(Source):
         return []
 
     def image(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(read_image(self.root / name))
+        return tv_tensors.Image(self.reader.whole(self.root / name))
 
     def target(self, name: str) -> tv_tensors.Mask:
         return tv_tensors.Mask(self.stored_target(name).long())
@@ -88,7 +88,7 @@ class VOCSource(Source):
     def stored_target(self, name: str) -> tv_tensors.Mask:
         path = self.root / self._masks[Path(name).stem]
         mask = read_sbd(path) if path.suffix == ".mat" else self.reader.mask(path)
-        check_size(self.root / name, path, mask)
+        check_size(self.root / name, path, mask, max_pixels=self.reader.max_pixels)
         check_indices(path, mask, len(CLASSES))
         return tv_tensors.Mask(mask)
 

@@ -83,7 +83,7 @@ class Predictor:
             SemipixError: it cannot be read, or has no trimap.
         """
         seen = unit_range(self.reader.image(file))
-        image = seen if self.reader.resize is None else unit_range(self.reader.image(file, whole=True))
+        image = seen if self.reader.resize is None else self.reader.whole(file)
         if self.trimaps is not None:
             image = seen = self.trimaps.beside(image, name, self.reader.max_pixels)
         return Photo(file, name, image, resize_image(tv_tensors.Image(seen), self.reader.resize))
