@@ -177,13 +177,15 @@ class TestClasses:
     )
     def test_from_the_masks(self, folder: Path, write_mask: Write, values: list[int], classes: list[str]) -> None:
         for name in "abcd":
-            write_mask(folder / f"masks/train/{name}.png", [values])
+            write_mask(folder / f"masks/train/{name}.png", [(values * 4)[:8]] * 6)
+        for path in folder.glob("masks/[vt][ae][ls]*/*.png"):
+            write_mask(path, [[0] * 8] * 6)
         assert FolderSource(folder).classes == classes
 
     @pytest.mark.parametrize("values", [[0, 255], [255, 255]])
     def test_only_0_and_255_is_told(self, folder: Path, write_mask: Write, values: list[int]) -> None:
         for name in "abcd":
-            write_mask(folder / f"masks/train/{name}.png", [values])
+            write_mask(folder / f"masks/train/{name}.png", [values * 4] * 6)
         expect_error(r"255 means void; map it to class 1 with data\.mask_values=\{0:0,255:1\}", folder)
 
     def test_mask_values_map_before_classes_are_counted(self, folder: Path, write_mask: Write) -> None:

@@ -68,7 +68,7 @@ def test_what_is_beside_the_folders(tmp_path: Path) -> None:
     assert list_folder(tmp_path).left_out == [
         f"{tmp_path}/images/valid: a folder of 1 files that is not read; images/train, images/val, images/test are; "
         "rename the folder or move the files",
-        f"{tmp_path}/images: 1 files directly in it are not read; images/train, images/val, images/test are; rename the "
-        "folder or move the files",
+        f"{tmp_path}/images: 1 files directly in it are not read; images/train, images/val, images/test are; rename "
+        "the folder or move the files",
         f"{tmp_path}/labels: a folder of 2 files that is not read; classes.txt, images, masks, unlabeled are",
     ]

@@ -265,7 +265,7 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
         before = "" if inside == "." else f"{inside}/"
         found.files.extend(before + name for name in names if not name.startswith("."))
         found.hidden.extend(before + name for name in (*names, *folders) if name.startswith("."))
-        circles = [name for name in folders if name[0] != "." and _leads_back(here / name)]
+        circles = [name for name in folders if name[0] != "." and _leads_back(here / name, folder)]
         found.circles.extend(before + name for name in circles)
         folders[:] = sorted(
             name
@@ -277,9 +277,12 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
     return found
 
 
-def _leads_back(path: Path) -> bool:
-    """Whether a link leads to a folder that it is in."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+def _leads_back(path: Path, top: Path) -> bool:
+    """Whether a link leads to a folder around it, on the way from `top` through whatever links."""
+    if not path.is_symlink():
+        return False
+    around = [path.parent, *(parent for parent in path.parent.parents if parent.is_relative_to(top))]
+    return any(parent.resolve().is_relative_to(path.resolve()) for parent in around)
 
 
 def no_images(folder: Path, expected: str) -> str:
