@@ -45,14 +45,17 @@ def grey_png(values: NDArray[Any], depth: int) -> bytes:
 def tiff(
     values: NDArray[Any],
     depth: int = 8,
-    tags: Mapping[int, int | Sequence[int]] | None = None,
+    tags: Mapping[int, int | Sequence[int] | None] | None = None,
     order: str = "<",
     big: bool = False,
     compressed: bool = False,
     rows_per_strip: int = 0,
     pages: int = 1,
 ) -> bytes:
-    """A TIFF of values (H, W) or (H, W, C) whose tags may be replaced, classic or BigTIFF, of either byte order."""
+    """A TIFF of values (H, W) or (H, W, C), classic or BigTIFF, of either byte order.
+
+    Tags may be replaced, or left out where they are None.
+    """
     height, width = values.shape[:2]
     bands = values[0, 0].size
     step = rows_per_strip or height
@@ -61,7 +64,7 @@ def tiff(
     strips = [zlib.compress(strip) for strip in strips] if compressed else strips
     start = 16 if big else 8
     offsets = [start + sum(map(len, strips[:index])) for index in range(len(strips))]
-    content: dict[int, int | Sequence[int]] = {
+    known: dict[int, int | Sequence[int] | None] = {
         256: width,
         257: height,
         258: [depth] * bands,
@@ -73,6 +76,7 @@ def tiff(
         279: [len(strip) for strip in strips],
         **(tags or {}),
     }
+    content = {tag: numbers for tag, numbers in known.items() if numbers is not None}
     data = b"".join(strips)
     pointer, counter, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
     inline = struct.calcsize(pointer)

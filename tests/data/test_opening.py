@@ -408,6 +408,12 @@ class TestTruncation:
         with pytest.raises(UnreadableFileError, match=r"a\.webp: "):
             read_image(tmp_path / "a.webp")
 
+    def test_mpo(self, tmp_path: Path) -> None:
+        stored = noise(64, 80, 3)
+        stored[32:] = 128  # as libjpeg fills what is missing
+        Image.fromarray(stored).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[Image.fromarray(stored)])
+        assert read_pixels(tmp_path / "a.jpg").shape == (3, 64, 80)
+
     def test_bmp(self, tmp_path: Path) -> None:
         content = save(tmp_path / "a.bmp", noise(60, 80, 3)).read_bytes()
         (tmp_path / "a.bmp").write_bytes(content[: len(content) // 3])
@@ -424,6 +430,18 @@ class TestTruncation:
             (tmp_path / "a.tif").write_bytes(tiff(noise(30, 8), rows_per_strip=3, tags=tags))
             with pytest.raises(UnreadableFileError, match=r"a\.tif: corrupt or truncated .*holds 3 of 10 strips"):
                 read_indices(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("tiles", [4, 3])
+    def test_tiff_without_a_tile(self, tmp_path: Path, tiles: int) -> None:
+        values = noise(64, 16, top=255) + 1
+        places: dict[int, Any] = {273: None, 278: None, 279: None, 322: 16, 323: 16}
+        places |= {324: [8 + 256 * index for index in range(tiles)], 325: [256] * tiles}
+        (tmp_path / "a.tif").write_bytes(tiff(values, tags={256: 32, 257: 32, **places}))
+        if tiles == 4:
+            assert np.array_equal(read_indices(tmp_path / "a.tif")[16:, 16:], values[48:])
+            return
+        with pytest.raises(UnreadableFileError, match=r"a\.tif: corrupt or truncated .*holds 3 of 4 tiles"):
+            read_indices(tmp_path / "a.tif")
 
 
 class TestReducedScale:
