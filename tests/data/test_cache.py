@@ -18,7 +18,7 @@ from semipix.data import reader
 from semipix.data.cache import GIB, Cache, DiskCache, MemoryCache
 from semipix.data.folder import FolderSource
 from semipix.data.reader import Reader
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, UnreadableFileError
 
 LIMIT = 100_000
 MakeCache = Callable[..., Cache]
@@ -159,6 +159,22 @@ class TestReader:
         save(path, noise(20, 30, 3, seed=1))
         os.utime(path, (5, 5))
         assert not torch.equal(Reader(None, cache).image(path), first)
+
+    def test_reduction_can_be_switched_off(self, make: MakeCache, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", noise(20, 30, 3))
+        cache = make()
+        assert Reader(10, cache).image(path).shape == (3, 7, 10)
+        assert Reader(10, cache).image(path, whole=True).shape == (3, 20, 30)
+        assert Reader(10, cache, reduced=False).image(path).shape == (3, 20, 30)
+
+    def test_a_limit_holds_for_what_is_cached_too(self, make: MakeCache, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", noise(20, 30))
+        cache = make()
+        for read in (Reader(None, cache).image, Reader(None, cache).mask):
+            read(path)
+        for read in (Reader(None, cache, max_pixels=599).image, Reader(None, cache, max_pixels=599).mask):
+            with pytest.raises(UnreadableFileError, match=r"30x20 pixels, more than data\.max_pixels=599"):
+                read(path)
 
     @pytest.mark.parametrize("cache", ["memory", "disk"])
     @pytest.mark.parametrize("workers", [0, 1])

@@ -39,7 +39,7 @@ def test_workers_write_what_one_process_does_and_go_on_where_they_were(
     assert result.code == 2
     errors = [line for line in result.err.replace("\r", "\n").splitlines() if "error:" in line]
     assert errors == [
-        f"semipix: error: {broken}: not a readable image; expected {'png, jpeg, webp, bmp or tiff'}, "
+        f"semipix: error: {broken}: not a readable image; expected {'png, jpeg, webp, bmp, tiff or gif'}, "
         "replace or remove the file"
     ]
     assert command(*given, "by_one").code == 2

@@ -115,7 +115,7 @@ def _reduce(file: Opened, wanted: Size) -> tuple[float, float, float, float] | N
 
     Returns:
         What the whole image covers of the reduced one; less than all where a side is no multiple of the factor, since
-        the last column then stands for fewer pixels. None for other files.
+        the last column then covers fewer pixels. None for other files.
     """
     image = file.image
     factor = reduction(wanted, file.stored_size)  # Pillow compares sizes rounded down, and takes less than it could
@@ -227,9 +227,9 @@ def stored_numbers(file: Opened) -> tuple[NDArray[Any], dict[int, tuple[int, int
     if image.mode != "P":
         return numbers, None
     table = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    present = np.bincount(numbers.ravel()).nonzero()[0]
-    colours = {
-        int(index): (int(r), int(g), int(b)) for index in present if index < len(table) for r, g, b in table[[index]]
+    present = [index for index, count in enumerate(image.histogram()) if count]
+    colours: dict[int, tuple[int, int, int]] = {
+        index: tuple(table[index].tolist()) for index in present if index < len(table)
     }
     if image.format == "GIF" and len(colours) == len(present) and all(r == g == b for r, g, b in colours.values()):
         return table[:, 0][numbers], None

@@ -149,7 +149,7 @@ def _text(kind: bytes, data: bytes) -> bytes:
 
 
 def _from_hex(text: bytes) -> bytes:
-    """EXIF that stands in a text: a line with its name, one with its length, then its bytes as hexadecimal digits."""
+    """EXIF in a text: a line with its name, one with its length, then its bytes as hexadecimal digits."""
     try:
         return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
     except ValueError:

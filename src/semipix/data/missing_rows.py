@@ -5,10 +5,9 @@ fills it with grey. What is looked at first costs nothing; only an image whose e
 """
 
 import io
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from semipix.data.file_headers import Tags, jpeg_scan, png_rows, tiff_missing
@@ -18,49 +17,33 @@ _PADDING = bytes(37 * index % 251 for index in range(4096))
 """Bytes that a decoder of JPEG takes for pixels where some are missing, and skips where none are."""
 
 
-def missing(image: Image.Image, file: IO[bytes], tags: Tags | None, box: tuple[int, int, int, int] | None) -> str:
+def missing(image: Image.Image, file: IO[bytes], tags: Tags | None) -> str:
     """What an image that was loaded holds of what it should hold, such as "5 of 20 rows"; empty where it holds all.
+
+    Of BMP, GIF and WebP Pillow itself says that pixels are missing.
 
     Args:
         image: the loaded image.
         file: its file.
         tags: of a TIFF.
-        box: left, top, right and bottom of what the file's pixels cover.
     """
     if tags is not None:
         return tiff_missing(tags)
-    if image.format == "PNG" and _has_empty_row(np.asarray(_last_rows(image, None)), 0):
+    if image.format == "PNG" and _has_empty_row(image):
         held, expected = png_rows(file)
         return f"{held} of {expected} rows" if held < expected else ""
-    if image.format == "GIF":
-        return _missing_of_gif(image, file, box)
     if image.format in ("JPEG", "MPO") and _ends_filled(image):
         return _missing_of_jpeg(file)
     return ""
 
 
-def _last_rows(image: Image.Image, box: tuple[int, int, int, int] | None) -> Image.Image:
-    left, top, right, bottom = box or (0, 0, *image.size)
-    return image.crop((left, max(top, bottom - 2), right, bottom))
+def _has_empty_row(image: Image.Image) -> bool:
+    """Whether one of the last two rows is black; both are looked at since the last pass of an interlaced file has one.
 
-
-def _has_empty_row(rows: NDArray[Any], value: int) -> bool:
-    """Whether one of the rows holds nothing else; a single one may be from an interlaced file, so it is looked at."""
-    return len(rows) < 2 or bool((rows.reshape(len(rows), -1) == value).all(1).any())
-
-
-def _missing_of_gif(image: Image.Image, file: IO[bytes], box: tuple[int, int, int, int] | None) -> str:
-    background = image.info.get("transparency", 0)
-    if not _has_empty_row(np.asarray(_last_rows(image, box)), background):
-        return ""
-    # Decoded into memory that holds another value, a pixel that is not in the file differs.
-    file.seek(0)
-    again: Any = Image.open(file)
-    again._frame_transparency = None
-    again.im = Image.new(image.mode, image.size, (background + 1) % 256).im
-    first, second = (np.asarray(picture.crop(box)) for picture in (image, again))
-    held = int((first == second).all(1).sum())
-    return f"{held} of {len(first)} rows" if held < len(first) else ""
+    A single row, which all passes share, may always lack some of them.
+    """
+    rows = np.asarray(image.crop((0, max(0, image.height - 2), *image.size)))
+    return len(rows) < 2 or not rows.reshape(2, -1).any(axis=1).all()
 
 
 def _ends_filled(image: Image.Image) -> bool:

@@ -90,9 +90,8 @@ class Opened:
         Raises:
             UnreadableFileError: the file holds only a part of its pixels.
         """
-        tile = next(iter(getattr(self.image, "tile", [])), None)
         self.image.load()
-        if held := missing(self.image, self.file, self.tags, tile[1] if tile else None):
+        if held := missing(self.image, self.file, self.tags):
             raise UnreadableFileError(
                 f"{self.path}: corrupt or truncated image (holds {held}); replace or remove the file"
             )
@@ -146,7 +145,7 @@ def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> Opened:
     try:
         image = _identified(file, start)
     except UnidentifiedImageError:
-        _explain_tiff(path, tags)
+        _explain_tiff(path, start, tags)
         raise
     if image.format == "TIFF":
         _explain_bands(path, image, tags)
@@ -234,10 +233,15 @@ def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
     image.tile = [relabeled(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
 
 
-def _explain_tiff(path: Path | Encoded, tags: Tags) -> None:
+def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
     """Say what a TIFF holds that Pillow cannot open, where the TIFF itself is a proper one."""
     if headers.tiff_size(tags) is None:
         return
+    if start.startswith(b"MM\0\x2b"):
+        raise UnreadableFileError(
+            f"{path}: a BigTIFF of big-endian byte order, which cannot be read; expected little-endian or a classic "
+            "TIFF, save it again as one of these"
+        )
     bands, depths, kind = headers.tiff_samples(tags)
     compression = headers.tiff_number(tags, 259, 1)
     if compression not in COMPRESSION_INFO:
