@@ -81,7 +81,7 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_p
     Args:
         path: see `read_image`.
         resize: the `data.resize` setting. An image of 8 bits that it shrinks to at most half comes shrunk, antialiased;
-            a JPEG is then decoded at a half, a quarter or an eighth of its size, whichever still covers the result.
+            a JPEG is then decoded at a half, a quarter or an eighth of its size, whichever is still twice the result.
         max_pixels: see `read_image`.
 
     Returns:
@@ -111,7 +111,7 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_p
 
 
 def _reduce(file: Opened, wanted: Size) -> tuple[float, float, float, float] | None:
-    """Have a JPEG decoded at the least scale that covers a size.
+    """Have a JPEG decoded at the least scale that covers a size twice.
 
     Returns:
         What the whole image covers of the reduced one; less than all where a side is no multiple of the factor, since

@@ -22,10 +22,14 @@ def at_most_half(size: Size, have: Size) -> bool:
 
 
 def reduction(size: Size, have: Size) -> int:
-    """By how much (8, 4, 2 or 1) both sides of a JPEG can be divided, rounding up, and still cover a size."""
+    """By how much (8, 4, 2 or 1) both sides of a JPEG can be divided, rounding up, and still be twice a size.
+
+    What is left to the resize is then its own antialiasing, so that a JPEG is seen as a PNG is; decoded straight to
+    about the size, it would be sharper.
+    """
     covers = (
         factor
         for factor in (8, 4, 2)
-        if all(math.ceil(side / factor) >= want for want, side in zip(size, have, strict=True))
+        if all(math.ceil(side / factor) >= 2 * want for want, side in zip(size, have, strict=True))
     )
     return next(covers, 1)
