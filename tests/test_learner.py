@@ -250,7 +250,7 @@ class TestValidation:
         assert method.deployed_name() == "second"
         assert learner.unmeasured == ""
 
-    def test_figures_that_are_not_numbers_are_told_by_their_cause(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_figures_that_are_not_numbers_name_their_cause(self, capfd: pytest.CaptureFixture[str]) -> None:
         method = make_method("gct", task=Regression(3))
         for model in method.models:
             nn.init.constant_(model.last.bias, float("nan"))

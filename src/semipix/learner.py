@@ -101,7 +101,7 @@ class Learner(pl.LightningModule):
         self.compile_networks = compile_networks
         self._unread: Finiteness | None = None
         self.unmeasured = ""
-        self._told_unmeasured = False
+        self._warned = False
         self._images, self._counted = 0, torch.tensor(0)  # of this pass: images, and pixels that metrics count
         self.strong = strong or StrongViews()
         task = method.task
@@ -220,9 +220,9 @@ class Learner(pl.LightningModule):
             return
         if best is not None:
             self.method.deploy(best)
-        elif not self._told_unmeasured and self.trainer.is_global_zero:
+        elif not self._warned and self.trainer.is_global_zero:
             tqdm.write(f"semipix: validation: {self.unmeasured}", file=sys.stderr)  # leaves the progress bar whole
-            self._told_unmeasured = True
+            self._warned = True
 
     def test_step(self, samples: list[EvalSample], batch_idx: int) -> None:
         self.validation_step(samples, batch_idx)
