@@ -13,6 +13,7 @@ trained again, so an interrupted comparison goes on and a finished one can be ad
 
 import argparse
 import json
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -238,9 +239,10 @@ def _identity(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def figure(record: dict[str, Any]) -> float:
-    """The test metric that a record's setting reports."""
+    """The test metric that a record's setting reports; NaN where nothing could be measured."""
     setting = SETTINGS[record["setting"]]
-    return float(record["test"][setting.metric] * setting.scale)
+    value = record["test"][setting.metric]
+    return math.nan if value is None else float(value * setting.scale)
 
 
 def report(records: list[dict[str, Any]]) -> None:

@@ -65,7 +65,7 @@ def ablations() -> str:
     records = _read("camvid_ablation")["records"] if (RESULTS / "camvid_ablation.json").exists() else []
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
-        found[record["variant"]].append(100 * record["test"]["miou"])
+        found[record["variant"]].append(figure(record))
     parts = []
     for title, runs in ABLATIONS.items():
         measured = {name.removeprefix(f"{title}_"): found[name] for name in runs if name in found}

@@ -19,7 +19,7 @@ from semipix import train as training
 from semipix.checkpoints import read_checkpoint
 from semipix.data.folder import FolderSource
 from semipix.methods.supervised import Supervised
-from tests.conftest import Result
+from tests.conftest import QUICK, Result
 from tests.tiny import TinyModel, options
 
 Command = Callable[..., Result]
@@ -452,7 +452,34 @@ def test_data_that_is_gone(command: Command, finished: Path, tmp_path: Path) -> 
     path = finished / "config.yaml"
     config = training.load_config(finished)
     path.write_text(path.read_text().replace(config["data"]["root"], str(tmp_path / "gone")))
-    assert f"{tmp_path / 'gone'}: found nothing" in command("evaluate", finished).told
+    for arguments in (("evaluate", finished), ("train", f"resume={finished}")):
+        told = command(*arguments).told
+        assert f"{tmp_path / 'gone'}: found nothing" in told
+        assert told.endswith("or give its new place by --data ROOT")
+
+
+def test_a_place_of_data_that_does_not_help(train: Command, command: Command, finished: Path, tmp_path: Path) -> None:
+    assert train("--data", "elsewhere").told == (
+        "semipix: error: --data: goes with resume=RUN, for a data folder that has moved; a new training takes "
+        "data.root=ROOT"
+    )
+    assert not Path("run").exists()
+    for nothing in (("--data",), ("--data=",)):
+        assert "--data: nothing found, the run's data folder" in command("train", f"resume={finished}", *nothing).told
+    assert "resume takes no other key" in command("train", f"resume={finished}", "--data", "a", "steps=3").told
+    assert f"{tmp_path / 'gone'}: found nothing" in command("evaluate", finished, "--data", tmp_path / "gone").told
+    scenes = ("data=scenes", "data.size=64", "data.train=8", "data.val=2", "data.test=2")
+    assert command("train", *scenes, *(item for item in QUICK if item != "data=folder"), "run=drawn").code == 0
+    for arguments in (("evaluate", "drawn"), ("train", "resume=drawn")):
+        told = command(*arguments, "--data", tmp_path).told
+        assert f"--data: {tmp_path} found, but ScenesSource, the data of this run, has no folder" in told
+
+
+@pytest.mark.parametrize("arguments", [("evaluate", "RUN"), ("train", "resume=RUN")])
+def test_data_of_other_classes(arguments: tuple[str, ...], command: Command, finished: Path, photos: Path) -> None:
+    (photos / "classes.txt").write_text("ground\nsquare\nsky\n")
+    told = command(*fill(arguments, finished, photos), "--data", photos).told
+    assert "data: 3 classes (ground, square, sky), but the task has 2 (0, 1); give the data that the run was" in told
 
 
 def test_images_to_predict(command: Command, finished: Path, shared_photos: Path, tmp_path: Path) -> None:

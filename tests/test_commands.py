@@ -168,6 +168,63 @@ def test_evaluation_prints_and_keeps_its_figures(command: Command, finished: Pat
     assert kept["miou"] == pytest.approx(json.loads((finished / "summary.json").read_text())["val/miou"], abs=1e-5)
 
 
+def test_an_absent_class_is_absent(train: Command, command: Command, photos: Path) -> None:
+    (photos / "classes.txt").write_text("ground\nsquare\nnowhere\n")
+    assert train(f"data.root={photos}", "validations=2").code == 0
+    for path in Path("run/checkpoints").iterdir():
+        state = torch.load(path, weights_only=True)
+        state["state_dict"]["method.model.model.last.bias"][2] = -99  # predicts that class nowhere
+        torch.save(state, path)
+    result = command("evaluate", "run")
+    assert result.code == 0
+    assert [line for line in result.err.replace("\r", "\n").splitlines() if line and "%|" not in line] == []
+    printed = dict(line.split() for line in result.out.splitlines())
+    assert printed["iou/nowhere"] == "absent"
+    text = Path("run/evaluation-test.json").read_text()
+    assert "NaN" not in text
+    kept = json.loads(text)
+    assert kept["iou/nowhere"] is None
+    assert kept["miou"] == pytest.approx((kept["iou/ground"] + kept["iou/square"]) / 2)
+
+
+def test_a_validation_set_without_labels_chooses_nothing(train: Command, command: Command, photos: Path) -> None:
+    for path in (photos / "masks/val").iterdir():
+        Image.new("L", (64, 64), 255).save(path)
+    result = train(f"data.root={photos}", "steps=4", "validations=2", "method=gct")
+    assert result.code == 0
+    lines = [line.strip() for line in result.err.replace("\r", "\n").splitlines()]
+    assert [line for line in lines if line and not line.startswith("train:")] == [
+        "semipix: validation: no pixel of the 2 images has a label, so there is nothing to measure or choose by; check "
+        "the masks, or set data.mask_values"
+    ], "once, though validation ran twice"
+    assert "NaN" not in Path("run/summary.json").read_text()
+    assert "val/miou" not in json.loads(Path("run/summary.json").read_text())
+    assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
+    assert command("evaluate", "run").code == 0, "by the last checkpoint"
+    assert command("predict", "run", photos / "images/test", "--out", "out").code == 0
+    assert "best.ckpt needs validation images with labels" in command("evaluate", "run", "--checkpoint", "best").told
+    assert command("evaluate", "run", "--split", "val").told == (
+        "semipix: error: run: val: no pixel of the 2 images has a label, so there is nothing to measure; check the "
+        "masks, or set data.mask_values"
+    )
+    assert not Path("run/evaluation-val.json").exists()
+
+
+def test_figures_that_cannot_be_kept_are_printed(command: Command, finished: Path) -> None:
+    place = finished / "evaluation-test.json"
+    place.mkdir()
+    result = command("evaluate", finished)
+    assert result.told.startswith(
+        f"semipix: error: {place}: the figures could not be kept in this file: Is a directory"
+    )
+    assert "miou" in dict(line.split() for line in result.out.splitlines())
+    assert not [path for path in finished.iterdir() if path.suffix == ".partial"]
+    place.rmdir()
+    again = command("evaluate", finished)
+    assert (again.code, again.out) == (0, result.out)
+    assert place.is_file()
+
+
 def test_prediction_keeps_sizes_subfolders_and_the_good_images(
     command: Command, finished: Path, tmp_path: Path
 ) -> None:

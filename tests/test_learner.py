@@ -13,10 +13,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import PolynomialLR
 
 from semipix.batch import Batch
+from semipix.data.source import ImageTarget
 from semipix.errors import SemipixError
 from semipix.inference import batches
 from semipix.learner import Finiteness, Learner
 from semipix.methods.base import Method
+from semipix.tasks.regression import Regression
 from tests.tiny import CLASSES, SIDE, TinySource, make_data, make_method, options, predict_always
 
 pytestmark = [
@@ -69,6 +71,22 @@ def fit(learner: Learner, source: TinySource | None = None, data: dict[str, Any]
     trainer = pl.Trainer(**{**settings, **given})
     trainer.fit(learner, datamodule=make_data(learner.method, source, **(data or {})))
     return trainer
+
+
+def validate(learner: Learner, source: TinySource) -> None:
+    """One pass over the validation images."""
+    settings: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = pl.Trainer(accelerator="cpu", enable_model_summary=False, **settings)
+    trainer.validate(learner, datamodule=make_data(learner.method, source), verbose=False)
+
+
+class ColourSource(TinySource):
+    """Targets are the images themselves."""
+
+    kind = "regression"
+
+    def target(self, name: str) -> Any:
+        return self.image(name).as_subclass(ImageTarget)
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -223,6 +241,30 @@ class TestValidation:
             model.register_forward_pre_hook(count)
         fit(make_learner(method), TinySource(val=5), limit_val_batches=1.0, val_check_interval=1, max_steps=1)
         assert images == [5, 5]
+
+    def test_a_candidate_without_a_figure_is_never_the_best(self) -> None:
+        method = make_method("gct", task=Regression(3))
+        nn.init.constant_(method.models[0].last.bias, float("nan"))
+        learner = make_learner(method)
+        validate(learner, ColourSource(val=3))
+        assert method.deployed_name() == "second"
+        assert learner.unmeasured == ""
+
+    def test_figures_that_are_not_numbers_name_their_cause(self, capfd: pytest.CaptureFixture[str]) -> None:
+        method = make_method("gct", task=Regression(3))
+        for model in method.models:
+            nn.init.constant_(model.last.bias, float("nan"))
+        method.deploy("second")
+        learner = make_learner(method)
+        for _ in range(2):
+            validate(learner, ColourSource(val=3))
+        pixels = sum(ColourSource(val=3).image(name)[0].numel() for name in ColourSource(val=3).val())
+        told = [line for line in capfd.readouterr().err.splitlines() if "semipix" in line]
+        assert told == [
+            f"semipix: validation: rmse of the 3 images is not a number though {pixels} pixels count, so there is "
+            "nothing to measure or choose by; check that the network's outputs are finite"
+        ], "once"
+        assert method.deployed_name() == "second", "nothing was chosen"
 
     def test_a_test_measures_what_validation_chose(self) -> None:
         method = make_method("gct")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from semipix import train as training
 from semipix.callbacks import SamplePictures
@@ -110,6 +111,40 @@ def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., None], 
     assert made[0].exists()
     untouched = [path for path in made[1:] if path.name.startswith("b")]
     assert all(path.stat().st_mtime_ns == times[path] for path in untouched)
+
+
+class SilentSource(LabelSource):
+    """Labels of validation and test images hold nothing that could be measured."""
+
+    def target(self, name: str) -> tv_tensors.Image:
+        target = super().target(name)
+        if name.startswith(("val", "test")):
+            target[:] = 0 if self.task.trimap else torch.nan  # in matting: known everywhere
+        return target
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_labels_that_say_nothing_are_no_figure(task: str, command: Command) -> None:
+    source = f"data._target_={__name__}.SilentSource"
+    quick = [item for item in QUICK if not item.startswith(("data._target_", "validations"))]
+    given = (f"task={task}", f"data.kind={task}", *GIVEN.get(task, ()), source, "validations=2")
+    result = command("train", *quick, *given)
+    assert result.code == 0
+    does, check = (
+        ("is unknown in its trimap", "trimaps and the mattes")
+        if task == "matting"
+        else (
+            "has a known target",
+            "targets",
+        )
+    )
+    assert result.err.splitlines() == [
+        f"semipix: validation: no pixel of the 2 images {does}, so there is nothing to measure or choose by; check the "
+        f"{check}"
+    ]
+    assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
+    assert f"error: run: test: no pixel of the 2 images {does}, so" in command("evaluate", "run").told
+    assert not Path("run/evaluation-test.json").exists()
 
 
 def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command: Command) -> None:

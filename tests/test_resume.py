@@ -29,6 +29,19 @@ STEPS = 10
 Command = Callable[..., Result]
 
 
+def environment() -> dict[str, str]:
+    """Of a command in a process of its own: one thread, no GPU, this code."""
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
+    """Wait until a process has written a file, or has ended."""
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 class Killed(BaseException):
     """Ends a training at once, as a kill does."""
 
@@ -139,29 +152,26 @@ def test_accumulated_steps_resume(
 def test_gct_killed_by_the_system_resumes(
     shared_photos: Path, tmp_path: Path, train: Command, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real command, SIGKILL in the middle of the second epoch, then an uninterrupted run beside it."""
+    """The real command on the default model, SIGKILL in the second epoch, then an uninterrupted run beside it."""
     overrides = [
-        *QUICK,
+        *(item for item in QUICK if not item.startswith(("steps=", "model.", "data.labels="))),
         f"data.root={shared_photos}",
+        "data.labels=all",  # two steps an epoch
         "method=gct",
         "method.rampup_epochs=1",
-        "steps=9",
+        "steps=4",
         "validations=2",
     ]
-    overrides = [item for item in overrides if item != "steps=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     log = (tmp_path / "log").open("w")
-    arguments = [SCRIPT, "train", *overrides, "run=run", "checkpoint_every=6"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    arguments = [SCRIPT, "train", *overrides, "run=run", "checkpoint_every=3"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
     last = tmp_path / "run/checkpoints/last.ckpt"
     try:
-        deadline = time.monotonic() + 120
-        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(last, process)
     finally:
         process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL, (tmp_path / "log").read_text()
-    assert read_checkpoint(last)["global_step"] == 6
+    assert read_checkpoint(last)["global_step"] == 3
     assert not (tmp_path / "run/summary.json").exists()
     assert "val/miou" in (tmp_path / "run/metrics/version_0/metrics.csv").read_text()
 
@@ -171,23 +181,71 @@ def test_gct_killed_by_the_system_resumes(
     assert "method.deployed" in read_checkpoint(last)["state_dict"]
 
 
+@pytest.mark.parametrize("place", [("--data", "elsewhere"), ("data.root=elsewhere",)])
+def test_data_that_have_moved(
+    place: tuple[str, ...],
+    photos: Path,
+    train: Command,
+    command: Command,
+    whole_runs: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    overrides = ("method=mean_teacher", "steps=5", "validations=2")
+    undo = cut_off(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(*overrides, "checkpoint_every=3", f"data.root={photos}")
+    undo()
+    written = Path("run/config.yaml").read_text()
+    photos.rename("elsewhere")
+    assert command("train", "resume=run", *place).code == 0
+    whole = whole_runs(*overrides)
+    assert_same(Path("run"), whole)
+    assert command("evaluate", "run", "--data", "elsewhere").out == command("evaluate", whole).out != ""
+    assert Path("run/config.yaml").read_text() == written
+
+
+def test_two_trainings_never_write_one_folder(
+    shared_photos: Path, tmp_path: Path, train: Command, command: Command
+) -> None:
+    """The second is refused while the first has no checkpoint; once that is killed, the folder is free again."""
+    given = [item for item in QUICK if not item.startswith("steps=")]
+    given += [f"data.root={shared_photos}", "method=supervised", "validations=0", "checkpoint_every=1000000", "run=run"]
+    log = (tmp_path / "log").open("w")
+    arguments = [SCRIPT, "train", *given, "steps=1000000", "data.workers=1"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+    try:
+        wait_for(tmp_path / "run/metrics/version_0/metrics.csv", process)
+        before = (tmp_path / "run/config.yaml").read_text()
+        refused = [train("seed=1").told, command("train", "resume=run").told]
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    for told in refused:
+        assert told.endswith("another training is writing this folder; wait for it, or choose another run=PATH")
+    assert (tmp_path / "run/config.yaml").read_text() == before
+    assert sorted(path.name for path in Path("run").iterdir()) == [
+        *(".lock", "config.yaml", "metrics", "split.json", "tensorboard")
+    ]
+    assert train("seed=1").code == 0
+    assert "seed: 1\n" in (tmp_path / "run/config.yaml").read_text()
+    assert not Path("run/.lock").exists()
+
+
 def test_ctrl_c_says_how_to_go_on(shared_photos: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     overrides = [*QUICK, f"data.root={shared_photos}", "method=supervised", "run=run", "checkpoint_every=1"]
     overrides = [item for item in overrides if item != "steps=2"]
     process = subprocess.Popen(
         [SCRIPT, "train", *overrides, "steps=100000", "validations=0"],
         cwd=tmp_path,
-        env=environment,
+        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
         # A shell that runs the tests in the background hands down an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:

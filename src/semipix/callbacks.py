@@ -7,13 +7,25 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 from semipix.batch import Batch
 from semipix.learner import Learner
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint by a metric; one whose metric is NaN never is. Lightning would keep a first one."""
+
+    @property
+    def state_key(self) -> str:
+        """That of Lightning's class, so that checkpoints of older trainings fit."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        return current is not None and not bool(current.isnan()) and super().check_monitor_top_k(trainer, current)
 
 
 class RunProgress(ProgressBar):

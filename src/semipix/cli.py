@@ -18,6 +18,7 @@ Train in a new run folder. Groups: task, method, model, second_model, data, opti
   semipix train data=folder data.root=PATH data.labels=1/8 method=gct steps=2000
   semipix train -m method=supervised,mean_teacher,gct seed=0,1,2 run=SWEEP    a sweep; again: what is missing of it
   semipix train resume=RUN                                            continue an interrupted run
+  semipix train resume=RUN --data ROOT                                ... whose data folder is now at ROOT
   semipix train --cfg job                                             show the configuration
 """
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("test", "val"), default="test")
     evaluate.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
     evaluate.add_argument("--batch-size", type=int, metavar="N", help="default: the run's data.eval_batch_size")
+    evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
@@ -112,10 +114,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from semipix.inference.evaluate import evaluate, table
+    from semipix.inference.evaluate import keep, measure, table
 
-    results = evaluate(options.run, options.split, options.checkpoint, options.batch_size)
-    print(table(results))
+    results = measure(options.run, options.split, options.checkpoint, options.batch_size, options.data)
+    print(table(results), flush=True)  # before they are written: a full disk costs the file alone
+    keep(options.run, options.split, results)
     return 0
 
 

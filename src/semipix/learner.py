@@ -1,5 +1,7 @@
 """The only LightningModule: batch, method, losses, one backward, optimizers, validation."""
 
+import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
+from tqdm import tqdm
 
 from semipix.batch import Batch
 from semipix.data.loaders import EvalSample
@@ -70,6 +73,9 @@ class Learner(pl.LightningModule):
         freeze_batch_norm: keep all running statistics and normalise by them in training too.
         compile_networks: run the networks through `torch.compile`.
         strong: makes the strong views that the method asks for.
+
+    Attributes:
+        unmeasured: why the last pass over validation or test images has no primary metric; empty where it has one.
     """
 
     def __init__(
@@ -94,6 +100,9 @@ class Learner(pl.LightningModule):
         self.freeze_batch_norm = freeze_batch_norm
         self.compile_networks = compile_networks
         self._unread: Finiteness | None = None
+        self.unmeasured = ""
+        self._warned = False
+        self._images, self._counted = 0, torch.tensor(0)  # of this pass: images, and pixels that metrics count
         self.strong = strong or StrongViews()
         task = method.task
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
@@ -189,6 +198,8 @@ class Learner(pl.LightningModule):
         for part in parts_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in part])
             size = target.shape[-2:]
+            self._images += len(target)
+            self._counted = self.method.task.counted(target).sum() + self._counted.to(target.device)
             for name, prediction in predictions.items():
                 seen = prediction[part]
                 whole = seen if seen.shape[-2:] == size else F.interpolate(seen, size, mode="bilinear")
@@ -205,8 +216,13 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         best = self._report("val")
-        if not self.trainer.sanity_checking:
+        if self.trainer.sanity_checking:
+            return
+        if best is not None:
             self.method.deploy(best)
+        elif not self._warned and self.trainer.is_global_zero:
+            tqdm.write(f"semipix: validation: {self.unmeasured}", file=sys.stderr)  # leaves the progress bar whole
+            self._warned = True
 
     def test_step(self, samples: list[EvalSample], batch_idx: int) -> None:
         self.validation_step(samples, batch_idx)
@@ -214,8 +230,8 @@ class Learner(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._report("test")
 
-    def _report(self, stage: str) -> str:
-        """Log all metrics of this pass and return the best candidate by the primary one.
+    def _report(self, stage: str) -> str | None:
+        """Log all metrics of this pass and return the best candidate by the primary one; None where none has one.
 
         In validation the figures without a candidate's name are the best candidate's; in a test they are those of the
         candidate that validation had chosen.
@@ -223,8 +239,11 @@ class Learner(pl.LightningModule):
         task = self.method.task
         results = {name: self._metrics_of(name).compute() for name in self.method.candidates()}
         sign = 1 if task.higher_is_better else -1
-        best = max(results, key=lambda name: sign * float(results[name][task.primary]))
-        shown = best if stage == "val" else self.method.deployed_name()
+        values = {name: sign * float(found[task.primary]) for name, found in results.items()}
+        measured = [name for name, value in values.items() if not math.isnan(value)]
+        best = max(measured, key=values.__getitem__, default=None)
+        shown = best if stage == "val" and best is not None else self.method.deployed_name()
+        self.unmeasured = "" if shown in measured else self._why_unmeasured(stage)
         for key, value in results[shown].items():
             self.log(f"{stage}/{key}", value, prog_bar=key == task.primary)
         if len(results) > 1:
@@ -233,4 +252,18 @@ class Learner(pl.LightningModule):
             self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]
         for metrics in (*self.candidate_metrics.values(), *self.diagnostics.values()):
             metrics.reset()  # type: ignore[operator]
+        self._images, self._counted = 0, torch.tensor(0)
         return best
+
+    def _why_unmeasured(self, stage: str) -> str:
+        """One line on a primary metric that is NaN, by what all processes saw; each of them has to ask."""
+        seen = torch.stack([torch.tensor(self._images), self._counted.cpu()]).to(self.device)
+        images, counted = self.trainer.strategy.reduce(seen, reduce_op="sum").tolist()
+        task, purpose = self.method.task, "measure or choose by" if stage == "val" else "measure"
+        if counted:
+            return (
+                f"{task.primary} of the {images} images is not a number though {counted} pixels count, so there is "
+                f"nothing to {purpose}; check that the network's outputs are finite"
+            )
+        does, check = task.uncounted
+        return f"no pixel of the {images} images {does}, so there is nothing to {purpose}; {check}"

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from semipix.callbacks import RunProgress, SamplePictures
+from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.config import (
     GROUPS,
@@ -45,7 +46,7 @@ from semipix.learner import Learner
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.processes import die_with_parent, is_started_by_lightning
-from semipix.run_folder import SUMMARY, is_finished, write_json
+from semipix.run_folder import SUMMARY, claimed, is_finished, write_json
 from semipix.tasks.base import Task
 
 Config = Mapping[str, Any]
@@ -229,7 +230,7 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
     ]
     if validate:
         monitor, mode = f"val/{task.primary}", "max" if task.higher_is_better else "min"
-        best = ModelCheckpoint(
+        best = BestCheckpoint(
             run / "checkpoints", filename="best", monitor=monitor, mode=mode, enable_version_counter=False
         )
         callbacks += [best, SamplePictures(run / "samples")]
@@ -265,8 +266,8 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
             return path
     missing = " or ".join(f"{name}.ckpt" for name in names)
     raise SemipixError(
-        f"{run / 'checkpoints'}: no checkpoint found, expected {missing}; best.ckpt needs validation images, last.ckpt "
-        "comes after checkpoint_every steps"
+        f"{run / 'checkpoints'}: no checkpoint found, expected {missing}; best.ckpt needs validation images with "
+        "labels, last.ckpt comes after checkpoint_every steps"
     )
 
 
@@ -290,12 +291,49 @@ def load_config(run: Path) -> dict[str, Any]:
     return {**NEW_KEYS, **config}
 
 
+def with_root(config: Config, root: Path) -> dict[str, Any]:
+    """The configuration of a run whose data folder has moved.
+
+    Raises:
+        SemipixError: its data are in no folder.
+    """
+    source = target_of("data", config["data"])
+    if "root" not in parameters(source)[0]:
+        name = getattr(source, "__name__", source)
+        raise SemipixError(f"--data: {root} found, but {name}, the data of this run, has no folder; leave --data out")
+    return {**config, "data": {**config["data"], "root": str(root)}}
+
+
+def data_of_run(config: Config, run: Path, task: Task) -> SemiSupervisedDataModule:
+    """The data module of a run folder, with the run's split, for the run's task.
+
+    Raises:
+        SemipixError: the data are not there, or are not those that the run was trained on.
+    """
+    root = config["data"].get("root")
+    try:
+        data = build_data(config, load_split(run))
+    except SemipixError as error:
+        if root is None or Path(root).expanduser().exists():
+            raise
+        raise SemipixError(f"{error}, or give its new place by --data ROOT") from error
+    check_serves(task, data.source)
+    return data
+
+
 def start(config: Config, run: Path) -> dict[str, float]:
     """Train in a new run folder.
 
     Raises:
-        SemipixError: the folder already holds a training, or the input is at fault.
+        SemipixError: the folder already holds a training, another training is writing it, or the input is at fault.
     """
+    with ExitStack() as claim:
+        if is_first_process():
+            claim.enter_context(claimed(run))
+        return _start(config, run)
+
+
+def _start(config: Config, run: Path) -> dict[str, float]:
     if is_first_process() and (run / "checkpoints").exists():
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
     config = with_precision(config)
@@ -333,23 +371,37 @@ def _with_classes(config: Config, data: SemiSupervisedDataModule) -> dict[str, A
     return {**config, "task": task}
 
 
-def resume(run: Path) -> dict[str, float]:
+def resume(run: Path, root: Path | None = None) -> dict[str, float]:
     """Continue an interrupted run to the weights that an uninterrupted one would have reached.
 
+    Args:
+        run: run folder.
+        root: where the run's data folder is now; by default the run's `data.root`.
+
     Raises:
-        SemipixError: the folder holds no run or no checkpoint.
+        SemipixError: the folder holds no run or no checkpoint, another training is writing it, or its data are not
+            those that the run was trained on.
     """
     config = load_config(run)
+    if root is not None:
+        config = with_root(config, root)
     check_config(config)
-    last = checkpoint_of(run, "last")
-    done = read_checkpoint(last)["global_step"]
-    data = build_data(config, load_split(run))
-    if done >= steps_of(config, data) and is_finished(run):
-        if is_first_process():
-            print(f"{run}: finished already, nothing to resume")
-        return dict(json.loads((run / SUMMARY).read_text()))
-    method = build_method(config, build_task(config), pretrained=False)
-    return _fit(config, data, method, run, last)
+    with ExitStack() as claim:
+        if is_first_process() and not is_finished(run):
+            claim.enter_context(claimed(run))
+        last = checkpoint_of(run, "last")
+        done = read_checkpoint(last)["global_step"]
+        task = build_task(config)
+        data = data_of_run(config, run, task)
+        if is_finished(run):
+            if done >= steps_of(config, data):
+                if is_first_process():
+                    print(f"{run}: finished already, nothing to resume")
+                return dict(json.loads((run / SUMMARY).read_text()))
+            if is_first_process():
+                claim.enter_context(claimed(run))
+        method = build_method(config, task, pretrained=False)
+        return _fit(config, data, method, run, last)
 
 
 def load_split(run: Path) -> Split:

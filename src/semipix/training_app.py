@@ -63,17 +63,14 @@ def run(overrides: list[str]) -> int:
         KeyboardInterrupt: the user interrupted; its message says how to go on.
     """
     quiet()
-    continued = [override for override in overrides if override.startswith("resume=")]
-    if continued:
-        if len(overrides) > 1:
-            raise SemipixError(
-                f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration"
-            )
-        folder = continued[0].partition("=")[2]
-        if not folder:
-            raise SemipixError("resume: nothing found, a run folder expected: resume=PATH")
-        _report(Path(folder), None)
+    if any(override.startswith("resume=") for override in overrides):
+        _report(*_resumed(overrides))
         return 0
+    for override in overrides:
+        if override.partition("=")[0] == "--data":
+            raise SemipixError(
+                "--data: goes with resume=RUN, for a data folder that has moved; a new training takes data.root=ROOT"
+            )
 
     _check_syntax(overrides)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below instead of Hydra's own printing
@@ -85,6 +82,39 @@ def run(overrides: list[str]) -> int:
     if errors:
         raise errors[0]
     return 0
+
+
+def _resumed(overrides: list[str]) -> tuple[Path, None, Path | None]:
+    """The run folder to resume, no configuration, and where its data folder is now, if that is given.
+
+    Raises:
+        SemipixError: no run folder, no data folder after --data, or another key.
+    """
+    resume = next(override for override in overrides if override.startswith("resume="))
+    folder = resume.partition("=")[2]
+    if not folder:
+        raise SemipixError("resume: nothing found, a run folder expected: resume=PATH")
+    root: str | None = None
+    match [override for override in overrides if override is not resume]:
+        case []:
+            return Path(folder), None, None
+        case ["--data"]:
+            root = ""
+        case ["--data", value]:
+            root = value
+        case [override] if override.startswith("--data="):
+            root = override.partition("=")[2]
+        case [override] if override.startswith("data.root="):
+            _check_syntax([override])
+            root = str(OverridesParser.create().parse_override(override).value())
+    if root is None:
+        raise SemipixError(
+            f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration, save the place "
+            "of its data folder: --data ROOT"
+        )
+    if not root:
+        raise SemipixError("--data: nothing found, the run's data folder expected: --data ROOT")
+    return Path(folder), None, Path(root)
 
 
 def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -305,12 +335,12 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     return with_paper_row(plain(config), chosen.get("experiment"), chosen["method"], hydra_config.overrides.task)
 
 
-def _report(folder: Path, config: dict[str, Any] | None) -> None:
-    """Train a configuration, or resume without one, and say what came of it."""
+def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None) -> None:
+    """Train a configuration, or resume without one and with the data at `root`, and say what came of it."""
     from semipix import train
 
     try:
-        summary = train.resume(folder) if config is None else train.start(config, folder)
+        summary = train.resume(folder, root) if config is None else train.start(config, folder)
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning ends by SystemExit after Ctrl-C
         raise KeyboardInterrupt(_how_to_go_on(folder)) from error
     if train.is_first_process():

@@ -63,6 +63,18 @@ def test_channels_that_are_not_known_are_not_refused() -> None:
     check_serves(TinyRegression(), source)
 
 
+def test_more_classes_than_the_task_has_are_refused() -> None:
+    source = ScenesSource(32)
+    count = len(source.classes or [])
+    check_serves(Segmentation(count), source)
+    check_serves(Segmentation(count + 1), source)
+    check_serves(Segmentation, source)
+    with pytest.raises(
+        SemipixError, match=rf"^data: {count} classes \(.*\), but the task has 2 \(a, b\); give the data"
+    ):
+        check_serves(Segmentation(["a", "b"]), source)
+
+
 def test_every_option_serves_something() -> None:
     serving = {kind: data_for(kind) for kind in KINDS}
     assert serving == {

@@ -62,9 +62,29 @@ def test_unknown_pixels_change_nothing() -> None:
         assert float(measure(other, spoilt, SOMEWHERE)) == pytest.approx(float(measure(PREDICTION, TARGET, SOMEWHERE)))
 
 
-def test_an_image_of_five_pixels_has_no_window() -> None:
-    small = TARGET[..., :5, :]
-    assert ssim(small, small, EVERYWHERE[..., :5, :]).isnan()
+def test_ssim_counts_the_windows_inside_the_image_alone() -> None:
+    """The first row is wrong. Mirrored at the border, it would weigh on the five rows above the first whole window."""
+    spoilt = TARGET.clone()
+    spoilt[..., 0, :] = 1 - spoilt[..., 0, :]
+    maps = np.stack([slow_ssim(spoilt[0, c].numpy(), TARGET[0, c].numpy()) for c in range(3)])
+    assert maps[:, 1:].min() == pytest.approx(1), "one row of windows sees the wrong pixels"
+    assert maps[:, 0].max() < 1
+    assert float(ssim(spoilt, TARGET, EVERYWHERE)) == pytest.approx(float(maps.mean()), abs=1e-4)
+    below = EVERYWHERE.clone()
+    below[..., 0, :] = False
+    assert float(ssim(spoilt, TARGET, below)) == pytest.approx(1)
+
+
+def test_an_image_of_eleven_pixels_has_one_window() -> None:
+    one, seen = TARGET[..., :11, :11], PREDICTION[..., :11, :11]
+    expected = np.mean([slow_ssim(seen[0, c].numpy(), one[0, c].numpy()).item() for c in range(3)])
+    assert float(ssim(seen, one, EVERYWHERE[..., :11, :11])) == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(10, 24), (20, 10), (5, 5)])
+def test_an_image_below_eleven_pixels_has_no_window(size: tuple[int, int]) -> None:
+    small = TARGET[..., : size[0], : size[1]]
+    assert ssim(small, small, EVERYWHERE[..., : size[0], : size[1]]).isnan()
 
 
 def test_half_precision_is_widened() -> None:

@@ -1,5 +1,8 @@
 """Segmentation: what a class map means."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -180,6 +183,33 @@ class TestMetrics:
         metrics = TASK.metrics()
         metrics.update(one_hot(torch.tensor([[[0, 0, 1, 1]]])), torch.tensor([[[0, 1, 1, 1]]]))
         assert float(metrics.compute()["miou"]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+    def test_absent_classes_are_those_of_plain_counting(self) -> None:
+        """Class 2 is nowhere, 3 only predicted, 4 only labeled."""
+        label, seen = (
+            np.array(classes)[randint(3, 40, 50, seed=seed)] for seed, classes in ((7, (0, 1, 4)), (8, (0, 1, 3)))
+        )
+        label[:5] = VOID
+        seen[0, 0] = 2  # at a pixel without a label nothing is counted
+        expected = []
+        for index in range(5):
+            first, second = (label == index)[label != VOID], (seen == index)[label != VOID]
+            expected.append((first & second).sum() / (first | second).sum() if (first | second).any() else np.nan)
+        metrics = Segmentation(5).metrics()
+        for rows in (slice(0, 20), slice(20, 40)):
+            sure = F.one_hot(torch.from_numpy(seen[rows]), 5).movedim(-1, 0).float()
+            metrics.update(sure[None], torch.from_numpy(label[rows])[None])
+        values = {name: float(value) for name, value in metrics.compute().items()}
+        found = [values[f"iou/{index}"] for index in range(5)]
+        assert found == pytest.approx(expected, nan_ok=True)
+        assert [math.isnan(value) for value in found] == [False, False, True, False, False]
+        assert found[3] == found[4] == 0
+        assert values["miou"] == pytest.approx(np.nanmean(expected))
+
+    def test_without_a_label_there_is_no_figure(self) -> None:
+        metrics = TASK.metrics()
+        metrics.update(one_hot(randint(3, 2, 4, 5)), ALL_VOID)
+        assert all(value.isnan() for value in metrics.compute().values())
 
     def test_instances_are_independent(self) -> None:
         first, second = TASK.metrics(), TASK.metrics()

@@ -1,5 +1,6 @@
 """Which data serve which task."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 import yaml
@@ -24,7 +25,7 @@ def check_serves(task: Task | type[Task], source: Source) -> None:
         source: the data.
 
     Raises:
-        SemipixError: they are not.
+        SemipixError: they are not, or have more channels or classes than the task.
     """
     name = (task if isinstance(task, type) else type(task)).__name__
     asked = "segmentation" if task.classification else "matting" if task.trimap else "regression"
@@ -42,6 +43,29 @@ def check_serves(task: Task | type[Task], source: Source) -> None:
             f"(kind {source.kind}) have {source.channels}; set task.channels={source.channels} if the task has such a "
             "key, or other data"
         )
+    _check_classes(task, source)
+
+
+def _check_classes(task: Task | type[Task], source: Source) -> None:
+    """Refuse data of more classes than a task has channels.
+
+    Raises:
+        SemipixError: they have more.
+    """
+    channels, given = getattr(task, "channels", None), source.classes
+    if not task.classification or channels is None or given is None or len(given) <= channels:
+        return
+    own = getattr(task, "classes", None)
+    names = f" ({_some(own)})" if own else ""
+    raise SemipixError(
+        f"data: {len(given)} classes ({_some(given)}), but the task has {channels}{names}; give the data that the run "
+        "was trained on, or, in a new training, name all classes in task.classes"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list."""
+    return ", ".join([*names[:8], *(["..."] if len(names) > 8 else [])])
 
 
 def data_for(*kinds: str) -> list[str]:

@@ -36,7 +36,9 @@ def psnr(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Structural similarity of images (Wang et al., IEEE TIP 2004), the mean over the pixels whose window is known.
+    """Structural similarity of images (Wang et al., IEEE TIP 2004), the mean over the windows that are wholly known.
+
+    A window is 11x11 pixels, and wholly inside the image: nothing is mirrored at its border.
 
     Args:
         prediction: (B, C, H, W) in [0, 1].
@@ -44,14 +46,17 @@ def ssim(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         valid: (B, 1, H, W) bool, False where the target says nothing.
 
     Returns:
-        A scalar in [-1, 1]; NaN where no window is wholly known, or an image is no wider or higher than 5 pixels.
+        A scalar in [-1, 1]; NaN where no window is wholly known, or the images have a side below 11 pixels.
     """
-    inside = F.max_pool2d((~valid).float(), WINDOW, stride=1, padding=WINDOW // 2) == 0
-    if min(target.shape[-2:]) <= WINDOW // 2 or not inside.any():
+    if min(target.shape[-2:]) < WINDOW:
+        return prediction.new_tensor(torch.nan)
+    known = F.max_pool2d((~valid).float(), WINDOW, stride=1) == 0  # (B, 1, H - 10, W - 10), by the window's centre
+    if not known.any():
         return prediction.new_tensor(torch.nan)
     seen = at_least_float32(prediction)
     wanted = torch.where(valid, at_least_float32(target), seen)
     with torch.autocast(seen.device.type, enabled=False):  # variances are small differences
         _, maps = structural_similarity_index_measure(seen, wanted, data_range=1.0, return_full_image=True)
-    found: Tensor = maps[inside.expand_as(maps)].mean()
+    inner = maps[..., WINDOW // 2 : -(WINDOW // 2), WINDOW // 2 : -(WINDOW // 2)]  # torchmetrics mirrors at borders
+    found: Tensor = inner[known.expand_as(inner)].mean()
     return found

@@ -1,6 +1,6 @@
 """Measure a run on held-out images."""
 
-import json
+import math
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -9,33 +9,59 @@ from semipix import train
 from semipix.callbacks import RunProgress
 from semipix.config import call
 from semipix.errors import SemipixError
+from semipix.run_folder import write_json
 from semipix.training_app import quiet
 
 
 def evaluate(
-    run: Path, split: str = "test", checkpoint: str | None = None, batch_size: int | None = None
+    run: Path,
+    split: str = "test",
+    checkpoint: str | None = None,
+    batch_size: int | None = None,
+    root: Path | None = None,
 ) -> dict[str, float]:
-    """Metrics over whole images at their own size, with the run's own data and split.
+    """Measure a run and keep its figures: what `measure` returns, also written by `keep`.
+
+    Raises:
+        SemipixError: whatever `measure` and `keep` raise.
+    """
+    results = measure(run, split, checkpoint, batch_size, root)
+    keep(run, split, results)
+    return results
+
+
+def measure(
+    run: Path,
+    split: str = "test",
+    checkpoint: str | None = None,
+    batch_size: int | None = None,
+    root: Path | None = None,
+) -> dict[str, float]:
+    """Metrics over whole images at their own size, with the run's own data and split; writes nothing.
 
     Args:
         run: run folder.
         split: `test` or `val`.
         checkpoint: `best` or `last`; by default best where validation chose one.
         batch_size: images of one batch; by default the run's `data.eval_batch_size`.
+        root: where the run's data folder is now; by default the run's `data.root`.
 
     Returns:
-        Metrics by name; also written to `evaluation-{split}.json` in the run folder.
+        Metrics by name; NaN for a class that is absent, in no label and in no prediction.
 
     Raises:
-        SemipixError: no run, no checkpoint, no image in that split, or too little memory.
+        SemipixError: no run, no checkpoint, no image or nothing to measure in that split, other data than the run's, or
+            too little memory.
     """
     quiet()
     config = train.load_config(run)
+    if root is not None:
+        config = train.with_root(config, root)
     if batch_size is not None:
         config["data"]["eval_batch_size"] = batch_size
     train.check_config(config)
     method = train.load_method(run, checkpoint)
-    data = train.build_data(config, train.load_split(run))
+    data = train.data_of_run(config, run, method.task)
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = train.build_learner(config, method, steps=1)
@@ -55,12 +81,34 @@ def evaluate(
             f"{run}: out of {short} in batches of {data.eval_batch_size} {split} images; lower --batch-size, or train "
             "with a smaller data.resize"
         ) from error
-    results = {key.removeprefix("test/"): value for key, value in found.items()}
-    (run / f"evaluation-{split}.json").write_text(json.dumps(results, indent=2))
-    return results
+    if learner.unmeasured:
+        raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
+    return {key.removeprefix("test/"): value for key, value in found.items()}
+
+
+def keep(run: Path, split: str, results: dict[str, float]) -> None:
+    """Write metrics to `evaluation-{split}.json` in the run folder, null for NaN.
+
+    Raises:
+        SemipixError: the file cannot be written.
+    """
+    path = run / f"evaluation-{split}.json"
+    try:
+        write_json(path, results)
+    except OSError as error:
+        raise SemipixError(
+            f"{path}: the figures could not be kept in this file: {error.strerror}; make room, or let the folder be "
+            "written, and evaluate again"
+        ) from error
 
 
 def table(results: dict[str, float]) -> str:
-    """Metrics as aligned lines."""
+    """Metrics as aligned lines; a class that is in no label and in no prediction is absent."""
     width = max(len(name) for name in results)
-    return "\n".join(f"{name:{width}}  {value:.4f}" for name, value in results.items())
+    return "\n".join(f"{name:{width}}  {_shown(name, value)}" for name, value in results.items())
+
+
+def _shown(name: str, value: float) -> str:
+    if not math.isnan(value):
+        return f"{value:.4f}"
+    return "absent" if name.startswith("iou/") else "not measured"

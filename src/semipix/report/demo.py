@@ -1,6 +1,5 @@
 """`semipix demo`: are unlabeled images worth it on the built-in data?"""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from semipix import train
 from semipix.report.comparison import environment, run_variants
 from semipix.report.pictures import rows
+from semipix.run_folder import write_json
 
 COMMON = [
     "data=scenes",
@@ -57,7 +57,7 @@ def demo(out: Path) -> dict[str, Any]:
         }
         for name, result in found.items()
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(out / "summary.json", summary)
     summary = {name: summary[name] for name in ("supervised_short", "supervised", "gct_strong")}
     table = [{"title": VARIANTS[name][0], "lr": _rate(found[name]), **figures} for name, figures in summary.items()]
     verdict = _verdict(summary)

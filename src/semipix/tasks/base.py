@@ -20,6 +20,7 @@ class Task(ABC):
         nu: dilations of the flaw target (Appendix A).
         primary: name of the metric that decides which checkpoint is best.
         higher_is_better: whether a larger primary metric is better.
+        uncounted: what no pixel does where metrics have nothing to count, and what a user can check then.
         classification: whether a prediction is a distribution over classes.
         trimap: whether the fourth channel of an image is a trimap.
     """
@@ -30,6 +31,7 @@ class Task(ABC):
     nu: int
     primary: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    uncounted: ClassVar[tuple[str, str]] = "has a known target", "check the targets"
     classification: ClassVar[bool] = False
     trimap: ClassVar[bool] = False
 
@@ -48,6 +50,10 @@ class Task(ABC):
     @abstractmethod
     def valid(self, target: Tensor) -> Tensor:
         """(L, 1, H, W) bool, False where the label says nothing."""
+
+    def counted(self, target: Tensor) -> Tensor:
+        """(L, 1, H, W) bool: the pixels that metrics count; here all about which the label says something."""
+        return self.valid(target)
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class Matting(Regression):
     in_channels: int = 4
     primary: ClassVar[str] = "mse"
     higher_is_better: ClassVar[bool] = False
+    uncounted: ClassVar[tuple[str, str]] = "is unknown in its trimap", "check the trimaps and the mattes"
     trimap: ClassVar[bool] = True
 
     def __init__(self, composition: float = 0.5) -> None:
@@ -64,6 +65,9 @@ class Matting(Regression):
     def unknown(self, target: Tensor) -> Tensor:
         """(L, 1, H, W) bool: the unknown region of labels (L, 8, H, W)."""
         return (target[:, 1:2] > 1 - TOLERANCE) & self.valid(target)
+
+    def counted(self, target: Tensor) -> Tensor:
+        return self.unknown(target)
 
     def valid_of_all(self, target: Tensor, image: Tensor) -> Tensor:
         """The unknown region of a whole batch: elsewhere all predictions agree and would thin out the means."""

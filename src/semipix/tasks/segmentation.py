@@ -36,28 +36,32 @@ class PixelAccuracy(MulticlassConfusionMatrix):
     """Share of the pixels whose class is right, read off the confusion matrix that intersection over union needs."""
 
     def compute(self) -> Tensor:
-        """A scalar in [0, 1]; 0 where nothing was seen."""
-        return self.confmat.diagonal().sum() / self.confmat.sum().clamp(min=1)
+        """A scalar in [0, 1]; NaN where no pixel has a label."""
+        return self.confmat.diagonal().sum() / self.confmat.sum()
 
 
-class IoUOfClasses(MulticlassJaccardIndex):
-    """Intersection over union of each class.
+class IoUOfClasses(MulticlassConfusionMatrix):
+    """Intersection over union of each class; NaN for one that is absent, in no label and in no prediction.
 
     Args:
         classes: their names, in index order.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__(len(classes), average="none", ignore_index=VOID, validate_args=False)
+        super().__init__(len(classes), ignore_index=VOID, validate_args=False)
         self.classes = list(classes)
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """`iou/NAME` to a scalar in [0, 1]."""
-        return {f"iou/{name}": iou for name, iou in zip(self.classes, super().compute(), strict=True)}
+        """`iou/NAME` to a scalar in [0, 1], or NaN."""
+        met = self.confmat.diagonal()
+        ious = met / (self.confmat.sum(0) + self.confmat.sum(1) - met)
+        return {f"iou/{name}": iou for name, iou in zip(self.classes, ious, strict=True)}
 
 
 class LabelMetrics(MetricCollection):
     """Metrics of predictions (B, K, H, W) and labels (B, H, W), all read off one confusion matrix.
+
+    `miou` is the mean over the classes that occur, in a label or in a prediction; NaN where no pixel has a label.
 
     Labels are not validated again: sources have done so, and to look for values in all pixels costs as much as to
     count them.
@@ -99,6 +103,7 @@ class Segmentation(Task):
     mu: float = 0.5
     nu: int = 1
     primary: ClassVar[str] = "miou"
+    uncounted: ClassVar[tuple[str, str]] = "has a label", "check the masks, or set data.mask_values"
     classification: ClassVar[bool] = True
 
     def __init__(self, classes: int | Sequence[str], class_weights: Sequence[float] | None = None) -> None:
