@@ -479,7 +479,9 @@ def test_a_place_of_data_that_does_not_help(train: Command, command: Command, fi
 def test_data_of_other_classes(arguments: tuple[str, ...], command: Command, finished: Path, photos: Path) -> None:
     (photos / "classes.txt").write_text("ground\nsquare\nsky\n")
     told = command(*fill(arguments, finished, photos), "--data", photos).told
-    assert "data: 3 classes (ground, square, sky), but the task has 2 (0, 1); give the data that the run was" in told
+    assert (
+        f"{photos}/classes.txt: names 3 classes, but the run has 2 (0, 1); expected the list that the run was" in told
+    )
 
 
 def test_images_to_predict(command: Command, finished: Path, shared_photos: Path, tmp_path: Path) -> None:

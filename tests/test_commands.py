@@ -42,7 +42,10 @@ def test_a_run_folder_holds_all_that_later_commands_need(shared_run: Path) -> No
 def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None:
     result = train("trainer.log_every_n_steps=1")
     assert result.code == 0
-    assert result.out == "run: 2 steps, see run/summary.json; next: semipix evaluate run\n"
+    assert result.out == (
+        "data: 4 labeled, 8 unlabeled (not used by this method), 4 labels hidden by data.labels=4, 2 held out for "
+        "validation\nrun: 2 steps, see run/summary.json; next: semipix evaluate run\n"
+    )
     lines = result.err.replace("\r", "\n").splitlines()
     assert [line for line in lines if line and not line.startswith("train:")] == []
     assert "2/2" in lines[-1]
@@ -193,9 +196,12 @@ def test_a_validation_set_without_labels_chooses_nothing(train: Command, command
     result = train(f"data.root={photos}", "steps=4", "validations=2", "method=gct")
     assert result.code == 0
     lines = [line.strip() for line in result.err.replace("\r", "\n").splitlines()]
-    assert [line for line in lines if line and not line.startswith("train:")] == [
+    told = [line for line in lines if line and not line.startswith("train:")]
+    assert told == [
+        f"semipix: warning: {photos}/masks/val: all pixels of the 2 masks are void (255), so that nothing can be "
+        "measured on them; map the values with data.mask_values={VALUE:CLASS}",
         "semipix: validation: no pixel of the 2 images has a label, so there is nothing to measure or choose by; check "
-        "the masks, or set data.mask_values"
+        "the masks, or set data.mask_values",
     ], "once, though validation ran twice"
     assert "NaN" not in Path("run/summary.json").read_text()
     assert "val/miou" not in json.loads(Path("run/summary.json").read_text())

@@ -151,13 +151,21 @@ def suggested(present: set[int]) -> str:
 def check_same(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
     """Check that the file of class names agrees with the classes of a run.
 
+    A run that counted its classes in the masks calls them 0, 1, ...; a file may name them afterwards.
+
+    Args:
+        classes: the run's names.
+        file: the names in the file.
+        path: the file.
+
     Raises:
-        SemipixError: names or their order differ.
+        SemipixError: their number, a name or their order differs.
     """
-    if list(classes) == list(file):
+    counted = [str(index) for index in range(len(file))]
+    if list(classes) in (list(file), counted):
         return
     differing = next((index for index, pair in enumerate(zip(classes, file, strict=False)) if len(set(pair)) > 1), None)
-    if differing is None:
+    if differing is None or len(file) != len(classes):
         what = f"names {len(file)} classes, but the run has {len(classes)} ({', '.join(classes[:5])})"
     else:
         what = f"names class {differing} {file[differing]!r}, but the run has {classes[differing]!r} there"
