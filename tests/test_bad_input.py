@@ -476,12 +476,27 @@ def test_a_place_of_data_that_does_not_help(train: Command, command: Command, fi
 
 
 @pytest.mark.parametrize("arguments", [("evaluate", "RUN"), ("train", "resume=RUN")])
-def test_data_of_other_classes(arguments: tuple[str, ...], command: Command, finished: Path, photos: Path) -> None:
+def test_a_class_list_of_more_classes(arguments: tuple[str, ...], command: Command, finished: Path, photos: Path) -> None:
     (photos / "classes.txt").write_text("ground\nsquare\nsky\n")
     told = command(*fill(arguments, finished, photos), "--data", photos).told
     assert (
         f"{photos}/classes.txt: names 3 classes, but the run has 2 (0, 1); expected the list that the run was" in told
     )
+
+
+def test_data_of_other_classes(command: Command) -> None:
+    scenes = ("data=scenes", "data.size=64", "data.train=8", "data.val=2", "data.test=2", "data.merge_classes=true")
+    quick = (item for item in QUICK if item != "data=folder")
+    assert command("train", *scenes, *quick, "method=supervised", "run=run").code == 0
+    path, merged = Path("run/config.yaml"), training.load_config(Path("run"))["task"]["classes"]
+    path.write_text(path.read_text().replace("merge_classes: true", "merge_classes: false"))
+    for arguments in (("evaluate", "run"), ("train", "resume=run")):
+        told = command(*arguments).told
+        assert "data: 6 classes (" in told
+        assert (
+            f"), but the task has {len(merged)} ({', '.join(merged)}); give the data that the run was trained on"
+            in told
+        )
 
 
 def test_images_to_predict(command: Command, finished: Path, shared_photos: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from semipix import train as training
 from semipix.callbacks import SamplePictures
 from semipix.data.loaders import EvalSample
 from semipix.errors import SemipixError
-from semipix.inference.trimaps import with_trimap
+from semipix.inference.trimaps import Trimaps
 from semipix.models import flaw_detector
 from semipix.report import pictures
 from tests.conftest import Result
@@ -176,19 +176,30 @@ class TestTrimap:
     @pytest.mark.parametrize("middle", [128, 127, 126, 130])
     def test_becomes_the_fourth_channel(self, middle: int, tmp_path: Path) -> None:
         write_trimap(tmp_path / "deep.er.png", middle=middle)
-        made = with_trimap(self.IMAGE, tmp_path, Path("deep.er.jpg"))
+        made = Trimaps(tmp_path, 1, 25).beside(self.IMAGE, Path("deep.er.jpg"))
         assert torch.equal(made[:3], self.IMAGE)
         assert made[3, 0, [0, 45, 89]].tolist() == [0.0, 0.5, 1.0]
 
+    def test_without_unknown_pixels_is_widened_as_in_training(self, tmp_path: Path) -> None:
+        """By half-way between the widths, as evaluation makes trimaps; it is found in a linked folder, too."""
+        mask = np.zeros(SIZE, np.uint8)
+        mask[:, 45:] = 255
+        (tmp_path / "masks").mkdir()
+        Image.fromarray(mask).save(tmp_path / "masks/a.png")
+        (tmp_path / "trimaps").mkdir()
+        (tmp_path / "trimaps/sub").symlink_to(tmp_path / "masks")
+        row = Trimaps(tmp_path / "trimaps", 2, 6).beside(self.IMAGE, Path("sub/a.jpg"))[3, 0]
+        assert row.tolist() == [0.0] * 41 + [0.5] * 8 + [1.0] * (SIZE[1] - 49)
+
     def test_of_another_size_is_told(self, tmp_path: Path) -> None:
         write_trimap(tmp_path / "a.png", size=(70, 91))
-        with pytest.raises(SemipixError, match=r"a\.png: 91x70 pixels found, the image's 90x70 expected"):
-            with_trimap(self.IMAGE, tmp_path, Path("a.png"))
+        with pytest.raises(SemipixError, match=r"a\.png: trimap is 91x70 pixels, its image a\.png is 90x70"):
+            Trimaps(tmp_path, 1, 25).beside(self.IMAGE, Path("a.png"))
 
     def test_of_other_values_is_told(self, tmp_path: Path) -> None:
         write_trimap(tmp_path / "a.png", middle=137)
         with pytest.raises(SemipixError, match=r"a\.png: found trimap value 137 \(.*\), expected 0, 128 and 255"):
-            with_trimap(self.IMAGE, tmp_path, Path("a.png"))
+            Trimaps(tmp_path, 1, 25).beside(self.IMAGE, Path("a.png"))
 
 
 def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None]) -> None:

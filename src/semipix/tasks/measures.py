@@ -16,7 +16,9 @@ Known = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class ImageMean(Metric):
-    """Mean over images of a figure of each image; an image without a figure is left out.
+    """Mean over images of a figure of each image; an image whose label has nothing to measure is left out.
+
+    One whose prediction is not finite is not: it makes the mean NaN.
 
     Args:
         figure: the figure of one image.
@@ -38,12 +40,12 @@ class ImageMean(Metric):
         """Add images: predictions (B, K, H, W) and labels (B, ...)."""
         for index in range(len(target)):
             found = self.figure(prediction[index : index + 1], target[index : index + 1])
-            if not found.isnan():
+            if not found.isnan() or not prediction[index].isfinite().all():
                 self.total += found
                 self.images += 1
 
     def compute(self) -> Tensor:
-        """The mean, a scalar; NaN where no image has a figure."""
+        """The mean, a scalar; NaN where no image has a figure, or a prediction is not finite."""
         return self.total / self.images
 
 
