@@ -476,7 +476,9 @@ def test_a_place_of_data_that_does_not_help(train: Command, command: Command, fi
 
 
 @pytest.mark.parametrize("arguments", [("evaluate", "RUN"), ("train", "resume=RUN")])
-def test_a_class_list_of_more_classes(arguments: tuple[str, ...], command: Command, finished: Path, photos: Path) -> None:
+def test_a_class_list_of_more_classes(
+    arguments: tuple[str, ...], command: Command, finished: Path, photos: Path
+) -> None:
     (photos / "classes.txt").write_text("ground\nsquare\nsky\n")
     told = command(*fill(arguments, finished, photos), "--data", photos).told
     assert (

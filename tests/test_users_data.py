@@ -128,7 +128,10 @@ class TestOrientation:
                 stored.save(path, tiffinfo={274: orientation}, compression=compression)
                 Image.fromarray(mask).save(path_of(root, "masks", split, f"{name}.png"))
         shutil.copytree(root / "images/test", root / "unlabeled")
-        assert command("data", "check", root).code == 0
+        checked = command("data", "check", root)
+        assert checked.code == 0
+        assert "image 10.tif is turned by its own (orientation 3)" in checked.out, "it may be meant either way"
+        assert "and 1 more such masks" in checked.out, "the size says that masks of photos on their side are upright"
         for more in ((), ("data.resize=72",)):
             shutil.rmtree("run", ignore_errors=True)
             assert train_known(command, root, "method=mean_teacher", *more).code == 0
@@ -233,7 +236,14 @@ class TestValues:
             order = [0, 1, 2, 3] if path.stem != "1" else [0, 2, 1, 3]
             mask.putpalette([int(value) for index in order for value in COLOURS[index]])
             mask.save(path)
-        assert_refused_alike(command, tmp_path / "data", "the order of the palettes differs")
+        other = tmp_path / "data/masks/train/1.png"
+        assert_refused_alike(command, tmp_path / "data", "masks/train/1.png: index 1 of its palette is the colour")
+        shutil.copy(tmp_path / "data/masks/train/0.png", tmp_path / "later.png")
+        shutil.move(other, tmp_path / "other.png")
+        shutil.copy(tmp_path / "later.png", other)
+        assert train_known(command, tmp_path / "data").code == 0
+        shutil.copy(tmp_path / "other.png", tmp_path / "data/masks/test/3.png")
+        assert "the order of the palettes differs" in command("evaluate", "run").told
 
     def test_all_void_in_validation_is_told(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "data", regions())

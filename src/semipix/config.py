@@ -40,7 +40,7 @@ OUTSIDE = ("run", "resume")
 
 RESERVED = {
     *("self", "task", "make_model", "params", "optimizer", "source", "split", "use_unlabeled"),
-    *("run_classes", "survey_masks"),
+    *("run_classes", "needed_splits"),
 }
 """Parameters that semipix fills in itself."""
 

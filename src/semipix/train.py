@@ -33,6 +33,7 @@ from semipix.config import (
     unknown_key,
 )
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.layout import SPLITS
 from semipix.data.loaders import died_worker
 from semipix.data.serving import check_serves
 from semipix.data.source import Source
@@ -100,8 +101,12 @@ def check_config(config: Config) -> None:
             raise SemipixError(f"trainer.{key}: the schedule has to know the length too; set {mend}=VALUE instead")
 
 
-def build_data(config: Config, split: Split | None = None) -> SemiSupervisedDataModule:
+def build_data(
+    config: Config, split: Split | None = None, needed_splits: Sequence[str] = SPLITS
+) -> SemiSupervisedDataModule:
     """Build the data module; without a given split the lists are drawn by the configuration.
+
+    Only the labels of the needed splits have to be usable.
 
     The node's keys are shared out by signature: some are the source's, the others the data module's.
     """
@@ -109,8 +114,8 @@ def build_data(config: Config, split: Split | None = None) -> SemiSupervisedData
     source_class = target_of("data", config["data"])
     of_source = parameters(source_class)[0]
     task = target_of("task", config["task"])
-    # What the run itself decides: its classes, which the data must agree with, and that its masks are known already.
-    known = {"run_classes": _class_names(config), "survey_masks": split is None}
+    # What the run itself decides: its classes, which the data must agree with, and what it needs of them.
+    known = {"run_classes": _class_names(config), "needed_splits": needed_splits}
     given = {**options, **{key: value for key, value in known.items() if key in of_source}}
     source: Source = call("data", source_class, **{key: given[key] for key in given if key in of_source})
     if isinstance(task, type):
@@ -304,15 +309,17 @@ def with_root(config: Config, root: Path) -> dict[str, Any]:
     return {**config, "data": {**config["data"], "root": str(root)}}
 
 
-def data_of_run(config: Config, run: Path, task: Task) -> SemiSupervisedDataModule:
+def data_of_run(config: Config, run: Path, task: Task, needed_splits: Sequence[str]) -> SemiSupervisedDataModule:
     """The data module of a run folder, with the run's split, for the run's task.
+
+    Only the labels of the needed splits have to be usable.
 
     Raises:
         SemipixError: the data are not there, or are not those that the run was trained on.
     """
     root = config["data"].get("root")
     try:
-        data = build_data(config, load_split(run))
+        data = build_data(config, load_split(run), needed_splits)
     except SemipixError as error:
         if root is None or Path(root).expanduser().exists():
             raise
@@ -392,7 +399,7 @@ def resume(run: Path, root: Path | None = None) -> dict[str, float]:
         last = checkpoint_of(run, "last")
         done = read_checkpoint(last)["global_step"]
         task = build_task(config)
-        data = data_of_run(config, run, task)
+        data = data_of_run(config, run, task, ["train", "val"])
         if is_finished(run):
             if done >= steps_of(config, data):
                 if is_first_process():

@@ -53,7 +53,7 @@ def test_an_image_and_its_target(folder: Path) -> None:
 def test_a_run_that_knows_its_classes_opens_no_file(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    assert FolderSource(folder, run_classes=["sky", "road"], survey_masks=False).classes == ["sky", "road"]
+    assert FolderSource(folder, run_classes=["sky", "road"], needed_splits=()).classes == ["sky", "road"]
     expect_error(r"masks/train/a\.png: not a readable image", folder, run_classes=["sky", "road"])
 
 

@@ -1,9 +1,10 @@
 """CamVid, the SegNet version: 11 classes of driving video (Brostow et al. 2009; Badrinarayanan et al. 2017)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from semipix.data.folder import FolderSource
-from semipix.data.layout import Layout
+from semipix.data.layout import SPLITS, Layout
 
 CLASSES = [
     *("sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist"),
@@ -20,16 +21,16 @@ class CamVidSource(FolderSource):
 
     Args:
         root: the data folder.
-        survey_masks: whether to look the masks through; not needed for a run that was trained on them.
+        needed_splits: see `FolderSource`.
 
     Raises:
         SemipixError: the folder is missing or not laid out like this.
     """
 
-    def __init__(self, root: str | Path, survey_masks: bool = True) -> None:
+    def __init__(self, root: str | Path, needed_splits: Sequence[str] = SPLITS) -> None:
         if (Path(root).expanduser() / "trainannot").is_dir():
             self.layout = _SEGNET
-        super().__init__(root, {_VOID: 255}, survey_masks=survey_masks)
+        super().__init__(root, {_VOID: 255}, needed_splits=needed_splits)
 
     def read_names(self) -> list[str]:
         return list(CLASSES)

@@ -136,7 +136,7 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
     images = [root / name for part in listing.parts().values() for name in part]
     _read_images(report, images, Reader(max_pixels=max_pixels))
     judged = judge_masks(root, listing, names, table, max_pixels)
-    report.problems += judged.problems
+    report.problems += [*judged.by_image.values(), *judged.of_all]
     report.warnings += judged.warnings
     report.classes, report.pixels = judged.classes, judged.pixels
     return report

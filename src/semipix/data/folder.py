@@ -27,6 +27,27 @@ from semipix.data.survey import survey
 from semipix.errors import SemipixError
 
 
+@dataclass
+class Judged:
+    """What the masks of a folder come to.
+
+    Attributes:
+        classes: class names; empty where a problem leaves them unknown.
+        by_image: a line for each image whose mask cannot be used.
+        of_all: a line for each thing that is wrong with the masks of the training images together.
+        warnings: one line for each thing that may be meant so.
+        pixels: number of pixels by class index (255 is void) over all readable masks.
+        unreadable: names of the images whose mask cannot be read.
+    """
+
+    classes: list[str]
+    by_image: dict[str, str]
+    of_all: list[str]
+    warnings: list[str]
+    pixels: Counter[int]
+    unreadable: set[str]
+
+
 class FolderSource(Source):
     """Images in `images/{train,val,test}` and masks of the same stems in `masks/{train,val,test}`.
 
@@ -34,7 +55,7 @@ class FolderSource(Source):
     The optional file `classes.txt` names the classes (see `read_classes`); without it they are counted in the training
     masks. A mask value of 255 is void.
 
-    All masks are looked through at first, so that a training does not begin on what `semipix data check` refuses.
+    All masks are looked through at first, so that nothing is trained on or measured that `semipix data check` refuses.
 
     Args:
         root: the data folder.
@@ -43,7 +64,7 @@ class FolderSource(Source):
         on_error: with skip, training masks that cannot be read are no problem and do not count.
         max_pixels: most pixels of a file that is read; the `data.max_pixels` setting.
         run_classes: class names of the run that the data are used by; `classes.txt` has to agree with them.
-        survey_masks: whether to look the masks through; not needed for a run that has its classes.
+        needed_splits: parts whose masks have to be usable; without any, no mask is looked at before it is read.
 
     Raises:
         SemipixError: the folder is missing or not laid out like this, no training image has a mask, or a mask cannot be
@@ -59,7 +80,7 @@ class FolderSource(Source):
         on_error: Literal["stop", "skip"] = "stop",
         max_pixels: int = MAX_PIXELS,
         run_classes: Sequence[str] | None = None,
-        survey_masks: bool = True,
+        needed_splits: Sequence[str] = SPLITS,
     ) -> None:
         self.root = Path(root).expanduser()
         self.reader = Reader(max_pixels=max_pixels)
@@ -75,15 +96,11 @@ class FolderSource(Source):
             if names is not None:
                 check_same(run_classes, names, self.root / FILE)
             names = list(run_classes)
-        if names is not None and not survey_masks:
+        if names is not None and not needed_splits:
             self.classes: list[str] = names
             return
         judged = judge_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
-        problems = judged.problems
-        if on_error == "skip":
-            skipped = {judged.by_image.get(name) for name in judged.unreadable if name in self.listing.labels["train"]}
-            problems = [problem for problem in problems if problem not in skipped]
-        if problems:
+        if problems := self._serious(judged, needed_splits):
             raise SemipixError(problems[0])
         self.classes = judged.classes
         self.warnings = judged.warnings
@@ -119,6 +136,15 @@ class FolderSource(Source):
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
 
+    def _serious(self, judged: Judged, needed_splits: Sequence[str]) -> list[str]:
+        """The problems of the masks that are needed, but for those that training skips."""
+        general = judged.of_all if "train" in needed_splits else []
+        needed = [name for split in needed_splits for name in self.listing.labels[split]]
+        if self._on_error == "skip":
+            skipped = judged.unreadable.intersection(self.listing.labels["train"])
+            needed = [name for name in needed if name not in skipped]
+        return [*(judged.by_image[name] for name in needed if name in judged.by_image), *general]
+
     def read_names(self) -> list[str] | None:
         """Names of the classes, by index; None where nothing names them."""
         return read_classes(self.root)
@@ -130,27 +156,6 @@ class FolderSource(Source):
         if values.dtype == torch.uint8:
             return torch.from_numpy(self._table[:256].byte().numpy()[values.numpy()])
         return self._table[values.long()]
-
-
-@dataclass
-class Judged:
-    """What the masks of a folder come to.
-
-    Attributes:
-        classes: class names; empty where a problem leaves them unknown.
-        problems: one line for each thing that training refuses.
-        warnings: one line for each thing that may be meant so.
-        pixels: number of pixels by class index (255 is void) over all readable masks.
-        by_image: the problem of each image whose mask has one.
-        unreadable: names of the images whose mask cannot be read.
-    """
-
-    classes: list[str]
-    problems: list[str]
-    warnings: list[str]
-    pixels: Counter[int]
-    by_image: dict[str, str]
-    unreadable: set[str]
 
 
 def judge_masks(
@@ -174,21 +179,21 @@ def judge_masks(
     folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
     masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
     found = survey(root, masks, table, max_pixels)
-    problems, warnings = list(found.problems.values()), list(found.warnings)
+    by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
     training = found.present(listing.labels["train"])
     classes = list(names or [])
     if training and (problem := binary_problem(folders["train"], set(training))):
-        problems.append(problem)
+        of_all.append(problem)
     elif training and not names:
         try:
             classes = infer_classes(folders["train"], set(training))
         except SemipixError as error:
-            problems.append(str(error))
+            of_all.append(str(error))
     if classes:
         for image, pixels in found.pixels.items():
             outside = {value: count for value, count in pixels.items() if value >= len(classes) and value != VOID}
             if outside:
-                problems.append(outside_problem(root / masks[image], outside, len(classes)))
+                by_image.setdefault(image, outside_problem(root / masks[image], outside, len(classes)))
         present = {value for value in training if value != VOID}
         warnings += class_values_warnings(folders["train"], present, classes, named=bool(names))
     for split in ("val", "test"):
@@ -199,7 +204,7 @@ def judge_masks(
                 "that nothing can be measured on them; map the values with data.mask_values={VALUE:CLASS}"
             )
     pixels = found.present(masks)
-    return Judged(classes, problems, warnings, pixels, found.problems, found.unreadable)
+    return Judged(classes, by_image, of_all, warnings, pixels, found.unreadable)
 
 
 def check_indices(mask: Path, indices: Tensor, classes: int) -> None:

@@ -25,6 +25,9 @@ R = TypeVar("R")
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp"})
 """Extensions of formats that may hold several pages, or more bands than an image has colours."""
 
+SIDEWAYS = 5
+"""The first of the orientations, up to 8, that swap width and height."""
+
 _DELAY = 2.0
 """Seconds after which looking through a folder shows its progress."""
 
@@ -119,8 +122,11 @@ def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> Mas
     if header is not None:
         check_same_size(image, path, header.size, mask.values.shape)
     pixels = _mapped(_counts(mask.values), table)
-    untagged = header is not None and header.orientation != 1 and mask.orientation == 1
-    warning = _turned_warning(image, path, header) if untagged and header is not None else None
+    warning = None
+    if header is not None and header.orientation != 1 and mask.orientation == 1:
+        stored = header.size[::-1] if header.orientation >= SIDEWAYS else header.size
+        # On a photo that lies on its side, a mask of another size than its pixels have can only be upright.
+        warning = _turned_warning(image, path, header) if tuple(mask.values.shape) == stored else None
     return MaskCounts(pixels, mask.palette, warning)
 
 

@@ -61,7 +61,7 @@ def measure(
         config["data"]["eval_batch_size"] = batch_size
     train.check_config(config)
     method = train.load_method(run, checkpoint)
-    data = train.data_of_run(config, run, method.task)
+    data = train.data_of_run(config, run, method.task, [split] if split == "test" else ["train", "val"])
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = train.build_learner(config, method, steps=1)
