@@ -64,7 +64,8 @@ def run(overrides: list[str]) -> int:
     """
     quiet()
     if any(override.startswith("resume=") for override in overrides):
-        _report(*_resumed(overrides))
+        folder, root = _resumed(overrides)
+        _report(folder, None, root)
         return 0
     for override in overrides:
         if override.partition("=")[0] == "--data":
@@ -84,8 +85,8 @@ def run(overrides: list[str]) -> int:
     return 0
 
 
-def _resumed(overrides: list[str]) -> tuple[Path, None, Path | None]:
-    """The run folder to resume, no configuration, and where its data folder is now, if that is given.
+def _resumed(overrides: list[str]) -> tuple[Path, Path | None]:
+    """The run folder to resume, and where its data folder is now, if that is given.
 
     Raises:
         SemipixError: no run folder, no data folder after --data, or another key.
@@ -97,7 +98,7 @@ def _resumed(overrides: list[str]) -> tuple[Path, None, Path | None]:
     root: str | None = None
     match [override for override in overrides if override is not resume]:
         case []:
-            return Path(folder), None, None
+            return Path(folder), None
         case ["--data"]:
             root = ""
         case ["--data", value]:
@@ -114,7 +115,7 @@ def _resumed(overrides: list[str]) -> tuple[Path, None, Path | None]:
         )
     if not root:
         raise SemipixError("--data: nothing found, the run's data folder expected: --data ROOT")
-    return Path(folder), None, Path(root)
+    return Path(folder), Path(root)
 
 
 def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -342,13 +343,14 @@ def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = Non
     try:
         summary = train.resume(folder, root) if config is None else train.start(config, folder)
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning ends by SystemExit after Ctrl-C
-        raise KeyboardInterrupt(_how_to_go_on(folder)) from error
+        raise KeyboardInterrupt(_how_to_go_on(folder, root)) from error
     if train.is_first_process():
         name = shown(folder)
         print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}")
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _how_to_go_on(folder: Path, root: Path | None) -> str:
     if (folder / "checkpoints" / "last.ckpt").exists():
-        return f"interrupted; continue with: semipix train resume={shown(folder)}"
+        moved = "" if root is None else f" --data {shown(root)}"
+        return f"interrupted; continue with: semipix train resume={shown(folder)}{moved}"
     return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; remove it and start again"

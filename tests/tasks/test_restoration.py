@@ -75,3 +75,17 @@ class TestPerceptual:
         with pytest.raises(SemipixError, match=r"task\.lpips: true found, .* \(no route to host\)") as error:
             Enhancement(lpips=True).metrics()
         assert "\n" not in str(error.value)
+
+
+def test_an_image_whose_prediction_is_not_finite_is_not_left_out_of_the_mean() -> None:
+    """Only an image without a known pixel is; the mean over the others would look better than the network is."""
+    image = torch.full((3, 3, 16, 16), 0.5)
+    target = image.clone()
+    target[0] = torch.nan
+    metrics = Denoising().metrics()
+    metrics.update(image + 0.1, target)
+    assert metrics.compute()["psnr"] == pytest.approx(20, abs=1e-3)
+    spoilt = image + 0.1
+    spoilt[2, 0, 0, 0] = torch.nan
+    metrics.update(spoilt, target)
+    assert metrics.compute()["psnr"].isnan()

@@ -29,7 +29,7 @@ MAX_PIXELS = 178_956_970
 
 # Pillow's limit is one of the whole process; `opened` checks each file against its reader's own limit instead.
 Image.MAX_IMAGE_PIXELS = None
-_SIDEWAYS = range(5, 9)
+SIDEWAYS = range(5, 9)
 """Orientations that swap width and height."""
 
 # Pillow reports a broken file by whichever of these its decoder happens to stumble over.
@@ -70,7 +70,7 @@ class Opened:
     @property
     def sideways(self) -> bool:
         """Whether the image is stored lying on its side."""
-        return self.orientation in _SIDEWAYS
+        return self.orientation in SIDEWAYS
 
     @property
     def stored_size(self) -> Size:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from semipix.data.decode import MAX_PIXELS, Header, check_same_size, read_header
 from semipix.data.decode_masks import read_mask_file
+from semipix.data.opening import SIDEWAYS
 from semipix.errors import SemipixError, UnreadableFileError
 
 T = TypeVar("T")
@@ -24,9 +25,6 @@ R = TypeVar("R")
 
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp"})
 """Extensions of formats that may hold several pages, or more bands than an image has colours."""
-
-SIDEWAYS = 5
-"""The first of the orientations, up to 8, that swap width and height."""
 
 _DELAY = 2.0
 """Seconds after which looking through a folder shows its progress."""
@@ -107,10 +105,13 @@ def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, ma
 
 def each(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
     """Results of a function in the order of the items, by a few threads, with a bar where it takes long."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
         results = pool.map(function, items)
         # None: only on a terminal
         yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None, delay=_DELAY)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for what is left
 
 
 def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
@@ -124,7 +125,7 @@ def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> Mas
     pixels = _mapped(_counts(mask.values), table)
     warning = None
     if header is not None and header.orientation != 1 and mask.orientation == 1:
-        stored = header.size[::-1] if header.orientation >= SIDEWAYS else header.size
+        stored = header.size[::-1] if header.orientation in SIDEWAYS else header.size
         # On a photo that lies on its side, a mask of another size than its pixels have can only be upright.
         warning = _turned_warning(image, path, header) if tuple(mask.values.shape) == stored else None
     return MaskCounts(pixels, mask.palette, warning)
