@@ -1,8 +1,8 @@
 """What it cost to measure the default encoder on other input statistics than those it was trained on.
 
 Until November 2026 the encoder was trained on (x - 127/255) / (128/255), but evaluated, predicted with and resumed on
-(x - 0.5) / 0.5. This measures finished runs twice, on the statistics in their checkpoint and on 0.5 and 0.5; weights and
-images are the same, so that the difference is that of the statistics alone.
+(x - 0.5) / 0.5. This measures finished runs twice, on the statistics in their checkpoint and on 0.5 and 0.5; weights
+and images are the same, so that the difference is that of the statistics alone.
 
     python benchmarks/input_statistics.py runs/compare/portrait/8-* --out benchmarks/results/input_statistics.json
 """
