@@ -350,6 +350,29 @@ class TestCounts:
         assert_refused_alike(command, tmp_path / "data", "masks/train/0.heic: a label of a format that is not read")
 
 
+class TestPairs:
+    """Images and target images."""
+
+    @pytest.mark.parametrize("split", ["train", "val", "test"])
+    def test_what_the_check_refuses_is_refused_before_training(
+        self, command: Command, tmp_path: Path, split: str
+    ) -> None:
+        root = tmp_path / "data"
+        for part in ("train", "val", "test"):
+            for kind in ("inputs", "targets"):
+                photograph(regions()).save(path_of(root, kind, part, f"{part}.png"))
+        keys = ("task=denoising", "data=pairs", f"data.root={root}", "model._target_=tests.tiny.TinyModel")
+        usual = [item for item in KNOWN if not item.startswith(("data=", "model."))]
+        assert command("data", "check", root).code == 0
+        assert command("train", *usual, *keys).code == 0
+        photograph(regions(60, 90)).save(root / f"targets/{split}/{split}.png")
+        found, told = command("data", "check", root), command("train", *usual, *keys, "run=other").told
+        assert found.code == 2
+        assert f"targets/{split}/{split}.png: target is 90x60 pixels, its image {split}.png is 96x64" in told
+        assert told.removeprefix("semipix: error: ") in problems(found.out)
+        assert not Path("other").exists()
+
+
 class TestOneRoad:
     """What evaluate measures is what predict writes."""
 
@@ -430,6 +453,8 @@ class TestOneRoad:
         assert measured(command)["miou"] == 1
         assert command("predict", "run", root / "images/test", "--out", "out").code == 0
         assert [path.name for path in Path("out/masks").iterdir()] == [NO_TEXT]
+        told = train_known(command, root, f"run='{NO_TEXT}'").told
+        assert "a name that is not UTF-8 text" in told
         (root / "images/test" / NO_TEXT).write_bytes(b"broken")
         assert "not a readable image" in command("evaluate", "run").told
         assert command("data", "check", root).code == 2

@@ -334,6 +334,12 @@ def start(config: Config, run: Path) -> dict[str, float]:
     Raises:
         SemipixError: the folder already holds a training, another training is writing it, or the input is at fault.
     """
+    try:
+        str(run.absolute()).encode()
+    except UnicodeEncodeError:
+        raise SemipixError(
+            f"run={run}: a name that is not UTF-8 text, in which TensorBoard cannot write; choose another run=PATH"
+        ) from None
     with ExitStack() as claim:
         if is_first_process():
             claim.enter_context(claimed(run))

@@ -145,8 +145,12 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
 class _Unrefused(PairsSource):
     """A source whose layout may have problems."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.problems: list[str] = []
+        super().__init__(*args, **options)
+
     def refuse(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
+        self.problems += problems
 
 
 def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any]) -> Report:

@@ -6,14 +6,16 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import MAX_PIXELS, read_values
+from semipix.data.decode import MAX_PIXELS, check_same_size, image_size, read_values
 from semipix.data.layout import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.names import composed
 from semipix.data.paired import PairedSource
 from semipix.data.reader import Reader
 from semipix.data.serving import check_kind
-from semipix.errors import SemipixError
+from semipix.data.skipped import OnError
+from semipix.data.survey import each
+from semipix.errors import SemipixError, UnreadableFileError
 
 EXTRAS = ("trimaps", "foregrounds", "backgrounds")
 
@@ -41,9 +43,12 @@ class PairsSource(PairedSource):
         replace_background: for matting, share of the training samples with a known foreground that get another
             background.
         max_pixels: most pixels of a file that is read.
+        on_error: with skip, training pairs that cannot be read are no problem.
+        needed_splits: parts whose pairs have to fit by their headers; without any, none is looked at before it is read.
 
     Raises:
-        SemipixError: the folder is missing or not laid out like this, or no training input has a target.
+        SemipixError: the folder is missing or not laid out like this, no training input has a target, or an input and
+            its target do not fit.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class PairsSource(PairedSource):
         trimap_widths: Sequence[int] = (1, 25),
         replace_background: float = 0.5,
         max_pixels: int = MAX_PIXELS,
+        on_error: OnError = "stop",
+        needed_splits: Sequence[str] = SPLITS,
     ) -> None:
         check_kind(kind, self.kinds)
         folder = Path(root).expanduser()
@@ -73,6 +80,7 @@ class PairsSource(PairedSource):
         self.unit = unit
         self.missing = missing
         self.channels = self._first_channels() if kind == "regression" else self.channels
+        self.refuse(self._misfits(needed_splits, on_error))
 
     def refuse(self, problems: Sequence[str]) -> None:
         """Tell the first problem of the layout.
@@ -98,6 +106,28 @@ class PairsSource(PairedSource):
 
     def stored_target(self, name: str) -> tv_tensors.Image:
         return self.target(name) if self.kind == "regression" else super().stored_target(name)
+
+    def _misfits(self, splits: Sequence[str], on_error: OnError) -> list[str]:
+        """A line for each target that does not fit its input, or either of which cannot be opened; by their headers."""
+
+        def look(name: str) -> SemipixError | None:
+            image, target = self.root / self.file(name), self.root / self._targets[name]
+            try:
+                self._check_storage(target)
+                wanted, found = (image_size(path, max_pixels=self.reader.max_pixels) for path in (image, target))
+                check_same_size(image, target, wanted, found, "alpha" if self.kind == "matting" else "target")
+            except SemipixError as error:
+                return error
+            return None
+
+        names = [name for split in splits for name in self._pairs[split]]
+        found = zip(names, each(look, names, "reading headers"), strict=True)
+        skipped = self._pairs["train"] if on_error == "skip" else {}
+        return [
+            str(error)
+            for name, error in found
+            if error and not (name in skipped and isinstance(error, UnreadableFileError))
+        ]
 
     def _first_channels(self) -> int | None:
         """Channels of the first target; None where it cannot be read, which is told when it is used."""
