@@ -494,3 +494,12 @@ def test_further_extensions(tmp_path: Path, extension: str) -> None:
     assert read_image(save(tmp_path / f"a.{extension}", np.full((6, 8), 51, np.uint8))).mean().item() == pytest.approx(
         0.2
     )
+
+
+@pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n", b"P5 2 2 255\n\0\1\2\3"])
+def test_other_formats_are_not_opened_whatever_they_are_called(tmp_path: Path, content: bytes) -> None:
+    """Pillow would start Ghostscript for the first."""
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(SemipixError, match=r"a\.png: not a readable image; expected png, jpeg"):
+        read_image(path)

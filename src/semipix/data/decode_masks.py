@@ -97,8 +97,6 @@ def _lossy_kind(file: Opened) -> str:
     image = file.image
     if image.format in ("JPEG", "MPO"):
         return "JPEG"
-    if image.format == "AVIF":
-        return "AVIF"
     if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         return "TIFF with JPEG compression"
     if image.format == "WEBP":

@@ -24,6 +24,9 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp
 
 FORMATS = "png, jpeg, webp, bmp, tiff or gif"
 
+_DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow's names of the formats that are opened, whatever a file is called; for others it may start programs."""
+
 MAX_PIXELS = 178_956_970
 """Pixels that an image may have unless `data.max_pixels` says otherwise; Pillow's own limit for errors."""
 
@@ -198,12 +201,12 @@ def _identified(file: IO[bytes], start: bytes) -> Image.Image:
         OSError: it is a corrupt one.
     """
     try:
-        return Image.open(file)
+        return Image.open(file, formats=_DECODERS)
     except Exception as error:  # EXIF that is damaged in the right place may raise any
         content = _content(file)
         for without in _removers(start):
             with suppress(Exception):
-                return Image.open(io.BytesIO(without(content)))
+                return Image.open(io.BytesIO(without(content)), formats=_DECODERS)
         raise error if isinstance(error, BROKEN) else OSError(str(error)) from None
 
 
