@@ -111,6 +111,9 @@ SURE = ["method.confidence=0.95"]
 SMALL_BOXES = ["method.cutmix=0.5", "method.area=[0.02,0.4]"]
 LARGE_BOXES = ["method.cutmix=1.0", "method.area=[0.25,0.5]"]
 
+TRAINED = "trained"
+"""Of a record: evaluation saw images by the statistics that training took; records without it took 0.5 and 0.5."""
+
 ELSEWHERE = ("data.root=", "trainer.precision=")
 """What differs from machine to machine; `precision` of a record says which one it was trained in."""
 
@@ -225,7 +228,8 @@ def main() -> None:
     split = SETTINGS[options.setting].split
     found = run_variants(jobs, options.parallel, split=split) if jobs else {}
     precision = fast_precision()
-    new = [{**keys[run], **found[run], "precision": precision, **environment()} for run in jobs]
+    kept = {"precision": precision, "input_statistics": TRAINED, **environment()}
+    new = [{**keys[run], **found[run], **kept} for run in jobs]
     records |= {_identity(record): record for record in new}
     report(list(records.values()))
     if options.out and new:

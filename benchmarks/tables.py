@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bf16 import pairs, part_of  # the script beside this one
-from compare import ABLATIONS, SETTINGS, figure  # the script beside this one
+from compare import ABLATIONS, SETTINGS, TRAINED, figure  # the script beside this one
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -42,6 +42,12 @@ def results(*settings: str) -> str:
         labels = sorted({column for _, column in cells if column != "all"}, key=int)
         ceiling = cells.get(("all_labels", "all"))
         told = f"\nTrained with all labels: {_cell(ceiling, digits)}." if ceiling else ""
+        fresh = {
+            (record["variant"], str(record["labels"]))
+            for record in records
+            if record.get("input_statistics") == TRAINED
+        }
+        told += "\n`*`: evaluated on the statistics that training took, the others on earlier ones." if fresh else ""
         parts.append(
             f"### {setting}\n\nTest {measure}: the mean over seeds, then each seed, then the gain over the "
             f"equally long supervised run.{told}\n"
@@ -54,6 +60,9 @@ def results(*settings: str) -> str:
             row = [
                 _cell(cells[variant, count], digits, cells.get((BASELINE, count))) if (variant, count) in cells else "-"
                 for count in labels
+            ]
+            row = [
+                f"{cell} `*`" if (variant, count) in fresh else cell for cell, count in zip(row, labels, strict=True)
             ]
             parts.append(f"| {variant} | " + " | ".join(row) + " |")
         parts.append("")
@@ -181,7 +190,7 @@ def bf16() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for setting, labels in (("camvid_long", "4"), ("portrait", "8")):
-        records = (*_read(setting)["records"], *_read("bf16"))
+        records = (*_earlier(setting), *_read("bf16"))
         chosen = [record for record in records if (record["setting"], record["labels"]) == (setting, labels)]
         differences: dict[str, list[float]] = defaultdict(list)
         supervised = []
@@ -232,7 +241,7 @@ def half_scale() -> str:
     for setting, labels in (("portrait", "8"), ("camvid_long", "4")):
         found = {
             (record["seed"], record["variant"]): record
-            for record in _read(setting)["records"]
+            for record in _earlier(setting)
             if str(record["labels"]) == labels and record["variant"] in ("gct", "gct_half_scale")
         }
         for (seed, variant), record in sorted(found.items()):
@@ -247,6 +256,29 @@ def half_scale() -> str:
 
 def _memory(record: dict[str, Any], name: str) -> str:
     return f", {record['bytes'][name] / 2**30:.2f}" if name in record["bytes"] else ""
+
+
+def _earlier(setting: str) -> list[dict[str, Any]]:
+    """Records that are compared with others from before the statistics of evaluation were those of training."""
+    records = [*_read(setting)["records"], *_read("earlier_statistics")["records"]]
+    return [record for record in records if record["setting"] == setting and "input_statistics" not in record]
+
+
+STUDENT = {4: 3.182, 6: 2.571, 8: 2.365, 12: 2.201, 16: 2.131}
+"""Student's t for an interval of 95 %, by the number of values."""
+
+
+def statistics_table() -> str:
+    """What it cost to measure on other input statistics than those of training: the same weights, measured twice."""
+    records = _read("input_statistics")["records"]
+    parts = ["| run | trained statistics | 0.5 and 0.5 | difference |", "| --- | --- | --- | --- |"]
+    differences = [record["trained"] - record["earlier"] for record in records]
+    for record, difference in zip(records, differences, strict=True):
+        parts.append(f"| `{record['run']}` | {record['trained']:.2f} | {record['earlier']:.2f} | {difference:+.2f} |")
+    middle = statistics.mean(differences)
+    half = STUDENT[len(differences)] * statistics.stdev(differences) / len(differences) ** 0.5
+    parts.append(f"| mean, 95 % interval | | | {middle:+.2f} ({middle - half:+.2f} to {middle + half:+.2f}) |")
+    return "\n".join(parts)
 
 
 def _read(name: str) -> Any:
@@ -270,7 +302,12 @@ def pages() -> dict[Path, str]:
         *(f"| {name} | {cost} |" for name, cost in measured.items()),
     ]
     index = PAGES / "README.md"
-    contents = {"results": results(*SEGMENTATION), "ablations": ablations(), "costs": "\n".join(table)}
+    contents = {
+        "results": results(*SEGMENTATION),
+        "statistics": statistics_table(),
+        "ablations": ablations(),
+        "costs": "\n".join(table),
+    }
     text = index.read_text()
     for marker, content in contents.items():
         text = filled(text, marker, content)
