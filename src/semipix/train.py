@@ -39,7 +39,7 @@ from semipix.data.serving import check_serves
 from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
-from semipix.data.survey import further_parts
+from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import SemipixError
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
@@ -482,7 +482,7 @@ def _fit(
 def _begin(data: SemiSupervisedDataModule) -> None:
     """Print what is trained on, and what of the data is unusual or left out."""
     print(data.counts(), flush=True)
-    further = further_parts(data.source.files(), data.max_pixels)
+    further = further_parts(data.source.files(SEVERAL_PAGES), data.max_pixels)
     for line in [*data.source.warnings, *data.source.left_out, *further]:
         print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{line}", file=sys.stderr)
 

@@ -17,7 +17,7 @@ from semipix.data.layout import PAIRS, SPLITS, Listing, duplicates, list_folder
 from semipix.data.pairs import EXTRAS, PairsSource
 from semipix.data.reader import Reader
 from semipix.data.source import VOID
-from semipix.data.survey import each, further_parts
+from semipix.data.survey import SEVERAL_PAGES, each, further_parts
 from semipix.errors import SemipixError
 
 T = TypeVar("T")
@@ -194,7 +194,7 @@ def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
         problems=list(listing.problems),
         left_out=[
             *listing.left_out,
-            *further_parts((root / name for names in parts.values() for name in names), max_pixels),
+            *further_parts(listing.files(root, SEVERAL_PAGES), max_pixels),
         ],
         warnings=[
             f"{root / later}: same content as {earlier} of another part; evaluation needs images of its own"

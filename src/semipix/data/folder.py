@@ -1,7 +1,7 @@
 """Images and masks in folders."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -117,8 +117,8 @@ class FolderSource(Source):
     def test(self) -> list[str]:
         return list(self.listing.labels["test"])
 
-    def files(self) -> list[Path]:
-        return [self.root / name for names in self.listing.parts().values() for name in names]
+    def files(self, extensions: Collection[str]) -> list[Path]:
+        return self.listing.files(self.root, extensions)
 
     def image(self, name: str) -> tv_tensors.Image:
         return tv_tensors.Image(self.reader.whole(self.root / name))

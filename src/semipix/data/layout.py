@@ -4,9 +4,10 @@ This is the one listing: training, `semipix data check`, evaluation and predicti
 """
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -73,6 +74,11 @@ class Listing(Remarks):
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     bare: dict[str, Names] = field(default_factory=dict)
     unlabeled: Names = field(default_factory=Names)
+
+    def files(self, root: Path, extensions: Collection[str]) -> list[Path]:
+        """Files of all images that have one of these extensions, in lower case."""
+        names = itertools.chain(*self.labels.values(), *self.bare.values(), self.unlabeled)
+        return [root / name for name in names if split_extension(name)[1] in extensions]
 
     def parts(self) -> dict[str, list[str]]:
         """Names of all images by the part they belong to: train (with the unlabeled ones), val and test."""

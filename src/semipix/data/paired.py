@@ -1,5 +1,6 @@
 """Inputs and targets of equal size in image files: what the sources of all image-to-image tasks share."""
 
+import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.data.decode import bits, check_size
-from semipix.data.layout import SPLITS
+from semipix.data.layout import SPLITS, split_extension
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.names import Names, composed
 from semipix.data.source import KINDS, Source
@@ -112,11 +113,11 @@ class PairedSource(Source):
             return self.stored_image(name)
         return self._matting.image(self._mattes[name], seed, self.reader.max_pixels)
 
-    def files(self) -> list[Path]:
+    def files(self, extensions: Collection[str]) -> list[Path]:
         if self._mattes:
-            return [files.image for files in self._mattes.values()]
-        names = dict.fromkeys(self.file(name) for name in [*self._targets, *self._unlabeled])
-        return [self.root / name for name in names]
+            return [files.image for files in self._mattes.values() if files.image.suffix.lower() in extensions]
+        names = dict.fromkeys(self.file(name) for name in itertools.chain(self._targets, self._unlabeled))
+        return [self.root / name for name in names if split_extension(name)[1] in extensions]
 
     def file(self, name: str) -> str:
         """The input's file, relative to the root."""

@@ -1,7 +1,7 @@
 """The interface of a data source."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -106,8 +106,11 @@ class Source(ABC):
             SemipixError: the label cannot be read, or does not fit the image or the classes.
         """
 
-    def files(self) -> list[Path]:
-        """Files of all images, for their headers to be looked at; none where images are not in files of their own."""
+    def files(self, extensions: Collection[str]) -> list[Path]:
+        """Files of the images that have one of these extensions, in lower case, for their headers to be looked at.
+
+        None where images are not in files of their own.
+        """
         return []
 
     def scene(self, name: str) -> str:

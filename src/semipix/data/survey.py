@@ -169,13 +169,13 @@ def _palette_problem(path: Path, palette: Mapping[int, Colour], seen: dict[int, 
     return None
 
 
-def further_parts(files: Iterable[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
+def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
     """A line, with a count, about pages and bands of image files that are not read.
 
-    Only headers are read, and only of formats that may hold such parts. Files that cannot be read are left alone.
+    Only headers are read. Files that cannot be read are left alone.
 
     Args:
-        files: image files.
+        files: image files of the formats that may hold such parts, `SEVERAL_PAGES`.
         max_pixels: the `data.max_pixels` setting.
     """
 
@@ -185,9 +185,8 @@ def further_parts(files: Iterable[Path], max_pixels: int = MAX_PIXELS) -> list[s
         except SemipixError:
             return None
 
-    candidates = [path for path in files if path.suffix.lower() in SEVERAL_PAGES]
     pages, bands = [], []
-    for path, header in zip(candidates, each(look, candidates, "reading headers"), strict=True):
+    for path, header in zip(files, each(look, files, "reading headers"), strict=True):
         if header is not None and header.pages > 1:
             pages.append(path)
         if header is not None and header.dropped_bands:

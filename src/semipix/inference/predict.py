@@ -7,7 +7,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from semipix.data.survey import further_parts
+from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.inference.files import find_images, refuse_collisions
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
@@ -52,7 +52,8 @@ def predict(
     predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels)
     if skip_existing:
         files = [pair for pair in files if not predictor.is_done(pair[1])]
-    for line in [*found.left_out, *further_parts((file for file, _ in files), predictor.reader.max_pixels)]:
+    several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
+    for line in [*found.left_out, *further_parts(several, predictor.reader.max_pixels)]:
         print(f"semipix: {line}", file=sys.stderr)
     ended: Iterator[Failure | None]
     if engine == "ray":
