@@ -86,10 +86,15 @@ def test_each_method_has_a_page_and_a_row_of_the_index() -> None:
 
 def test_the_index_has_places_for_figures() -> None:
     index = sections_of(PAGES / "README.md")
-    places = {"Results": "results", "Ablations": "ablations", "Cost of a step": "costs"}
+    places = {
+        "Results": "results",
+        "Input statistics": "statistics",
+        "Ablations": "ablations",
+        "Cost of a step": "costs",
+    }
     assert list(index) == [*places, "Add a method"]
     for heading, marker in places.items():
-        assert index[heading].startswith(f"<!-- {marker} -->\n")
+        assert f"<!-- {marker} -->\n" in index[heading]
         assert f"\n<!-- /{marker} -->" in index[heading]
     assert "CONTRIBUTING.md" in index["Add a method"]
 

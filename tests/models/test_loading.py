@@ -11,7 +11,12 @@ from semipix.config import parameters, target_of
 from tests.models.base import images
 from tests.tiny import node_of, options
 
-SMALL: dict[str, dict[str, Any]] = {"deeplab_v2": {"backbone": "resnet18"}, "hdrnet": {"resolution": 64}}
+SMALL: dict[str, dict[str, Any]] = {
+    "deeplab_v2": {"backbone": "resnet18"},
+    "dhdn": {"width": 8},
+    "didn": {"width": 8, "blocks": 2},
+    "hdrnet": {"resolution": 64},
+}
 """Arguments that make a network of the group small enough for a test."""
 
 

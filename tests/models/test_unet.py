@@ -94,10 +94,6 @@ def test_normalisation_of_extra_and_missing_channels() -> None:
     )
 
 
-def test_normalisation_is_no_part_of_a_checkpoint() -> None:
-    assert not [name for name in UNet(3, 2, pretrained=False).state_dict() if "normalize" in name]
-
-
 def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network\nand a long story")
