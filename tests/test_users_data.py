@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import unicodedata
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,8 +255,6 @@ class TestValues:
 
 def low_bit_png(values: Mask, depth: int) -> bytes:
     """A grey PNG of 2 or 4 bits a pixel."""
-    import zlib
-
     bits = np.unpackbits(values[..., None], axis=-1)[..., 8 - depth :]
     rows = np.packbits(bits.reshape(len(values), -1), axis=-1)
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -467,3 +466,5 @@ class TestOneRoad:
         assert train_known(command, root).code == 0
         assert words in command("predict", "run", root / "images/test", "--out", "out", "--max-pixels", "5000").told
         assert command("predict", "run", root / "images/test", "--out", "out", "--max-pixels", "6144").code == 0
+        assert words in command("evaluate", "run", "--max-pixels", "5000").told
+        assert command("evaluate", "run", "--max-pixels", "6144").code == 0

@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("test", "val"), default="test")
     evaluate.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
     evaluate.add_argument("--batch-size", type=int, metavar="N", help="default: the run's data.eval_batch_size")
+    evaluate.add_argument(
+        "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
+    )
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
     evaluate.set_defaults(command=_evaluate)
 
@@ -116,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measure, table
 
-    results = measure(options.run, options.split, options.checkpoint, options.batch_size, options.data)
+    results = measure(
+        options.run, options.split, options.checkpoint, options.batch_size, options.data, options.max_pixels
+    )
     print(table(results), flush=True)  # before they are written: a full disk costs the file alone
     keep(options.run, options.split, results)
     return 0

@@ -36,6 +36,7 @@ def measure(
     checkpoint: str | None = None,
     batch_size: int | None = None,
     root: Path | None = None,
+    max_pixels: int | None = None,
 ) -> dict[str, float]:
     """Metrics over whole images at their own size, with the run's own data and split; writes nothing.
 
@@ -45,6 +46,7 @@ def measure(
         checkpoint: `best` or `last`; by default best where validation chose one.
         batch_size: images of one batch; by default the run's `data.eval_batch_size`.
         root: where the run's data folder is now; by default the run's `data.root`.
+        max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
 
     Returns:
         Metrics by name; NaN for a class that is absent, in no label and in no prediction.
@@ -59,6 +61,8 @@ def measure(
         config = train.with_root(config, root)
     if batch_size is not None:
         config["data"]["eval_batch_size"] = batch_size
+    if max_pixels is not None:
+        config["data"]["max_pixels"] = max_pixels
     train.check_config(config)
     method = train.load_method(run, checkpoint)
     data = train.data_of_run(config, run, method.task, [split] if split == "test" else ["train", "val"])
