@@ -364,6 +364,10 @@ class TestPairs:
         usual = [item for item in KNOWN if not item.startswith(("data=", "model."))]
         assert command("data", "check", root).code == 0
         assert command("train", *usual, *keys).code == 0
+        photograph(regions()).save(root / "inputs/train/train.png", exif=tag(3))
+        for result in (command("data", "check", root), command("train", *usual, *keys, "run=turned")):
+            assert result.code == 0
+            assert "train.png: has no orientation tag, but its image train.png is turned" in result.out + result.err
         photograph(regions(60, 90)).save(root / f"targets/{split}/{split}.png")
         found, told = command("data", "check", root), command("train", *usual, *keys, "run=other").told
         assert found.code == 2

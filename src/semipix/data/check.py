@@ -161,6 +161,7 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
     if source is None:
         return report
     report.problems = source.problems
+    report.warnings += source.warnings
     labeled = [name for names in listing.labels.values() for name in names]
     unlabeled = [name for names in listing.bare.values() for name in names] + [*listing.unlabeled]
     for name in tqdm(labeled + unlabeled, desc="reading", leave=False, disable=None):

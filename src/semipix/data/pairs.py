@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import MAX_PIXELS, check_same_size, image_size, read_values
+from semipix.data.decode import ARRAY, MAX_PIXELS, check_same_size, image_size, read_header, read_values
 from semipix.data.layout import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.names import composed
@@ -14,7 +14,7 @@ from semipix.data.paired import PairedSource
 from semipix.data.reader import Reader
 from semipix.data.serving import check_kind
 from semipix.data.skipped import OnError
-from semipix.data.survey import each
+from semipix.data.survey import each, first_and_count, turned_warning
 from semipix.errors import SemipixError, UnreadableFileError
 
 EXTRAS = ("trimaps", "foregrounds", "backgrounds")
@@ -80,7 +80,8 @@ class PairsSource(PairedSource):
         self.unit = unit
         self.missing = missing
         self.channels = self._first_channels() if kind == "regression" else self.channels
-        self.refuse(self._misfits(needed_splits, on_error))
+        problems, self.warnings = self._misfits(needed_splits, on_error)
+        self.refuse(problems)
 
     def refuse(self, problems: Sequence[str]) -> None:
         """Tell the first problem of the layout.
@@ -107,32 +108,36 @@ class PairsSource(PairedSource):
     def stored_target(self, name: str) -> tv_tensors.Image:
         return self.target(name) if self.kind == "regression" else super().stored_target(name)
 
-    def _misfits(self, splits: Sequence[str], on_error: OnError) -> list[str]:
-        """A line for each target that does not fit its input, or either of which cannot be opened; by their headers."""
+    def _misfits(self, splits: Sequence[str], on_error: OnError) -> tuple[list[str], list[str]]:
+        """Problems and warnings about inputs and targets that do not fit or cannot be opened, by their headers."""
+        word, most = "alpha" if self.kind == "matting" else "target", self.reader.max_pixels
 
-        def look(name: str) -> SemipixError | None:
+        def look(name: str) -> SemipixError | str | None:
             image, target = self.root / self.file(name), self.root / self._targets[name]
             try:
                 self._check_storage(target)
-                wanted, found = (image_size(path, max_pixels=self.reader.max_pixels) for path in (image, target))
-                check_same_size(image, target, wanted, found, "alpha" if self.kind == "matting" else "target")
+                header, size = read_header(image, max_pixels=most), image_size(target, max_pixels=most)
+                check_same_size(image, target, header.size, size, word)
+                array = target.suffix.lower() == ARRAY
+                orientation = 1 if array else read_header(target, max_pixels=most).orientation
+                return turned_warning(image, target, header, orientation, size, word)
             except SemipixError as error:
                 return error
-            return None
 
         names = [name for split in splits for name in self._pairs[split]]
-        found = zip(names, each(look, names, "reading headers"), strict=True)
         skipped = self._pairs["train"] if on_error == "skip" else {}
-        return [
-            str(error)
-            for name, error in found
-            if error and not (name in skipped and isinstance(error, UnreadableFileError))
-        ]
+        problems, turned = [], []
+        for name, found in zip(names, each(look, names, "reading headers"), strict=True):
+            if isinstance(found, str):
+                turned.append(found)
+            elif found and not (name in skipped and isinstance(found, UnreadableFileError)):
+                problems.append(str(found))
+        return problems, first_and_count(turned, f"{word}s")
 
     def _first_channels(self) -> int | None:
         """Channels of the first target; None where it cannot be read, which is told when it is used."""
         try:
-            return len(read_values(self.root / next(iter(self._targets.values()))))
+            return len(read_values(self.root / next(iter(self._targets.values())), max_pixels=self.reader.max_pixels))
         except (SemipixError, StopIteration):
             return None
 

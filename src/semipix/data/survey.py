@@ -97,10 +97,14 @@ def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, ma
             turned.append(result.warning)
         if problem := _palette_problem(root / masks[image], result.palette or {}, colours):
             found.problems[image] = problem
-    if turned:
-        more = f"; and {len(turned) - 1} more such masks" if len(turned) > 1 else ""
-        found.warnings.append(turned[0] + more)
+    found.warnings += first_and_count(turned, "masks")
     return found
+
+
+def first_and_count(lines: Sequence[str], several: str) -> list[str]:
+    """The first of some lines of one kind with the number of the others; none where there is none."""
+    more = f"; and {len(lines) - 1} more such {several}" if len(lines) > 1 else ""
+    return [lines[0] + more] if lines else []
 
 
 def each(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
@@ -123,18 +127,30 @@ def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> Mas
     if header is not None:
         check_same_size(image, path, header.size, mask.values.shape)
     pixels = _mapped(_counts(mask.values), table)
-    warning = None
-    if header is not None and header.orientation != 1 and mask.orientation == 1:
-        stored = header.size[::-1] if header.orientation in SIDEWAYS else header.size
-        # On a photo that lies on its side, a mask of another size than its pixels have can only be upright.
-        warning = _turned_warning(image, path, header) if tuple(mask.values.shape) == stored else None
+    warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
     return MaskCounts(pixels, mask.palette, warning)
 
 
-def _turned_warning(image: Path, mask: Path, header: Header) -> str:
+def turned_warning(
+    image: Path, label: Path, header: Header, orientation: int, size: Sequence[int], word: str = "mask"
+) -> str | None:
+    """What to say of a label without orientation tag beside a photo that is turned by its own; None where it is sure.
+
+    Args:
+        image: the photo's file.
+        label: the label's file.
+        header: of the photo.
+        orientation: the label's own tag.
+        size: height and width of the label.
+        word: what the label is called.
+    """
+    # Beside a photo that lies on its side, a label of another size than the stored pixels can only be upright.
+    stored = header.size[::-1] if header.orientation in SIDEWAYS else header.size
+    if header.orientation == 1 or orientation != 1 or tuple(size) != stored:
+        return None
     return (
-        f"{mask}: has no orientation tag, but its image {image.name} is turned by its own (orientation "
-        f"{header.orientation}); if the mask was drawn on the pixels as they are stored, turn it or give it the tag"
+        f"{label}: has no orientation tag, but its image {image.name} is turned by its own (orientation "
+        f"{header.orientation}); if the {word} was made from the pixels as they are stored, turn it or give it the tag"
     )
 
 
