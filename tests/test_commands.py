@@ -216,6 +216,31 @@ def test_a_validation_set_without_labels_chooses_nothing(train: Command, command
     assert not Path("run/evaluation-val.json").exists()
 
 
+def test_a_prediction_is_never_written_over_its_input(
+    command: Command, finished: Path, shared_photos: Path, tmp_path: Path
+) -> None:
+    assert command("predict", finished, shared_photos / "images/test", "--out", "out").code == 0
+    mask = Path("out/masks/test0.png")
+    before = mask.read_bytes()
+    told = command("predict", finished, mask, "--out", "out").told
+    assert told == f"semipix: error: {mask}: a result would be written over this input; choose another --out"
+    assert mask.read_bytes() == before
+    shutil.copytree(shared_photos / "images/test", "photos")
+    Path("other").mkdir()
+    Path("other/pictures").symlink_to(tmp_path / "photos")
+    told = command("predict", finished, "photos", "--out", "other").told
+    assert "photos/test0.png: a result would be written over this input" in told
+    assert not Path("other/masks").exists()
+
+
+def test_the_longest_name_that_a_file_may_have(command: Command, finished: Path, shared_photos: Path) -> None:
+    name = "x" * 251 + ".png"
+    Path("photos").mkdir()
+    shutil.copy(shared_photos / "images/test/test0.png", Path("photos") / name)
+    assert command("predict", finished, "photos", "--out", "out").code == 0
+    assert Path("out/masks", name).exists()
+
+
 def test_figures_that_cannot_be_kept_are_printed(command: Command, finished: Path) -> None:
     place = finished / "evaluation-test.json"
     place.mkdir()

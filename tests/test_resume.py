@@ -313,6 +313,12 @@ def test_a_failing_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_first_checkpoint_that_cannot_be_written(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_after(0, monkeypatch)
+    told = train("checkpoint_every=1", "validations=0").told
+    assert told.endswith("No space left on device; there is none yet: make room, then start the run again")
+
+
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(
     train: Command, command: Command, monkeypatch: pytest.MonkeyPatch, whole_runs: Callable[..., Path]
 ) -> None:

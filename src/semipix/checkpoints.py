@@ -1,6 +1,6 @@
 """Writing checkpoints so that a kill or a full disk never costs the previous one."""
 
-import os
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from semipix.atomic import written
 from semipix.errors import SemipixError
 
 
@@ -16,20 +17,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(final.name + ".partial")
         try:
-            with partial.open("wb") as file:
+            with written(final, sync=True) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(final)
         except (OSError, RuntimeError) as error:  # torch's writer hides the operating system's reason
-            partial.unlink(missing_ok=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk took no more data"
-            number = error.errno if isinstance(error, OSError) and error.errno else 28
-            message = f"checkpoint not written: {reason}; the previous one is kept: make room, then resume the run"
-            raise OSError(number, message, str(final)) from error
+            number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
+            if final.exists():
+                rest = "the previous one is kept: make room, then resume the run"
+            else:
+                rest = "there is none yet: make room, then start the run again"
+            raise OSError(number, f"checkpoint not written: {reason}; {rest}", str(final)) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

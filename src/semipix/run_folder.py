@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from semipix.atomic import write_text
 from semipix.errors import SemipixError
 
 SUMMARY = "summary.json"
@@ -80,19 +81,12 @@ def last_line(log: Path, otherwise: str) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file beside its place and rename it, so that what is there is whole; NaN and infinity become null.
+    """Write a JSON file, whole or not at all; NaN and infinity become null.
 
     Raises:
         OSError: it cannot be written; names the file.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(_without_nan(value), indent=2, allow_nan=False))
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    write_text(path, json.dumps(_without_nan(value), indent=2, allow_nan=False))
 
 
 def _without_nan(value: Any) -> Any:

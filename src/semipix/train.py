@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from semipix.atomic import write_text
 from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.config import (
@@ -363,7 +364,7 @@ def _start(config: Config, run: Path) -> dict[str, float]:
         )
     if is_first_process():
         run.mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(run / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         data.split.to_json(run / "split.json")
     return _fit(config, data, method, run, None)
 

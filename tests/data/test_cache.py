@@ -119,12 +119,18 @@ class TestDisk:
     def test_what_died_unfinished_is_removed(self, tmp_path: Path) -> None:
         self.cache(tmp_path).put(key(0), noise(10))
         (path,) = (tmp_path / "kept").rglob("*.npy")
-        dead = path.with_name("x.1.tmp")
+        dead = path.with_name(".x.partial")
         dead.write_bytes(b"unfinished")
         os.utime(dead, (0, 0))
         self.cache(tmp_path)
         assert not dead.exists()
         assert path.exists()
+
+    def test_a_folder_that_everybody_may_write_to_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache").chmod(0o1777)
+        with pytest.raises(SemipixError, match=r"everybody may write to it \(drwxrwxrwt\).*set data.cache_folder=PATH"):
+            DiskCache(tmp_path / "cache", GIB)
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")

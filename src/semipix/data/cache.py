@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import multiprocessing
 import os
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semipix.atomic import ENDING, written
 from semipix.errors import SemipixError
 
 GIB = 2**30
@@ -104,6 +106,10 @@ class MemoryCache(Cache):
         self.__init__(**state)  # type: ignore[misc]
 
 
+class _NotKeptError(Exception):
+    """There is no room for an entry, or another process has written it."""
+
+
 class DiskCache(Cache):
     """Arrays in a folder, one file each, named by the key; several processes may share it.
 
@@ -115,7 +121,7 @@ class DiskCache(Cache):
         limit: bytes of all files.
 
     Raises:
-        SemipixError: the folder cannot be made or written to.
+        SemipixError: the folder cannot be made or written to, or anybody may write to it.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -123,6 +129,11 @@ class DiskCache(Cache):
         self.limit = limit
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if (mode := self.folder.stat().st_mode) & stat.S_IWOTH:
+                raise SemipixError(
+                    f"data.cache_folder={folder}: everybody may write to it ({stat.filemode(mode)}), so that what it "
+                    "holds need not be what was read; set data.cache_folder=PATH to a folder of yours"
+                )
             with self._locked():
                 self._write_used(self._tidy())
         except OSError as error:
@@ -149,23 +160,15 @@ class DiskCache(Cache):
 
     def put(self, key: bytes, values: NDArray[Any]) -> None:
         path = self._path(key)
-        unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
         length = values.nbytes + 128  # numpy's header
-        try:
-            path.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError, _NotKeptError), written(path) as file:  # the disk is full, say
             with self._locked():
                 used = self._used()
                 if used + length > self.limit or path.exists():
-                    return
-                with unfinished.open("wb") as file:
-                    file.truncate(length)  # so that whoever counts the files now counts this one
+                    raise _NotKeptError
+                file.truncate(length)  # so that whoever counts the files now counts this one
                 self._write_used(used + length)
-            with unfinished.open("wb") as file:
-                np.save(file, np.ascontiguousarray(values))
-            unfinished.replace(path)
-        except OSError:  # the disk is full, say; then nothing is kept
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
+            np.save(file, np.ascontiguousarray(values))
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()
@@ -184,7 +187,7 @@ class DiskCache(Cache):
             if part.is_dir() and len(part.name) == 2:
                 for entry in os.scandir(part):
                     state = entry.stat()
-                    if entry.name.endswith(".tmp") and time.time() - state.st_mtime > _ABANDONED:
+                    if entry.name.endswith(ENDING) and time.time() - state.st_mtime > _ABANDONED:
                         Path(entry.path).unlink()
                     else:
                         found.append((state.st_mtime_ns, state.st_size, entry.path))

@@ -5,6 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+from semipix.atomic import write_text
+
 OnError = Literal["stop", "skip"]
 
 
@@ -45,5 +47,5 @@ class Skipped:
         """Tidy the list up and count it; for one process, when all are done."""
         lines = self.lines()
         if self.path is not None and lines:
-            self.path.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
+            write_text(self.path, "".join(f"{line}\n" for line in lines), "surrogateescape")
         return len(lines)

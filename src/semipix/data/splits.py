@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from semipix.atomic import write_text
 from semipix.data.names import Names, composed
 from semipix.data.source import Source
 from semipix.errors import SemipixError
@@ -39,7 +40,7 @@ class Split:
         # One name a line. json's `indent` does it too, but in pure Python and ten times as slowly.
         between = (",\n  ", ": ")
         lists = [f' "{part}": {json.dumps([*names], separators=between)}' for part, names in self.parts().items()]
-        path.write_text("{\n" + ",\n".join(lists) + "\n}\n", "utf-8")
+        write_text(path, "{\n" + ",\n".join(lists) + "\n}\n")
 
     @classmethod
     def from_json(cls, path: Path) -> Self:

@@ -1,8 +1,10 @@
 """Which images are predicted, and that no two of them share a result."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from semipix.data.decode import EXTENSIONS
 from semipix.data.layout import is_image, walk
@@ -59,3 +61,27 @@ def refuse_collisions(files: Sequence[tuple[Path, Path]]) -> None:
         other = seen.setdefault(name.with_suffix(""), file)
         if other != file:
             raise SemipixError(f"{file} and {other} would both be written as {name.with_suffix('.png')}; rename one")
+
+
+class Results(Protocol):
+    """What knows where results go, such as a `Predictor`."""
+
+    def outputs(self, name: Path) -> list[Path]:
+        """Files of one prediction."""
+
+    def inputs(self) -> list[Path]:
+        """Files that are read beside the images."""
+
+
+def refuse_overwriting(files: Sequence[tuple[Path, Path]], results: Results) -> None:
+    """Refuse results that would take the place of what they are made from.
+
+    Raises:
+        SemipixError: an input is where a result would be written.
+    """
+    real = functools.cache(Path.resolve)
+    inputs = {(real(file.parent), file.name): file for file in (*(file for file, _ in files), *results.inputs())}
+    for _, name in files:
+        for output in results.outputs(name):
+            if found := inputs.get((real(output.parent), output.name)):
+                raise SemipixError(f"{found}: a result would be written over this input; choose another --out")

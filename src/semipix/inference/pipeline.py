@@ -1,5 +1,6 @@
 """Reading, computing and writing at the same time; both engines run this."""
 
+import errno
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -124,6 +125,10 @@ def _write(predictor: Predictor, photo: Photo, output: Tensor, flaw: Tensor | No
         predictor.write(photo, output, flaw)
     except (RuntimeError, ValueError) as error:
         return _refusal(photo, error)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return f"{photo.file}: its result could not be written: {error.strerror}; shorten the name"
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from semipix.data.survey import SEVERAL_PAGES, further_parts
-from semipix.inference.files import find_images, refuse_collisions
+from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
 
@@ -43,13 +43,14 @@ def predict(
         One line for each image that could not be read; the others are predicted all the same.
 
     Raises:
-        SemipixError: no run, no checkpoint, no images, two images of one name, no folder of trimaps for a task that
-            needs one, or no Ray.
+        SemipixError: no run, no checkpoint, no images, two images of one name, an input that a result would overwrite,
+            no folder of trimaps for a task that needs one, or no Ray.
     """
     found = find_images(paths, out)
     files = found.files
     refuse_collisions(files)
     predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels)
+    refuse_overwriting(files, predictor)
     if skip_existing:
         files = [pair for pair in files if not predictor.is_done(pair[1])]
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]

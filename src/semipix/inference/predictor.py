@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix import train
+from semipix.atomic import written
 from semipix.data.decode import MAX_PIXELS, unit_range
 from semipix.data.matte import Matting
 from semipix.data.reader import Reader
@@ -71,10 +72,22 @@ class Predictor:
         self.out = out
         self.reader = reader or Reader()
         self.trimaps = trimaps
+        made = self.task.to_file(torch.zeros(self.task.channels, 1, 1))
+        in_one = made.ndim == 2 or (len(made) == 3 and made.dtype == torch.uint8)
+        self._channels = 0 if in_one else len(made)  # files of one prediction, where they are several
 
     def is_done(self, name: Path) -> bool:
         """Whether an image's results are there: the task's own files, which are renamed into place after all others."""
         return all(path.exists() for path in self._results(name.with_suffix(".png")))
+
+    def outputs(self, name: Path) -> list[Path]:
+        """Files of one prediction; the flaw map is not written where the method has no detector."""
+        name = name.with_suffix(".png")
+        return [*self._results(name), self.out / "pictures" / name, self.out / "flaw" / name]
+
+    def inputs(self) -> list[Path]:
+        """Files that are read beside the images: the trimaps."""
+        return [] if self.trimaps is None else self.trimaps.files()
 
     def read(self, file: Path, name: Path) -> Photo:
         """Read an image, with its trimap where the task takes one, and resize it for the network.
@@ -129,10 +142,9 @@ class Predictor:
     def _results(self, name: Path) -> list[Path]:
         """Where the task's files of one prediction go: one, or one for each channel."""
         path = self.out / ("masks" if self.task.classification else "predictions") / name
-        made = self.task.to_file(torch.zeros(self.task.channels, 1, 1))
-        if made.ndim == 2 or (len(made) == 3 and made.dtype == torch.uint8):
+        if not self._channels:
             return [path]
-        return [path.with_suffix(f".{channel}.png") for channel in range(len(made))]
+        return [path.with_suffix(f".{channel}.png") for channel in range(self._channels)]
 
 
 def load_predictor(
@@ -180,13 +192,7 @@ def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
 
 
 def _save(pixels: Tensor, path: Path) -> None:
-    """Write a PNG of (H, W) or (H, W, 3) beside its place and rename it, so that what is there is whole."""
+    """Write a PNG of (H, W) or (H, W, 3), whole or not at all."""
     array: NDArray[np.uint8] | NDArray[np.uint16] = pixels.cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        Image.fromarray(array).save(partial, format="PNG", compress_level=COMPRESSION)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    with written(path) as file:
+        Image.fromarray(array).save(file, format="PNG", compress_level=COMPRESSION)

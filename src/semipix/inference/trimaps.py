@@ -33,6 +33,10 @@ class Trimaps:
         if remarks.problems:
             raise SemipixError(remarks.problems[0])
 
+    def files(self) -> list[Path]:
+        """All trimaps."""
+        return [self.folder / name for name in self._names.values()]
+
     def beside(self, image: Tensor, name: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         """An image (3, H, W) with its trimap as fourth channel: 0 background, 0.5 unknown, 1 foreground.
 
