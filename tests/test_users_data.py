@@ -179,6 +179,9 @@ class TestValues:
         assert_refused_alike(command, root, "255 means void; map it to class 1 with data.mask_values={0:0,255:1}")
         assert command("data", "check", root, "data.mask_values={0:0,255:1}").code == 0
         assert command("data", "check", root, "mask_values={0:0,255:1}").code == 0
+        by_the_shell = ("data.mask_values=0:0", "data.mask_values=255:1")  # what it makes of {0:0,255:1}
+        assert command("data", "check", root, *by_the_shell).code == 0
+        assert train_known(command, root, *by_the_shell, "run=parted").code == 0
         assert train_known(command, root, "data.mask_values={0:0,255:1}").code == 0
         assert measured(command)["iou/lesion"] == 1
 

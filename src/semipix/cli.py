@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "keys",
         nargs="*",
         metavar="KEY=VALUE",
-        help="keys of data as semipix train takes them, such as data.mask_values={0:0,255:1}",
+        help="keys of data as semipix train takes them, such as 'data.mask_values={0:0,255:1}'",
     )
     kinds = ("denoising", "enhancement", "matting", "regression")
     check.add_argument("--kind", choices=kinds, help="what targets/ are; default: what they look like")

@@ -63,6 +63,7 @@ def run(overrides: list[str]) -> int:
         KeyboardInterrupt: the user interrupted; its message says how to go on.
     """
     quiet()
+    overrides = put_together(overrides)
     if any(override.startswith("resume=") for override in overrides):
         folder, root = _resumed(overrides)
         _report(folder, None, root)
@@ -226,12 +227,25 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
 
 
+def put_together(overrides: Sequence[str]) -> list[str]:
+    """Overrides with the mappings that a shell took apart: of KEY={0:0,255:1} it makes KEY=0:0 and KEY=255:1."""
+    pairs: dict[str, list[str]] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if re.fullmatch(r"\d+:\d+", value):
+            pairs.setdefault(key, []).append(value)
+    whole = {key: f"{key}={{{','.join(values)}}}" for key, values in pairs.items() if len(values) > 1}
+    parted = {f"{key}={value}": whole[key] for key in whole for value in pairs[key]}
+    return list(dict.fromkeys(parted.get(override, override) for override in overrides)) if parted else list(overrides)
+
+
 def read_overrides(given: Sequence[str]) -> dict[str, Any]:
     """Values by key of KEY=VALUE arguments that name single keys.
 
     Raises:
         SemipixError: one is not readable.
     """
+    given = put_together(given)
     _check_syntax(given)
     parser = OverridesParser.create()
     parsed = [parser.parse_override(item) for item in given]
