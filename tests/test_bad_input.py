@@ -157,7 +157,7 @@ KEYS = {
     "trainer.strategy=nonsense": "trainer: You selected an invalid strategy name",
     "trainer.devices=abc": "`devices` selected with",
     "model._target_=torch.nn.Nothing": "model._target_: 'torch.nn.Nothing' cannot be imported",
-    "model._target_=os.getcwd": "model: getcwd made a str, expected a torch.nn.Module",
+    "model._target_=os.getcwd": "model._target_: 'os.getcwd' found, a subclass of torch.nn.Module, or a function",
     "task.class_weights=[1,2,3]": "class_weights",
 }
 

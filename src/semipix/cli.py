@@ -23,6 +23,10 @@ Train in a new run folder. Groups: task, method, model, second_model, data, opti
 """
 
 
+WIDTH = 300
+"""Most characters of an error's line."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -50,8 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _slip(message: str) -> int:
-    print(f"semipix: error: {' '.join(message.split())}", file=sys.stderr)
+    print(_shortened(f"semipix: error: {' '.join(message.split())}"), file=sys.stderr)
     return 2
+
+
+def _shortened(line: str) -> str:
+    """A line of at most `WIDTH` characters: of a longer one, the middle gives way to `...`, at words where it can.
+
+    The beginning says what is at fault, and the end how to fix it.
+    """
+    if len(line) <= WIDTH:
+        return line
+    begin, end = line[: WIDTH * 2 // 3 - 5], line[-(WIDTH // 3) :]
+    return f"{begin.rpartition(' ')[0] or begin} ... {end.partition(' ')[2] or end}"
 
 
 def _train(overrides: list[str]) -> int:
