@@ -183,7 +183,10 @@ def _may_return(function: Callable[..., Any], kind: type, *, unsaid: bool) -> bo
         typing.get_args(returned) if typing.get_origin(returned) in (typing.Union, types.UnionType) else [returned]
     )
     classes = [typing.get_origin(option) or option for option in options]
-    return any(not inspect.isclass(found) or _is_subclass(found, kind) or issubclass(kind, found) for found in classes)
+    return any(
+        found is Any or not inspect.isclass(found) or _is_subclass(found, kind) or issubclass(kind, found)
+        for found in classes
+    )
 
 
 def made(name: str, value: Any, kind: type) -> Any:

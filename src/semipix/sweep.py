@@ -154,7 +154,9 @@ def _check_same(job: Job) -> None:
     """
     from semipix import train
 
-    asked = _leaves(job.config())
+    config = job.config()
+    train.check_config(train.with_precision(config))  # here, for a process of its own takes seconds to refuse it
+    asked = _leaves(config)
     if not (job.folder / "config.yaml").exists():
         return
     found = _leaves(train.load_config(job.folder))

@@ -127,6 +127,9 @@ def check_config(config: Config) -> None:
     for name, kind in KINDS.items():
         if name in NEEDED or config.get(name):
             check_kind(name, config[name], kind)
+    if _needs_closure(target_of("optimizer", config["optimizer"])):
+        name = config["optimizer"]["_target_"]
+        raise SemipixError(f"optimizer._target_: {name!r} computes the loss several times a step; choose another")
     for name in ("task", "method", "model", "optimizer"):
         check_keys(name, config[name])
     try:
@@ -143,9 +146,6 @@ def check_config(config: Config) -> None:
         if key in config["trainer"]:
             raise SemipixError(f"trainer.{key}: the schedule has to know the length too; set {mend}=VALUE instead")
     _check_trainer(config["trainer"])
-    if _needs_closure(target_of("optimizer", config["optimizer"])):
-        name = config["optimizer"]["_target_"]
-        raise SemipixError(f"optimizer._target_: {name!r} computes the loss several times a step; choose another")
 
 
 def _check_trainer(options: Mapping[str, Any]) -> None:
@@ -163,6 +163,10 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
     if numbers.get("val_check_interval", 1) <= 0:
         raise SemipixError(
             f"trainer.val_check_interval: {numbers['val_check_interval']} found, a number above 0 expected"
+        )
+    if numbers.get("overfit_batches"):
+        raise SemipixError(
+            "trainer.overfit_batches: semipix draws the batches itself; set data.labels=N for few images"
         )
     devices, most = str(options.get("devices")), max(64, os.cpu_count() or 1)
     if devices.isdecimal() and int(devices) > most:
@@ -364,8 +368,7 @@ def _all_of(key: str, value: Any, kind: type) -> list[Any]:
     for each in given:
         if not isinstance(each, kind):
             raise SemipixError(
-                f"trainer.{key}: {each!r} found, a list of {kind.__name__} objects expected, each given by "
-                "its _target_"
+                f"trainer.{key}: {each!r} found, a list of {kind.__name__} objects expected, each given by its _target_"
             )
     return given
 

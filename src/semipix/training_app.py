@@ -1,6 +1,7 @@
 """`semipix train`: Hydra's part, from overrides to a resolved configuration."""
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from semipix.config import (
@@ -36,7 +37,7 @@ from semipix.config import (
 from semipix.errors import SemipixError
 from semipix.folders import no_empty_folders
 from semipix.processes import is_started_by_lightning
-from semipix.sweep import Job, quoted, records, run_job, table
+from semipix.sweep import JOBS, Job, quoted, records, run_job, table
 
 QUIET = (
     ".*does not have many workers.*",
@@ -65,6 +66,10 @@ WHERE = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name")
 
 OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging")
 """Hydra's keys that say where a run writes what, which semipix does itself."""
+
+
+MOST_JOBS = 10_000
+"""Of a sweep."""
 
 
 def run(overrides: list[str]) -> int:
@@ -194,7 +199,7 @@ def _sweep(overrides: list[str]) -> int:
     broken: Exception | None = None
     where = [item for item in overrides if _says_where(item, overrides)]
     try:
-        with no_empty_folders(folder):
+        with no_empty_folders(folder), _no_lone_file(folder / "multirun.yaml", folder / JOBS):
             _hydra(named, _sweep_job(sweep, Path.cwd(), where))
     except SemipixError:
         raise
@@ -220,6 +225,17 @@ def _sweep(overrides: list[str]) -> int:
             "does what is missing"
         )
     return 0
+
+
+@contextlib.contextmanager
+def _no_lone_file(path: Path, beside: Path) -> Iterator[None]:
+    """Remove a file that was written while nothing came to be beside it: Hydra's of a sweep that it then refuses."""
+    there = path.exists()
+    try:
+        yield
+    finally:
+        if not there and not beside.exists():
+            path.unlink(missing_ok=True)
 
 
 def _says_where(item: str, overrides: Sequence[str]) -> bool:
@@ -314,7 +330,9 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
             if isinstance(item.value(), Glob):  # Hydra alone knows what it matches
                 known = False
             else:
-                count *= len(list(item.sweep_string_iterator()))
+                count *= len(list(itertools.islice(item.sweep_string_iterator(), MOST_JOBS + 1)))
+    if count > MOST_JOBS:
+        raise SemipixError(f"-m: more than {MOST_JOBS} jobs found; give fewer values, or several sweeps")
     if names and "hydra.sweep.subdir" not in given:
         others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
     runs = [str(parser.parse_override(item).value()) for item in overrides if item.startswith("run=")]
@@ -353,7 +371,7 @@ def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
     """Hydra's task function. It hands its error over past Hydra, which would print around it."""
 
     def job(config: DictConfig) -> None:
-        overrides = [item for item in HydraConfig.get().overrides.task if item.lstrip("+").partition("=")[0] != "run"]
+        overrides = [item for item in _given() if item.lstrip("+").partition("=")[0] != "run"]
         try:
             resolved = _resolved(config)
             folder = _run_folder(resolved)
@@ -364,6 +382,13 @@ def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
             errors.append(error)
 
     return job
+
+
+def _given() -> list[str]:
+    """The job's overrides as they were given, with references in them left alone."""
+    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(given, list)
+    return list(map(str, given))
 
 
 def _run_folder(config: dict[str, Any]) -> Path:
@@ -387,7 +412,7 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
         folder, sweep_folder = Path(hydra_config.runtime.output_dir), Path(hydra_config.sweep.dir)
         if int(os.environ.get("SLURM_PROCID", 0)) > 0:  # the first of a job's tasks starts what it needs itself
             return "running"
-        overrides = [*where, *hydra_config.overrides.task]
+        overrides = [*where, *_given()]
         return run_job(Job(folder, sweep_folder, sweep, overrides, lambda: _resolved(config), started_in, path)).state
 
     return job
@@ -395,13 +420,12 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The job's configuration as plain values, with the paper's row for the chosen method."""
-    hydra_config = HydraConfig.get()
-    chosen = hydra_config.runtime.choices
+    chosen = HydraConfig.get().runtime.choices
     resolved = plain(config)
     check_needed(resolved)
     if resolved.get("resume") is not None:
         raise SemipixError("resume: takes no + and no other key; continue a run by semipix train resume=RUN alone")
-    return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], hydra_config.overrides.task)
+    return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], _given())
 
 
 def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None) -> None:
