@@ -163,6 +163,7 @@ KEYS = {
     "seed=-1": "seed: -1 found, a whole number from 0 to 4294967295 expected",
     "seed=4294967296": "seed: 4294967296 found, a whole number from 0 to 4294967295 expected",
     "epochs=nan": "epochs: nan found, a finite number expected",
+    "seed={_target_:builtins.int}": "seed: \"{'_target_': 'builtins.int'}\" found, a whole number expected",
     "steps=99999999999": "steps: 99999999999 found, at most 2147483647 expected",
     "task.class_weights=[nan,1]": "task.class_weights: [nan, 1] found, finite numbers expected",
     "task.classes=99999999999": "task.classes: 99999999999 classes found, 2 to 255 expected",
@@ -174,6 +175,7 @@ KEYS = {
     "data.strong_jitter=1e300": "data.strong_jitter=1e+300: expected at most 100",
     "data.cache_limit=1e300": "data.cache_limit=1e+300: expected a size in GiB above 0, at most 1048576",
     "scheduler.power=-1": "scheduler: ZeroDivisionError: 0.0 cannot be raised to a negative power",
+    "scheduler._target_=torch.optim.lr_scheduler.LRScheduler": "scheduler._target_: 'torch.optim.lr_scheduler.LRSche",
     "scheduler.last_epoch=5": "scheduler: KeyError: ",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches: 0 found, 1 or more expected",
     "trainer.val_check_interval=0": "trainer.val_check_interval: 0 found, a number above 0 expected",
@@ -230,6 +232,16 @@ def test_a_refused_training_leaves_nothing_behind(override: str, train: Command)
 def test_options_of_hydra(arguments: tuple[str, ...], command: Command) -> None:
     told = command("train", "data=scenes", *arguments).told
     assert told.endswith("options of Hydra, with their values, go before all KEY=VALUE")
+
+
+def test_an_optimizer_or_schedule_that_makes_no_step(train: Command) -> None:
+    assert (
+        "optimizer: RuntimeError: SparseAdam does not support dense"
+        in train("optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay").told
+    )
+    cyclic = ("scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "scheduler.base_lr=0.1", "scheduler.max_lr=1")
+    assert "scheduler: optimizer must support momentum" in train("~scheduler.power", *cyclic).told
+    assert not any(Path().iterdir())
 
 
 def test_a_refused_sweep_leaves_nothing_behind(train: Command) -> None:

@@ -154,9 +154,7 @@ def _check_same(job: Job) -> None:
     """
     from semipix import train
 
-    config = job.config()
-    train.check_config(train.with_precision(config))  # here, for a process of its own takes seconds to refuse it
-    asked = _leaves(config)
+    asked = _leaves(job.config())
     if not (job.folder / "config.yaml").exists():
         return
     found = _leaves(train.load_config(job.folder))

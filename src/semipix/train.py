@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from semipix.functional.precision import fast_precision
 from semipix.learner import Learner
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
+from semipix.optimizers import CombinedOptimizer
 from semipix.processes import die_with_parent, is_started_by_lightning
 from semipix.run_folder import SUMMARY, claimed, is_finished, write_json
 from semipix.tasks.base import Task
@@ -113,7 +114,8 @@ def check_config(config: Config) -> None:
             raise SemipixError(unknown_key(key, known))
     check_needed(config)
     for key, hint in TOP.items():
-        check_type(key, config[key], hint)
+        value = config[key]
+        check_type(key, str(value) if isinstance(value, Mapping) else value, hint)  # nothing is built for these keys
     if not 0 <= config["seed"] <= MOST_SEED:
         raise SemipixError(f"seed: {config['seed']} found, a whole number from 0 to {MOST_SEED} expected")
     for key in ("steps", "epochs", "validations", "checkpoint_every"):
@@ -271,10 +273,7 @@ def build_learner(config: Config, method: Method, steps: int, strong: StrongView
             if length in parameters(schedule)[0]:
                 options.setdefault(length, steps)
         scheduler = functools.partial(schedule, **options)
-    probe = call("optimizer", optimizer, [torch.nn.Parameter(torch.zeros(1))])  # a wrong rate is told before training
-    made("optimizer", probe, Optimizer)
-    if scheduler is not None:
-        _try_schedule(made("scheduler", call("scheduler", scheduler, probe), LRScheduler), probe, steps)
+    _try_steps(optimizer, scheduler, steps)
     return Learner(
         method,
         optimizer=optimizer,
@@ -287,13 +286,20 @@ def build_learner(config: Config, method: Method, steps: int, strong: StrongView
     )
 
 
-def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> None:
-    """Make a schedule's first and last step, so that one that cannot is refused before training.
+def _try_steps(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None, steps: int) -> None:
+    """Make an optimizer's first step and a schedule's first and last, to refuse before training what cannot make them.
 
     Raises:
-        SemipixError: it fails at one of them.
+        SemipixError: a rate is out of range, or a step fails.
     """
-    optimizer.step()  # or torch warns of the order
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    probe = made("optimizer", call("optimizer", optimizer, [weight]), Optimizer)
+    call("optimizer", probe.step)
+    if scheduler is None:
+        return
+    schedule = made("scheduler", call("scheduler", scheduler, CombinedOptimizer([probe])), LRScheduler)
+    schedule.optimizer.step()  # or torch warns of the order
     call("scheduler", schedule.step)
     schedule.last_epoch = max(schedule.last_epoch, steps - 1)
     call("scheduler", schedule.step)

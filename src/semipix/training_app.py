@@ -53,7 +53,7 @@ QUIET = (
 
 HYDRA_FLAGS = (
     *("-m", "--multirun", "--run", "-r", "-c", "--cfg", "--resolve", "-i", "--info", "-p", "--package"),
-    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help", "--experimental-rerun"),
+    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help"),
     *("-sc", "--shell-completion"),
 )
 
