@@ -184,7 +184,7 @@ KEYS = {
     "trainer.accelerator=tpu": "trainer: ModuleNotFoundError: Requirement 'torch_xla",
     "trainer.callbacks=3": "trainer.callbacks: 3 found, a list of Callback objects expected",
     "trainer.logger=3": "trainer.logger: 3 found, a list of Logger objects expected",
-    "trainer.overfit_batches=2": "trainer.overfit_batches: semipix draws its batches itself; set data.labels=N",
+    "trainer.overfit_batches=2": "trainer.overfit_batches: semipix draws the batches itself; set data.labels=N",
     # targets that make something else than their place holds
     "model._target_=os.abort": "model._target_: 'os.abort' found, a subclass of torch.nn.Module, or a function",
     "model._target_=torch.nn.Module": "model._target_: 'torch.nn.Module' is a base class; a subclass of",
