@@ -157,8 +157,55 @@ KEYS = {
     "trainer.strategy=nonsense": "trainer: You selected an invalid strategy name",
     "trainer.devices=abc": "`devices` selected with",
     "model._target_=torch.nn.Nothing": "model._target_: 'torch.nn.Nothing' cannot be imported",
-    "model._target_=os.getcwd": "model: getcwd made a str, expected a torch.nn.Module",
+    "model._target_=os.getcwd": "model._target_: 'os.getcwd' found, a subclass of torch.nn.Module, or a function",
     "task.class_weights=[1,2,3]": "class_weights",
+    # numbers beyond what anything can do with them
+    "seed=-1": "seed: -1 found, a whole number from 0 to 4294967295 expected",
+    "seed=4294967296": "seed: 4294967296 found, a whole number from 0 to 4294967295 expected",
+    "epochs=nan": "epochs: nan found, a finite number expected",
+    "seed={_target_:builtins.int}": "seed: \"{'_target_': 'builtins.int'}\" found, a whole number expected",
+    "steps=99999999999": "steps: 99999999999 found, at most 2147483647 expected",
+    "task.class_weights=[nan,1]": "task.class_weights: [nan, 1] found, finite numbers expected",
+    "task.classes=99999999999": "task.classes: 99999999999 classes found, 2 to 255 expected",
+    "data.max_pixels=99999999999999999999999": "data.max_pixels: 1.0e+23 found, a number up to 9.2e+18 expected",
+    "data.batch_size=99999999999": "data.batch_size=99999999999: expected at most 65536",
+    "data.workers=99999": "data.workers=99999: expected at most 1024",
+    "data.resize=99999999": "data.resize=99999999: expected at most 65536",
+    "data.scale=[1e300,1e300]": "data.scale=[1e+300, 1e+300]: expected factors from 0.01 to 100",
+    "data.strong_jitter=1e300": "data.strong_jitter=1e+300: expected at most 100",
+    "data.cache_limit=1e300": "data.cache_limit=1e+300: expected a size in GiB above 0, at most 1048576",
+    "scheduler.power=-1": "scheduler: ZeroDivisionError: 0.0 cannot be raised to a negative power",
+    "scheduler._target_=torch.optim.lr_scheduler.LRScheduler": "scheduler._target_: 'torch.optim.lr_scheduler.LRSche",
+    "scheduler.last_epoch=5": "scheduler: KeyError: ",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches: 0 found, 1 or more expected",
+    "trainer.val_check_interval=0": "trainer.val_check_interval: 0 found, a number above 0 expected",
+    "trainer.devices=99999": "trainer.devices: 99999 found, at most",
+    # options that Lightning does not check, or refuses by an odd error
+    "trainer.accelerator=tpu": "trainer: ModuleNotFoundError: Requirement 'torch_xla",
+    "trainer.callbacks=3": "trainer.callbacks: 3 found, a list of Callback objects expected",
+    "trainer.logger=3": "trainer.logger: 3 found, a list of Logger objects expected",
+    "trainer.overfit_batches=2": "trainer.overfit_batches: semipix draws the batches itself; set data.labels=N",
+    # targets that make something else than their place holds
+    "model._target_=os.abort": "model._target_: 'os.abort' found, a subclass of torch.nn.Module, or a function",
+    "model._target_=torch.nn.Module": "model._target_: 'torch.nn.Module' is a base class; a subclass of",
+    "task._target_=builtins.dict": "task._target_: 'builtins.dict' found, a subclass of semipix.tasks.base.Task",
+    "method._target_=torch.nn.Identity": "method._target_: 'torch.nn.Identity' found, a subclass of semipix.methods.",
+    "data._target_=semipix.data.source.Source": "data._target_: 'semipix.data.source.Source' is a base class;",
+    "optimizer._target_=torch.optim.LBFGS": "optimizer._target_: 'torch.optim.LBFGS' computes the loss several times",
+    "trainer._target_=os.getcwd": "trainer._target_: 'os.getcwd' found, a subclass of lightning.",
+    # overrides that make no configuration
+    "~task": "task: nothing found, but training needs it; leave ~task out, or give task=NAME",
+    "~method": "method: nothing found, but training needs it; leave ~method out, or give method=NAME",
+    "~seed": "seed: nothing found, but training needs it; leave ~seed out, or give seed=VALUE",
+    "@=1": "@=1: no key before the =",
+    "hydra=1": "hydra=1: Hydra's keys are given one by one, as hydra.KEY=VALUE",
+    "hydra.verbose=[1]": "these overrides make no configuration (TypeError: A logger name must be a string)",
+    "hydra.run.dir=other": "hydra.run.dir=other: semipix writes the run folder itself; name it by run=PATH",
+    "hydra.output_subdir=.hydra": "hydra.output_subdir=.hydra: semipix writes the run folder itself",
+    "data.root=${nowhere}": "data.root: Interpolation key 'nowhere' not found",
+    "run=null": "run: None found, a path expected",
+    "run=nan": "run: nan found, a finite number expected",
+    "+resume=3": "resume: takes no + and no other key",
 }
 
 
@@ -167,7 +214,45 @@ def test_overrides(override: str, train: Command) -> None:
     told = train("method=mean_teacher", override).told
     assert told.startswith("semipix: error: ")
     assert KEYS[override] in told
-    assert not Path("run/checkpoints").exists()
+    assert not any(Path().iterdir())
+
+
+@pytest.mark.parametrize("override", ["seed=abc", "data.labels=100", "trainer.accelerator=tpu", "data.crop=100"])
+def test_a_refused_training_leaves_nothing_behind(override: str, train: Command) -> None:
+    assert train("run=a/b/run", override).code == 2
+    assert not any(Path().iterdir())
+    Path("a/b/run").mkdir(parents=True)
+    Path("a/b/run/notes.txt").write_text("mine")
+    assert train("run=a/b/run", override).code == 2
+    assert [str(path) for path in Path("a").rglob("*.*")] == ["a/b/run/notes.txt"]
+
+
+@pytest.mark.parametrize("arguments", [("--cfg",), ("--cfg", "nothing"), ("--info", "nothing"), ("-p",)])
+def test_options_of_hydra(arguments: tuple[str, ...], command: Command) -> None:
+    told = command("train", "data=scenes", *arguments).told
+    assert told.endswith("options of Hydra, with their values, go before all KEY=VALUE")
+
+
+def test_an_optimizer_or_schedule_that_makes_no_step(train: Command) -> None:
+    assert (
+        "optimizer: RuntimeError: SparseAdam does not support dense"
+        in train("optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay").told
+    )
+    cyclic = ("scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "scheduler.base_lr=0.1", "scheduler.max_lr=1")
+    assert "scheduler: optimizer must support momentum" in train("~scheduler.power", *cyclic).told
+    assert not any(Path().iterdir())
+
+
+def test_a_refused_sweep_leaves_nothing_behind(train: Command) -> None:
+    assert "unknown key model@data" in train("-m", "model@data=unet,pspnet", "run=a/sweep").told
+    assert "-m: more than 10000 jobs found" in train("-m", "seed=range(0,1000000000)", "run=a/sweep").told
+    assert not any(Path().iterdir())
+
+
+def test_a_folder_whose_name_is_a_number(photos: Path, train: Command) -> None:
+    photos.rename("16")
+    assert train("data.root=16", "run=17", "validations=0").code == 0
+    assert training.load_config(Path("17"))["data"]["root"] == "16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

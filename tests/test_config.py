@@ -1,5 +1,6 @@
 """Keys and types that a constructor's signature allows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from torch import nn
 
 import semipix.conf
 from semipix import train as training
@@ -16,6 +18,7 @@ from semipix.config import (
     TOP,
     arguments,
     check_keys,
+    check_kind,
     check_type,
     open_overrides,
     paper_table,
@@ -66,6 +69,8 @@ def test_null_means_that_a_group_is_left_out() -> None:
         (True, bool),
         ("a", str),
         ("a", Path),
+        (16, Path),
+        (16, str | Path | None),
         (None, int | None),
         ([1, 2], Sequence[int]),
         ([1, 0.5], tuple[float, float]),
@@ -90,7 +95,11 @@ def test_values_that_fit(value: Any, hint: Any) -> None:
         ("abc", float | None, "a number or null"),
         (1, bool, "true or false"),
         (3, str, "text"),
-        (3, str | Path, "text or a path"),
+        (1.5, str | Path, "text or a path"),
+        (True, Path, "a path"),
+        (float("nan"), float, "a finite number"),
+        (float("inf"), Any, "a finite number"),
+        ([1.0, float("inf")], Sequence[float], "finite numbers"),
         (None, int, "a whole number"),
         (3, Sequence[int], "a list"),
         ("ab", Sequence[str], "a list"),
@@ -133,6 +142,49 @@ def test_types_of_other_packages_are_read(key: str) -> None:
     group, _, name = key.partition(".")
     with pytest.raises(SemipixError, match=key):
         check_keys(group, {"_target_": targets[key], name: {"a": 1}})
+
+
+def clipped(rate: float, most: float = float("inf")) -> None:
+    """Has no largest value by default."""
+
+
+def test_only_what_is_infinite_by_default_may_be() -> None:
+    check_keys("node", {"_target_": HERE + "clipped", "rate": 1, "most": float("inf")})
+    with pytest.raises(SemipixError, match=r"node\.rate: inf found, a finite number expected"):
+        check_keys("node", {"_target_": HERE + "clipped", "rate": float("inf")})
+
+
+class Maker:
+    @classmethod
+    def make(cls) -> "nn.Conv2d | None":
+        return nn.Conv2d(3, 2, 1)
+
+
+class Abstract(nn.Module, ABC):
+    @abstractmethod
+    def forward(self) -> None: ...
+
+
+def unsaid(): ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize("target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unsaid", "hydra.utils.instantiate"])
+def test_targets_of_a_kind(target: str) -> None:
+    check_kind("model", {"_target_": target}, nn.Module)
+
+
+@pytest.mark.parametrize(
+    "target", ["builtins.dict", "builtins.exit", "os.abort", "torch.optim.SGD", HERE + "Leaf", HERE + "open_ended"]
+)
+def test_targets_of_another_kind(target: str) -> None:
+    with pytest.raises(SemipixError, match=f"model._target_: '{target}' found, a subclass of torch.nn.Module, or"):
+        check_kind("model", {"_target_": target}, nn.Module)
+
+
+@pytest.mark.parametrize("target", ["torch.nn.Module", HERE + "Abstract"])
+def test_targets_that_are_base_classes(target: str) -> None:
+    with pytest.raises(SemipixError, match=f"'{target}' is a base class; a subclass of torch.nn.Module, or"):
+        check_kind("model", {"_target_": target}, nn.Module)
 
 
 def test_nested_nodes_are_built() -> None:

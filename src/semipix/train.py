@@ -1,12 +1,14 @@
 """From a resolved configuration to a run folder."""
 
 import functools
+import inspect
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,30 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from semipix.atomic import write_text
 from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.config import (
     GROUPS,
+    NEEDED,
     OUTSIDE,
     TOP,
     arguments,
     call,
     check_keys,
+    check_kind,
+    check_needed,
     check_type,
+    made,
     parameters,
     target_of,
     unknown_key,
+    with_path_text,
 )
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.layout import SPLITS
@@ -42,16 +51,42 @@ from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
 from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import SemipixError
+from semipix.folders import emptied_where_refused, no_empty_folders
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
 from semipix.learner import Learner
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
+from semipix.optimizers import CombinedOptimizer
 from semipix.processes import die_with_parent, is_started_by_lightning
 from semipix.run_folder import SUMMARY, claimed, is_finished, write_json
 from semipix.tasks.base import Task
 
 Config = Mapping[str, Any]
+
+KINDS: dict[str, type] = {
+    "task": Task,
+    "method": Method,
+    "model": torch.nn.Module,
+    "second_model": torch.nn.Module,
+    "data": Source,
+    "optimizer": Optimizer,
+    "scheduler": LRScheduler,
+    "trainer": pl.Trainer,
+}
+"""What the `_target_` of each group makes."""
+
+MOST_STEPS = 2**31 - 1
+"""Largest number of steps, epochs or batches; no training is as long."""
+
+MOST_SEED = 2**32 - 1
+"""Largest seed that NumPy takes."""
+
+LEAST_OF_TRAINER = {
+    **dict.fromkeys(("accumulate_grad_batches", "num_nodes", "check_val_every_n_epoch"), 1),
+    **dict.fromkeys(("log_every_n_steps", "gradient_clip_val"), 0),
+}
+"""Smallest values of options by which Lightning divides, or which it takes for something else."""
 
 NEW_KEYS = {"memory": "full", "compile": False}
 """What older run folders, whose configuration lacks these keys, were trained with."""
@@ -78,13 +113,26 @@ def check_config(config: Config) -> None:
     for key in config:
         if key not in known:
             raise SemipixError(unknown_key(key, known))
+    check_needed(config)
     for key, hint in TOP.items():
-        check_type(key, config[key], hint)
+        value = config[key]
+        check_type(key, str(value) if isinstance(value, Mapping) else value, hint)  # nothing is built for these keys
+    if not 0 <= config["seed"] <= MOST_SEED:
+        raise SemipixError(f"seed: {config['seed']} found, a whole number from 0 to {MOST_SEED} expected")
+    for key in ("steps", "epochs", "validations", "checkpoint_every"):
+        if (config[key] or 0) > MOST_STEPS:
+            raise SemipixError(f"{key}: {config[key]} found, at most {MOST_STEPS} expected")
     for key in ("steps", "epochs", "checkpoint_every"):
         if config[key] is not None and config[key] <= 0:
             raise SemipixError(f"{key}: {config[key]} found, a positive number expected")
     if config["validations"] < 0:
         raise SemipixError(f"validations: {config['validations']} found, 0 or more expected")
+    for name, kind in KINDS.items():
+        if name in NEEDED or config.get(name):
+            check_kind(name, config[name], kind)
+    if _needs_closure(target_of("optimizer", config["optimizer"])):
+        name = config["optimizer"]["_target_"]
+        raise SemipixError(f"optimizer._target_: {name!r} computes the loss several times a step; choose another")
     for name in ("task", "method", "model", "optimizer"):
         check_keys(name, config[name])
     try:
@@ -100,6 +148,40 @@ def check_config(config: Config) -> None:
     for key, mend in (("max_steps", "steps"), ("max_epochs", "epochs")):
         if key in config["trainer"]:
             raise SemipixError(f"trainer.{key}: the schedule has to know the length too; set {mend}=VALUE instead")
+    _check_trainer(config["trainer"])
+
+
+def _check_trainer(options: Mapping[str, Any]) -> None:
+    """Refuse numbers that Lightning takes, and then divides by or never ends at.
+
+    Raises:
+        SemipixError: an option is out of range.
+    """
+    numbers = {key: value for key, value in options.items() if isinstance(value, int | float)}
+    for key, value in numbers.items():
+        if value > MOST_STEPS:
+            raise SemipixError(f"trainer.{key}: {value} found, at most {MOST_STEPS} expected")
+        if value < LEAST_OF_TRAINER.get(key, -math.inf):
+            raise SemipixError(f"trainer.{key}: {value} found, {LEAST_OF_TRAINER[key]} or more expected")
+    if numbers.get("val_check_interval", 1) <= 0:
+        raise SemipixError(
+            f"trainer.val_check_interval: {numbers['val_check_interval']} found, a number above 0 expected"
+        )
+    if numbers.get("overfit_batches"):
+        raise SemipixError(
+            "trainer.overfit_batches: semipix draws the batches itself; set data.labels=N for few images"
+        )
+    devices, most = str(options.get("devices")), max(64, os.cpu_count() or 1)
+    if devices.isdecimal() and int(devices) > most:
+        raise SemipixError(f"trainer.devices: {devices} found, at most {most} expected on this machine")
+
+
+def _needs_closure(optimizer: Any) -> bool:
+    """Whether an optimizer's step has to be handed a function that computes the loss, as L-BFGS's has."""
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+        return False
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
 
 
 def build_data(
@@ -118,7 +200,9 @@ def build_data(
     # What the run itself decides: its classes, which the data must agree with, and what it needs of them.
     known = {"run_classes": _class_names(config), "needed_splits": needed_splits}
     given = {**options, **{key: value for key, value in known.items() if key in of_source}}
-    source: Source = call("data", source_class, **{key: given[key] for key in given if key in of_source})
+    source: Source = made(
+        "data", call("data", source_class, **{key: given[key] for key in given if key in of_source}), Source
+    )
     if isinstance(task, type):
         check_serves(task, source)
     shared = parameters(SemiSupervisedDataModule)[0] - {"seed"}  # `val` may be both a source's and the data module's
@@ -143,7 +227,7 @@ def build_task(config: Config, classes: Sequence[str] | None = None) -> Task:
     options = arguments(config["task"])
     if "classes" in parameters(task_class)[0] and options.get("classes") is None:
         options["classes"] = classes
-    task: Task = call("task", task_class, **options)
+    task: Task = made("task", call("task", task_class, **options), Task)
     return task
 
 
@@ -175,8 +259,8 @@ def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Meth
 
     pl.seed_everything(config["seed"], verbose=False)  # the same first weights, whatever drew random numbers before
     options = arguments(config["method"])
-    method: Method = call("method", target_of("method", config["method"]), task=task, make_model=make, **options)
-    return method
+    method = call("method", target_of("method", config["method"]), task=task, make_model=make, **options)
+    return made("method", method, Method)  # type: ignore[no-any-return]
 
 
 def build_learner(config: Config, method: Method, steps: int, strong: StrongViews | None = None) -> Learner:
@@ -190,9 +274,7 @@ def build_learner(config: Config, method: Method, steps: int, strong: StrongView
             if length in parameters(schedule)[0]:
                 options.setdefault(length, steps)
         scheduler = functools.partial(schedule, **options)
-    probe = call("optimizer", optimizer, [torch.nn.Parameter(torch.zeros(1))])  # a wrong rate is told before training
-    if scheduler is not None:
-        call("scheduler", scheduler, probe)
+    _try_steps(optimizer, scheduler, steps)
     return Learner(
         method,
         optimizer=optimizer,
@@ -205,11 +287,30 @@ def build_learner(config: Config, method: Method, steps: int, strong: StrongView
     )
 
 
+def _try_steps(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None, steps: int) -> None:
+    """Make an optimizer's first step and a schedule's first and last, to refuse before training what cannot make them.
+
+    Raises:
+        SemipixError: a rate is out of range, or a step fails.
+    """
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    probe = made("optimizer", call("optimizer", optimizer, [weight]), Optimizer)
+    call("optimizer", probe.step)
+    if scheduler is None:
+        return
+    schedule = made("scheduler", call("scheduler", scheduler, CombinedOptimizer([probe])), LRScheduler)
+    schedule.optimizer.step()  # or torch warns of the order
+    call("scheduler", schedule.step)
+    schedule.last_epoch = max(schedule.last_epoch, steps - 1)
+    call("scheduler", schedule.step)
+
+
 def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
     """Optimizer steps of this run by the paper's training rules."""
     accumulate = config["trainer"].get("accumulate_grad_batches", 1)
     labeled = len(data.split.labeled)
-    return training_steps(
+    steps = training_steps(
         images=labeled + data.unlabeled_count,
         labeled=labeled,
         batch_size=data.batch_size * accumulate,
@@ -217,6 +318,9 @@ def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
         steps=config["steps"],
         length=config["length"],
     )
+    if steps > MOST_STEPS:
+        raise SemipixError(f"epochs: {config['epochs']} found, which are {steps} steps; at most {MOST_STEPS} expected")
+    return steps
 
 
 def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
@@ -225,7 +329,7 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
     options.setdefault("plugins", [AtomicCheckpointIO()])
     batches = steps * options.get("accumulate_grad_batches", 1)
     callbacks: list[Callback] = [
-        *options.pop("callbacks", []),
+        *_all_of("callbacks", options.pop("callbacks", None), Callback),
         *([RunProgress()] if options.get("enable_progress_bar", True) else []),
         ModelCheckpoint(
             run / "checkpoints",
@@ -255,8 +359,25 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         "num_sanity_val_steps": 1 if validate else 0,
         "enable_model_summary": False,
     }
-    trainer: pl.Trainer = call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options})
-    return trainer
+    if not isinstance(options.get("logger"), bool | None):
+        options["logger"] = _all_of("logger", options["logger"], Logger)
+    trainer = call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options})
+    return made("trainer", trainer, pl.Trainer)  # type: ignore[no-any-return]
+
+
+def _all_of(key: str, value: Any, kind: type) -> list[Any]:
+    """One object of a kind, or a list of them, or null, as a list.
+
+    Raises:
+        SemipixError: one is of another kind.
+    """
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    for each in given:
+        if not isinstance(each, kind):
+            raise SemipixError(
+                f"trainer.{key}: {each!r} found, a list of {kind.__name__} objects expected, each given by its _target_"
+            )
+    return given
 
 
 def checkpoint_of(run: Path, which: str | None = None) -> Path:
@@ -335,6 +456,8 @@ def start(config: Config, run: Path) -> dict[str, float]:
     Raises:
         SemipixError: the folder already holds a training, another training is writing it, or the input is at fault.
     """
+    if "\0" in str(run):
+        raise SemipixError(f"run={str(run)!r}: a name with a null character; choose another run=PATH")
     try:
         str(run.absolute()).encode()
     except UnicodeEncodeError:
@@ -343,6 +466,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
         ) from None
     with ExitStack() as claim:
         if is_first_process():
+            claim.enter_context(no_empty_folders(run))
             claim.enter_context(claimed(run))
         return _start(config, run)
 
@@ -352,6 +476,7 @@ def _start(config: Config, run: Path) -> dict[str, float]:
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
     config = with_precision(config)
     check_config(config)
+    config = {**config, "data": with_path_text("data", config["data"], SemiSupervisedDataModule)}
     data = build_data(config)
     config = _with_classes(config, data)
     task = build_task(config)
@@ -362,11 +487,13 @@ def _start(config: Config, run: Path) -> dict[str, float]:
             f"data.labels={data.labels}: leaves no unlabeled image, from which "
             f"{type(method).__name__} learns; set data.labels=1/8, say, or add images without labels"
         )
-    if is_first_process():
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        data.split.to_json(run / "split.json")
-    return _fit(config, data, method, run, None)
+    learner, trainer = _built(config, data, method, run)
+    first = is_first_process()
+    with emptied_where_refused(run, lambda: trainer.global_step > 0) if first else nullcontext():
+        if first:
+            write_text(run / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            data.split.to_json(run / "split.json")
+        return _fit(config, data, learner, trainer, run, None)
 
 
 def with_precision(config: Config) -> Config:
@@ -415,7 +542,7 @@ def resume(run: Path, root: Path | None = None) -> dict[str, float]:
             if is_first_process():
                 claim.enter_context(claimed(run))
         method = build_method(config, task, pretrained=False)
-        return _fit(config, data, method, run, last)
+        return _fit(config, data, *_built(config, data, method, run), run, last)
 
 
 def load_split(run: Path) -> Split:
@@ -446,16 +573,25 @@ def load_method(run: Path, which: str | None = None) -> Method:
     return method.eval()
 
 
+def _built(config: Config, data: SemiSupervisedDataModule, method: Method, run: Path) -> tuple[Learner, pl.Trainer]:
+    """Learner and trainer of a run; nothing is written yet, so that a refused option leaves nothing behind."""
+    steps = steps_of(config, data)
+    validate = bool(data.split.val) and config["validations"] > 0
+    learner = build_learner(config, method, steps, data.strong)
+    return learner, build_trainer(config, run, method.task, steps, validate=validate)
+
+
 def _fit(
-    config: Config, data: SemiSupervisedDataModule, method: Method, run: Path, checkpoint: Path | None
+    config: Config,
+    data: SemiSupervisedDataModule,
+    learner: Learner,
+    trainer: pl.Trainer,
+    run: Path,
+    checkpoint: Path | None,
 ) -> dict[str, float]:
     if is_started_by_lightning():
         die_with_parent()
     data.skipped.path = run / "skipped.txt"
-    steps = steps_of(config, data)
-    validate = bool(data.split.val) and config["validations"] > 0
-    learner = build_learner(config, method, steps, data.strong)
-    trainer = build_trainer(config, run, method.task, steps, validate=validate)
     if is_first_process():
         _begin(data)
     began = time.perf_counter()
@@ -518,9 +654,11 @@ def _told(error: Exception, run: Path, step: int, config: Config) -> Exception:
             f"{run}: another process of this training died at step {step} ({message[:120]}); see what it told last, "
             f"then continue with: semipix train resume={run}"
         )
+    if message.startswith("Early stopping conditioned on metric"):
+        return SemipixError(f"trainer.callbacks: {message}")
     if message.startswith("You set `devices="):  # Lightning, of what torchrun or SLURM was asked for
         return SemipixError(f"trainer.devices, trainer.num_nodes: {message}")
-    if "SyncBatchNorm expected" in message:
+    if "SyncBatchNorm expected" in message or "SyncBatchNorm layers only work with GPU" in message:
         return SemipixError("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
     if "more than 1 value per channel" in message:
         return SemipixError(

@@ -1,6 +1,7 @@
 """`semipix train`: Hydra's part, from overrides to a resolved configuration."""
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -9,21 +10,34 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from semipix.config import GROUPS, OUTSIDE, TOP, open_overrides, plain, unknown_key, with_paper_row
+from semipix.config import (
+    GROUPS,
+    OUTSIDE,
+    TOP,
+    check_needed,
+    check_type,
+    open_overrides,
+    plain,
+    unknown_key,
+    with_paper_row,
+)
 from semipix.errors import SemipixError
-from semipix.sweep import Job, quoted, records, run_job, table
+from semipix.folders import no_empty_folders
+from semipix.processes import is_started_by_lightning
+from semipix.sweep import JOBS, Job, quoted, records, run_job, table
 
 QUIET = (
     ".*does not have many workers.*",
@@ -34,11 +48,12 @@ QUIET = (
     ".*GPU available but not used.*",  # the user said accelerator=cpu
     ".*method of metric.*was called before the.*",  # a diagnostic that no pixel fed is not a number, and left out
     ".*sync_dist.*",
+    ".*zero-element tensors.*",  # an error follows
 )
 
 HYDRA_FLAGS = (
     *("-m", "--multirun", "--run", "-r", "-c", "--cfg", "--resolve", "-i", "--info", "-p", "--package"),
-    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help", "--experimental-rerun"),
+    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help"),
     *("-sc", "--shell-completion"),
 )
 
@@ -47,6 +62,14 @@ SHOWING = {"-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-comple
 
 WHERE = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name")
 """Those of them that say where configurations are, each with a value that follows."""
+
+
+OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging")
+"""Hydra's keys that say where a run writes what, which semipix does itself."""
+
+
+MOST_JOBS = 10_000
+"""Of a sweep."""
 
 
 def run(overrides: list[str]) -> int:
@@ -80,7 +103,12 @@ def run(overrides: list[str]) -> int:
     if {"-m", "--multirun"} & set(opened):
         return _sweep(opened)
     errors: list[Exception] = []
-    _hydra(opened, _job(errors))
+    try:
+        _hydra(opened, _job(errors))
+    except (SemipixError, OSError):
+        raise
+    except Exception as error:  # Hydra's own, for the job's are kept aside
+        raise _unreadable(error) from error
     if errors:
         raise errors[0]
     return 0
@@ -125,6 +153,7 @@ def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
     Raises:
         SemipixError: an override is at fault.
     """
+    _check_flags(overrides)
     given = sys.argv
     sys.argv = [given[0], *overrides]
     try:
@@ -133,6 +162,30 @@ def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
         raise SemipixError(_one_line(str(error))) from error
     finally:
         sys.argv = given
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse options that Hydra would explain over several lines.
+
+    Raises:
+        SemipixError: an option lacks its value, or has a wrong one.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise SemipixError(f"{message}; options of Hydra, with their values, go before all KEY=VALUE")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
+
+
+def _unreadable(error: Exception) -> SemipixError:
+    """What an error of Hydra's that is meant for programmers says to a user."""
+    reason = " ".join(str(error).split())
+    return SemipixError(
+        f"these overrides make no configuration ({type(error).__name__}: {reason[:160]}); expected KEY=VALUE and "
+        "GROUP=NAME, see semipix train --help"
+    )
 
 
 def _sweep(overrides: list[str]) -> int:
@@ -145,8 +198,10 @@ def _sweep(overrides: list[str]) -> int:
     named, folder, count = _named_sweep(overrides)
     sweep = uuid.uuid4().hex
     broken: Exception | None = None
+    where = [item for item in overrides if _says_where(item, overrides)]
     try:
-        _hydra(named, _sweep_job(sweep, Path.cwd(), [item for item in overrides if _says_where(item, overrides)]))
+        with no_empty_folders(folder), _no_lone_file(folder / "multirun.yaml", folder / JOBS):
+            _hydra(named, _sweep_job(sweep, Path.cwd(), where))
     except SemipixError:
         raise
     except KeyboardInterrupt as error:
@@ -159,7 +214,7 @@ def _sweep(overrides: list[str]) -> int:
         return 0
     found = records(folder, sweep)
     if broken and not found:
-        raise broken
+        raise broken if isinstance(broken, OSError) else _unreadable(broken)
     print(table(found, folder))
     bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in ("failed", "killed")]
     if count is not None and count > len(found):
@@ -171,6 +226,17 @@ def _sweep(overrides: list[str]) -> int:
             "does what is missing"
         )
     return 0
+
+
+@contextlib.contextmanager
+def _no_lone_file(path: Path, beside: Path) -> Iterator[None]:
+    """Remove a file that was written while nothing came to be beside it: Hydra's of a sweep that it then refuses."""
+    there = path.exists()
+    try:
+        yield
+    finally:
+        if not there and not beside.exists():
+            path.unlink(missing_ok=True)
 
 
 def _says_where(item: str, overrides: Sequence[str]) -> bool:
@@ -223,8 +289,12 @@ def _check_syntax(overrides: Sequence[str]) -> None:
         if no_name and key in (*GROUPS, "experiment") and override not in ("second_model=null", "scheduler=null"):
             found = text if len(values) == 1 else "null" if no_name[0] is None else no_name[0]
             raise SemipixError(f"{override}: the name of an option expected, {found} found; single keys are {key}.KEY=")
-        if not key:
+        if not key.partition("@")[0].strip("+"):
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
+        if key.strip("+") == "hydra":
+            raise SemipixError(f"{override}: Hydra's keys are given one by one, as hydra.KEY=VALUE")
+        if key.lstrip("+").replace("/", ".").startswith(OURS) and not is_started_by_lightning():
+            raise SemipixError(f"{override}: semipix writes the run folder itself; name it by run=PATH")
 
 
 def put_together(overrides: Sequence[str]) -> list[str]:
@@ -274,7 +344,9 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
             if isinstance(item.value(), Glob):  # Hydra alone knows what it matches
                 known = False
             else:
-                count *= len(list(item.sweep_string_iterator()))
+                count *= len(list(itertools.islice(item.sweep_string_iterator(), MOST_JOBS + 1)))
+    if count > MOST_JOBS:
+        raise SemipixError(f"-m: more than {MOST_JOBS} jobs found; give fewer values, or several sweeps")
     if names and "hydra.sweep.subdir" not in given:
         others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
     runs = [str(parser.parse_override(item).value()) for item in overrides if item.startswith("run=")]
@@ -313,18 +385,35 @@ def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
     """Hydra's task function. It hands its error over past Hydra, which would print around it."""
 
     def job(config: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        folder = Path(hydra_config.runtime.output_dir)
-        # What Lightning starts again for each further GPU.
-        sys.argv = [sys.argv[0], "train", *hydra_config.overrides.task]
+        overrides = [item for item in _given() if item.lstrip("+").partition("=")[0] != "run"]
         try:
-            _report(folder, {**_resolved(config), "run": str(folder)})
+            resolved = _resolved(config)
+            folder = _run_folder(resolved)
+            # What Lightning starts again for each further GPU; the time in a folder's name is that of the first.
+            sys.argv = [sys.argv[0], "train", *overrides, f"run={quoted(folder)}"]
+            _report(folder, {**resolved, "run": str(folder)})
         except Exception as error:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # Hydra made it; it stays where the training wrote something
             errors.append(error)
 
     return job
+
+
+def _given() -> list[str]:
+    """The job's overrides as they were given, with references in them left alone."""
+    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(given, list)
+    return list(map(str, given))
+
+
+def _run_folder(config: dict[str, Any]) -> Path:
+    """The absolute path of the run folder.
+
+    Raises:
+        SemipixError: `run` is no path.
+    """
+    run = config.get("run")
+    check_type("run", run or None, Path)
+    return Path(str(run)).absolute()
 
 
 def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[DictConfig], str]:
@@ -337,7 +426,7 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
         folder, sweep_folder = Path(hydra_config.runtime.output_dir), Path(hydra_config.sweep.dir)
         if int(os.environ.get("SLURM_PROCID", 0)) > 0:  # the first of a job's tasks starts what it needs itself
             return "running"
-        overrides = [*where, *hydra_config.overrides.task]
+        overrides = [*where, *_given()]
         return run_job(Job(folder, sweep_folder, sweep, overrides, lambda: _resolved(config), started_in, path)).state
 
     return job
@@ -345,9 +434,12 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The job's configuration as plain values, with the paper's row for the chosen method."""
-    hydra_config = HydraConfig.get()
-    chosen = hydra_config.runtime.choices
-    return with_paper_row(plain(config), chosen.get("experiment"), chosen["method"], hydra_config.overrides.task)
+    chosen = HydraConfig.get().runtime.choices
+    resolved = plain(config)
+    check_needed(resolved)
+    if resolved.get("resume") is not None:
+        raise SemipixError("resume: takes no + and no other key; continue a run by semipix train resume=RUN alone")
+    return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], _given())
 
 
 def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None) -> None:

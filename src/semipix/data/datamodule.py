@@ -37,6 +37,14 @@ from semipix.errors import SemipixError
 
 _TrainDataset = LabeledDataset | UnlabeledDataset | ShardDataset
 
+MOST_IMAGES = 2**16
+MOST_WORKERS = 2**10
+MOST_PIXELS_OF_A_SIDE = 2**16
+MOST_CACHE = 2**20
+MOST_SCALE = 100
+MOST_JITTER = 100
+"""More than any training asks for, and less than what fills a machine with processes or overflows."""
+
 _COLOUR_COUNTS = ("denoising", "enhancement", "matting")
 """Kinds whose targets change with the image's colours."""
 
@@ -128,10 +136,12 @@ class SemiSupervisedDataModule(LightningDataModule):
         super().__init__()
         self.source = copy.copy(source)  # whose reader is set below
         self.classes = source.classes
-        self.batch_size = _at_least(1, "data.batch_size", batch_size)
-        self.eval_batch_size = _at_least(1, "data.eval_batch_size", eval_batch_size)
-        self.workers = _at_least(0, "data.workers", workers)
-        self.prefetch = _at_least(1, "data.prefetch", prefetch)
+        self.batch_size = _at_most(MOST_IMAGES, "data.batch_size", _at_least(1, "data.batch_size", batch_size))
+        self.eval_batch_size = _at_most(
+            MOST_IMAGES, "data.eval_batch_size", _at_least(1, "data.eval_batch_size", eval_batch_size)
+        )
+        self.workers = _at_most(MOST_WORKERS, "data.workers", _at_least(0, "data.workers", workers))
+        self.prefetch = _at_most(MOST_IMAGES, "data.prefetch", _at_least(1, "data.prefetch", prefetch))
         self.on_error = _one_of("data.on_error", on_error, "stop", "skip")
         self.shard_buffer = _at_least(1, "data.shard_buffer", shard_buffer)
         self.skipped = Skipped()
@@ -139,9 +149,12 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.resize = resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize)
         if isinstance(self.resize, int):
             _at_least(1, "data.resize", self.resize)
+        for key, sides in (("data.crop", self.crop), ("data.resize", self.resize)):
+            for side in sides if isinstance(sides, tuple | list) else [sides or 1]:
+                _at_most(MOST_PIXELS_OF_A_SIDE, key, side)
         self.cache = None if cache is None else _one_of("data.cache", cache, "memory", "disk")
-        if not 0 < cache_limit < math.inf:
-            raise SemipixError(f"data.cache_limit={cache_limit}: expected a size in GiB above 0")
+        if not 0 < cache_limit <= MOST_CACHE:
+            raise SemipixError(f"data.cache_limit={cache_limit}: expected a size in GiB above 0, at most {MOST_CACHE}")
         self._cache_bytes = int(cache_limit * GIB)
         kept = DiskCache(_cache_folder(cache_folder), self._cache_bytes) if cache == "disk" else None
         self.labels = labels
@@ -331,9 +344,17 @@ def _at_least(minimum: int, key: str, value: int) -> int:
     return value
 
 
+def _at_most(maximum: int, key: str, value: int) -> int:
+    if value > maximum:
+        raise SemipixError(f"{key}={value}: expected at most {maximum}")
+    return value
+
+
 def _at_least_zero(key: str, value: float) -> float:
     if not 0 <= value < math.inf:
         raise SemipixError(f"{key}={value}: expected 0 or more")
+    if value > MOST_JITTER:
+        raise SemipixError(f"{key}={value}: expected at most {MOST_JITTER}")
     return value
 
 
@@ -346,4 +367,6 @@ def _probability(key: str, value: float) -> float:
 def _scale_range(scale: Sequence[float]) -> tuple[float, float]:
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise SemipixError(f"data.scale={list(scale)}: expected [smallest,largest] factor, both positive")
+    if not 1 / MOST_SCALE <= scale[0] <= scale[1] <= MOST_SCALE:
+        raise SemipixError(f"data.scale={list(scale)}: expected factors from {1 / MOST_SCALE} to {MOST_SCALE}")
     return float(scale[0]), float(scale[1])

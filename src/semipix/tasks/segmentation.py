@@ -107,10 +107,10 @@ class Segmentation(Task):
     classification: ClassVar[bool] = True
 
     def __init__(self, classes: int | Sequence[str], class_weights: Sequence[float] | None = None) -> None:
-        self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
-        self.channels = len(self.classes)
+        self.channels = classes if isinstance(classes, int) else len(classes)
         if not 2 <= self.channels <= VOID:
             raise SemipixError(f"task.classes: {self.channels} classes found, 2 to {VOID} expected")
+        self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
         if class_weights is not None and len(class_weights) != self.channels:
             raise SemipixError(
                 f"task.class_weights: {len(class_weights)} found, expected one for each of {self.channels} classes"
