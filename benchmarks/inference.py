@@ -89,7 +89,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     torch.manual_seed(0)
     task = Segmentation(classes=[str(index) for index in range(CLASSES)])
     method = case.method(task, lambda number: make_model(case.model, task.in_channels, task.channels))
-    files = list(find_images([root / "images/test"]))
+    files = find_images([root / "images/test"]).files
     predictor = Predictor(method, root / "out")
     photos = [predictor.read(*pair) for pair in files]
     size = max(1, pixels_of_a_batch(predictor.device.type) // (case.height * case.width))

@@ -10,7 +10,7 @@ from tests.data.conftest import noise, save
 from tests.data.files import gif, grey_png, tiff
 
 from semipix.data.decode import bits, read_values
-from semipix.data.decode_masks import read_indices, read_mask, read_mask_file
+from semipix.data.decode_masks import read_indices, read_mask_file
 from semipix.data.reader import Reader
 from semipix.errors import SemipixError, UnreadableFileError
 
@@ -27,7 +27,7 @@ class TestLowBits:
             path.write_bytes(grey_png(values, depth))
         else:
             path.write_bytes(tiff(values, depth, compressed=kind == "deflated"))
-        assert read_mask(path).tolist() == values.tolist()
+        assert read_indices(path).tolist() == values.tolist()
         assert read_values(path)[0].tolist() == values.tolist()
         assert bits(path) == "8-bit"
 
@@ -36,12 +36,12 @@ class TestLowBits:
         stored = noise(5, 8, top=2)
         (tmp_path / "a.tif").write_bytes(tiff(stored, 1, {262: photometric}))
         shown = stored if photometric else 1 - stored
-        assert read_mask(tmp_path / "a.tif").tolist() == shown.tolist()
+        assert read_indices(tmp_path / "a.tif").tolist() == shown.tolist()
 
     @pytest.mark.parametrize("depth", [2, 4, 8, 16])
     def test_white_as_zero_is_refused(self, tmp_path: Path, depth: int) -> None:
         (tmp_path / "a.tif").write_bytes(tiff(noise(5, 8, top=4), depth, {262: 0}))
-        for read in (read_mask, read_values):
+        for read in (read_indices, read_values):
             with pytest.raises(
                 SemipixError, match=r"a\.tif: found grey that counts from white .* save it as MinIsBlack"
             ):
@@ -59,7 +59,7 @@ class TestLowBits:
         (tmp_path / "a.bmp").write_bytes(
             struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start) + head + palette + data
         )
-        assert read_mask(tmp_path / "a.bmp").tolist() == values.tolist()
+        assert read_indices(tmp_path / "a.bmp").tolist() == values.tolist()
 
 
 class TestOrientation:
@@ -145,13 +145,13 @@ class TestPalettes:
         first, second = Image.fromarray(noise(4, 4)), Image.fromarray(noise(4, 4, seed=1))
         for name in ("a.tif", "a.gif"):
             first.save(tmp_path / name, save_all=True, append_images=[second])
-            assert read_mask(tmp_path / name).tolist() == noise(4, 4).tolist()
+            assert read_indices(tmp_path / name).tolist() == noise(4, 4).tolist()
 
 
 def test_a_mask_that_is_too_large(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", noise(6, 8))
     assert read_indices(path, max_pixels=48).shape == (6, 8)
-    for read in (read_indices, read_mask, read_mask_file):
+    for read in (read_indices, read_mask_file):
         with pytest.raises(UnreadableFileError, match=r"a\.png: 8x6 pixels, more than data\.max_pixels=47; raise data"):
             read(path, max_pixels=47)
     with pytest.raises(UnreadableFileError, match="more than"):

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from torchvision import tv_tensors
 
 from semipix.data.decode import read_image
-from semipix.data.decode_masks import read_mask
+from semipix.data.decode_masks import read_indices
 from semipix.data.folder import FolderSource
 from semipix.errors import SemipixError
 
@@ -140,28 +140,28 @@ class TestMaskFormats:
     """Indices are read as stored."""
 
     def test_grey(self, tmp_path: Path, write_mask: Write) -> None:
-        assert read_mask(write_mask(tmp_path / "a.png", [[0, 7], [255, 1]])).tolist() == [[0, 7], [255, 1]]
+        assert read_indices(write_mask(tmp_path / "a.png", [[0, 7], [255, 1]])).tolist() == [[0, 7], [255, 1]]
 
     def test_palette_gives_the_index_not_the_colour(self, tmp_path: Path) -> None:
         mask = Image.fromarray(np.array([[0, 1], [2, 255]], np.uint8), "P")
         mask.putpalette([9, 9, 9, 128, 0, 0, 0, 128, 0, *range(253), *range(253), *range(253)])
         mask.save(tmp_path / "a.png")
-        assert read_mask(tmp_path / "a.png").tolist() == [[0, 1], [2, 255]]
+        assert read_indices(tmp_path / "a.png").tolist() == [[0, 1], [2, 255]]
 
     def test_one_bit(self, tmp_path: Path) -> None:
         Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
-        assert read_mask(tmp_path / "a.png").tolist() == [[1, 0]]
+        assert read_indices(tmp_path / "a.png").tolist() == [[1, 0]]
 
     @pytest.mark.parametrize("extension", ["png", "tif"])
     def test_16_bit(self, tmp_path: Path, extension: str) -> None:
         Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / f"a.{extension}")
-        assert read_mask(tmp_path / f"a.{extension}").tolist() == [[0, 300]]
+        assert read_indices(tmp_path / f"a.{extension}").tolist() == [[0, 300]]
 
     @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
     def test_colours_are_refused(self, tmp_path: Path, mode: str) -> None:
         Image.new(mode, (8, 6)).save(tmp_path / "a.png")
         with pytest.raises(SemipixError, match=rf"a\.png: found a mask of colours \(mode {mode}\), expected class ind"):
-            read_mask(tmp_path / "a.png")
+            read_indices(tmp_path / "a.png")
 
 
 class TestClasses:

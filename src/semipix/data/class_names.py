@@ -86,10 +86,8 @@ def infer_classes(where: Path, present: set[int]) -> list[str]:
         present: the values that occur.
 
     Raises:
-        SemipixError: there are too many, or only 0 and 255.
+        SemipixError: there are too many.
     """
-    if problem := binary_problem(where, present):
-        raise SemipixError(problem)
     count = max((value for value in present if value != VOID), default=0) + 1
     check_class_count(where, count)
     return [str(index) for index in range(max(2, count))]

@@ -32,14 +32,13 @@ from semipix.data.skipped import OnError, Skipped
 from semipix.data.source import Source
 from semipix.data.splits import Amount, Split, check_overlap, make_split
 from semipix.data.strong import StrongViews
-from semipix.data.transforms import as_size, train_transform
+from semipix.data.transforms import as_resize, as_size, train_transform
 from semipix.errors import SemipixError
 
 _TrainDataset = LabeledDataset | UnlabeledDataset | ShardDataset
 
 MOST_IMAGES = 2**16
 MOST_WORKERS = 2**10
-MOST_PIXELS_OF_A_SIDE = 2**16
 MOST_CACHE = 2**20
 MOST_SCALE = 100
 MOST_JITTER = 100
@@ -146,12 +145,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.shard_buffer = _at_least(1, "data.shard_buffer", shard_buffer)
         self.skipped = Skipped()
         self.crop = as_size("data.crop", crop)
-        self.resize = resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize)
-        if isinstance(self.resize, int):
-            _at_least(1, "data.resize", self.resize)
-        for key, sides in (("data.crop", self.crop), ("data.resize", self.resize)):
-            for side in sides if isinstance(sides, tuple | list) else [sides or 1]:
-                _at_most(MOST_PIXELS_OF_A_SIDE, key, side)
+        self.resize = as_resize(resize)
         self.cache = None if cache is None else _one_of("data.cache", cache, "memory", "disk")
         if not 0 < cache_limit <= MOST_CACHE:
             raise SemipixError(f"data.cache_limit={cache_limit}: expected a size in GiB above 0, at most {MOST_CACHE}")

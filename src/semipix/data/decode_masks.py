@@ -29,7 +29,7 @@ class MaskFile(NamedTuple):
     orientation: int
 
 
-def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_indices(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a mask of class indices: grey of up to 16 bits, the indices of a palette, or 1 bit a pixel.
 
     Args:
@@ -37,19 +37,7 @@ def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         max_pixels: see `read_mask_file`.
 
     Returns:
-        (H, W) int64, the values as stored.
-
-    Raises:
-        SemipixError: see `read_mask_file`.
-    """
-    return read_indices(path, max_pixels=max_pixels).long()
-
-
-def read_indices(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read a mask as `read_mask` does, in as few bytes a pixel as the file has.
-
-    Returns:
-        (H, W) uint8 or int32.
+        (H, W) uint8 or int32, the values as stored.
 
     Raises:
         SemipixError: see `read_mask_file`.

@@ -20,6 +20,9 @@ from semipix.errors import SemipixError
 Window = tuple[int, int, int, int]
 """Top, left, height and width of a part of an image."""
 
+MOST_PIXELS_OF_A_SIDE = 2**16
+"""More than any training asks for, and less than what overflows."""
+
 UNKNOWN = 0.5
 """Value of a trimap's unknown pixels in an image."""
 
@@ -353,9 +356,23 @@ def as_size(key: str, value: int | Sequence[int]) -> Size:
     """A setting that is one side of a square or [height, width].
 
     Raises:
-        SemipixError: it is something else, or not positive.
+        SemipixError: it is something else, not positive, or above 65,536.
     """
     sides = [value, value] if isinstance(value, int) else list(value)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise SemipixError(f"{key}={value}: expected a positive number of pixels or [height,width]")
+    if max(sides) > MOST_PIXELS_OF_A_SIDE:
+        raise SemipixError(f"{key}={max(sides)}: expected at most {MOST_PIXELS_OF_A_SIDE}")
     return sides[0], sides[1]
+
+
+def as_resize(value: int | Sequence[int] | None) -> int | Size | None:
+    """The `data.resize` setting: length of the longer side, height and width, or None.
+
+    Raises:
+        SemipixError: it is something else, not positive, or above 65,536.
+    """
+    if isinstance(value, int) and value < 1:
+        raise SemipixError(f"data.resize={value}: expected at least 1")
+    size = None if value is None else as_size("data.resize", value)
+    return value if isinstance(value, int) else size

@@ -19,13 +19,14 @@ def evaluate(
     checkpoint: str | None = None,
     batch_size: int | None = None,
     root: Path | None = None,
+    max_pixels: int | None = None,
 ) -> dict[str, float]:
     """Measure a run and keep its figures: what `measure` returns, also written by `keep`.
 
     Raises:
         SemipixError: whatever `measure` and `keep` raise.
     """
-    results = measure(run, split, checkpoint, batch_size, root)
+    results = measure(run, split, checkpoint, batch_size, root, max_pixels)
     keep(run, split, results)
     return results
 

@@ -16,7 +16,7 @@ from semipix.atomic import written
 from semipix.data.decode import MAX_PIXELS, unit_range
 from semipix.data.matte import Matting
 from semipix.data.reader import Reader
-from semipix.data.transforms import as_size, resize_image
+from semipix.data.transforms import as_resize, resize_image
 from semipix.errors import SemipixError
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
@@ -170,9 +170,8 @@ def load_predictor(
     method = train.load_method(run, checkpoint)
     _check_trimaps(run, method.task, trimaps)
     data = config["data"]
-    resize = data.get("resize")
     reader = Reader(
-        resize if resize is None or isinstance(resize, int) else as_size("data.resize", resize),
+        as_resize(data.get("resize")),
         reduced=method.task.classification,
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
