@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from semipix import __version__
+from semipix import __version__, interruption
 from semipix.errors import SemipixError
+from semipix.processes import die_with_parent, is_first, is_started_by_lightning
 
 TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
 
@@ -27,8 +28,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 2 after a user's slip (told in one line), or 130 after an interruption.
+        0, or 2 after an error of the user's (one line), or after an interruption 130 (SIGINT), 143 (SIGTERM) or 129
+        (SIGHUP).
     """
+    if is_started_by_lightning():
+        die_with_parent()
+    with interruption.handled():
+        try:
+            status = _command(arguments)
+            interruption.check(message="interrupted, when everything was done")
+        except KeyboardInterrupt as error:
+            return _interrupted(error)
+        except Exception as error:
+            if not interruption.received():
+                raise
+            return _interrupted(error)  # a library made something else of it
+    return status
+
+
+def _interrupted(error: BaseException) -> int:
+    """Say that the command was interrupted; its exit status."""
+    message = str(error) if isinstance(error, KeyboardInterrupt) else interruption.MESSAGE
+    if is_first():
+        try:
+            print(f"semipix: {message or interruption.MESSAGE}", file=sys.stderr, flush=True)
+        except OSError:  # the terminal is gone; what waits to be written would fail again at the end
+            for number in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    if is_started_by_lightning():
+        return 0  # Lightning kills the first process, which writes the checkpoint, where another one fails
+    return 128 + interruption.number_of(error)
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    """Run one command; its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,13 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
     except SemipixError as error:
+        interruption.check(error)
         return _slip(str(error))
     except OSError as error:
+        interruption.check(error)
         where = f"{error.filename}: " if error.filename else ""
         return _slip(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt as interruption:
-        print(f"semipix: {str(interruption) or 'interrupted'}", file=sys.stderr)
-        return 130
 
 
 def _slip(message: str) -> int:
@@ -56,9 +88,17 @@ def _slip(message: str) -> int:
 
 def _train(overrides: list[str]) -> int:
     if not overrides or not {"-h", "--help"} & set(overrides):
-        from semipix.training_app import run
+        try:
+            from semipix.training_app import run
 
-        return run(overrides)
+            interruption.check()
+            return run(overrides)
+        except interruption.Interrupted as error:
+            if str(error) != interruption.MESSAGE:  # it says more already
+                raise
+            raise interruption.Interrupted(
+                error.number, "interrupted before the first step; nothing was trained"
+            ) from None
     print(TRAIN_HELP)
     return 0
 

@@ -23,7 +23,7 @@ def no_empty_folders(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator[None]:
-    """Remove what came into a folder, where its training is refused before the first step.
+    """Remove what came into a folder, where its training is refused or interrupted before the first step.
 
     Args:
         folder: claimed by this process.
@@ -32,7 +32,7 @@ def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator
     before = {*folder.iterdir()} if folder.exists() else set()
     try:
         yield
-    except SemipixError:
+    except (SemipixError, KeyboardInterrupt):
         if not trained():
             for each in {*folder.iterdir()} - before:
                 with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ log of each job; a lock keeps two sweeps from training one folder at the same ti
 """
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from semipix.errors import SemipixError
-from semipix.processes import die_with_parent
+from semipix.interruption import ENDING, check, deferred
+from semipix.processes import die_with_parent, stop
 from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
 JOBS = "jobs"
@@ -28,9 +30,12 @@ TRIES = 2
 """How often a job is started that ends by a signal or a bug; a user's slip is not tried again."""
 
 PATIENCE = 30.0
-"""Seconds in which the process of a launcher that died has to let go of its job."""
+"""Seconds in which a job that is asked to end has to, and the process of a launcher that died to let go of its job."""
 
-State = Literal["running", "finished", "finished before", "failed", "killed", "running elsewhere"]
+State = Literal["running", "finished", "finished before", "interrupted", "failed", "killed", "running elsewhere"]
+
+INTERRUPTED = tuple(128 + number for number in ENDING)
+"""Exit statuses of a training that a signal has ended in good order."""
 
 _SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 """By these Lightning would take a job for one rank of a training that SLURM has started."""
@@ -84,7 +89,11 @@ class Job:
 
 
 def run_job(job: Job) -> Record:
-    """Train, resume or leave out one job, and record what became of it. Nothing that goes wrong in it is raised."""
+    """Train, resume or leave out one job, and record what became of it. Nothing that goes wrong in it is raised.
+
+    Raises:
+        KeyboardInterrupt: the sweep was interrupted; the job has ended.
+    """
     with _locked(job.place) as lock:
         if lock is None:
             return Record(str(job.folder), job.sweep, "running elsewhere")
@@ -92,6 +101,9 @@ def run_job(job: Job) -> Record:
             record = _attempts(job, lock)
         except SemipixError as error:
             record = Record(str(job.folder), job.sweep, "failed", reason=str(error))
+        except KeyboardInterrupt:
+            _write(job, Record(str(job.folder), job.sweep, "interrupted"))
+            raise
         with contextlib.suppress(OSError):
             job.folder.rmdir()  # Hydra made it; it stays where the training wrote something
         _write(job, record)
@@ -106,8 +118,10 @@ def _attempts(job: Job, lock: TextIO) -> Record:
     for attempt in range(1, TRIES + 1):
         _write(job, Record(str(job.folder), job.sweep, "running", attempt))
         code, reason = _train(job, lock)
-        if code == 0 and is_finished(job.folder):
+        if code in (0, *INTERRUPTED) and is_finished(job.folder):
             return Record(str(job.folder), job.sweep, "finished", attempt)
+        if code in INTERRUPTED:
+            return Record(str(job.folder), job.sweep, "interrupted", attempt, reason)
         if code == 2:
             break
     if code < 0:
@@ -126,24 +140,25 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
     }
     log = Path(f"{job.place}.log")
     with log.open("a") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "semipix.cli", "train", *arguments],
-            cwd=job.started_in,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
-            preexec_fn=die_with_parent,
-        )
+        with deferred(None):  # until it is known whom to stop
+            process = subprocess.Popen(
+                [sys.executable, "-m", "semipix.cli", "train", *arguments],
+                cwd=job.started_in,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
+                # By SIGTERM: it writes its checkpoint.
+                preexec_fn=functools.partial(die_with_parent, os.getpid(), signal.SIGTERM),
+            )
         try:
+            check()
             code = process.wait()
-        except BaseException:  # interrupted: the process was too, and writes down how to go on
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-            process.kill()
+        except BaseException:
+            stop([process], PATIENCE)
             raise
-    return code, last_line(log, "its log is empty").removeprefix("semipix: error: ")
+    return code, last_line(log, "its log is empty").removeprefix("semipix: ").removeprefix("error: ")
 
 
 def _check_same(job: Job) -> None:

@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +23,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from semipix import interruption
 from semipix.atomic import write_text
-from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures
+from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures, StopOnSignal
 from semipix.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.config import (
     GROUPS,
@@ -96,6 +98,28 @@ NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of 
 
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
 """What torch says to a process that waits for one that is no more."""
+
+
+class TrainingInterrupted(interruption.Interrupted):
+    """A training that a signal has ended.
+
+    Args:
+        error: what ended it.
+        trainer: of the training.
+
+    Attributes:
+        step: of the checkpoint that was written then, or None.
+        begun: whether a step was made.
+    """
+
+    def __init__(self, error: BaseException, trainer: pl.Trainer) -> None:
+        # Where another process has got the signal, this one has no number.
+        number = signal.SIGTERM if isinstance(error, interruption.Stopped) else signal.SIGINT
+        super().__init__(interruption.received() or number)
+        self.step = next(
+            (each.step for each in getattr(trainer, "callbacks", ()) if isinstance(each, StopOnSignal)), None
+        )
+        self.begun = trainer.global_step > 0
 
 
 def is_first_process() -> bool:
@@ -330,6 +354,7 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
     batches = steps * options.get("accumulate_grad_batches", 1)
     callbacks: list[Callback] = [
         *_all_of("callbacks", options.pop("callbacks", None), Callback),
+        StopOnSignal(run / "checkpoints" / "last.ckpt"),
         *([RunProgress()] if options.get("enable_progress_bar", True) else []),
         ModelCheckpoint(
             run / "checkpoints",
@@ -481,6 +506,7 @@ def _start(config: Config, run: Path) -> dict[str, float]:
     config = _with_classes(config, data)
     task = build_task(config)
     check_serves(task, data.source)
+    interruption.check()
     method = build_method(config, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
@@ -596,10 +622,17 @@ def _fit(
         _begin(data)
     began = time.perf_counter()
     try:
-        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
-        trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
-    except (MisconfigurationException, RuntimeError, MemoryError, OSError, ValueError) as error:
-        raise _told(error, run, trainer.global_step, config) from error
+        with interruption.deferred("step"):
+            trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
+            trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
+    except (interruption.Stopped, KeyboardInterrupt, SystemExit) as error:  # Lightning makes the third of the second
+        raise TrainingInterrupted(error, trainer) from None
+    except Exception as error:
+        if interruption.received():  # as when the data-loading workers have got the signal too
+            raise TrainingInterrupted(error, trainer) from error
+        if isinstance(error, MisconfigurationException | RuntimeError | MemoryError | OSError | ValueError):
+            raise _told(error, run, trainer.global_step, config) from error
+        raise
     summary = {
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - began, 1),

@@ -36,6 +36,7 @@ from semipix.config import (
 )
 from semipix.errors import SemipixError
 from semipix.folders import no_empty_folders
+from semipix.interruption import MESSAGE, Interrupted, number_of
 from semipix.processes import is_started_by_lightning
 from semipix.sweep import JOBS, Job, quoted, records, run_job, table
 
@@ -67,6 +68,9 @@ WHERE = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name")
 OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging")
 """Hydra's keys that say where a run writes what, which semipix does itself."""
 
+
+BAD = ("failed", "killed", "interrupted")
+"""States of a sweep's jobs that have not done what they were started for."""
 
 MOST_JOBS = 10_000
 """Of a sweep."""
@@ -205,8 +209,8 @@ def _sweep(overrides: list[str]) -> int:
     except SemipixError:
         raise
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(
-            f"interrupted; the same command with run={shown(folder)} does what is missing"
+        raise Interrupted(
+            number_of(error), f"interrupted; the same command with run={shown(folder)} does what is missing"
         ) from error
     except Exception as error:
         broken = error  # a launcher that gives up when one of its workers dies
@@ -216,7 +220,7 @@ def _sweep(overrides: list[str]) -> int:
     if broken and not found:
         raise broken if isinstance(broken, OSError) else _unreadable(broken)
     print(table(found, folder))
-    bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in ("failed", "killed")]
+    bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in BAD]
     if count is not None and count > len(found):
         bad.append(f"{count - len(found)} were never started")
     if bad:
@@ -448,15 +452,20 @@ def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = Non
 
     try:
         summary = train.resume(folder, root) if config is None else train.start(config, folder)
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning ends by SystemExit after Ctrl-C
-        raise KeyboardInterrupt(_how_to_go_on(folder, root)) from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(number_of(error), _how_to_go_on(folder, root, error)) from None
     if train.is_first_process():
         name = shown(folder)
         print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}")
 
 
-def _how_to_go_on(folder: Path, root: Path | None) -> str:
+def _how_to_go_on(folder: Path, root: Path | None, error: KeyboardInterrupt) -> str:
+    """What a user is told who interrupted a training."""
     if (folder / "checkpoints" / "last.ckpt").exists():
         moved = "" if root is None else f" --data {shown(root)}"
-        return f"interrupted; continue with: semipix train resume={shown(folder)}{moved}"
+        step = getattr(error, "step", None)
+        at = "" if step is None else f" at step {step}"
+        return f"interrupted{at}; continue with: semipix train resume={shown(folder)}{moved}"
+    if not getattr(error, "begun", False):
+        return MESSAGE
     return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; remove it and start again"

@@ -1,5 +1,7 @@
 """Data sets and loaders between a source and the batches."""
 
+import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from semipix.data.skipped import Skipped
 from semipix.data.source import ImageTarget, Source, Target
 from semipix.data.transforms import TrainTransform, check_crop, resize_image, resize_target
 from semipix.errors import SemipixError, UnreadableFileError
+from semipix.processes import init_worker
 
 
 class LabeledImages(NamedTuple):
@@ -231,6 +234,7 @@ class SourceLoader(DataLoader[Any]):
             pin_memory=settings.pin,
             collate_fn=Collate(collate),
             generator=torch.Generator().manual_seed(seed),
+            worker_init_fn=functools.partial(init_worker, os.getpid()),
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -1,12 +1,13 @@
 """Measure a run on held-out images."""
 
 import math
+import signal
 from pathlib import Path
 
 import lightning.pytorch as pl
 
-from semipix import train
-from semipix.callbacks import RunProgress
+from semipix import interruption, train
+from semipix.callbacks import RunProgress, StopOnSignal
 from semipix.config import call
 from semipix.errors import SemipixError
 from semipix.run_folder import write_json
@@ -74,12 +75,22 @@ def measure(
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if config["trainer"].get("accelerator") == "cpu" else "auto"
     trainer = call(
-        "trainer", pl.Trainer, devices=1, logger=False, enable_model_summary=False, callbacks=[RunProgress()], **options
+        "trainer",
+        pl.Trainer,
+        devices=1,
+        logger=False,
+        enable_model_summary=False,
+        callbacks=[StopOnSignal(), RunProgress()],
+        **options,
     )
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
     try:
-        found = trainer.test(learner, loader, verbose=False)[0]
+        with interruption.deferred("batch"):
+            found = trainer.test(learner, loader, verbose=False)[0]
+    except interruption.Stopped:
+        raise interruption.Interrupted(interruption.received() or signal.SIGINT) from None
     except (RuntimeError, MemoryError) as error:
+        interruption.check(error)
         if not (short := train.memory_short(error)):
             raise
         raise SemipixError(

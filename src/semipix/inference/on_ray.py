@@ -2,13 +2,14 @@
 
 import importlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from semipix.errors import SemipixError
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
+from semipix.interruption import install_again
 
 BLOCK = 64
 """Images a worker is given at a time; what a worker that died had not written of them is predicted again."""
@@ -39,7 +40,7 @@ def predict_on_ray(
     trimaps: Path | None,
     files: Sequence[tuple[Path, Path]],
     max_pixels: int | None = None,
-) -> Iterator[Failure | None]:
+) -> Generator[Failure | None]:
     """Predict files on the cluster that `RAY_ADDRESS` names, or on one that is started on this machine.
 
     A worker has one GPU where the cluster has any, and one processor core otherwise. A worker that dies is replaced.
@@ -59,6 +60,7 @@ def predict_on_ray(
         return
     if not ray.is_initialized():
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    install_again()  # Ray has put a handler of SIGTERM in their place
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     found = ray.cluster_resources()
     kind = "GPU" if found.get("GPU") else "CPU"

@@ -2,7 +2,7 @@
 
 import errno
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,7 @@ Failure = str
 """One line about an image that could not be predicted."""
 
 
-def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> Iterator[Failure | None]:
+def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> Generator[Failure | None]:
     """Predict images and write their results; one image is computed while others are read and written.
 
     Images of one size are computed together, so that results come in another order than the files.

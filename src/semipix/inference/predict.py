@@ -1,7 +1,8 @@
 """Predict folders of images: masks of class indices or maps of values, pictures and flaw maps."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
+from semipix.interruption import Interrupted, check, number_of
 
 
 def predict(
@@ -45,6 +47,7 @@ def predict(
     Raises:
         SemipixError: no run, no checkpoint, no images, two images of one name, an input that a result would overwrite,
             no folder of trimaps for a task that needs one, or no Ray.
+        KeyboardInterrupt: the user interrupted; its message says how to continue. Results that are there are whole.
     """
     found = find_images(paths, out)
     files = found.files
@@ -56,11 +59,23 @@ def predict(
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
     for line in [*found.left_out, *further_parts(several, predictor.reader.max_pixels)]:
         print(f"semipix: {line}", file=sys.stderr)
-    ended: Iterator[Failure | None]
+    ended: Generator[Failure | None]
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
         ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels)
     else:
         ended = predict_files(predictor, files)
-    return [failure for failure in tqdm(ended, desc="predict", unit="image", total=len(files)) if failure is not None]
+    failures, done = [], 0
+    try:
+        with closing(ended):  # what is being written is finished
+            for failure in tqdm(ended, desc="predict", unit="image", total=len(files)):
+                done += 1
+                if failure is not None:
+                    failures.append(failure)
+                if done < len(files):
+                    check()
+    except KeyboardInterrupt as error:
+        message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
+        raise Interrupted(number_of(error), message) from error
+    return failures

@@ -1,8 +1,10 @@
 """Train variants side by side, each in a process of one thread, and measure them on the same held-out images."""
 
+import functools
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from semipix.errors import SemipixError
+from semipix.interruption import check
+from semipix.processes import die_with_parent, stop
 from semipix.run_folder import SUMMARY, is_finished, last_line, way_on
+
+PATIENCE = 30.0
+"""Seconds in which the commands have to end after an interruption."""
 
 NOTHING = "nothing yet"
 """Shown of an empty log."""
@@ -58,11 +65,25 @@ def _claim(folder: Path, overrides: list[str]) -> None:
     note.write_text(json.dumps(overrides))
 
 
+_running: list[subprocess.Popen[bytes]] = []
+"""Commands that threads of this process wait for."""
+
+
 def _command(arguments: list[str], log: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a") as output:
         command = [sys.executable, "-m", "semipix.cli", *arguments]
-        if subprocess.run(command, env=environment, stdout=output, stderr=output).returncode:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=functools.partial(die_with_parent, os.getpid(), signal.SIGTERM),
+        )
+        _running.append(process)
+        status = process.wait()
+        _running.remove(process)
+        if status:
             raise SemipixError(f"{log}: semipix {arguments[0]} failed; its last line: {last_line(log, NOTHING)}")
 
 
@@ -82,20 +103,29 @@ def run_variants(
 
     Returns:
         What `run_variant` returns, by name, in the order of `jobs`.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted; all processes have ended.
     """
     with ThreadPoolExecutor(parallel) as pool, tqdm(total=len(jobs), desc="runs", unit="run") as bar:
         futures: dict[str, Future[dict[str, Any]]] = {
             name: pool.submit(run_variant, folder, overrides, split) for name, (folder, overrides) in jobs.items()
         }
         waiting = dict(futures)
-        while waiting:
-            time.sleep(1)
-            for name in [name for name, future in waiting.items() if future.done()]:
-                error = waiting.pop(name).exception()
-                show(f"{name}: {error if error else f'see {jobs[name][0]}'}")
-                bar.update()
-            states = [_state(name, jobs[name][0]) for name, future in waiting.items() if future.running()]
-            bar.set_postfix_str(" | ".join(states))
+        try:
+            while waiting:
+                time.sleep(1)
+                check()
+                for name in [name for name, future in waiting.items() if future.done()]:
+                    error = waiting.pop(name).exception()
+                    show(f"{name}: {error if error else f'see {jobs[name][0]}'}")
+                    bar.update()
+                states = [_state(name, jobs[name][0]) for name, future in waiting.items() if future.running()]
+                bar.set_postfix_str(" | ".join(states))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop(list(_running), PATIENCE)
+            raise
     return {name: future.result() for name, future in futures.items()}
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from semipix import train
+from semipix.atomic import write_text
+from semipix.interruption import Interrupted, number_of
 from semipix.report.comparison import environment, run_variants
 from semipix.report.pictures import rows
 from semipix.run_folder import write_json
@@ -45,9 +47,16 @@ def demo(out: Path) -> dict[str, Any]:
 
     Returns:
         Metrics in percent by run.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted; its message says how to continue.
     """
     jobs = {name: (out / name, [*COMMON, *overrides]) for name, (_, overrides) in VARIANTS.items()}
-    found = run_variants(jobs)
+    try:
+        found = run_variants(jobs)
+    except KeyboardInterrupt as error:
+        message = f"interrupted; continue with the same command, which trains what {out} lacks"
+        raise Interrupted(number_of(error), message) from error
     summary = {
         name: {
             "miou": round(100 * result["test"]["miou"], 2),
@@ -65,7 +74,7 @@ def demo(out: Path) -> dict[str, Any]:
         print(f"{line['title']:32} mIoU {line['miou']:5.1f} %   {line['steps']:4} steps  {line['seconds']:4.0f} s")
     print(verdict)
     page = _page(out, found, table, verdict)
-    (out / "index.html").write_text(page)
+    write_text(out / "index.html", page)
     print(f"open {out / 'index.html'}")
     return summary
 
