@@ -12,6 +12,7 @@ from torch import Tensor
 from semipix.errors import SemipixError
 from semipix.inference.batches import pixels_of_a_batch
 from semipix.inference.predictor import Photo, Predictor
+from semipix.interruption import check
 
 READERS = WRITERS = 2
 """Threads that decode, and that draw, encode and write; each leaves Python's lock for most of its time."""
@@ -37,12 +38,14 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
 
     Raises:
         OSError: results cannot be written.
+        KeyboardInterrupt: a signal has come; what is being written is finished.
     """
     budget = pixels_of_a_batch(predictor.device.type)
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
         writing: deque[Future[Failure | None]] = deque()
         try:
             for item in _batches(_read_ahead(predictor, files, readers, budget), budget):
+                check()
                 if isinstance(item, Failure):
                     yield item
                     continue

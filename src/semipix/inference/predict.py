@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
-from semipix.interruption import Interrupted, check, number_of
+from semipix.interruption import Interrupted, check, deferred, number_of
 
 
 def predict(
@@ -68,7 +68,8 @@ def predict(
         ended = predict_files(predictor, files)
     failures, done = [], 0
     try:
-        with closing(ended):  # what is being written is finished
+        # A worker of Ray has many images at a time, for which nobody waits.
+        with deferred("batch") if engine == "local" else nullcontext(), closing(ended):
             for failure in tqdm(ended, desc="predict", unit="image", total=len(files)):
                 done += 1
                 if failure is not None:
