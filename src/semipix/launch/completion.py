@@ -107,7 +107,7 @@ def _keys(group: str, given: Sequence[str]) -> list[str]:
 
 
 def _parameters(target: str) -> list[str]:
-    """Names of the parameters of a class of semipix's or, where it has no constructor, of its base, read from the source."""
+    """Parameters of the constructor of a class in semipix, or of its base if it has none, read from the source."""
     module, _, name = target.rpartition(".")
     package, _, rest = module.partition(".")
     path = Path(str(files("semipix"))).joinpath(*rest.split(".")).with_suffix(".py")
