@@ -112,7 +112,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = UNet(task.in_channels, task.channels).to(memory_format=torch.channels_last)
     prepare = v2.Compose([v2.Resize(SIZE), v2.RandomCrop(CROP), v2.ToDtype(torch.float32, scale=True)])
-    pairs = [prepare(source.image(name), source.target(name)) for name in names]
+    pairs = [prepare(source.image(name), source.pair(name)[1]) for name in names]
     rounds = []
     for at in range(0, len(pairs), BATCH):
         images, targets = zip(*pairs[at : at + BATCH], strict=True)

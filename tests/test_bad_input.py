@@ -648,5 +648,5 @@ class TestUnreadable:
 class Lethal(FolderSource):
     """Its reading process is killed, as the system does where memory runs out."""
 
-    def stored_image(self, name: str) -> Any:
+    def image(self, name: str, seed: int | None = None) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)

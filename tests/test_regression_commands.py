@@ -205,7 +205,7 @@ class TestTrimap:
 def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None]) -> None:
     trained("regression", "validations=0", "method=supervised")
     source = LabelSource("regression")
-    image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.target("test/0")))
+    image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.pair("test/0")[1]))
     drawn: list[torch.Tensor] = []
     method = training.load_method(Path("run"))
     with pytest.MonkeyPatch.context() as patch:

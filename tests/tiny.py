@@ -199,10 +199,14 @@ class TinySource(Source):
     def test(self) -> list[str]:
         return self._names("test")
 
-    def image(self, name: str) -> tv_tensors.Image:
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         return tv_tensors.Image(rand(3, *self._size(name), seed=self._number(name)))
 
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, Target]:
+        return self.image(name, seed), self.target(name)
+
     def target(self, name: str) -> Target:
+        """The label of an image."""
         if self.label is not None:
             return tv_tensors.Mask(torch.full(self._size(name), self.label))
         return tv_tensors.Mask(randint(CLASSES, *self._size(name), seed=self._number(name)))

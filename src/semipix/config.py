@@ -247,7 +247,7 @@ def check_type(key: str, value: Any, hint: Any) -> None:
             else f"{key}: a number of hundreds of digits found, one up to {MOST:.1e} expected"
         )
     if not _fits(value, hint):
-        raise SemipixError(f"{key}: {value!r} found, {_told(hint)} expected")
+        raise SemipixError(f"{key}: {value!r} found, {type_words(hint)} expected")
 
 
 def _is_nested(value: Any) -> bool:
@@ -343,8 +343,8 @@ def _takes_path(hint: Any) -> bool:
     return Path in options and not {int, float} & set(options)
 
 
-def _told(hint: Any) -> str:
-    """An annotation in a user's words."""
+def type_words(hint: Any) -> str:
+    """A type annotation in plain words, such as "a number or null"."""
     return " or ".join(dict.fromkeys(_words(hint)))
 
 
@@ -357,6 +357,8 @@ def _words(hint: Any) -> list[str]:
     container = origin or hint
     if container in (list, tuple, set, Sequence, Iterable, Collection):
         return ["a list"]
+    if inspect.isclass(container) and issubclass(container, Mapping):
+        return ["a mapping"]
     return [WORDS.get(hint) or f"a {getattr(container, '__name__', container)}"]
 
 

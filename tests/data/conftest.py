@@ -111,11 +111,11 @@ class MemorySource(Source):
     def test(self) -> list[str]:
         return self.parts["test"]
 
-    def image(self, name: str) -> tv_tensors.Image:
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         return tv_tensors.Image(torch.full((3, *self.size), int(name[-3:]) / 1000))
 
-    def target(self, name: str) -> tv_tensors.Mask:
-        return tv_tensors.Mask(torch.full(self.size, int(name[-3:]) % 3, dtype=torch.int64))
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        return self.image(name), tv_tensors.Mask(torch.full(self.size, int(name[-3:]) % 3, dtype=torch.int64))
 
 
 @pytest.fixture

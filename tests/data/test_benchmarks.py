@@ -9,6 +9,7 @@ from tests.data.conftest import noise, save
 
 from semipix.data.camvid import CLASSES, CamVidSource
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.decode import unit_range
 from semipix.data.lol import LOLSource
 from semipix.data.matting import MattingSource
 from semipix.data.polyu import PolyUSource
@@ -39,9 +40,9 @@ def test_real_data(name: str) -> None:
     split = SemiSupervisedDataModule(source, labels=LABELS[name]).split
     assert len({source.scene(image) for image in split.labeled}) == LABELS[name]
     for image in (split.labeled[0], split.val[-1]):
-        picture, target = source.image(image), source.target(image)
+        picture, target = map(unit_range, source.pair(image)) if source.classes is None else source.pair(image)
         assert picture.shape[-2:] == target.shape[-2:]
-        assert 0 <= picture.min() <= picture.max() <= 1
+        assert 0 <= unit_range(picture).min() <= unit_range(picture).max() <= 1
     if name == "camvid":
         assert (REAL / name / "classes.txt").read_text().split() == CLASSES
         assert set(target.unique().tolist()) <= {*range(11), VOID}
@@ -79,5 +80,5 @@ def test_camvid_in_segnets_layout(tmp_path: Path) -> None:
     source = CamVidSource(tmp_path)
     assert (source.labeled(), source.val(), source.test()) == (["train/a.png"], ["val/a.png"], ["test/a.png"])
     assert source.classes == CLASSES
-    assert (source.target("val/a.png") == VOID).all()
-    assert torch.equal(source.target("train/a.png"), torch.full((6, 8), 10))
+    assert (source.pair("val/a.png")[1] == VOID).all()
+    assert torch.equal(source.pair("train/a.png")[1], torch.full((6, 8), 10))

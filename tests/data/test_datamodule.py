@@ -301,11 +301,11 @@ class FillSource(Source):
 
     val = test = unlabeled
 
-    def image(self, name: str) -> tv_tensors.Image:
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         return tv_tensors.Image(torch.ones(3, 8, 8))
 
-    def target(self, name: str) -> tv_tensors.Mask:
-        return tv_tensors.Mask(torch.ones(8, 8, dtype=torch.int64))
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        return self.image(name), tv_tensors.Mask(torch.ones(8, 8, dtype=torch.int64))
 
 
 def test_padding_writes_the_sources_fill() -> None:
@@ -466,11 +466,8 @@ class TestRegressionBatches:
 
     def test_a_source_may_vary_a_sample_by_its_draw(self) -> None:
         class Varied(ScenesSource):
-            def training_pair(self, name: str, seed: int) -> Any:
-                return tv_tensors.Image(torch.full((3, 32, 32), seed % 97 / 97)), self.target(name)
-
-            def training_image(self, name: str, seed: int) -> Any:
-                return self.training_pair(name, seed)[0]
+            def image(self, name: str, seed: int | None = None) -> Any:
+                return tv_tensors.Image(torch.full((3, 32, 32), (seed or 0) % 97 / 97))
 
         def drawn() -> list[float]:
             data = module(Varied(32, train=4, kind="denoising"), labels=2, crop=16, batch_size=4)

@@ -24,7 +24,7 @@ def expect_error(pattern: str, folder: Path, **options: object) -> None:
         source = FolderSource(folder, **options)  # type: ignore[arg-type]
         for name in source.labeled() + source.val() + source.test():
             source.image(name)
-            source.target(name)
+            source.pair(name)[1]
         for name in source.unlabeled():
             source.image(name)
     assert "\n" not in str(caught.value)
@@ -40,13 +40,14 @@ def test_lists_each_part_of_the_folder_sorted(folder: Path) -> None:
 
 def test_an_image_and_its_target(folder: Path) -> None:
     source = FolderSource(folder)
-    image, target = source.image("images/train/a.png"), source.target("images/train/a.png")
+    image, target = source.pair("images/train/a.png")
     assert isinstance(image, tv_tensors.Image)
     assert image.shape == (3, 6, 8)
-    assert image.dtype == torch.float32
-    assert torch.allclose(image, torch.tensor(100 / 255))
+    assert image.dtype == torch.uint8
+    assert (image == 100).all()
+    assert torch.equal(source.image("images/train/a.png"), image)
     assert isinstance(target, tv_tensors.Mask)
-    assert target.dtype == torch.int64
+    assert target.dtype == torch.uint8
     assert target.tolist() == [[1] * 8] + [[0] * 8] * 5
 
 
@@ -64,7 +65,7 @@ def test_subfolders_upper_case_and_hidden_files(folder: Path, write_image: Write
     (folder / "images/train/Thumbs.db").write_bytes(b"not an image")
     source = FolderSource(folder)
     assert "images/train/deep/a.b.JPG" in source.labeled()
-    assert source.target("images/train/deep/a.b.JPG").shape == (6, 8)
+    assert source.pair("images/train/deep/a.b.JPG")[1].shape == (6, 8)
     assert len(source.labeled() + source.unlabeled()) == 7
 
 
@@ -193,10 +194,10 @@ class TestClasses:
             write_mask(path, [[0] * 4 + [255] * 4] * 6)
         source = FolderSource(folder, mask_values={0: 0, 255: 1})
         assert source.classes == ["0", "1"]
-        assert source.target("images/train/a.png")[0].tolist() == [0] * 4 + [1] * 4
+        assert source.pair("images/train/a.png")[1][0].tolist() == [0] * 4 + [1] * 4
 
     def test_values_that_are_not_mapped_stay(self, folder: Path) -> None:
-        assert FolderSource(folder, mask_values={7: 0}).target("images/train/a.png")[0, 0] == 1
+        assert FolderSource(folder, mask_values={7: 0}).pair("images/train/a.png")[1][0, 0] == 1
 
     @pytest.mark.parametrize(
         ("text", "pattern"),
@@ -275,7 +276,7 @@ class TestFileSlips:
         Image.new("RGB", (8, 6)).save(folder / "images/train/b.png", exif=exif)
         expect_error(r"mask is 8x6 pixels, its image b\.png is 6x8", folder)
         write_mask(folder / "masks/train/b.png", height=8, width=6)
-        assert FolderSource(folder).target("images/train/b.png").shape == (8, 6)
+        assert FolderSource(folder).pair("images/train/b.png")[1].shape == (8, 6)
 
     def test_value_that_is_no_class(self, folder: Path, write_mask: Write) -> None:
         (folder / "classes.txt").write_text("sky\nroad\n")

@@ -43,7 +43,7 @@ def test_the_official_layout(tmp_path: Path) -> None:
     )
     assert source.labeled() == [f"our485/low/00{number}.png" for number in range(3)]
     assert source.test() == [f"eval15/low/00{number}.png" for number in range(3)]
-    assert source.image("eval15/low/001.png").equal(source.target("eval15/low/001.png"))
+    assert source.image("eval15/low/001.png").equal(source.pair("eval15/low/001.png")[1])
 
 
 def test_a_group_on_both_sides(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ def test_backgrounds(root: Path, tmp_path: Path) -> None:
         MattingSource(root, backgrounds=str(pool))
     save(root / "foregrounds/a.png", noise(40, 40, 3, seed=8))
     source = MattingSource(root, backgrounds=str(pool), replace_background=1)
-    image, target = source.training_pair("images/a.png", 0)
+    image, target = source.pair("images/a.png", 0)
     assert not target[2:].isnan().any()
     assert not torch.equal(image[:3], source.image("images/a.png")[:3])
-    assert source.training_pair("images/b.png", 0)[1][2:].isnan().all()
+    assert source.pair("images/b.png", 0)[1][2:].isnan().all()
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,7 @@ def expect_error(pattern: str, root: Path, kind: str = "denoising", **options: A
     with pytest.raises(SemipixError, match=pattern) as caught:
         source = PairsSource(root, kind, **options)
         for name in source.labeled() + source.val() + source.test():
-            source.image(name)
-            source.target(name)
+            source.pair(name)
         for name in source.unlabeled():
             source.image(name)
     assert "\n" not in str(caught.value)
@@ -64,22 +63,25 @@ class TestImages:
         assert source.val() == ["inputs/val/v.png"]
         assert source.test() == ["inputs/test/t.png"]
         assert (source.kind, source.channels, source.classes) == (kind, 3, None)
-        image, target = source.image("inputs/train/b.png"), source.target("inputs/train/b.png")
+        image, target = source.pair("inputs/train/b.png")
+        assert torch.equal(source.image("inputs/train/b.png"), image)
         assert isinstance(target, tv_tensors.Image)
-        assert torch.equal((image * 255).round(), torch.from_numpy(noise(6, 8, 3, seed=1)).permute(2, 0, 1).float())
-        assert torch.equal((target * 255).round(), torch.from_numpy(noise(6, 8, 3, seed=11)).permute(2, 0, 1).float())
+        assert torch.equal(image, torch.from_numpy(noise(6, 8, 3, seed=1)).permute(2, 0, 1))
+        assert torch.equal(target, torch.from_numpy(noise(6, 8, 3, seed=11)).permute(2, 0, 1))
 
     def test_16_bit_targets(self, pairs: Path) -> None:
         deep = noise(6, 8, 3, top=65536)
         for path in pairs.glob("targets/*/*"):
             save(path, deep)
-        target = PairsSource(pairs, "denoising").target("inputs/val/v.png")
+        target = PairsSource(pairs, "denoising").pair("inputs/val/v.png")[1]
         assert torch.equal((target * 65535).round(), torch.from_numpy(deep.astype(np.float32)).permute(2, 0, 1))
 
     def test_formats_of_inputs_may_differ(self, pairs: Path) -> None:
         save(pairs / "inputs/train/a.png", noise(6, 8, 3, top=65536))
         source = PairsSource(pairs, "denoising")
-        assert all(0 <= source.image(name).min() <= source.image(name).max() <= 1 for name in source.labeled())
+        images = [source.image(name) for name in source.labeled()]
+        assert [image.dtype for image in images] == [torch.float32, torch.uint8, torch.uint8]
+        assert 0.9 < images[0].max() <= 1
 
 
 class TestMaps:
@@ -93,12 +95,12 @@ class TestMaps:
         return pairs
 
     def test_units_and_what_is_missing(self, maps: Path) -> None:
-        target = PairsSource(maps, "regression").target("inputs/train/a.png")
+        target = PairsSource(maps, "regression").pair("inputs/train/a.png")[1]
         assert target.shape == (1, 6, 8)
         assert target[0, 0, 0].isnan()
         assert target[0, 0, 1] == -1
         assert target[0, 1:].unique().tolist() == [11.5]
-        scaled = PairsSource(maps, "regression", unit=0.5, missing=-1).target("inputs/train/a.png")
+        scaled = PairsSource(maps, "regression", unit=0.5, missing=-1).pair("inputs/train/a.png")[1]
         assert scaled[0, 0, :2].isnan().all()
         assert scaled[0, 1:].unique().tolist() == [5.75]
 
@@ -123,24 +125,24 @@ class TestMattes:
         save(mattes / "foregrounds/train/a.png", noise(6, 8, 3, seed=3))
         save(mattes / "backgrounds/train/a.png", noise(6, 8, 3, seed=4))
         source = PairsSource(mattes, "matting", trimap_widths=[1, 1])
-        image, target = source.image("inputs/train/a.png"), source.target("inputs/train/a.png")
+        image, target = source.image("inputs/train/a.png"), source.pair("inputs/train/a.png")[1]
         assert isinstance(target, Matte)
         assert (image[3] == 0.5).all()
         assert (target[1] == 1).all()
         assert torch.equal(
             (target[5:8] * 255).round(), torch.from_numpy(noise(6, 8, 3, seed=4)).permute(2, 0, 1).float()
         )
-        assert source.target("inputs/train/b.png")[2:].isnan().all()
+        assert source.pair("inputs/train/b.png")[1][2:].isnan().all()
         assert (source.image("inputs/train/b.png")[3, 1] == 0.5).all()
         assert source.image("unlabeled/y.png")[3, 0].tolist() == [0, 0.5, 1, 0.5] * 2
-        assert source.training_image("inputs/train/x.png", 3).shape == (4, 6, 8)
+        assert source.image("inputs/train/x.png", 3).shape == (4, 6, 8)
 
     def test_photographs_stand_behind_known_foregrounds(self, mattes: Path) -> None:
         save(mattes / "backgrounds/photo.jpg", noise(30, 30, 3))
         expect_error(r"backgrounds: found 1 photographs .* but no foreground; add foregrounds/train", mattes, "matting")
         save(mattes / "foregrounds/train/a.png", noise(6, 8, 3, seed=3))
         source = PairsSource(mattes, "matting", replace_background=1)
-        image, target = source.training_pair("inputs/train/a.png", 0)
+        image, target = source.pair("inputs/train/a.png", 0)
         assert not torch.equal(image[:3], source.image("inputs/train/a.png")[:3])
         assert not target[2:].isnan().any()
 

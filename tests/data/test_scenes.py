@@ -25,7 +25,7 @@ def test_names_and_counts() -> None:
 def test_image_and_target(size: int | list[int], shape: tuple[int, int]) -> None:
     source = ScenesSource(size=size)
     name = source.val()[3]
-    image, target = source.image(name), source.target(name)
+    image, target = source.image(name), source.pair(name)[1]
     assert isinstance(image, tv_tensors.Image)
     assert isinstance(target, tv_tensors.Mask)
     assert image.shape == (3, *shape)
@@ -43,7 +43,7 @@ def test_an_image_depends_on_seed_split_and_number_only() -> None:
     name = "scenes/train/000004"
     many.image("scenes/train/000003")
     assert torch.equal(many.image(name), few.image(name))
-    assert torch.equal(many.target(name), few.target(name))
+    assert torch.equal(many.pair(name)[1], few.pair(name)[1])
     for different in (other.image(name), many.image("scenes/val/000004"), many.image("scenes/train/000005")):
         assert not torch.equal(many.image(name), different)
 
@@ -51,16 +51,16 @@ def test_an_image_depends_on_seed_split_and_number_only() -> None:
 def test_what_is_handed_out_is_not_the_cached_picture() -> None:
     source = ScenesSource(48)
     name = source.labeled()[0]
-    image, target = source.image(name).clone(), source.target(name).clone()
+    image, target = source.image(name).clone(), source.pair(name)[1].clone()
     source.image(name).zero_()
-    source.target(name).zero_()
+    source.pair(name)[1].zero_()
     assert torch.equal(source.image(name), image)
-    assert torch.equal(source.target(name), target)
+    assert torch.equal(source.pair(name)[1], target)
 
 
 def test_all_classes_are_common() -> None:
     source = ScenesSource(48, train=60)
-    pixels = torch.stack([source.target(name) for name in source.labeled()]).flatten().bincount(minlength=len(CLASSES))
+    pixels = torch.stack([source.pair(name)[1] for name in source.labeled()]).flatten().bincount(minlength=len(CLASSES))
     shares = pixels / pixels.sum()
     assert 0.5 < shares[0] < 0.85
     assert (shares[1:] > 0.02).all()
@@ -70,7 +70,7 @@ def test_colour_does_not_tell_the_class() -> None:
     source = ScenesSource(48, train=150)
     colours: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(CLASSES))}
     for name in source.labeled():
-        image, target = source.image(name), source.target(name)
+        image, target = source.image(name), source.pair(name)[1]
         for index in target.unique().tolist():
             colours[index].append(image[:, target == index].mean(1))
     means = torch.stack([torch.stack(values).mean(0) for values in colours.values()])
@@ -84,7 +84,7 @@ def test_objects_are_seen() -> None:
     source = ScenesSource(96, train=30)
     edges, elsewhere = [], []
     for name in source.labeled():
-        image, target = source.image(name).as_subclass(torch.Tensor), source.target(name).as_subclass(torch.Tensor)
+        image, target = source.image(name).as_subclass(torch.Tensor), source.pair(name)[1].as_subclass(torch.Tensor)
         step = (image[:, :, 2:] - image[:, :, :-2]).abs().mean(0)
         border = (target[:, 2:] != target[:, :-2]).float() > 0
         edges.append(step[border])
@@ -149,7 +149,7 @@ def test_classes_may_be_merged() -> None:
     assert merged.classes == ["background", "object"]
     name = source.labeled()[0]
     assert torch.equal(merged.image(name), source.image(name))
-    assert torch.equal(merged.target(name), (source.target(name) > 0).long())
+    assert torch.equal(merged.pair(name)[1], (source.pair(name)[1] > 0).long())
     with pytest.raises(SemipixError, match=r"data\.merge_classes=true: matting has no classes"):
         ScenesSource(kind="matting", merge_classes=True)
 
@@ -163,7 +163,7 @@ def test_segmentation_scenes_are_what_they_always_were() -> None:
     for source in (ScenesSource(), ScenesSource(size=[64, 80], seed=3)):
         for name in source.labeled()[:12] + source.val()[:4] + source.test()[:4]:
             digest.update(source.image(name).numpy().tobytes())
-            digest.update(source.target(name).numpy().tobytes())
+            digest.update(source.pair(name)[1].numpy().tobytes())
     assert digest.hexdigest() == BEFORE
 
 
@@ -171,7 +171,7 @@ def test_segmentation_scenes_are_what_they_always_were() -> None:
 class TestKinds:
     def test_image_and_target(self, kind: str) -> None:
         source = ScenesSource([40, 56], train=2, kind=kind)
-        image, target = source.image(source.labeled()[1]), source.target(source.labeled()[1])
+        image, target = source.image(source.labeled()[1]), source.pair(source.labeled()[1])[1]
         channels = {"segmentation": 0, "matting": 8, "regression": 1}.get(kind, 3)
         assert image.shape == (4 if kind == "matting" else 3, 40, 56)
         assert target.shape == ((channels, 40, 56) if channels else (40, 56))
@@ -190,12 +190,12 @@ class TestKinds:
         )
         name = "scenes/train/000004"
         many.image("scenes/train/000003").zero_()
-        many.target("scenes/train/000003").zero_()
-        for part in ("image", "target"):
-            assert torch.equal(getattr(many, part)(name), getattr(few, part)(name))
-            getattr(many, part)(name).zero_()
-            assert torch.equal(getattr(many, part)(name), getattr(few, part)(name))
-            assert not torch.equal(getattr(few, part)(name), getattr(other, part)(name))
+        many.pair("scenes/train/000003")[1].zero_()
+        for part in (0, 1):
+            assert torch.equal(many.pair(name)[part], few.pair(name)[part])
+            many.pair(name)[part].zero_()
+            assert torch.equal(many.pair(name)[part], few.pair(name)[part])
+            assert not torch.equal(few.pair(name)[part], other.pair(name)[part])
 
 
 def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -205,7 +205,7 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 def test_denoising_scenes_are_noisy_and_keep_their_brightness() -> None:
     source = ScenesSource(64, train=8, kind="denoising")
     for name in source.labeled():
-        image, target = source.image(name), source.target(name)
+        image, target = source.image(name), source.pair(name)[1]
         assert 18 < psnr(image, target) < 34
         assert (image.mean((1, 2)) - target.mean((1, 2))).abs().max() < 0.03
 
@@ -213,7 +213,7 @@ def test_denoising_scenes_are_noisy_and_keep_their_brightness() -> None:
 def test_enhancement_scenes_are_dark() -> None:
     source = ScenesSource(64, train=8, kind="enhancement")
     for name in source.labeled():
-        image, target = source.image(name), source.target(name)
+        image, target = source.image(name), source.pair(name)[1]
         assert image.mean() < 0.6 * target.mean()
         brightened = image * (target.mean() / image.mean())
         assert psnr(brightened, target) > 8 + psnr(torch.rand(target.shape), target)
@@ -222,7 +222,7 @@ def test_enhancement_scenes_are_dark() -> None:
 def test_matting_scenes_are_composed_of_their_layers() -> None:
     source = ScenesSource(64, train=8, kind="matting")
     for name in source.labeled():
-        image, target = source.image(name), source.target(name)
+        image, target = source.image(name), source.pair(name)[1]
         alpha, unknown, foreground, background = target[:1], target[1], target[2:5], target[5:8]
         assert (alpha * foreground + (1 - alpha) * background - image[:3]).abs().max() < 0.6 / 255
         assert set(image[3].unique().tolist()) == {0, 0.5, 1}
@@ -235,7 +235,7 @@ def test_matting_scenes_are_composed_of_their_layers() -> None:
 def test_depth_is_nearer_for_what_covers() -> None:
     source = ScenesSource(64, train=8, kind="regression")
     for name in source.labeled():
-        depth = source.target(name)[0]
+        depth = source.pair(name)[1][0]
         assert depth.max() > 0.7, "the background is far"
         assert depth.min() < 0.2, "the last object is near"
         steps = torch.cat([depth.diff(dim=0).flatten(), depth.diff(dim=1).flatten()]).abs()

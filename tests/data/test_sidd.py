@@ -62,7 +62,7 @@ def test_patches_are_cut_from_the_pair(root: Path) -> None:
 def test_validation_blocks(root: Path) -> None:
     source = SIDDSource(root, val_pairs=2, block=16, blocks=4)
     assert len(source.val()) == 8
-    blocks = [source.target(name) for name in source.val()[:4]]
+    blocks = [source.pair(name)[1] for name in source.val()[:4]]
     whole = source.image(source.val()[0].partition("#")[0])
     places = []
     for name, block in zip(source.val(), blocks, strict=False):
@@ -106,4 +106,4 @@ def test_sizes_differ(root: Path) -> None:
     name = source.labeled()[0]
     save(root / "Data" / name.replace("NOISY", "GT"), noise(8, 9, 3))
     with pytest.raises(SemipixError, match=r"GT_SRGB_010\.PNG: target is 9x8 pixels, its image .* is 50x40"):
-        source.target(name)
+        source.pair(name)[1]

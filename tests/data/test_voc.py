@@ -50,9 +50,9 @@ def test_the_augmented_training_list(root: Path) -> None:
     assert (stems(source.labeled()), stems(source.val()), source.test()) == ("abcd", "vw", [])
     assert source.classes == CLASSES
     assert len(CLASSES) == 21
-    values = {name: source.target(f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg")[1, 1].item() for name in "abcdvw"}
+    values = {name: source.pair(f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg")[1][1, 1].item() for name in "abcdvw"}
     assert values == {"a": 1, "b": 1, "c": 2, "d": 2, "v": 1, "w": 1}, "VOC's masks count before SBD's"
-    assert (source.target(source.labeled()[0])[0] == 255).all()
+    assert (source.pair(source.labeled()[0])[1][0] == 255).all()
 
 
 def test_without_sbd(root: Path) -> None:
@@ -107,12 +107,12 @@ class TestMatFiles:
             io.savemat(path, {"GTcls": content})
         source = VOCSource(sbd)
         assert stems(source.labeled()) == "abcd"
-        assert source.target("VOCdevkit/VOC2012/JPEGImages/c.jpg").unique().tolist() == [7, 255]
+        assert source.pair("VOCdevkit/VOC2012/JPEGImages/c.jpg")[1].unique().tolist() == [7, 255]
 
     def test_a_broken_file(self, sbd: Path) -> None:
         pytest.importorskip("scipy.io", reason="SBD's .mat files are read by scipy")
         with pytest.raises(SemipixError, match=r"c\.mat: no SBD mask"):
-            VOCSource(sbd).target("VOCdevkit/VOC2012/JPEGImages/c.jpg")
+            VOCSource(sbd).pair("VOCdevkit/VOC2012/JPEGImages/c.jpg")[1]
 
     def test_the_structure_of_a_file(self, sbd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class Loader:
@@ -122,9 +122,9 @@ class TestMatFiles:
 
         monkeypatch.setattr(voc.importlib, "import_module", lambda name: Loader)
         source = VOCSource(sbd)
-        assert source.target("VOCdevkit/VOC2012/JPEGImages/c.jpg").unique().tolist() == [7, 255]
+        assert source.pair("VOCdevkit/VOC2012/JPEGImages/c.jpg")[1].unique().tolist() == [7, 255]
         with pytest.raises(SemipixError, match=r"d\.mat: no SBD mask"):
-            source.target("VOCdevkit/VOC2012/JPEGImages/d.jpg")
+            source.pair("VOCdevkit/VOC2012/JPEGImages/d.jpg")[1]
 
     def test_without_scipy(self, sbd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(name: str) -> None:
@@ -134,7 +134,7 @@ class TestMatFiles:
         with pytest.raises(
             SemipixError, match=r"c\.mat: scipy is needed to read it: pip install scipy, put the masks as"
         ):
-            VOCSource(sbd).target("VOCdevkit/VOC2012/JPEGImages/c.jpg")
+            VOCSource(sbd).pair("VOCdevkit/VOC2012/JPEGImages/c.jpg")[1]
 
 
 class TestDownload:

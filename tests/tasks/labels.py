@@ -77,7 +77,7 @@ class LabelSource(TinySource):
         self.kind = kind
         self.task = TASKS[kind]
 
-    def image(self, name: str) -> tv_tensors.Image:
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         image = super().image(name)
         if self.task.trimap:
             image = torch.cat([image, trimap_of(1, *self._size(name))[0]])

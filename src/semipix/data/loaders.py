@@ -163,7 +163,7 @@ class LabeledDataset(_TrainDataset):
     def read(self, item: Draw) -> LabeledImages:
         index, seed = item
         name = self.names[index]
-        image, target = self.source.training_pair(name, stable_seed(seed, "source"))
+        image, target = self.source.pair(name, stable_seed(seed, "source"))
         image, target = fitted(name, image, self.settings), resize_target(as_target(target), self.resize)
         image, target = augment(self.settings.transform, seed, image, target)
         return LabeledImages(plain(image), plain(target), [name])
@@ -175,7 +175,7 @@ class UnlabeledDataset(_TrainDataset):
     def read(self, item: Draw) -> UnlabeledImages:
         index, seed = item
         name = self.names[index]
-        image = fitted(name, self.source.training_image(name, stable_seed(seed, "source")), self.settings)
+        image = fitted(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
         return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [name], [seed])
 
 
@@ -184,8 +184,8 @@ class EvalDataset(_SourceDataset):
 
     def read(self, item: int) -> EvalSample:
         name = self.names[item]
-        image = resize_image(self.source.stored_image(name), self.resize)
-        return EvalSample(plain(unit_range(image)), plain(self.source.target(name)), name)
+        image, target = self.source.pair(name)
+        return EvalSample(plain(unit_range(resize_image(image, self.resize))), plain(full_precision(target)), name)
 
 
 @dataclass(frozen=True)
@@ -347,6 +347,11 @@ def as_target(target: Target) -> Target:
         return target
     marked: Target = target.as_subclass(ImageTarget)
     return marked
+
+
+def full_precision(target: Target) -> Tensor:
+    """A label as metrics take it: int64 class indices, or float32 with images in [0, 1]."""
+    return target.long() if isinstance(target, tv_tensors.Mask) else unit_range(target)
 
 
 def plain(tensor: Tensor) -> Tensor:

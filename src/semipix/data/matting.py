@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from semipix.data.layout import Remarks, stems
 from semipix.data.matte import MatteFiles, Matting
-from semipix.data.paired import PairedSource, check_root, matched, read_split
+from semipix.data.paired import MatteTargets, PairedSource, check_root, matched, read_split
 from semipix.data.pairs import background_pool, check_share, check_widths
 from semipix.errors import SemipixError
 
@@ -71,9 +71,8 @@ class MattingSource(PairedSource):
             () if backgrounds is None else background_pool(check_root(backgrounds, key="data.backgrounds"), mattes, "")
         )
         matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
-        super().__init__(
-            folder, "matting", pairs, list(more), mattes=mattes | more, matting=matting, left_out=remarks.left_out
-        )
+        reading = MatteTargets(mattes | more, matting)
+        super().__init__(folder, "matting", pairs, list(more), reading=reading, left_out=remarks.left_out)
 
 
 def _unlabeled(images: str | None, trimaps: str | None, remarks: Remarks) -> dict[str, MatteFiles]:

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 from torchvision import tv_tensors
@@ -13,15 +13,88 @@ from semipix.data.decode import bits, check_size
 from semipix.data.layout import SPLITS, split_extension
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.names import Names, composed
+from semipix.data.reader import Reader
 from semipix.data.source import KINDS, Source
 from semipix.errors import SemipixError
 
-_LIKE_IMAGES = ("denoising", "enhancement")
-"""Kinds whose targets are images. Both sides are resized alike, after decoding (`Reader.reduced`)."""
+
+class TargetFiles(Protocol):
+    """What the targets of a `PairedSource` are, and so how its files are read: one class a kind of target."""
+
+    def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
+        """What `Source.image` returns."""
+
+    def target(self, name: str, reader: Reader) -> tv_tensors.Image:
+        """The target that `Source.pair` returns without a seed."""
+
+    def pair(self, name: str, reader: Reader, seed: int | None) -> tuple[tv_tensors.Image, tv_tensors.Image]:
+        """What `Source.pair` returns."""
+
+    def file(self, name: str) -> Path:
+        """The image's own file."""
+
+
+class ImageTargets:
+    """Targets are images: both sides of a pair are read and resized alike (`Reader.reduced`).
+
+    Args:
+        root: the folder that names are relative to.
+        targets: the target's name by the input's name.
+    """
+
+    def __init__(self, root: Path, targets: Mapping[str, str]) -> None:
+        self.root = root
+        self.targets = targets
+
+    def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
+        return tv_tensors.Image(reader.image(self.file(name)))
+
+    def target(self, name: str, reader: Reader) -> tv_tensors.Image:
+        path = self.root / self.targets[name]
+        values = self.values(path, reader)
+        check_size(self.file(name), path, values, "target", max_pixels=reader.max_pixels)
+        return tv_tensors.Image(values)
+
+    def pair(self, name: str, reader: Reader, seed: int | None) -> tuple[tv_tensors.Image, tv_tensors.Image]:
+        return self.image(name, reader, seed), self.target(name, reader)
+
+    def file(self, name: str) -> Path:
+        return self.root / name
+
+    def values(self, path: Path, reader: Reader) -> Tensor:
+        """What a target's file holds, (C, H, W)."""
+        return reader.image(path)
+
+
+class MatteTargets:
+    """Targets are alpha mattes; a fourth channel of the images is the trimap.
+
+    Args:
+        files: what belongs to each image, by the image's name.
+        matting: how it is read.
+    """
+
+    def __init__(self, files: Mapping[str, MatteFiles], matting: Matting) -> None:
+        self.files = files
+        self.matting = matting
+
+    def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
+        return self.matting.image(self.files[name], seed, reader.max_pixels)
+
+    def target(self, name: str, reader: Reader) -> tv_tensors.Image:
+        return self.matting.target(self.files[name], reader.max_pixels)
+
+    def pair(self, name: str, reader: Reader, seed: int | None) -> tuple[tv_tensors.Image, tv_tensors.Image]:
+        if seed is None:
+            return self.image(name, reader, seed), self.target(name, reader)
+        return self.matting.pair(self.files[name], seed, reader.max_pixels)
+
+    def file(self, name: str) -> Path:
+        return self.files[name].image
 
 
 class PairedSource(Source):
-    """Image files with target files. A child lists them; all are read when they are asked for.
+    """Image files with target files. A child lists them; each is read when it is needed.
 
     Args:
         root: the folder that names are relative to.
@@ -29,8 +102,7 @@ class PairedSource(Source):
         pairs: for train, val and test the inputs' names with their targets' names.
         unlabeled: names of the inputs without a target.
         scenes: scenes by image name; an image that is not listed is a scene of its own.
-        mattes: for matting, the files of each image.
-        matting: for matting, how they are read.
+        reading: how the files are read; by default targets are images.
         left_out: lines about files that are not read.
     """
 
@@ -43,19 +115,17 @@ class PairedSource(Source):
         pairs: Mapping[str, Mapping[str, str]],
         unlabeled: Sequence[str] = (),
         scenes: Mapping[str, str] | None = None,
-        mattes: Mapping[str, MatteFiles] | None = None,
-        matting: Matting | None = None,
+        reading: TargetFiles | None = None,
         left_out: Sequence[str] = (),
     ) -> None:
         self.root = root
         self.kind = kind
-        self.channels = 3 if kind in _LIKE_IMAGES else None
         self._pairs = {split: dict(sorted(pairs.get(split, {}).items())) for split in SPLITS}
         self._targets = {name: target for part in self._pairs.values() for name, target in part.items()}
         self._unlabeled = Names(sorted(unlabeled))
         self._scenes = dict(scenes or {})
-        self._mattes = dict(mattes or {})
-        self._matting = matting or Matting()
+        self.reading = reading or ImageTargets(root, self._targets)
+        self.channels = 3 if reading is None else None
         self.left_out = list(left_out)
         self._storage: str | None = None
 
@@ -71,68 +141,31 @@ class PairedSource(Source):
     def test(self) -> list[str]:
         return list(self._pairs["test"])
 
-    def image(self, name: str) -> tv_tensors.Image:
-        if self.kind == "matting":
-            return self._matting.image(self._mattes[name], max_pixels=self.reader.max_pixels)
-        return tv_tensors.Image(self.read_input(name))
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+        return self.reading.image(name, self.reader, seed)
+
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Image]:
+        self._check_storage(self.root / self._targets[name])
+        return self.reading.pair(name, self.reader, seed)
 
     def target(self, name: str) -> tv_tensors.Image:
-        path = self.root / self._targets[name]
-        self._check_storage(path)
-        if self.kind == "matting":
-            return self._matting.target(self._mattes[name], self.reader.max_pixels)
-        values = self.read_target(name)
-        check_size(self.root / self.file(name), path, values, "target", max_pixels=self.reader.max_pixels)
-        return tv_tensors.Image(values)
+        """The target of `pair` without a seed; the image is not decoded.
 
-    def stored_image(self, name: str) -> tv_tensors.Image:
-        if self.kind == "matting":
-            return self.image(name)
-        return tv_tensors.Image(self.reader.image(self.root / self.file(name)))
-
-    def stored_target(self, name: str) -> tv_tensors.Image:
-        if self.kind not in _LIKE_IMAGES:
-            return self.target(name)
-        path = self.root / self._targets[name]
-        self._check_storage(path)
-        values = self.reader.image(path)
-        check_size(self.root / self.file(name), path, values, "target", max_pixels=self.reader.max_pixels)
-        return tv_tensors.Image(values)
+        Raises:
+            SemipixError: it cannot be read, or does not fit its image or the other targets.
+        """
+        self._check_storage(self.root / self._targets[name])
+        return self.reading.target(name, self.reader)
 
     def scene(self, name: str) -> str:
         return self._scenes.get(name, name)
 
-    def training_pair(self, name: str, seed: int) -> tuple[tv_tensors.Image, tv_tensors.Image]:
-        if self.kind != "matting":
-            return self.stored_image(name), self.stored_target(name)
-        self._check_storage(self.root / self._targets[name])
-        return self._matting.pair(self._mattes[name], seed, self.reader.max_pixels)
-
-    def training_image(self, name: str, seed: int) -> tv_tensors.Image:
-        if self.kind != "matting":
-            return self.stored_image(name)
-        return self._matting.image(self._mattes[name], seed, self.reader.max_pixels)
-
     def files(self, extensions: Collection[str]) -> list[Path]:
-        if self._mattes:
-            return [files.image for files in self._mattes.values() if files.image.suffix.lower() in extensions]
-        names = dict.fromkeys(self.file(name) for name in itertools.chain(self._targets, self._unlabeled))
-        return [self.root / name for name in names if split_extension(name)[1] in extensions]
-
-    def file(self, name: str) -> str:
-        """The input's file, relative to the root."""
-        return name
-
-    def read_input(self, name: str) -> Tensor:
-        """The named input, (3, H, W) in [0, 1]."""
-        return self.reader.whole(self.root / self.file(name))
-
-    def read_target(self, name: str) -> Tensor:
-        """The named input's target, (C, H, W)."""
-        return self.reader.whole(self.root / self._targets[name])
+        files = dict.fromkeys(self.reading.file(name) for name in itertools.chain(self._targets, self._unlabeled))
+        return [file for file in files if split_extension(file.name)[1] in extensions]
 
     def _check_storage(self, target: Path) -> None:
-        """Refuse a target that stores its numbers otherwise than the first: it would be of another scale."""
+        """Refuse a target that stores its numbers in another type than the first: its scale would differ."""
         first = self.root / next(iter(self._targets.values()))
         if self._storage is None:
             self._storage = bits(first, max_pixels=self.reader.max_pixels)

@@ -1,16 +1,16 @@
 """Images and target images in folders."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor
-from torchvision import tv_tensors
 
 from semipix.data.decode import ARRAY, MAX_PIXELS, check_same_size, image_size, read_header, read_values
 from semipix.data.layout import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
 from semipix.data.matte import MatteFiles, Matting
 from semipix.data.names import composed
-from semipix.data.paired import PairedSource
+from semipix.data.paired import ImageTargets, MatteTargets, PairedSource
 from semipix.data.reader import Reader
 from semipix.data.serving import check_kind
 from semipix.data.skipped import OnError
@@ -18,6 +18,42 @@ from semipix.data.survey import each, first_and_count, turned_warning
 from semipix.errors import SemipixError, UnreadableFileError
 
 EXTRAS = ("trimaps", "foregrounds", "backgrounds")
+
+
+class MapTargets(ImageTargets):
+    """Targets are numbers in the units of the data.
+
+    Args:
+        root: the folder that names are relative to.
+        targets: the target's name by the input's name.
+        unit: what stored numbers are multiplied by.
+        missing: a stored number that means that there is none.
+
+    Attributes:
+        channels: of the first target, which all others need; None where that cannot be read.
+    """
+
+    def __init__(self, root: Path, targets: Mapping[str, str], unit: float, missing: float | None) -> None:
+        super().__init__(root, targets)
+        self.unit = unit
+        self.missing = missing
+        self.channels: int | None = None
+
+    def values(self, path: Path, reader: Reader) -> Tensor:
+        values = read_values(path, max_pixels=reader.max_pixels)
+        if self.channels not in (None, len(values)):
+            raise SemipixError(
+                f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected as many"
+            )
+        if self.missing is not None:
+            values = values.masked_fill(values == self.missing, float("nan"))
+        return values * self.unit
+
+    def count_channels(self, max_pixels: int) -> None:
+        """Note the number of channels of the first target; where that cannot be read, its use raises the reason."""
+        with contextlib.suppress(SemipixError, StopIteration):
+            first = self.root / next(iter(self.targets.values()))
+            self.channels = len(read_values(first, max_pixels=max_pixels))
 
 
 class PairsSource(PairedSource):
@@ -67,19 +103,21 @@ class PairsSource(PairedSource):
         folder = Path(root).expanduser()
         listing = list_folder(folder, PAIRS)
         unlabeled = [*listing.bare["train"], *listing.unlabeled]
-        mattes, matting = {}, None
-        if kind == "matting" and folder.is_dir():
+        targets = {name: target for part in SPLITS for name, target in sorted(listing.labels.get(part, {}).items())}
+        reading: MapTargets | MatteTargets | None = None
+        if kind == "regression":
+            reading = MapTargets(folder, targets, unit, missing)
+            reading.count_channels(max_pixels)
+        elif kind == "matting" and folder.is_dir():
             mattes = _matte_files(folder, listing)
-            widths = check_widths(trimap_widths)
-            matting = Matting(widths, background_pool(folder, mattes), check_share(replace_background))
+            pool = background_pool(folder, mattes)
+            matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
+            reading = MatteTargets(mattes, matting)
         self.refuse(listing.problems)
-        super().__init__(
-            folder, kind, listing.labels, unlabeled, mattes=mattes, matting=matting, left_out=listing.left_out
-        )
+        super().__init__(folder, kind, listing.labels, unlabeled, reading=reading, left_out=listing.left_out)
         self.reader = Reader(max_pixels=max_pixels)
-        self.unit = unit
-        self.missing = missing
-        self.channels = self._first_channels() if kind == "regression" else self.channels
+        if isinstance(reading, MapTargets):
+            self.channels = reading.channels
         problems, self.warnings = self._misfits(needed_splits, on_error)
         self.refuse(problems)
 
@@ -92,28 +130,12 @@ class PairsSource(PairedSource):
         if problems:
             raise SemipixError(problems[0])
 
-    def read_target(self, name: str) -> Tensor:
-        if self.kind != "regression":
-            return super().read_target(name)
-        path = self.root / self._targets[name]
-        values = read_values(path, max_pixels=self.reader.max_pixels)
-        if self.channels not in (None, len(values)):
-            raise SemipixError(
-                f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected as many"
-            )
-        if self.missing is not None:
-            values = values.masked_fill(values == self.missing, float("nan"))
-        return values * self.unit
-
-    def stored_target(self, name: str) -> tv_tensors.Image:
-        return self.target(name) if self.kind == "regression" else super().stored_target(name)
-
     def _misfits(self, splits: Sequence[str], on_error: OnError) -> tuple[list[str], list[str]]:
         """Problems and warnings about inputs and targets that do not fit or cannot be opened, by their headers."""
         word, most = "alpha" if self.kind == "matting" else "target", self.reader.max_pixels
 
         def look(name: str) -> SemipixError | str | None:
-            image, target = self.root / self.file(name), self.root / self._targets[name]
+            image, target = self.reading.file(name), self.root / self._targets[name]
             try:
                 self._check_storage(target)
                 header, size = read_header(image, max_pixels=most), image_size(target, max_pixels=most)
@@ -133,13 +155,6 @@ class PairsSource(PairedSource):
             elif found and not (name in skipped and isinstance(found, UnreadableFileError)):
                 problems.append(str(found))
         return problems, first_and_count(turned, f"{word}s")
-
-    def _first_channels(self) -> int | None:
-        """Channels of the first target; None where it cannot be read, which is told when it is used."""
-        try:
-            return len(read_values(self.root / next(iter(self._targets.values())), max_pixels=self.reader.max_pixels))
-        except (SemipixError, StopIteration):
-            return None
 
 
 def check_widths(widths: Sequence[int]) -> tuple[int, int]:

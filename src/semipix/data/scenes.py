@@ -87,13 +87,16 @@ class ScenesSource(Source):
     def test(self) -> list[str]:
         return self._names("test")
 
-    def image(self, name: str) -> tv_tensors.Image:
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         image = _channels_first(self._draw(name)[0])
         if self.kind == "matting":
             image[3] = (image[3] * 2).round() / 2  # 128 of 255 means unknown
         return tv_tensors.Image(image)
 
-    def target(self, name: str) -> Target:
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, Target]:
+        return self.image(name, seed), self._target(name)
+
+    def _target(self, name: str) -> Target:
         target = self._draw(name)[1]
         if self.kind == "segmentation":
             mask = torch.from_numpy(target)

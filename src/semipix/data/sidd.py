@@ -1,17 +1,68 @@
 """SIDD, medium: noisy and clean photographs of smartphones (Abdelhamed et al., CVPR 2018)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.decode import check_size, unit_range
+from semipix.data.decode import check_size
 from semipix.data.layout import walk
-from semipix.data.paired import PairedSource, check_root
+from semipix.data.paired import ImageTargets, PairedSource, check_root
+from semipix.data.reader import Reader
 from semipix.errors import SemipixError
+
+
+class BlockTargets(ImageTargets):
+    """Clean images; a name that ends in `#NUMBER` is a block of an image.
+
+    Args:
+        root: the folder that names are relative to.
+        targets: the clean image's name by the noisy one's.
+        block: side of a block in pixels.
+        blocks: blocks of an image, evenly spread.
+    """
+
+    def __init__(self, root: Path, targets: Mapping[str, str], block: int, blocks: int) -> None:
+        super().__init__(root, targets)
+        self.block = block
+        self.blocks = blocks
+        self._last: dict[str, tuple[Path, Tensor]] = {}
+
+    def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
+        return tv_tensors.Image(self._part(name, self._read("input", self.file(name), reader)))
+
+    def target(self, name: str, reader: Reader) -> tv_tensors.Image:
+        path = self.root / self.targets[name]
+        whole = self._read("target", path, reader)
+        check_size(self.file(name), path, whole, "target", max_pixels=reader.max_pixels)
+        return tv_tensors.Image(self._part(name, whole))
+
+    def file(self, name: str) -> Path:
+        return self.root / name.partition("#")[0]
+
+    def _part(self, name: str, whole: Tensor) -> Tensor:
+        """The whole image, or the block that a name asks for."""
+        number = name.partition("#")[2]
+        if not number:
+            return whole
+        columns = math.ceil(math.sqrt(self.blocks))
+        rows = math.ceil(self.blocks / columns)
+        row, column = divmod(int(number), columns)
+        top, left = (
+            max(0, round(length * (place + 0.5) / count - self.block / 2))
+            for length, place, count in zip(whole.shape[-2:], (row, column), (rows, columns), strict=True)
+        )
+        return whole[:, top : top + self.block, left : left + self.block].clone()
+
+    def _read(self, what: str, path: Path, reader: Reader) -> Tensor:
+        """An image; the last one of each side is kept, since its blocks follow each other."""
+        kept = self._last.get(what)
+        if kept is None or kept[0] != path:
+            self._last[what] = kept = (path, reader.image(path))
+        return kept[1]
 
 
 class SIDDSource(PairedSource):
@@ -57,55 +108,16 @@ class SIDDSource(PairedSource):
                 f"{folder}: found {len(targets)} pairs of one scene, expected several; whole scenes are set aside for "
                 "validation"
             )
-        self.block = block
-        self.blocks = blocks
-        self._whole: dict[str, tuple[Path, Tensor]] = {}
         pairs = {
             "train": {name: targets[name] for name in _first(train, train_pairs)},
             "val": {f"{name}#{number}": targets[name] for name in _first(val, val_pairs) for number in range(blocks)},
         }
         scenes = {name: scene_of(name) for part in pairs.values() for name in part}
-        super().__init__(folder, "denoising", pairs, scenes=scenes)
-
-    def file(self, name: str) -> str:
-        return name.partition("#")[0]
-
-    def read_input(self, name: str) -> Tensor:
-        return unit_range(self.stored_image(name))
-
-    def target(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(unit_range(self.stored_target(name)))
-
-    def stored_image(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(self._part(name, "input", self.root / self.file(name)))
-
-    def stored_target(self, name: str) -> tv_tensors.Image:
-        path = self.root / self._targets[name]
-        whole = self._read("target", path)
-        check_size(self.root / self.file(name), path, whole, "target", max_pixels=self.reader.max_pixels)
-        return tv_tensors.Image(self._part(name, "target", path))
-
-    def _part(self, name: str, what: str, path: Path) -> Tensor:
-        """The whole image, or the block that a name asks for."""
-        whole = self._read(what, path)
-        number = name.partition("#")[2]
-        if not number:
-            return whole
-        columns = math.ceil(math.sqrt(self.blocks))
-        rows = math.ceil(self.blocks / columns)
-        row, column = divmod(int(number), columns)
-        top, left = (
-            max(0, round(length * (place + 0.5) / count - self.block / 2))
-            for length, place, count in zip(whole.shape[-2:], (row, column), (rows, columns), strict=True)
+        reading = BlockTargets(
+            folder, {name: target for part in pairs.values() for name, target in part.items()}, block, blocks
         )
-        return whole[:, top : top + self.block, left : left + self.block].clone()
-
-    def _read(self, what: str, path: Path) -> Tensor:
-        """An image; the last one is kept, for its blocks follow each other."""
-        kept = self._whole.get(what)
-        if kept is None or kept[0] != path:
-            self._whole[what] = kept = (path, self.reader.image(path))
-        return kept[1]
+        super().__init__(folder, "denoising", pairs, scenes=scenes, reading=reading)
+        self.channels = 3
 
 
 def scene_of(name: str) -> str:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from torchvision import tv_tensors
 
@@ -33,10 +33,6 @@ Target: TypeAlias = tv_tensors.Mask | tv_tensors.Image
 """A label: a mask of class indices, or an image for regression."""
 
 
-_READ_BY = {"stored_image": {"image", "read_input"}, "stored_target": {"target", "read_target", "read_indices"}}
-"""Methods that say how an image or a target is read: a child that has its own needs its own short cut too."""
-
-
 class Source(ABC):
     """Where images and labels come from. A source knows nothing of label fractions, batches and methods.
 
@@ -48,7 +44,7 @@ class Source(ABC):
         classes: class names in the order of their index; None for regression.
         channels: channels of a prediction that a regression target is compared with; None where they are not known.
         target_fill: what padding writes into a mask.
-        reader: what `stored_image` and `stored_target` read files with; the data module sets its own.
+        reader: reads files for `image` and `pair`; the data module sets its own.
         left_out: one line, with a count, for each kind of file that is not read.
         warnings: one line for each thing that is unusual, but may be meant so.
         labels_by_scene: whether `data.labels` counts scenes, all of whose images are labeled together, or images.
@@ -63,12 +59,6 @@ class Source(ABC):
     left_out: Sequence[str] = ()
     warnings: Sequence[str] = ()
     reader: Reader = Reader()
-
-    def __init_subclass__(cls, **given: Any) -> None:
-        super().__init_subclass__(**given)
-        for stored, readers in _READ_BY.items():
-            if stored not in vars(cls) and readers & vars(cls).keys():
-                setattr(cls, stored, getattr(Source, stored))
 
     @abstractmethod
     def labeled(self) -> list[str]:
@@ -87,23 +77,34 @@ class Source(ABC):
         """Names of the test images, all labeled; empty where the source has none."""
 
     @abstractmethod
-    def image(self, name: str) -> tv_tensors.Image:
-        """The named image, float32 in [0, 1]: (3, H, W), or (4, H, W) for matting.
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+        """The named image, uint8 or float32 in [0, 1]: (3, H, W), or (4, H, W) for matting.
 
-        A fourth channel is the trimap: 0 background, 0.5 unknown, 1 foreground.
+        A fourth channel is the trimap: 0 background, 0.5 unknown, 1 foreground. A source of files reads them by its
+        `reader`, which may shrink an image to `data.resize`.
+
+        Args:
+            name: the image.
+            seed: in training, draws what a source varies; None gives the same image each time.
 
         Raises:
             SemipixError: the file cannot be read.
         """
 
     @abstractmethod
-    def target(self, name: str) -> Target:
-        """The named image's label: (H, W) int64 for classification, (C, H, W) float32 for regression (`Matte`: 8).
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, Target]:
+        """A labeled image, as `image` gives it, and its label at its own size.
 
-        Images are in [0, 1], maps in the units of the data; pixels that say nothing are NaN.
+        The label is (H, W) of whole numbers for classification, and (C, H, W) for regression (`Matte`: 8 channels):
+        uint8 or float32 in [0, 1] where it is an image, float32 in the units of the data where it is a map. NaN marks
+        pixels without a label.
+
+        Args:
+            name: the image.
+            seed: in training, draws what a source varies; None gives the same pair each time.
 
         Raises:
-            SemipixError: the label cannot be read, or does not fit the image or the classes.
+            SemipixError: a file cannot be read, or the label does not fit the image or the classes.
         """
 
     def files(self, extensions: Collection[str]) -> list[Path]:
@@ -116,22 +117,3 @@ class Source(ABC):
     def scene(self, name: str) -> str:
         """What the named image shows. Training and evaluation share no scene; by default each image is its own."""
         return name
-
-    def stored_image(self, name: str) -> tv_tensors.Image:
-        """The named image for the loaders: as `image`, but possibly bytes, and shrunk to `data.resize` already.
-
-        By default `image`. A source of files reads them by its `reader`.
-        """
-        return self.image(name)
-
-    def stored_target(self, name: str) -> Target:
-        """The named target for training: as `target`, but possibly of fewer bytes a pixel. By default `target`."""
-        return self.target(name)
-
-    def training_pair(self, name: str, seed: int) -> tuple[tv_tensors.Image, Target]:
-        """A labeled image with its target as training sees them; a source may vary both by the seed."""
-        return self.stored_image(name), self.stored_target(name)
-
-    def training_image(self, name: str, seed: int) -> tv_tensors.Image:
-        """An unlabeled image as training sees it; a source may vary it by the seed."""
-        return self.stored_image(name)

@@ -76,16 +76,14 @@ class VOCSource(Source):
     def test(self) -> list[str]:
         return []
 
-    def image(self, name: str) -> tv_tensors.Image:
-        return tv_tensors.Image(self.reader.whole(self.root / name))
-
-    def target(self, name: str) -> tv_tensors.Mask:
-        return tv_tensors.Mask(self.stored_target(name).long())
-
-    def stored_image(self, name: str) -> tv_tensors.Image:
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         return tv_tensors.Image(self.reader.image(self.root / name))
 
-    def stored_target(self, name: str) -> tv_tensors.Mask:
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        return self.image(name, seed), self._mask(name)
+
+    def _mask(self, name: str) -> tv_tensors.Mask:
+        """The checked class indices of an image's pixels, (H, W)."""
         path = self.root / self._masks[Path(name).stem]
         mask = read_sbd(path) if path.suffix == ".mat" else self.reader.mask(path)
         check_size(self.root / name, path, mask, max_pixels=self.reader.max_pixels)

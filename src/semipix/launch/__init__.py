@@ -1,0 +1,1 @@
+"""The train command: overrides, sweeps and the paper's settings."""

@@ -1,0 +1,130 @@
+"""Shell completion of `semipix` by argcomplete: commands, options, groups, their options and keys.
+
+It runs at each press of a key, so it reads the files of the configuration and the constructors' source, and imports
+neither torch nor Hydra.
+"""
+
+import ast
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+_SHELLS = {"bash": ".bashrc", "zsh": ".zshrc"}
+"""Shells that complete, with the file in which each begins."""
+
+_FILLED_IN = {"self", "task", "make_model", "source", "split", "use_unlabeled", "run_classes", "needed_splits"}
+"""Parameters that semipix fills in itself."""
+
+
+def install(shell: str) -> Path:
+    """Add completion to the file that a shell reads when it begins; once, however often it is called.
+
+    Args:
+        shell: the shell's name or path, such as `$SHELL`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: it is neither bash nor zsh.
+    """
+    from argcomplete.shell_integration import shellcode
+
+    name = Path(shell).name
+    if name not in _SHELLS:
+        raise ValueError(f"{shell or 'no shell'} found, {' or '.join(_SHELLS)} expected")
+    folder = Path.home() / ".local" / "share" / "semipix"
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / f"completion.{name}"
+    script.write_text(shellcode(["semipix"], shell=name))
+    start = Path.home() / _SHELLS[name]
+    line = f'source "{script}"  # completion of semipix\n'
+    text = start.read_text() if start.exists() else ""
+    if line not in text:
+        before = "autoload -U compinit && compinit\n" if name == "zsh" and "compinit" not in text else ""
+        with start.open("a") as file:
+            file.write(f"\n{before}{line}")
+    return start
+
+
+def overrides(prefix: str, parsed_args: Any = None, **_: Any) -> list[str]:
+    """Completions of an argument of `semipix train`.
+
+    Args:
+        prefix: what was typed of it.
+        parsed_args: holds `overrides`, the arguments before it.
+    """
+    given = list(getattr(parsed_args, "overrides", None) or [])
+    key, equals, _value = prefix.partition("=")
+    groups = _groups()
+    if equals:
+        return [f"{key}={name}" for name in groups.get(key, ())] if key in groups else []
+    group, dot, _rest = prefix.partition(".")
+    if dot:
+        return [f"{group}.{name}=" for name in _keys(group, given)]
+    return [f"{name}=" for name in (*groups, *_top())] + [f"{group}." for group in groups if group != "experiment"]
+
+
+def _folder(*parts: str) -> Path:
+    return Path(str(files("semipix").joinpath("conf", *parts)))
+
+
+def _groups() -> dict[str, list[str]]:
+    """Names of the options of each group."""
+    found = {
+        group.name: sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
+        for group in sorted(_folder().iterdir())
+        if group.is_dir() and not group.name.startswith("_")
+    }
+    return {**found, "second_model": found["model"]}
+
+
+def _top() -> Iterator[str]:
+    """Keys that belong to no group."""
+    for line in _folder("train.yaml").read_text("utf-8").splitlines():
+        if line[:1].isalpha() and not line.startswith(("defaults", "hydra")):
+            yield line.partition(":")[0]
+
+
+def _keys(group: str, given: Sequence[str]) -> list[str]:
+    """Keys of the chosen option of a group; none where its class is in another package."""
+    defaults = dict(
+        line.strip().removeprefix("- ").partition(":")[::2]
+        for line in _folder("train.yaml").read_text("utf-8").splitlines()
+        if line.startswith("  - ") and "override" not in line
+    )
+    name = defaults.get(group, "").strip()
+    for argument in given:
+        if argument.startswith(f"{group}="):
+            name = argument.partition("=")[2]
+    path = _folder(group, f"{name}.yaml")
+    if not path.is_file():
+        return []
+    targets = [line.partition(":")[2].strip() for line in path.read_text("utf-8").splitlines() if "_target_:" in line]
+    targets += ["semipix.data.datamodule.SemiSupervisedDataModule"] if group == "data" else []
+    return sorted({key for target in targets for key in _parameters(target)} - _FILLED_IN)
+
+
+def _parameters(target: str) -> list[str]:
+    """Parameters of the constructor of a class in semipix, or of its base if it has none, read from the source."""
+    module, _, name = target.rpartition(".")
+    package, _, rest = module.partition(".")
+    path = Path(str(files("semipix"))).joinpath(*rest.split(".")).with_suffix(".py")
+    if package != "semipix" or not path.is_file():
+        return []
+    tree = ast.parse(path.read_text("utf-8"))
+    imported = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        return []
+    for item in classes[name].body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return [argument.arg for argument in (*item.args.args, *item.args.kwonlyargs)]
+    bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
+    return [key for base in bases for key in _parameters(imported.get(base, f"{module}.{base}"))]
