@@ -192,9 +192,9 @@ def _leaves(node: Any, name: str = "") -> dict[str, Any]:
     return {key: value for leaves in nested for key, value in leaves.items()}
 
 
-def quoted(folder: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as Hydra reads it from a command line."""
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
 

@@ -1,5 +1,6 @@
 """`semipix train`: Hydra's part, from overrides to a resolved configuration."""
 
+import argparse
 import contextlib
 import itertools
 import logging
@@ -11,11 +12,14 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hydra
-from hydra._internal.utils import get_args_parser
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra import version as hydra_version
+from hydra._internal.utils import _run_hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob
@@ -34,10 +38,10 @@ from semipix.config import (
     unknown_key,
     with_paper_row,
 )
+from semipix.data.layout import PAIRS
 from semipix.errors import SemipixError
 from semipix.folders import no_empty_folders
 from semipix.interruption import MESSAGE, Interrupted, number_of
-from semipix.processes import is_started_by_lightning
 from semipix.sweep import JOBS, Job, quoted, records, run_job, table
 
 QUIET = (
@@ -52,20 +56,23 @@ QUIET = (
     ".*zero-element tensors.*",  # an error follows
 )
 
-HYDRA_FLAGS = (
-    *("-m", "--multirun", "--run", "-r", "-c", "--cfg", "--resolve", "-i", "--info", "-p", "--package"),
-    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "--hydra-help"),
-    *("-sc", "--shell-completion"),
+CONFIG = "semipix.conf"
+"""Module of the configuration."""
+
+FLAGS = (
+    *("-m", "--multirun", "-r", "--run", "-c", "--cfg", "--resolve", "-p", "--package"),
+    *("-cn", "--config-name", "-cd", "--config-dir"),
 )
+"""Options of Hydra that a training takes."""
 
-SHOWING = {"-c", "--cfg", "-i", "--info", "--hydra-help", "-sc", "--shell-completion"}
-"""Those of them by which nothing is trained."""
+SHOWING = {"-c", "--cfg"}
+"""Options that print something and exit."""
 
-WHERE = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name")
-"""Those of them that say where configurations are, each with a value that follows."""
+WHERE = ("-cd", "--config-dir", "-cn", "--config-name")
+"""Options that say where configurations are, each with a value that follows."""
 
 
-OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging")
+OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging", "hydra.verbose")
 """Hydra's keys that say where a run writes what, which semipix does itself."""
 
 
@@ -106,16 +113,120 @@ def run(overrides: list[str]) -> int:
     opened = open_overrides(overrides)
     if {"-m", "--multirun"} & set(opened):
         return _sweep(opened)
-    errors: list[Exception] = []
-    try:
-        _hydra(opened, _job(errors))
-    except (SemipixError, OSError):
-        raise
-    except Exception as error:  # Hydra's own, for the job's are kept aside
-        raise _unreadable(error) from error
-    if errors:
-        raise errors[0]
+    flags = parse_flags(opened)
+    if flags.cfg:
+        print(_shown_configuration(flags), end="")
+        return 0
+    config = _composed(flags)
+    folder = _run_folder(config)
+    with _started_again_as("train", *_without_run(overrides), f"run={quoted(folder)}"):
+        _report(folder, {**config, "run": str(folder)})
     return 0
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration of one training, with the paper's values where an experiment of the paper is chosen.
+
+    Args:
+        overrides: as on the command line: KEY=VALUE and GROUP=NAME.
+
+    Raises:
+        SemipixError: an override is at fault.
+    """
+    overrides = put_together(overrides)
+    _check_syntax(overrides)
+    return _composed(parse_flags(open_overrides(overrides)))
+
+
+def data_overrides(data: str) -> list[str]:
+    """Overrides that choose data by one word: the name of a data configuration, or a data folder's path.
+
+    A folder with `inputs` holds pairs, any other one images and masks.
+    """
+    if resources.files(CONFIG).joinpath("data", f"{data}.yaml").is_file():
+        return [f"data={data}"]
+    root = Path(data).expanduser()
+    kind = "pairs" if (root / PAIRS.images.partition("/")[0]).is_dir() else "folder"
+    return [f"data={kind}", f"data.root={quoted(root)}"]
+
+
+def _composed(flags: argparse.Namespace) -> dict[str, Any]:
+    with _hydra_configuration(flags) as config:
+        return _resolved(_without_hydra(config))
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """A configuration without Hydra's own, which has keys that are missing."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+@contextlib.contextmanager
+def _hydra_configuration(flags: argparse.Namespace) -> Iterator[DictConfig]:
+    """The composed configuration with Hydra's own; references in it can be resolved while this lasts.
+
+    Raises:
+        SemipixError: an override is at fault.
+    """
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    searched = [f"hydra.searchpath=[{_search_entry(flags.config_dir)}]"] if flags.config_dir else []
+    overrides = [*searched, *flags.overrides]
+    try:
+        with initialize_config_module(CONFIG, version_base="1.3", job_name="train"):
+            config = hydra_compose(flags.config_name or "train", overrides, return_hydra_config=True)
+            hydra_config.set_config(config)
+            yield config
+    except SemipixError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SemipixError(_one_line(str(error))) from error
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:  # of overrides like a.b=1 c=2
+        raise _unreadable(error) from error
+    finally:
+        hydra_config.cfg = before
+
+
+def _search_entry(folder: str) -> str:
+    """A folder of configurations as an entry of Hydra's search path.
+
+    Raises:
+        SemipixError: there is no such folder.
+    """
+    path = Path(folder).absolute()
+    if not path.is_dir():
+        raise SemipixError(f"--config-dir: {folder} found, a folder of configurations expected")
+    return quoted(f"file://{path}")
+
+
+def _shown_configuration(flags: argparse.Namespace) -> str:
+    """The configuration as YAML, for --cfg."""
+    with _hydra_configuration(flags) as config:
+        shown: Any = OmegaConf.masked_copy(config, ["hydra"]) if flags.cfg == "hydra" else config
+        if flags.cfg == "job":
+            shown = _without_hydra(config)
+        if flags.package:
+            shown = OmegaConf.select(shown, flags.package)
+        if not OmegaConf.is_config(shown):
+            return f"{shown}\n"
+        return OmegaConf.to_yaml(shown, resolve=flags.resolve)
+
+
+def _without_run(overrides: Sequence[str]) -> list[str]:
+    return [item for item in overrides if item.lstrip("+").partition("=")[0] != "run"]
+
+
+@contextlib.contextmanager
+def _started_again_as(*arguments: str) -> Iterator[None]:
+    """Set the arguments with which Lightning starts a further process for each further GPU.
+
+    The time in a run folder's name is that of the first process.
+    """
+    given = sys.argv
+    sys.argv = [given[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = given
 
 
 def _resumed(overrides: list[str]) -> tuple[Path, Path | None]:
@@ -152,35 +263,45 @@ def _resumed(overrides: list[str]) -> tuple[Path, Path | None]:
 
 
 def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
-    """Let Hydra compose configurations and call a job with each.
+    """Let Hydra compose the configurations of a sweep, and its launcher call a job with each.
 
     Raises:
         SemipixError: an override is at fault.
     """
-    _check_flags(overrides)
-    given = sys.argv
-    sys.argv = [given[0], *overrides]
+    hydra_version.setbase("1.3")
     try:
-        hydra.main(version_base="1.3", config_path="pkg://semipix.conf", config_name="train")(job)()
+        _run_hydra(parse_flags(overrides), _parser(), job, f"pkg://{CONFIG}", "train")
     except (HydraException, OmegaConfBaseException) as error:
         raise SemipixError(_one_line(str(error))) from error
-    finally:
-        sys.argv = given
 
 
-def _check_flags(arguments: Sequence[str]) -> None:
-    """Refuse options that Hydra would explain over several lines.
+def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's options, and the overrides as the attribute `overrides`.
 
     Raises:
         SemipixError: an option lacks its value, or has a wrong one.
     """
+    return _parser().parse_args(list(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Reads Hydra's options. Hydra's own parser has a help text that argparse refuses since Python 3.14."""
+    parser = argparse.ArgumentParser(prog="semipix train", add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-cn", "--config-name")
+    parser.add_argument("-cd", "--config-dir")
+    for option in ("--resolve", "--run", "--multirun"):
+        parser.add_argument(*([option] if option == "--resolve" else [option[1:3], option]), action="store_true")
+    unused = dict.fromkeys(("config_path", "info", "experimental_rerun"))
+    parser.set_defaults(help=False, hydra_help=False, shell_completion=False, **unused)
 
     def refuse(message: str) -> NoReturn:
         raise SemipixError(f"{message}; options of Hydra, with their values, go before all KEY=VALUE")
 
-    parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(list(arguments))
+    return parser
 
 
 def _unreadable(error: Exception) -> SemipixError:
@@ -275,7 +396,7 @@ def _check_syntax(overrides: Sequence[str]) -> None:
     for before, override in zip(["", *overrides], overrides, strict=False):
         key, _, text = override.partition("=")
         if override.startswith("-"):
-            if key not in HYDRA_FLAGS:
+            if key not in FLAGS:
                 raise SemipixError(f"{override}: no such option; keys are given as KEY=VALUE, see semipix train --help")
             continue
         if override.startswith("~") or ("=" not in override and before.startswith("-")):
@@ -297,7 +418,7 @@ def _check_syntax(overrides: Sequence[str]) -> None:
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
         if key.strip("+") == "hydra":
             raise SemipixError(f"{override}: Hydra's keys are given one by one, as hydra.KEY=VALUE")
-        if key.lstrip("+").replace("/", ".").startswith(OURS) and not is_started_by_lightning():
+        if key.lstrip("+").replace("/", ".").startswith(OURS):
             raise SemipixError(f"{override}: semipix writes the run folder itself; name it by run=PATH")
 
 
@@ -383,23 +504,6 @@ def _one_line(message: str) -> str:
     if message.startswith("Ambiguous value"):
         return f"{lines[0]}: several values make a sweep, add -m; one list is KEY=[VALUE,VALUE]"
     return " ".join(lines[:2])
-
-
-def _job(errors: list[Exception]) -> Callable[[DictConfig], None]:
-    """Hydra's task function. It hands its error over past Hydra, which would print around it."""
-
-    def job(config: DictConfig) -> None:
-        overrides = [item for item in _given() if item.lstrip("+").partition("=")[0] != "run"]
-        try:
-            resolved = _resolved(config)
-            folder = _run_folder(resolved)
-            # What Lightning starts again for each further GPU; the time in a folder's name is that of the first.
-            sys.argv = [sys.argv[0], "train", *overrides, f"run={quoted(folder)}"]
-            _report(folder, {**resolved, "run": str(folder)})
-        except Exception as error:
-            errors.append(error)
-
-    return job
 
 
 def _given() -> list[str]:
