@@ -6,8 +6,8 @@ flaw map, `evaluate` with all candidates for deployment: what each has to comput
 a second, and the shares are medians of each round's own: by the clock, and for `predict` by processor time too, which
 is the share where reading and writing have no core of their own. A record of the same case and threads is replaced.
 
-    OMP_NUM_THREADS=1 python benchmarks/inference.py --json benchmarks/results/inference.json
-    python benchmarks/inference.py --json benchmarks/results/inference.json
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.inference --json benchmarks/results/inference.json
+    python -m benchmarks.speed.inference --json benchmarks/results/inference.json
 """
 
 import argparse

@@ -21,7 +21,7 @@ def peak_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Let Linux count the peak anew: imports may have needed more than what is measured."""
+    """Let Linux count the peak from now on: imports may have needed more than what is measured."""
     if STATUS.exists():
         Path("/proc/self/clear_refs").write_text("5")
 

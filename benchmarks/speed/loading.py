@@ -1,17 +1,15 @@
 """How fast are images read, decoded and augmented, and what do very many of them cost?
 
-    python benchmarks/pipeline.py speed      images/s of JPEG and PNG, 500 and 4,000 px, by cache and workers
-    python benchmarks/pipeline.py names      a list of 1,000,000 files: seconds to start, memory of each worker
-    python benchmarks/pipeline.py shards     200,000 small images in shards: memory at start, middle and end
+    python -m benchmarks.speed.loading speed      images/s of JPEG and PNG, 500 and 4,000 px, by cache and workers
+    python -m benchmarks.speed.loading names      a list of 1,000,000 files: seconds to start, memory of each worker
+    python -m benchmarks.speed.loading shards     200,000 small images in shards: memory at start, middle and end
 
-Each writes its records into one file (`--json`) and leaves those of the others there. Variants of a size and format are
-interleaved, and the figure is the median of the rounds, for machines are noisy and often shared. Where one process does
-all, its seconds of processor time are given too: they do not depend on what else runs.
+Prints its records. `--json` writes them to a file and leaves those of the other two there. Variants of a size and format
+take turns, and the figure is the median of the rounds, since machines are noisy and often shared. Where one process
+does all, its seconds of processor time are given too: they depend less on what else runs.
 """
 
-import argparse
 import io
-import json
 import multiprocessing
 import os
 import statistics
@@ -24,9 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from memory import held_bytes  # the module beside this one
 from PIL import Image
 
+from benchmarks.common import Record, new_parser, records_in, run, write_records
+from benchmarks.speed.memory import held_bytes
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.folder import FolderSource
 from semipix.data.names import Names
@@ -98,7 +97,7 @@ def full_scale(variant: Variant) -> Variant:
     return variant
 
 
-def speed(rounds: int) -> list[dict[str, Any]]:
+def speed(rounds: int) -> list[Record]:
     records = []
     for side in COUNTS:
         for extension in ("jpg", "png"):
@@ -168,9 +167,9 @@ def growth(names: Any) -> int:
     return result
 
 
-def names(count: int) -> list[dict[str, Any]]:
+def names(count: int) -> list[Record]:
     """Empty files stand for the images; nothing of them is read before training."""
-    record: dict[str, Any] = {"case": "names", "files": count}
+    record: Record = {"case": "names", "files": count}
     with tempfile.TemporaryDirectory() as folder:
         root = make_folder(Path(folder), "jpg", 500)
         for number in range(count):
@@ -200,7 +199,7 @@ def names(count: int) -> list[dict[str, Any]]:
     return [record]
 
 
-def shards(count: int) -> list[dict[str, Any]]:
+def shards(count: int) -> list[Record]:
     """Memory of this process, which reads the shards itself; once in the first tenth, in the middle and at the end."""
     side, per_shard, record = 64, 2000, {"case": "shards", "images": count, "side": 64}
     with tempfile.TemporaryDirectory() as folder:
@@ -245,24 +244,21 @@ def shards(count: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser("speed.loading", __doc__)
     parser.add_argument("case", choices=("speed", "names", "shards"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, help="files or images; by default 1,000,000 names and 200,000 in shards")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    if options.case == "speed":
-        records = speed(options.rounds)
-    elif options.case == "names":
-        records = names(options.count or 1_000_000)
+    if given.case == "speed":
+        records = speed(given.rounds)
+    elif given.case == "names":
+        records = names(given.count or 1_000_000)
     else:
-        records = shards(options.count or 200_000)
-    if options.json:
-        there = json.loads(options.json.read_text())["records"] if options.json.exists() else []
-        kept = [record for record in there if record["case"] != options.case]
-        options.json.write_text(json.dumps({**environment(), "records": kept + records}, indent=1) + "\n")
+        records = shards(given.count or 200_000)
+    kept = [record for record in records_in(given.json) if record["case"] != given.case]
+    write_records(given.json, kept + records, environment())
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,4 +1,4 @@
-"""The GCT recipe in the order of the released code, for segmentation: the yardstick of benchmarks/step.py.
+"""The GCT recipe in the order of the released code, for segmentation: what `benchmarks.speed.step` compares with.
 
 Written from the paper and from what is known of the release: the task models' step with the detector fixed, then the
 detector's step with predictions of a second, gradient-free pass; a pass of the detector for each prediction; blurs by

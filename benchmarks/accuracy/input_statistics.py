@@ -2,23 +2,24 @@
 
 Until November 2026 the encoder was trained on (x - 127/255) / (128/255), but evaluated, predicted with and resumed on
 (x - 0.5) / 0.5. This measures finished runs twice, on the statistics in their checkpoint and on 0.5 and 0.5; weights
-and images are the same, so that the difference is that of the statistics alone.
+and images are the same, so that the difference is that of the statistics alone. Prints the test mIoU of each run on
+both, and the mean difference.
 
-    python benchmarks/input_statistics.py runs/compare/portrait/8-* --out benchmarks/results/input_statistics.json
+    python -m benchmarks.accuracy.input_statistics runs/compare/portrait/8-* \\
+        --json benchmarks/results/input_statistics.json
 """
 
-import argparse
-import json
 import shutil
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from benchmarks.common import Record, new_parser, run, write_records
 from semipix import train
 from semipix.checkpoints import read_checkpoint
+from semipix.errors import SemipixError
 from semipix.inference.evaluate import measure
 from semipix.report.comparison import environment
 
@@ -36,7 +37,7 @@ def with_earlier_statistics(run: Path, folder: Path) -> Path:
     state = read_checkpoint(checkpoint)
     changed = [key for key in state["state_dict"] if key.endswith(("normalize.mean", "normalize.std"))]
     if not changed:
-        raise SystemExit(f"{checkpoint}: holds no input statistics; expected a run of unet or pspnet")
+        raise SemipixError(f"{checkpoint}: holds no input statistics; expected a run of unet or pspnet")
     for key in changed:
         state["state_dict"][key].fill_(EARLIER)
     torch.save(state, copy / "checkpoints" / checkpoint.name)
@@ -44,24 +45,22 @@ def with_earlier_statistics(run: Path, folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser("accuracy.input_statistics", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="finished run folders")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    records: list[dict[str, Any]] = []
-    for run in options.runs:
-        with tempfile.TemporaryDirectory() as folder:
-            figures = {"trained": measure(run), "earlier": measure(with_earlier_statistics(run, Path(folder)))}
-        records.append({"run": run.name, **{name: 100 * found["miou"] for name, found in figures.items()}})
+    records: list[Record] = []
+    for folder in given.runs:
+        with tempfile.TemporaryDirectory() as kept:
+            figures = {"trained": measure(folder), "earlier": measure(with_earlier_statistics(folder, Path(kept)))}
+        records.append({"run": folder.name, **{name: 100 * found["miou"] for name, found in figures.items()}})
         print("{run:24} mIoU {trained:6.2f}, on 0.5 and 0.5 {earlier:6.2f}".format(**records[-1]))
     differences = [record["trained"] - record["earlier"] for record in records]
     print(
         f"mean difference {statistics.mean(differences):+.3f}, from {min(differences):+.3f} to {max(differences):+.3f}"
     )
-    if options.out:
-        options.out.write_text(json.dumps({**environment(), "records": records}, indent=1) + "\n")
+    write_records(given.json, records, environment())
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

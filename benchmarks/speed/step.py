@@ -1,40 +1,49 @@
-"""What does a training step cost: GCT beside the floor of two supervised steps, the recipe as released, every method?
+"""What does a training step cost: GCT, the least a pair can cost, the recipe as released, every method?
+
+Prints seconds, peak memory and computing speed of each variant; the least is two supervised steps on the same images.
 
 All variants take turns in one run, since machines are noisy; seconds are medians of the turns. Peak memory of each is
 measured in a process of its own, above what the process held before any network was made (on a GPU: what was
 allocated). `flops` are the floating-point operations of a step's convolutions and matrix products, `matrix_share` what
-share of the device's measured throughput of matrix products they reach. The file holds a list of records, one for each
-case and precision; a record of the same case, size, precision, device and threads is replaced, but one of all methods
-and one of GCT's forms alone stand side by side, for the networks of all methods are held in memory together.
+share of the device's measured throughput of matrix products they reach. The file of `--json` holds a list of records. A
+record of the same case, size, precision, device and threads is replaced; a record of all methods does not replace one
+of GCT's forms alone, because the networks of all methods are in memory together.
 
-    python benchmarks/step.py --case deeplab_v2                          321x321, 2 + 2 images, fp32
-    python benchmarks/step.py --case unet --methods all --precision bf16 --compile
-    python benchmarks/step.py --case unet --size 64 --json benchmarks/results/step.json
+    python -m benchmarks.speed.step --case deeplab_v2                          321x321, 2 + 2 images, fp32
+    python -m benchmarks.speed.step --case unet --methods all --precision bf16 --compile
+    python -m benchmarks.speed.step --case unet --size 64 --json benchmarks/results/step.json
 """
 
 import argparse
 import functools
-import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from hydra.utils import get_object
-from memory import forget_peak, held_bytes, peak_bytes  # the module beside this one
-from released import ReleasedGCT  # the module beside this one
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import semipix.conf
+from benchmarks.common import (
+    Record,
+    device,
+    device_name,
+    new_parser,
+    node,
+    options,
+    output_of,
+    records_in,
+    run,
+    wait_for_device,
+    write_records,
+)
+from benchmarks.speed.memory import forget_peak, held_bytes, peak_bytes
+from benchmarks.speed.released import ReleasedGCT
 from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
@@ -101,8 +110,7 @@ LITERAL_FORMS = {LITERAL: torch.contiguous_format, "literal_channels_last": torc
 
 def method_classes() -> dict[str, Callable[..., Method]]:
     """Every method of the configuration, by name; supervised first."""
-    files = sorted((Path(semipix.conf.__file__).parent / "method").glob("*.yaml"))
-    found = {file.stem: get_object(yaml.safe_load(file.read_text())["_target_"]) for file in files}
+    found = {name: get_object(node("method", name)["_target_"]) for name in options("method")}
     return {"supervised": found.pop("supervised"), **found}
 
 
@@ -233,13 +241,7 @@ def gradient_flops(
     return 2 * places[0] * math.prod(places[2:]) * math.prod(weight_shape) * sum(wanted[:2])
 
 
-def wait_for(device: torch.device) -> None:
-    """Let a device that works on its own finish."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> tuple[dict[str, float], dict[str, int]]:
+def take_turns(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
     """Median seconds and floating-point operations of each step, in turns.
 
     The first turn counts operations, and leaves out a method that refuses it.
@@ -259,10 +261,10 @@ def take_turns(steps: dict[str, Step], repeats: int, device: torch.device) -> tu
             flops[name] = counter.get_total_flops()
     for turn in range(repeats):
         for name in seconds:
-            wait_for(device)
+            wait_for_device()
             began = time.perf_counter()
             steps[name]()
-            wait_for(device)
+            wait_for_device()
             seconds[name].append(time.perf_counter() - began)
             print(f"turn {turn + 1} of {repeats}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr)
     return {name: statistics.median(values) for name, values in seconds.items()}, flops
@@ -276,7 +278,7 @@ def measure(bench: Bench, names: list[str], repeats: int) -> tuple[dict[str, flo
             steps[name] = bench.step(name)
         except SemipixError as error:  # cct and others serve classification alone
             print(f"{name}: {error}", file=sys.stderr)
-    return take_turns(steps, repeats, bench.device)
+    return take_turns(steps, repeats)
 
 
 def peak_of(bench: Bench, name: str) -> int:
@@ -291,34 +293,30 @@ def peak_of(bench: Bench, name: str) -> int:
     return peak_bytes() - before
 
 
-def peak_in_a_process(options: argparse.Namespace, name: str) -> int:
+def peak_in_a_process(given: argparse.Namespace, name: str) -> int:
     """Peak memory of a variant's steps, measured in a new process."""
-    command = [sys.executable, __file__, "--case", options.case, "--precision", options.precision, "--peak-of", name]
-    command += ["--size", str(options.size)] if options.size else []
-    command += ["--images", *map(str, options.images)] if options.images else []
-    # By default the C library moves this threshold, and what is freed would count in one run and not in another.
-    surroundings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=surroundings)
-    if done.returncode:
-        raise SystemExit(f"{name}: the step failed with exit status {done.returncode}; -9 is for want of memory")
-    return int(done.stdout.splitlines()[-1])
+    arguments = ["--case", given.case, "--precision", given.precision, "--peak-of", name]
+    arguments += ["--size", str(given.size)] if given.size else []
+    arguments += ["--images", *map(str, given.images)] if given.images else []
+    # By default the C library moves these thresholds, and what is freed would count in one run and not in another.
+    fixed = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
+    return int(output_of("benchmarks.speed.step", arguments, **fixed).splitlines()[-1])
 
 
-def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size: tuple[int, int]) -> dict[str, Any]:
+def record_of(given: argparse.Namespace, bench: Bench, names: list[str], size: tuple[int, int]) -> Record:
     """Measure time and memory of all variants."""
-    weighed = [name for name in names if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if options.memory else []
-    memory = {name: peak_in_a_process(options, name) for name in weighed}  # before this process holds all networks
-    seconds, flops = measure(bench, names, options.repeats)
+    weighed = [name for name in names if name in (FLOOR, *LITERAL_FORMS, *GCT_FORMS)] if given.memory else []
+    memory = {name: peak_in_a_process(given, name) for name in weighed}  # before this process holds all networks
+    seconds, flops = measure(bench, names, given.repeats)
     throughput = flops.pop(MATRIX_PRODUCT) / seconds.pop(MATRIX_PRODUCT)
-    cuda = bench.device.type == "cuda"
     record = {
-        "case": options.case,
-        "device": torch.cuda.get_device_name() if cuda else f"CPU {torch.backends.cpu.get_cpu_capability()}",
-        "precision": options.precision,
+        "case": given.case,
+        "device": device_name(),
+        "precision": given.precision,
         "size": list(size),
         "images": [bench.labeled, len(bench.image) - bench.labeled],
         "threads": torch.get_num_threads(),
-        "repeats": options.repeats,
+        "repeats": given.repeats,
         "seconds": seconds,
         "bytes": memory,
         "images_per_second": {name: len(bench.image) / value for name, value in seconds.items()},
@@ -334,25 +332,25 @@ def record_of(options: argparse.Namespace, bench: Bench, names: list[str], size:
     return {**record, "versions": environment()["versions"]}
 
 
-def show(record: dict[str, Any]) -> None:
+def show(record: Record) -> None:
     """Print a record as a table."""
     print(f"{record['case']} {record['size']} {record['images']} {record['precision']} on {record['device']}")
     floor = record["seconds"].get(FLOOR)
     for name, value in record["seconds"].items():
-        ratio = f"{value / floor:6.2f} x the floor" if floor else ""
+        ratio = f"{value / floor:6.2f} x two supervised steps" if floor else ""
         memory = f"{record['bytes'][name] / 2**30:7.2f} GiB" if name in record["bytes"] else " " * 11
         share = f"  {100 * record['matrix_share'][name]:3.0f} % of a matrix product" if name in record["flops"] else ""
         print(f"{name:21} {value:8.3f} s  {ratio}{memory}{share}")
 
 
-def identity(record: dict[str, Any]) -> tuple[Any, ...]:
+def identity(record: Record) -> tuple[Any, ...]:
     """What makes two records the same measurement: whether all methods shared the memory is part of it."""
     keys = ("case", "device", "precision", "size", "images", "threads")
     return (*(record[key] for key in keys), "supervised" in record["seconds"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser("speed.step", __doc__)
     parser.add_argument("--case", choices=CASES, default="unet")
     parser.add_argument("--size", type=int, help="side of the images instead of the case's")
     parser.add_argument("--images", type=int, nargs=2, help="labeled and unlabeled images instead of the case's")
@@ -362,35 +360,29 @@ def main() -> None:
     parser.add_argument("--no-literal", dest="literal", action="store_false", help="without the recipe as released")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="seconds alone")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    given = parser.parse_args()
 
-    case = CASES[options.case]
-    size = (options.size, options.size) if options.size else case.size
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = tuple(options.images) if options.images else case.images
-    bench = Bench(case, size, images, options.precision, device)
-    if options.peak_of:
-        print(peak_of(bench, options.peak_of))
+    case = CASES[given.case]
+    size = (given.size, given.size) if given.size else case.size
+    images = tuple(given.images) if given.images else case.images
+    bench = Bench(case, size, images, given.precision, device())
+    if given.peak_of:
+        print(peak_of(bench, given.peak_of))
         return
 
-    names = [MATRIX_PRODUCT, FLOOR, *(name for name in GCT_FORMS if name != COMPILED or options.compile)]
-    if options.literal and bench.task.classification:
+    names = [MATRIX_PRODUCT, FLOOR, *(name for name in GCT_FORMS if name != COMPILED or given.compile)]
+    if given.literal and bench.task.classification:
         names += LITERAL_FORMS
     known = [name for name in method_classes() if name != GCT]
-    names += known if options.methods == ["all"] else options.methods
-    if unknown := sorted(set(options.methods) - {*known, "all"}):
-        raise SystemExit(f"--methods {unknown[0]}: no such method; expected all, or some of {', '.join(known)}")
-    record = record_of(options, bench, names, size)
+    names += known if given.methods == ["all"] else given.methods
+    if unknown := sorted(set(given.methods) - {*known, "all"}):
+        raise SemipixError(f"--methods {unknown[0]}: no such method; expected all, or some of {', '.join(known)}")
+    before = records_in(given.json)
+    record = record_of(given, bench, names, size)
     show(record)
-    if options.json:
-        records = json.loads(options.json.read_text()) if options.json.exists() else []
-        if not isinstance(records, list):
-            raise SystemExit(f"{options.json}: holds no list of records of this script; choose another --json file")
-        kept = [other for other in records if identity(other) != identity(record)]
-        options.json.write_text(json.dumps([*kept, record], indent=1) + "\n")
+    write_records(given.json, [*(other for other in before if identity(other) != identity(record)), record])
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,13 @@
 """What does one training step of GCT take in the paper's own settings: its task models at its sizes?
 
 One labeled and one unlabeled image, two task models of full width and the detector: all losses, one backward, all
-optimizers. Each setting runs in a process of its own, whose largest resident memory is what it needed; on a GPU, the
-memory that was allocated there. A first step also makes the optimizers' states and is told apart from the others.
+optimizers. Each setting runs in a process of its own. Prints seconds of a step and peak memory: the largest resident
+memory of the process, on a GPU what was allocated there. The first step, which also makes the optimizers' states, is
+measured apart from the others.
 
-    python benchmarks/paper_steps.py                                       all four settings, on the CPU or GPU
-    python benchmarks/paper_steps.py --settings segmentation --size 65     a quick look
-    python benchmarks/paper_steps.py --checkpointing --repeats 2 --json benchmarks/results/paper_steps.json
+    python -m benchmarks.speed.paper_steps                                       all four settings, on the CPU or GPU
+    python -m benchmarks.speed.paper_steps --settings segmentation --size 65     a quick look
+    python -m benchmarks.speed.paper_steps --checkpointing --repeats 2 --json benchmarks/results/paper_steps.json
 """
 
 import argparse
@@ -14,16 +15,29 @@ import functools
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from memory import peak_bytes  # the module beside this one
+import torch
 
+from benchmarks.common import (
+    Record,
+    device,
+    device_name,
+    new_parser,
+    node,
+    output_of,
+    run,
+    wait_for_device,
+    write_records,
+)
+from benchmarks.speed.memory import peak_bytes
+from benchmarks.speed.step import step_of
+from semipix.batch import Batch
+from semipix.config import parameters, target_of
 from semipix.report.comparison import environment
+from semipix.tasks.base import Task
+from semipix.train import build_method, build_task
 
 CLASSES = 21
 """Of Pascal VOC."""
@@ -48,46 +62,28 @@ SETTINGS = {
 
 def measure(name: str, size: int, repeats: int, precision: str, checkpointing: bool) -> dict[str, Any]:
     """Take the steps in this process."""
-    import torch
-    from step import step_of  # the script beside this one
-
-    import semipix.conf
-    from semipix.config import parameters, target_of
-    from semipix.train import build_method, build_task
-
     setting = SETTINGS[name]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def node(group: str, option: str) -> dict[str, Any]:
-        found: dict[str, Any] = yaml.safe_load(
-            (Path(semipix.conf.__file__).parent / group / f"{option}.yaml").read_text()
-        )
-        known = parameters(target_of(group, found))[0]
-        return found | ({"checkpointing": True} if checkpointing and "checkpointing" in known else {})
-
-    first_model, second_model = (node("model", option) for option in setting.models)
+    first_model, second_model = (_model(option, checkpointing) for option in setting.models)
     task = build_task({"task": node("task", name)}, [str(index) for index in range(CLASSES)])
     method = build_method(
         {"seed": 0, "model": first_model, "second_model": second_model, "method": node("method", "gct")}, task
-    ).to(device)
+    ).to(device())
     kind = functools.partial(getattr(torch.optim, setting.optimizer), lr=1e-5)
     optimizers = method.optimizers(lambda model: kind(model.parameters()))
 
-    batch = make_batch(task, size, device)
-
+    batch = make_batch(task, size, device())
     take = step_of(method, optimizers, batch, precision)
 
     def step() -> float:
         began = time.perf_counter()
         losses = take()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for_device()
         assert all(bool(term.isfinite()) for term in losses.values()), losses
         return time.perf_counter() - began
 
     first = step()
     seconds = statistics.median([step() for _ in range(repeats)] or [first])
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes()
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes()
     return {
         "setting": name,
         "models": list(setting.models),
@@ -97,7 +93,7 @@ def measure(name: str, size: int, repeats: int, precision: str, checkpointing: b
         "images": len(batch.image),
         "precision": precision,
         "checkpointing": checkpointing,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "device": device_name(),
         "threads": torch.get_num_threads(),
         "first_step_seconds": first,
         "repeats": repeats,
@@ -107,12 +103,15 @@ def measure(name: str, size: int, repeats: int, precision: str, checkpointing: b
     }
 
 
-def make_batch(task: Any, size: int, device: Any) -> Any:
-    """Two images and the target of the first: numbers of no meaning, in the form that the task asks for."""
-    import torch
+def _model(option: str, checkpointing: bool) -> dict[str, Any]:
+    """A model's node, with checkpointing where it is wanted and the model knows it."""
+    found = node("model", option)
+    known = parameters(target_of("model", found))[0]
+    return found | ({"checkpointing": True} if checkpointing and "checkpointing" in known else {})
 
-    from semipix.batch import Batch
 
+def make_batch(task: Task, size: int, device: torch.device) -> Batch:
+    """Two images and the target of the first: random numbers in the form that the task asks for."""
     image = torch.rand(2, task.in_channels, size, size, device=device)
     if task.classification:
         return Batch(image, torch.randint(0, task.channels, (1, size, size), device=device))
@@ -124,54 +123,43 @@ def make_batch(task: Any, size: int, device: Any) -> Any:
     return Batch(image, target)
 
 
-def in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure a setting in a new process.
-
-    Raises:
-        SystemExit: it failed; its own message has been printed.
-    """
-    size = options.size or SETTINGS[name].size
-    command = [sys.executable, __file__, "--inside", "--settings", name, "--size", str(size)]
-    command += ["--repeats", str(options.repeats), "--precision", options.precision]
-    command += ["--checkpointing"] if options.checkpointing else []
-    surroundings = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=surroundings)
-    if done.returncode:
-        raise SystemExit(f"{name}: the step failed with exit status {done.returncode}; -9 is for want of memory")
-    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def in_a_process(name: str, given: argparse.Namespace) -> Record:
+    """Measure a setting in a new process."""
+    size = given.size or SETTINGS[name].size
+    arguments = ["--inside", "--settings", name, "--size", str(size)]
+    arguments += ["--repeats", str(given.repeats), "--precision", given.precision]
+    arguments += ["--checkpointing"] if given.checkpointing else []
+    printed = output_of("benchmarks.speed.paper_steps", arguments, OMP_NUM_THREADS=str(given.threads))
+    record: Record = json.loads(printed.splitlines()[-1])
     return record
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser("speed.paper_steps", __doc__)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--size", type=int, help="side of the images instead of the paper's")
     parser.add_argument("--repeats", type=int, default=0, help="steps after the first")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--checkpointing", action="store_true", help="of the models that know it")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.inside:
-        (name,) = options.settings
-        given = (options.size, options.repeats, options.precision, options.checkpointing)
-        print(json.dumps(measure(name, *given)))
+    given = parser.parse_args()
+    if given.inside:
+        (name,) = given.settings
+        print(json.dumps(measure(name, given.size, given.repeats, given.precision, given.checkpointing)))
         return
 
     records = []
-    for name in options.settings:
-        record = in_a_process(name, options)
+    for name in given.settings:
+        record = in_a_process(name, given)
         records.append(record)
         print(
             f"{name:13} {' + '.join(record['models']):39} {record['size']}x{record['size']} {record['device']}: "
             f"{record['seconds']:7.2f} s a step, {record['peak_memory_gib']:5.2f} GiB",
             flush=True,
         )
-    if options.json:
-        told = environment(records[0]["device"], options.threads)
-        options.json.write_text(json.dumps({**told, "records": records}, indent=1) + "\n")
+    write_records(given.json, records, environment(records[0]["device"], given.threads))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,54 +1,49 @@
 """How long does `semipix --help` take, and `semipix train` to the end of its first step on the built-in data?
 
-Seconds on the clock, and of processor time, which others on the machine spoil less; medians. A run that nothing slows
-down takes about its processor time.
+Prints medians of seconds by the clock and of processor time, and the fastest by the clock. Processor time depends less on
+what else the machine does; a run that nothing slows down takes about as long by the clock.
 
-    python benchmarks/startup.py --json benchmarks/results/startup.json
+    python -m benchmarks.speed.startup --json benchmarks/results/startup.json
 """
 
-import argparse
-import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import ROOT, new_parser, output_of, run, write_records
 from semipix.report.comparison import environment
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "help": ["--help"],
     "train_to_first_step": [
         *("train", "data=scenes", "steps=1", "validations=0"),
-        "trainer.callbacks=[{_target_: benchmarks.startup.FirstStep}]",
+        "trainer.callbacks=[{_target_: benchmarks.speed.startup.FirstStep}]",
     ],
 }
 
 
-def FirstStep() -> Any:  # noqa: N802 - stands where a callback's class would, so that help imports no Lightning here
+def FirstStep() -> Any:  # noqa: N802 - named like the class that a callback usually is; no import of Lightning here
     """A callback that says when the first step has ended, and how much processor time it took until then."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    def told(*args: Any) -> None:
+    def say(*args: Any) -> None:
         print("first step", time.time(), sum(os.times()[:2]), flush=True)
 
-    return LambdaCallback(on_train_batch_end=told)
+    return LambdaCallback(on_train_batch_end=say)
 
 
 def measure(name: str, folder: str) -> tuple[float, float]:
     """Seconds of one command on the clock and of the processor."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # where FirstStep is found
     used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    command = [sys.executable, "-m", "semipix.cli", *COMMANDS[name]]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    printed = output_of("semipix.cli", COMMANDS[name], cwd=Path(folder), PYTHONPATH=path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    first = next((line.split() for line in ended.stdout.splitlines() if line.startswith("first step")), None)
+    first = next((line.split() for line in printed.splitlines() if line.startswith("first step")), None)
     if first:
         return float(first[2]) - began, float(first[3])
     return time.time() - began, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
@@ -60,22 +55,19 @@ def medians(found: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser("speed.startup", __doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    given = parser.parse_args()
     records = []
     for name in COMMANDS:
         found = []
-        for _ in range(options.repeats):
+        for _ in range(given.repeats):
             with tempfile.TemporaryDirectory() as folder:
                 found.append(measure(name, folder))
-        records.append({"command": name, "repeats": options.repeats, **medians(found)})
+        records.append({"command": name, "repeats": given.repeats, **medians(found)})
         print("  ".join(f"{key} {value}" for key, value in records[-1].items()), flush=True)
-    if options.json:
-        load = {"load_average": round(os.getloadavg()[0], 1)}
-        options.json.write_text(json.dumps({**environment(), **load, "records": records}, indent=2))
+    write_records(given.json, records, {**environment(), "load_average": round(os.getloadavg()[0], 1)})
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
