@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, records in JSON files, the device, the configuration's options, child processes."""
+"""What the benchmarks share: arguments, records in JSON files, the device, options of the configuration, processes."""
 
 import argparse
 import json
@@ -111,20 +111,23 @@ def node(group: str, option: str) -> dict[str, Any]:
     return found
 
 
-def output_of(module: str, arguments: Sequence[str], *, cwd: Path = ROOT, **surroundings: str) -> str:
+def output_of(
+    module: str, arguments: Sequence[str], cwd: Path = ROOT, surroundings: Mapping[str, str] | None = None
+) -> str:
     """What a module prints that runs in a process of its own.
 
     Args:
         module: what follows `python -m`.
         arguments: its arguments.
         cwd: the folder it runs in.
-        **surroundings: environment variables beside those of this process.
+        surroundings: environment variables beside those of this process.
 
     Raises:
         SemipixError: it failed; it has printed why.
     """
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, **surroundings})
+    environment = {**os.environ, **(surroundings or {})}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=cwd, env=environment)
     if done.returncode:
         hint = "; the system killed it, mostly for lack of memory" if done.returncode == -9 else ""
         raise SemipixError(f"{module} {' '.join(arguments)}: exit status {done.returncode}{hint}")

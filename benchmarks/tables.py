@@ -298,8 +298,8 @@ def pages() -> dict[Path, str]:
     found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
     speed = ROOT / "docs" / "speed.md"
     found[speed] = speed.read_text()
-    for content in (steps, operations, bf16, half_scale):
-        found[speed] = filled(found[speed], content.__name__, content())
+    for table_of in (steps, operations, bf16, half_scale):
+        found[speed] = filled(found[speed], table_of.__name__, table_of())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     for name, cost in measured.items():

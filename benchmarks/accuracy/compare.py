@@ -94,11 +94,15 @@ def overrides_of(setting: str, changes: Sequence[str], labels: str, seed: int, d
     return [*shared, *([] if "variant=all_labels" in changes else [f"data.labels={labels}"]), *changes]
 
 
-def configuration(overrides: Sequence[str]) -> dict[str, Any]:
-    """What overrides of `semipix train` compose to, by dotted keys, without what differs from machine to machine."""
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration that overrides of `semipix train` make."""
     with initialize_config_module("semipix.conf", version_base="1.3"):
-        composed = plain(compose("train", open_overrides([*overrides, "run=run"])))
-    return {key: value for key, value in leaves(composed).items() if key not in ELSEWHERE}
+        return plain(compose("train", open_overrides([*overrides, "run=run"])))
+
+
+def configuration(overrides: Sequence[str]) -> dict[str, Any]:
+    """The same by dotted keys, without what differs from machine to machine."""
+    return {key: value for key, value in leaves(composed(overrides)).items() if key not in ELSEWHERE}
 
 
 def leaves(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

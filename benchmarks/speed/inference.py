@@ -115,7 +115,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     def evaluate() -> None:
         trainer.test(learner, data.test_dataloader(), verbose=False)
 
-    ways = {"forward": partial(bare, method), "predict": predict, "evaluate": evaluate}
+    ways: dict[str, Callable[[], object]] = {"forward": partial(bare, method), "predict": predict, "evaluate": evaluate}
     if type(method).maps is not Method.maps:
         ways["forward_with_flaw"] = partial(bare, method.forward_with_flaw)
     if len(method.candidates()) > 1:

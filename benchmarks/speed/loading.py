@@ -4,9 +4,9 @@
     python -m benchmarks.speed.loading names      a list of 1,000,000 files: seconds to start, memory of each worker
     python -m benchmarks.speed.loading shards     200,000 small images in shards: memory at start, middle and end
 
-Prints its records. `--json` writes them to a file and leaves those of the other two there. Variants of a size and format
-take turns, and the figure is the median of the rounds, since machines are noisy and often shared. Where one process
-does all, its seconds of processor time are given too: they depend less on what else runs.
+Prints its records. `--json` writes them to a file and leaves those of the other two there. Variants of a size and
+format take turns, and the figure is the median of the rounds, since machines are noisy and often shared. Where one
+process does all, its seconds of processor time are given too: they depend less on what else runs.
 """
 
 import io
@@ -180,7 +180,7 @@ def names(count: int) -> list[Record]:
         steps: dict[str, Callable[[], Any]] = {}
         made: dict[str, Any] = {}
         steps["list_s"] = lambda: made.update(source=FolderSource(root))
-        settings = {"labels": "all", "val": 0, "crop": CROP, "workers": 0}
+        settings: dict[str, Any] = {"labels": "all", "val": 0, "crop": CROP, "workers": 0}
         steps["split_s"] = lambda: made.update(data=SemiSupervisedDataModule(made["source"], **settings))
         steps["first_draw_s"] = lambda: next(iter(made["data"].train_dataloader().iterables["unlabeled"].sampler))
         split = Path(folder) / "split.json"

@@ -129,7 +129,7 @@ def in_a_process(name: str, given: argparse.Namespace) -> Record:
     arguments = ["--inside", "--settings", name, "--size", str(size)]
     arguments += ["--repeats", str(given.repeats), "--precision", given.precision]
     arguments += ["--checkpointing"] if given.checkpointing else []
-    printed = output_of("benchmarks.speed.paper_steps", arguments, OMP_NUM_THREADS=str(given.threads))
+    printed = output_of("benchmarks.speed.paper_steps", arguments, surroundings={"OMP_NUM_THREADS": str(given.threads)})
     record: Record = json.loads(printed.splitlines()[-1])
     return record
 

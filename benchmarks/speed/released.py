@@ -51,8 +51,8 @@ class ReleasedGCT:
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         self.task = task
-        self.models = nn.ModuleList([make_model(0), make_model(1)]).to(device, memory_format=layout)
-        self.detector = PlainFlawDetector(task.in_channels, task.channels).to(device, memory_format=layout)
+        self.models = nn.ModuleList([make_model(0), make_model(1)]).to(device=device).to(memory_format=layout)
+        self.detector = PlainFlawDetector(task.in_channels, task.channels).to(device=device).to(memory_format=layout)
         self.optimizers: list[Optimizer] = [make_optimizer(model) for model in self.models]
         self.detector_optimizer = Adam(self.detector.parameters(), lr=1e-4, betas=(0.9, 0.99))
 

@@ -1,7 +1,7 @@
 """How long does `semipix --help` take, and `semipix train` to the end of its first step on the built-in data?
 
-Prints medians of seconds by the clock and of processor time, and the fastest by the clock. Processor time depends less on
-what else the machine does; a run that nothing slows down takes about as long by the clock.
+Prints medians of seconds by the clock and of processor time, and the fastest by the clock. Processor time depends less
+on what else the machine does; a run that nothing slows down takes about as long by the clock.
 
     python -m benchmarks.speed.startup --json benchmarks/results/startup.json
 """
@@ -41,7 +41,7 @@ def measure(name: str, folder: str) -> tuple[float, float]:
     """Seconds of one command on the clock and of the processor."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # where FirstStep is found
     used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    printed = output_of("semipix.cli", COMMANDS[name], cwd=Path(folder), PYTHONPATH=path)
+    printed = output_of("semipix.cli", COMMANDS[name], Path(folder), {"PYTHONPATH": path})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     first = next((line.split() for line in printed.splitlines() if line.startswith("first step")), None)
     if first:

@@ -238,7 +238,7 @@ def gradient_flops(
     """Operations of a convolution's gradients; torch counts those of grouped weights as if there was one group."""
     _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = given[:8]
     places = image_shape if transposed else grad_shape
-    return 2 * places[0] * math.prod(places[2:]) * math.prod(weight_shape) * sum(wanted[:2])
+    return int(2 * places[0] * math.prod(places[2:]) * math.prod(weight_shape) * sum(wanted[:2]))
 
 
 def take_turns(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], dict[str, int]]:
@@ -300,7 +300,7 @@ def peak_in_a_process(given: argparse.Namespace, name: str) -> int:
     arguments += ["--images", *map(str, given.images)] if given.images else []
     # By default the C library moves these thresholds, and what is freed would count in one run and not in another.
     fixed = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
-    return int(output_of("benchmarks.speed.step", arguments, **fixed).splitlines()[-1])
+    return int(output_of("benchmarks.speed.step", arguments, surroundings=fixed).splitlines()[-1])
 
 
 def record_of(given: argparse.Namespace, bench: Bench, names: list[str], size: tuple[int, int]) -> Record:
