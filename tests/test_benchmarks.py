@@ -168,6 +168,13 @@ def test_a_finished_comparison_trains_what_is_missing(
     assert records[0]["config"]["data.labels"] == 8
 
 
+def test_ablations_belong_to_their_setting(run: Run) -> None:
+    with pytest.raises(
+        SemipixError, match="--ablation: portrait found, the paper's ablations are changes of camvid_abl"
+    ):
+        run(compare.main, "portrait", "--data", "nowhere", "--ablation", "rampup")
+
+
 def test_bfloat16_is_refused_where_torch_would_emulate_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bf16, "fast_precision", lambda: bf16.FLOAT32)
     with pytest.raises(SemipixError, match="this machine does not multiply bfloat16"):

@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_module
 
 from benchmarks.common import Record, new_parser, node, options, records_in, run, write_records
 from semipix.config import open_overrides, plain
+from semipix.errors import SemipixError
 from semipix.functional.precision import fast_precision
 from semipix.report.comparison import environment, run_variants
 
@@ -61,7 +62,8 @@ ABLATIONS: dict[str, dict[str, str]] = {
         str(value): f"method.rampup_epochs={value / PAPER_EPOCHS * CAMVID_EPOCHS:.3f}" for value in (0, 1, 3, 5, 10)
     },
 }
-"""The paper's ablations on CamVid, Fig. 5 and both parts of Table 4: what is changed in `camvid_ablation`."""
+"""The paper's ablations on CamVid, Fig. 5 and both parts of Table 4: what is changed in the setting `ABLATED`."""
+ABLATED = "camvid_ablation"
 
 TRAINED = "trained"
 """Of a record: evaluation saw images by the statistics that training took; records without it took 0.5 and 0.5."""
@@ -156,12 +158,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data's folder")
     parser.add_argument("--labels", nargs="+", help="instead of the setting's own")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--variants", nargs="*", default=VARIANTS, choices=VARIANTS, metavar="VARIANT", help="or all")
-    parser.add_argument("--ablation", nargs="*", default=[], choices=ABLATIONS, help="in place of the variants")
+    parser.add_argument(
+        "--variants", nargs="*", default=VARIANTS, choices=VARIANTS, metavar="VARIANT", help="default: all"
+    )
+    parser.add_argument("--ablation", nargs="*", default=[], choices=ABLATIONS, help="instead of variants")
     parser.add_argument("--extra", nargs="*", default=[], metavar="NAME:KEY=VALUE;...", help="further variants")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time, of one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="gets a run folder for each")
     given = parser.parse_args()
+    if given.ablation and given.setting != ABLATED:
+        raise SemipixError(f"--ablation: {given.setting} found, the paper's ablations are changes of {ABLATED}")
 
     records = records_in(given.json)
     keys, jobs, configs = {}, {}, {}
