@@ -21,12 +21,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## cost of a step of GCT and of every method, and how it grows; an hour and a half on two cores
-	$(BIN)/python benchmarks/step.py --case unet --methods all --compile --json benchmarks/results/step.json
-	$(BIN)/python benchmarks/step.py --case unet --size 96 --methods all --no-memory --json benchmarks/results/step.json
-	$(BIN)/python benchmarks/step.py --case dhdn --methods all --json benchmarks/results/step.json
-	$(BIN)/python benchmarks/step.py --case deeplab_v2 --methods all --json benchmarks/results/step.json
-	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python -m benchmarks.speed.step --case unet --methods all --compile --json benchmarks/results/step.json
+	$(BIN)/python -m benchmarks.speed.step --case unet --size 96 --methods all --no-memory --json benchmarks/results/step.json
+	$(BIN)/python -m benchmarks.speed.step --case dhdn --methods all --json benchmarks/results/step.json
+	$(BIN)/python -m benchmarks.speed.step --case deeplab_v2 --methods all --json benchmarks/results/step.json
+	$(BIN)/python -m benchmarks.speed.scaling --json benchmarks/results/scaling.json
+	$(BIN)/python -m benchmarks.tables
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("semipix needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else None'

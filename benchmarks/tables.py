@@ -1,28 +1,23 @@
-"""Write the measured figures of benchmarks/results into the pages of docs/methods, between their markers.
+"""Write the figures of benchmarks/results as tables into the pages of docs, between their markers.
 
-python benchmarks/tables.py            write
-python benchmarks/tables.py --check    say whether the pages hold what was measured
+python -m benchmarks.tables            write; prints nothing
+python -m benchmarks.tables --check    name the pages that differ from the results, with exit status 1
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from bf16 import pairs, part_of  # the script beside this one
-from compare import ABLATIONS, SETTINGS, TRAINED, figure  # the script beside this one
+from benchmarks.accuracy.bf16 import pairs, part_of
+from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, TRAINED, figure, measure_of
+from benchmarks.common import RESULTS, ROOT, Record, records_in
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ROOT / "docs" / "methods"
 BASELINE = "supervised"
 SEGMENTATION = ("portrait", "camvid_long", "camvid")
-REGRESSION = ("polyu", "lol", "matting")
-
 
 MEASURES = {"miou": ("mIoU in percent", 1), "psnr": ("PSNR in dB", 2)}
 """What a metric is called in a table, and the digits after its point."""
@@ -34,23 +29,23 @@ def results(*settings: str) -> str:
     for setting in settings:
         if not (RESULTS / f"{setting}.json").exists():
             continue
-        records = _read(setting)["records"]
-        measure, digits = MEASURES[SETTINGS[setting].metric]
+        records = _read(setting)
+        measure, digits = MEASURES[measure_of(setting).metric]
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in sorted(records, key=lambda record: int(record["seed"])):
             cells[record["variant"], str(record["labels"])].append(figure(record))
         labels = sorted({column for _, column in cells if column != "all"}, key=int)
         ceiling = cells.get(("all_labels", "all"))
-        told = f"\nTrained with all labels: {_cell(ceiling, digits)}." if ceiling else ""
+        notes = f"\nTrained with all labels: {_cell(ceiling, digits)}." if ceiling else ""
         fresh = {
             (record["variant"], str(record["labels"]))
             for record in records
             if record.get("input_statistics") == TRAINED
         }
-        told += "\n`*`: evaluated on the statistics that training took, the others on earlier ones." if fresh else ""
+        notes += "\n`*`: evaluated on the statistics that training took, the others on earlier ones." if fresh else ""
         parts.append(
             f"### {setting}\n\nTest {measure}: the mean over seeds, then each seed, then the gain over the "
-            f"equally long supervised run.{told}\n"
+            f"equally long supervised run.{notes}\n"
         )
         parts.append("| run | " + " | ".join(f"{count} labels" for count in labels) + " |")
         parts.append("| --- |" + " --- |" * len(labels))
@@ -71,13 +66,13 @@ def results(*settings: str) -> str:
 
 def ablations() -> str:
     """Test mIoU of every run of the paper's ablations, in the order of `compare.ABLATIONS`."""
-    records = _read("camvid_ablation")["records"] if (RESULTS / "camvid_ablation.json").exists() else []
+    records = _read("camvid_ablation")
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
         found[record["variant"]].append(figure(record))
     parts = []
     for title, runs in ABLATIONS.items():
-        measured = {name.removeprefix(f"{title}_"): found[name] for name in runs if name in found}
+        measured = {value: found[f"{title}_{value}"] for value in runs if f"{title}_{value}" in found}
         if measured:
             parts += [f"| {title} | " + " | ".join(measured) + " |", "| --- |" + " --- |" * len(measured)]
             parts += ["| test mIoU | " + " | ".join(_cell(values, 1) for values in measured.values()) + " |", ""]
@@ -166,7 +161,7 @@ def operations() -> str:
     return "\n".join(parts)
 
 
-def _case(record: dict[str, Any]) -> str:
+def _case(record: Record) -> str:
     """What was measured, of a record of a step."""
     labeled, unlabeled = record["images"]
     height, width = record["size"]
@@ -177,7 +172,6 @@ def _case(record: dict[str, Any]) -> str:
 
 PARTS = {
     "all": "all",
-    "decoder": "`supervised`, encoder in float32",
     "none": "`supervised`, all in float32, summed in another order",
 }
 """Runs that are compared with float32, by what computes in bfloat16."""
@@ -209,24 +203,13 @@ def bf16() -> str:
     return "\n".join(parts)
 
 
-def bf16_noise() -> str:
-    """How far feature maps and gradients in bfloat16 are from those in float32."""
-    found = _read("bf16_noise")
-    batch, running = found["error_batch"], found["error_running"]
-    parts = ["| feature map | error in training | error in evaluation |", "| --- | --- | --- |"]
-    parts += [f"| {name} | {100 * error:.0f} % | {100 * running[name]:.0f} % |" for name, error in batch.items()]
-    parts += ["", "| gradient of | cosine |", "| --- | --- |"]
-    parts += [f"| {name} | {cosine:.2f} |" for name, cosine in found["gradient_cosine"].items()]
-    return "\n".join(parts)
-
-
 def inference() -> str:
     """What shares of the bare model's throughput `predict` and `evaluate` reach."""
     parts = [
         "| images, computing threads | `predict`, by the clock | `predict`, CPU time | `evaluate`, by the clock |",
         "| --- | --- | --- | --- |",
     ]
-    for record in _read("inference")["records"]:
+    for record in _read("inference"):
         shares = [f"{100 * record[name]:.0f} %" for name in ("predict_share", "predict_share_cpu", "evaluate_share")]
         parts.append(f"| `{record['case']}`, {record['threads']} | " + " | ".join(shares) + " |")
     return "\n".join(parts)
@@ -254,13 +237,13 @@ def half_scale() -> str:
     return "\n".join(parts)
 
 
-def _memory(record: dict[str, Any], name: str) -> str:
+def _memory(record: Record, name: str) -> str:
     return f", {record['bytes'][name] / 2**30:.2f}" if name in record["bytes"] else ""
 
 
-def _earlier(setting: str) -> list[dict[str, Any]]:
+def _earlier(setting: str) -> list[Record]:
     """Records that are compared with others from before the statistics of evaluation were those of training."""
-    records = [*_read(setting)["records"], *_read("earlier_statistics")["records"]]
+    records = [*_read(setting), *_read("earlier_statistics")]
     return [record for record in records if record["setting"] == setting and "input_statistics" not in record]
 
 
@@ -270,7 +253,7 @@ STUDENT = {4: 3.182, 6: 2.571, 8: 2.365, 12: 2.201, 16: 2.131}
 
 def statistics_table() -> str:
     """What it cost to measure on other input statistics than those of training: the same weights, measured twice."""
-    records = _read("input_statistics")["records"]
+    records = _read("input_statistics")
     parts = ["| run | trained statistics | 0.5 and 0.5 | difference |", "| --- | --- | --- | --- |"]
     differences = [record["trained"] - record["earlier"] for record in records]
     for record, difference in zip(records, differences, strict=True):
@@ -281,8 +264,8 @@ def statistics_table() -> str:
     return "\n".join(parts)
 
 
-def _read(name: str) -> Any:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+def _read(name: str) -> list[Record]:
+    return records_in(RESULTS / f"{name}.json")
 
 
 def filled(text: str, marker: str, content: str) -> str:
@@ -315,8 +298,8 @@ def pages() -> dict[Path, str]:
     found = {index: text, tasks: filled(tasks.read_text(), "results", results(*REGRESSION))}
     speed = ROOT / "docs" / "speed.md"
     found[speed] = speed.read_text()
-    for content in (steps, operations, bf16, bf16_noise, half_scale):
-        found[speed] = filled(found[speed], content.__name__, content())
+    for table_of in (steps, operations, bf16, half_scale):
+        found[speed] = filled(found[speed], table_of.__name__, table_of())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     for name, cost in measured.items():
@@ -326,13 +309,14 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
+    parser = argparse.ArgumentParser("python -m benchmarks.tables", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = [path for path, text in pages().items() if path.read_text() != text]
     if options.check:
         names = ", ".join(path.name for path in stale)
-        sys.exit(f"{names}: not what benchmarks/results says; run python benchmarks/tables.py" if stale else 0)
+        sys.exit(f"{names}: not what benchmarks/results says; run python -m benchmarks.tables" if stale else 0)
     for path, text in pages().items():
         path.write_text(text)
 

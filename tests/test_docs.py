@@ -177,7 +177,7 @@ def test_the_page_of_tasks_has_each_task_with_its_constants() -> None:
 
 def test_figures_are_those_of_the_results() -> None:
     root = Path(__file__).parents[1]
-    command = [sys.executable, str(root / "benchmarks/tables.py"), "--check"]
+    command = [sys.executable, "-m", "benchmarks.tables", "--check"]
     told = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert told.returncode == 0, told.stderr
     index = sections_of(PAGES / "README.md")

@@ -20,6 +20,7 @@ Train in a new run folder. Groups: task, method, model, second_model, data, opti
   semipix train -m method=supervised,mean_teacher,gct seed=0,1,2 run=SWEEP    a sweep; again: what is missing of it
   semipix train resume=RUN                                            continue an interrupted run
   semipix train resume=RUN --data ROOT                                ... whose data folder is now at ROOT
+  semipix train experiment=compare/portrait variant=gct data.root=PATH    one run of the documentation's comparisons
   semipix train --cfg job                                             show the configuration
 """
 

@@ -78,6 +78,9 @@ OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_lo
 
 BAD = ("failed", "killed", "interrupted")
 """States of a sweep's jobs that have not done what they were started for."""
+CHOICES = (*GROUPS, "experiment", "variant")
+"""Keys whose value is the name of an option."""
+
 
 MOST_JOBS = 10_000
 """Of a sweep."""
@@ -411,7 +414,7 @@ def _check_syntax(overrides: Sequence[str]) -> None:
                 "'KEY=\"VALUE\"'"
             ) from error
         no_name = [value for value in values if value is None or isinstance(value, bool | int | float | list | dict)]
-        if no_name and key in (*GROUPS, "experiment") and override not in ("second_model=null", "scheduler=null"):
+        if no_name and key in CHOICES and override not in ("second_model=null", "scheduler=null"):
             found = text if len(values) == 1 else "null" if no_name[0] is None else no_name[0]
             raise SemipixError(f"{override}: the name of an option expected, {found} found; single keys are {key}.KEY=")
         if not key.partition("@")[0].strip("+"):
@@ -464,7 +467,7 @@ def _named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
     for item in parsed:
         if item.is_sweep_override():
             key = item.key_or_group
-            value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in GROUPS else key
+            value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in CHOICES else key
             names.append(f"{key.rpartition('@')[2]}_${{{value}}}")
             if isinstance(item.value(), Glob):  # Hydra alone knows what it matches
                 known = False
@@ -497,7 +500,8 @@ def _one_line(message: str) -> str:
         return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
     experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra lists no options of nested folders
     if experiment:
-        return f"experiment={experiment[1]}: no such option; known: paper/TASK, e.g. experiment=paper/segmentation"
+        known = "paper/TASK, e.g. experiment=paper/segmentation, and compare/DATA, e.g. experiment=compare/camvid"
+        return f"experiment={experiment[1]}: no such option; known: {known}"
     unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
     if unknown:
         return unknown_key(unknown[1], {*GROUPS, *TOP, *OUTSIDE})

@@ -35,7 +35,7 @@ VARIANTS = {
         ["method=supervised", "length=labeled", "optimizer.lr=1e-3"],
     ),
 }
-"""Title and overrides of each run, the longest first; benchmarks/demo_rates.py found the learning rates."""
+"""Title and overrides of each run, the longest first; benchmarks/accuracy/demo_rates.py found the learning rates."""
 
 
 def demo(out: Path) -> dict[str, Any]:

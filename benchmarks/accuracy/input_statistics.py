@@ -1,0 +1,66 @@
+"""What it cost to measure the default encoder on other input statistics than those it was trained on.
+
+Until November 2026 the encoder was trained on (x - 127/255) / (128/255), but evaluated, predicted with and resumed on
+(x - 0.5) / 0.5. This measures finished runs twice, on the statistics in their checkpoint and on 0.5 and 0.5; weights
+and images are the same, so that the difference is that of the statistics alone. Prints the test mIoU of each run on
+both, and the mean difference.
+
+    python -m benchmarks.accuracy.input_statistics runs/compare/portrait/8-* \\
+        --json benchmarks/results/input_statistics.json
+"""
+
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import Record, new_parser, run, write_records
+from semipix import train
+from semipix.checkpoints import read_checkpoint
+from semipix.errors import SemipixError
+from semipix.inference.evaluate import measure
+from semipix.report.comparison import environment
+
+EARLIER = 0.5
+"""Mean and deviation that evaluation took."""
+
+
+def with_earlier_statistics(run: Path, folder: Path) -> Path:
+    """A copy of a run folder whose networks see images by the earlier statistics."""
+    copy = folder / run.name
+    (copy / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "split.json"):
+        shutil.copy(run / name, copy / name)
+    checkpoint = train.checkpoint_of(run)
+    state = read_checkpoint(checkpoint)
+    changed = [key for key in state["state_dict"] if key.endswith(("normalize.mean", "normalize.std"))]
+    if not changed:
+        raise SemipixError(f"{checkpoint}: holds no input statistics; expected a run of unet or pspnet")
+    for key in changed:
+        state["state_dict"][key].fill_(EARLIER)
+    torch.save(state, copy / "checkpoints" / checkpoint.name)
+    return copy
+
+
+def main() -> None:
+    parser = new_parser("accuracy.input_statistics", __doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="finished run folders")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    records: list[Record] = []
+    for folder in given.runs:
+        with tempfile.TemporaryDirectory() as kept:
+            figures = {"trained": measure(folder), "earlier": measure(with_earlier_statistics(folder, Path(kept)))}
+        records.append({"run": folder.name, **{name: 100 * found["miou"] for name, found in figures.items()}})
+        print("{run:24} mIoU {trained:6.2f}, on 0.5 and 0.5 {earlier:6.2f}".format(**records[-1]))
+    differences = [record["trained"] - record["earlier"] for record in records]
+    print(
+        f"mean difference {statistics.mean(differences):+.3f}, from {min(differences):+.3f} to {max(differences):+.3f}"
+    )
+    write_records(given.json, records, environment())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Seconds, images a second and memory of training, reading and predicting."""

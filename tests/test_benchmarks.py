@@ -1,0 +1,181 @@
+"""The benchmarks run as modules, and what they compare is configuration."""
+
+import importlib
+import pkgutil
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks import accuracy, common, speed, tables
+from benchmarks.accuracy import bf16, compare
+from benchmarks.accuracy.compare import SETTINGS, VARIANTS, composed, configuration, is_same, overrides_of
+from benchmarks.speed import step
+
+from semipix import train as training
+from semipix.errors import SemipixError
+from tests.conftest import Result
+
+SCRIPTS = [
+    name
+    for package in (accuracy, speed)
+    for _, name, _ in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    if hasattr(importlib.import_module(name), "main")
+]
+
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Call a script's main with arguments."""
+
+    def call(main: Callable[[], None], *arguments: str | Path) -> None:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        main()
+
+    return call
+
+
+def test_scripts_are_found() -> None:
+    assert {"benchmarks.accuracy.compare", "benchmarks.speed.step", "benchmarks.speed.loading"} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "benchmarks.tables"])
+def test_help_shows_the_command(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(importlib.import_module(name).main, "--help")
+    assert ended.value.code == 0
+    description = capsys.readouterr().out.partition("\n\n")[2]
+    assert f"python -m {name}" in " ".join(description.split())
+
+
+def test_a_step_is_measured(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "GCT_FORMS", {step.GCT: {}})
+    monkeypatch.setattr(step.Bench, "matrix_product", lambda bench: lambda: bench.image[0, 0] @ bench.image[0, 0])
+    path = tmp_path / "step.json"
+    keys = {"case": "unet", "device": common.device_name(), "precision": "fp32", "size": [64, 64], "images": [1, 1]}
+    keys["threads"] = torch.get_num_threads()
+    of_gct_alone = {**keys, "seconds": {"gct": 1.0}}
+    common.write_records(path, [of_gct_alone, {**keys, "seconds": {"supervised": 1.0}}])
+    small = ["--size", 64, "--images", 1, 1, "--repeats", 1, "--no-literal", "--no-memory", "--json", path]
+    run(step.main, *small, "--methods", "supervised")
+    kept, record = common.records_in(path)  # the new one replaces that of the same methods
+    assert kept == of_gct_alone
+    assert record["seconds"].keys() == record["matrix_share"].keys() == {"floor", "gct", "supervised"}
+    assert record["flops"]["floor"] == 2 * record["flops"]["supervised"] > 0
+    assert keys.items() <= record.items()
+
+
+def test_memory_is_measured_in_a_process_of_its_own() -> None:
+    printed = common.output_of(step.__name__, ["--peak-of", "floor", "--size", "64", "--images", "1", "1"])
+    assert int(printed.splitlines()[-1]) > 2**20
+
+
+def test_a_failed_process_is_an_error_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        common.run(lambda: print(common.output_of("semipix.cli", ["nothing"])))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: semipix.cli nothing: exit status 2\n"
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"steps": 2}')
+    with pytest.raises(
+        SemipixError, match=r"config\.json: no records of a benchmark found; choose another --json FILE"
+    ):
+        common.records_in(path)
+
+
+def test_tables_are_written_between_their_markers(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = shutil.copytree(tables.ROOT / "docs", tmp_path / "docs")
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "PAGES", docs / "methods")
+    page = docs / "speed.md"
+    before = page.read_text()
+    page.write_text(tables.filled(before, "steps", "an earlier table"))
+    with pytest.raises(SystemExit, match=r"^speed\.md: not what benchmarks/results says"):
+        run(tables.main, "--check")
+    run(tables.main)
+    assert page.read_text() == before
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_is_a_valid_configuration_and_its_records_are_known(setting: str) -> None:
+    record = common.records_in(common.RESULTS / f"{setting}.json")[-1]
+    group, _, value = record["variant"].partition("_")
+    change = compare.ABLATIONS[group][value] if group in compare.ABLATIONS else f"variant={record['variant']}"
+    keys = {key: record[key] for key in ("setting", "variant", "labels", "seed")}
+    overrides = overrides_of(setting, [change], record["labels"], record["seed"], Path("elsewhere"))
+    training.check_config(training.with_precision(composed(overrides)))
+    config = configuration(overrides)
+    assert config["steps"] >= 80
+    assert is_same(record, keys, config)
+    assert not is_same(record, keys, {**config, "data.crop": 32})
+    assert not is_same(record, {**keys, "seed": 5}, config)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_a_valid_configuration(variant: str) -> None:
+    config = composed(["experiment=compare/portrait", f"variant={variant}", "data.root=portrait"])
+    training.check_config(training.with_precision(config))
+    assert config["data"]["labels"] == ("all" if variant == "all_labels" else 8)
+    assert variant.startswith(("supervised", "all_labels", config["method"]["_target_"].split(".")[2]))
+
+
+def test_the_command_line_wins_over_the_variant_and_that_over_the_setting(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = []
+    monkeypatch.setattr(training, "start", lambda config, run: got.append(config) or {"steps": 0})
+    chosen = ["experiment=compare/matting", "variant=supervised_half_batch", "data.root=nowhere"]
+    assert command("train", *chosen, "steps=7", "method=cps").code == 0
+    (config,) = got
+    assert config["method"]["_target_"].endswith("CPS")
+    assert (config["steps"], config["validations"], config["data"]["crop"]) == (7, 0, 96)
+    assert config["task"]["_target_"].endswith("Matting")
+
+
+def test_variants_can_be_swept(command: Callable[..., Result]) -> None:
+    chosen = ["experiment=compare/portrait", "variant=glob(advssl)", "data.root=nowhere", "run=sweep"]
+    assert "sweep/variant_advssl: nowhere: found nothing" in command("train", "-m", *chosen).told
+
+
+def test_a_finished_comparison_trains_what_is_missing(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def pretend(jobs, parallel, split):  # type: ignore[no-untyped-def]
+        asked.append((list(jobs), split))
+        return {
+            name: {"test": {"psnr": 30.0}, "trained": {}, "overrides": overrides}
+            for name, (_, overrides) in jobs.items()
+        }
+
+    monkeypatch.setattr(compare, "run_variants", pretend)
+    arguments = ["lol", "--data", "nowhere", "--seeds", 0, "--json", tmp_path / "lol.json", "--variants"]
+    run(compare.main, *arguments, "supervised", "all_labels")
+    run(compare.main, *arguments, "supervised", "s4l")
+    run(compare.main, *arguments, "supervised")
+    assert asked == [(["8-supervised-0", "all-all_labels-0"], "val"), (["8-s4l-0"], "val")]
+    assert "s4l                              8   30.00  (30.00)" in capsys.readouterr().out
+    records = common.records_in(tmp_path / "lol.json")
+    assert [record["variant"] for record in records] == ["supervised", "all_labels", "s4l"]
+    assert records[0]["config"]["data.labels"] == 8
+
+
+def test_ablations_belong_to_their_setting(run: Run) -> None:
+    with pytest.raises(
+        SemipixError, match="--ablation: portrait found, the paper's ablations are changes of camvid_abl"
+    ):
+        run(compare.main, "portrait", "--data", "nowhere", "--ablation", "rampup")
+
+
+def test_bfloat16_is_refused_where_torch_would_emulate_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bf16, "fast_precision", lambda: bf16.FLOAT32)
+    with pytest.raises(SemipixError, match="this machine does not multiply bfloat16"):
+        run(bf16.main, "camvid_long", "--data", "nowhere")
