@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from benchmarks.common import Record, new_parser, records_in, run, write_records
 from benchmarks.speed.memory import held_bytes
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.decode import unit_range
 from semipix.data.folder import FolderSource
 from semipix.data.names import Names
 from semipix.data.splits import Split
@@ -93,7 +95,9 @@ class Variant:
 def full_scale(variant: Variant) -> Variant:
     """The same without decoding at reduced scale: the whole image as floats, then resized."""
     source = variant.data.source
-    source.stored_image = source.image  # type: ignore[method-assign]
+    source.reader.reduced = False
+    read = source.image
+    source.image = lambda name, seed=None: tv_tensors.Image(unit_range(read(name, seed)))  # type: ignore[method-assign]
     return variant
 
 
