@@ -1,9 +1,17 @@
 """The `semipix` command. Libraries are imported by the command that needs them, so that help is quick."""
 
+import os
+import signal
+import sys
+
+IS_COMMAND = __name__ == "__main__" or sys.argv[0].rpartition(os.sep)[2] == "semipix"
+
+if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C before `main` has its handlers: nothing is begun yet, so that the process just ends, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import io
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
