@@ -244,6 +244,31 @@ def test_nothing_is_left_before_the_first_step(
     assert not Path("runs").exists()
 
 
+def test_slurm_requeues_and_stops(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM sends SIGUSR1 before the time is over, on which Lightning queues the job again, and then SIGTERM."""
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for name, value in {"NTASKS": 1, "JOB_NAME": "job", "JOB_ID": 7, "PROCID": 0, "LOCALID": 0, "NODEID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    step = Learner.training_step
+
+    def patched(self: Learner, batch: Any, batch_idx: int) -> Tensor:
+        if self.global_step == 1:
+            send(signal.SIGUSR1)
+            send()
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Learner, "training_step", patched)
+    result = train("steps=4", "validations=0")
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert Path("run/hpc_ckpt_1.ckpt").exists()
+    assert result.code == 143
+    assert lines(result.err)[-1] == "semipix: interrupted at step 2; continue with: semipix train resume=run"
+
+
 def test_what_fails_after_a_signal_is_no_shortage_of_memory(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Learner, batch: Any, batch_idx: int) -> None:
         send()

@@ -4,9 +4,9 @@ import os
 import signal
 import sys
 
-IS_COMMAND = __name__ == "__main__" or sys.argv[0].rpartition(os.sep)[2] == "semipix"
-
-if IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler and (
+    __name__ == "__main__" or sys.argv[0].rpartition(os.sep)[2] == "semipix"
+):
     # Ctrl-C before `main` has its handlers: nothing is begun yet, so that the process just ends, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

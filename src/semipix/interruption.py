@@ -65,7 +65,7 @@ class Handlers:
     def __init__(self) -> None:
         self.number: int | None = None
         self._process = os.getpid()
-        self._deferred: list[str | None] = []
+        self._deferred: list[str | None] = [None]  # until the caller is ready for an exception
         self._announced = False
         self._raised = False
         self._seen = False  # by the main thread
@@ -104,6 +104,16 @@ class Handlers:
         os.close(self._read)
         os.close(self._write)
         sys.excepthook, sys.unraisablehook = self._hooks
+
+    def begin(self) -> None:
+        """Let a signal raise from here on."""
+        self._deferred.pop()
+        if self.number:
+            raise Interrupted(self.number)
+
+    def end(self) -> None:
+        """Let no signal raise any more."""
+        self._deferred.append(None)
 
     @contextlib.contextmanager
     def deferred(self, what: str | None) -> Iterator[None]:
@@ -191,8 +201,10 @@ def handled() -> Iterator[None]:
         return
     with Handlers() as _active:
         try:
+            _active.begin()
             yield
         finally:
+            _active.end()
             _active = None
 
 
