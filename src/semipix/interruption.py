@@ -67,7 +67,6 @@ class Handlers:
         self._process = os.getpid()
         self._deferred: list[str | None] = [None]  # until the caller is ready for an exception
         self._announced = False
-        self._raised = False
         self._seen = False  # by the main thread
         self._came: dict[int, float] = {}
         self._previous: dict[int, Any] = {}
@@ -138,8 +137,7 @@ class Handlers:
                 # A signal to the whole group ends the data-loading workers too, and torch's handler would raise in the
                 # middle of the last step, for which the data are there already.
                 self._previous.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _nothing))
-        elif not self._raised:
-            self._raised = True
+        else:
             raise Interrupted(self.number)
 
     def _watch(self) -> None:
