@@ -96,17 +96,18 @@ def _slip(message: str) -> int:
 
 def _train(overrides: list[str]) -> int:
     if not overrides or not {"-h", "--help"} & set(overrides):
+        before = "interrupted before the first step; nothing was trained"
         try:
             from semipix.training_app import run
-
-            interruption.check()
+        except BaseException as error:
+            interruption.check(error, before)  # an import may make something else of it
+            raise
+        try:
             return run(overrides)
         except interruption.Interrupted as error:
             if str(error) != interruption.MESSAGE:  # it says more already
                 raise
-            raise interruption.Interrupted(
-                error.number, "interrupted before the first step; nothing was trained"
-            ) from None
+            raise interruption.Interrupted(error.number, before) from None
     print(TRAIN_HELP)
     return 0
 

@@ -36,7 +36,7 @@ from semipix.config import (
 )
 from semipix.errors import SemipixError
 from semipix.folders import no_empty_folders
-from semipix.interruption import MESSAGE, Interrupted, number_of
+from semipix.interruption import MESSAGE, Interrupted, check, number_of
 from semipix.processes import is_started_by_lightning
 from semipix.sweep import JOBS, Job, quoted, records, run_job, table
 
@@ -89,6 +89,7 @@ def run(overrides: list[str]) -> int:
         SemipixError: the configuration or the input is at fault.
         KeyboardInterrupt: the user interrupted; its message says how to go on.
     """
+    check()  # a library may have swallowed the exception while it was imported
     quiet()
     overrides = put_together(overrides)
     if any(override.startswith("resume=") for override in overrides):
