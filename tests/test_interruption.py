@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import ctypes
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from semipix import interruption
+from semipix import interruption, sweep
 from semipix.atomic import ENDING
 from semipix.checkpoints import read_checkpoint
 from semipix.data import loaders
@@ -360,13 +361,15 @@ TINY = "model._target_=tests.tiny.TinyModel"
 
 
 class Hanging(TinyModel):
-    """A model whose third step does not end."""
+    """A model whose third step does not end: it waits in a library, where no handler of Python's runs."""
 
     def forward(self, image: Tensor) -> Tensor:
         self.steps = getattr(self, "steps", 0) + self.training
         if self.steps == 3:
             Path("hangs").touch()
-            time.sleep(600)
+            mutex = ctypes.create_string_buffer(64)
+            for _ in range(2):  # the second waits for itself
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
         return super().forward(image)
 
 
@@ -428,8 +431,8 @@ def test_an_early_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the whole group, a cluster SIGTERM, which ends the reading processes too."""
-    ways = ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.killpg), (signal.SIGHUP, os.kill))
+    """A cluster sends SIGTERM to the whole group, which ends the reading processes too."""
+    ways = ((signal.SIGTERM, os.killpg), (signal.SIGHUP, os.kill))
     with contextlib.ExitStack() as stack:
         running = []
         for number, to in ways:
@@ -492,6 +495,15 @@ def test_a_sweep_hands_sigterm_on_and_waits(tmp_path: Path) -> None:
     assert not (tmp_path / "sweep/seed_1").exists()
     assert json.loads((tmp_path / "sweep/jobs/seed_0.json").read_text())["state"] == "interrupted"
     assert "interrupted at step" in (tmp_path / "sweep/jobs/seed_0.log").read_text()
+
+
+def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_train", lambda *_: (143, "interrupted at step 2"))
+    job = sweep.Job(tmp_path / "one", tmp_path, "this", [], dict, tmp_path, [])
+    record = sweep.run_job(job)
+    assert (record.state, record.tries, record.reason) == ("interrupted", 1, "interrupted at step 2")
 
 
 def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
