@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import ctypes
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from semipix import interruption
+from semipix import interruption, sweep
 from semipix.atomic import ENDING
 from semipix.checkpoints import read_checkpoint
 from semipix.data import loaders
@@ -244,6 +245,31 @@ def test_nothing_is_left_before_the_first_step(
     assert not Path("runs").exists()
 
 
+def test_slurm_requeues_and_stops(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM sends SIGUSR1 before the time is over, on which Lightning queues the job again, and then SIGTERM."""
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for name, value in {"NTASKS": 1, "JOB_NAME": "job", "JOB_ID": 7, "PROCID": 0, "LOCALID": 0, "NODEID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    step = Learner.training_step
+
+    def patched(self: Learner, batch: Any, batch_idx: int) -> Tensor:
+        if self.global_step == 1:
+            send(signal.SIGUSR1)
+            send()
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Learner, "training_step", patched)
+    result = train("steps=4", "validations=0")
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert Path("run/hpc_ckpt_1.ckpt").exists()
+    assert result.code == 143
+    assert lines(result.err)[-1] == "semipix: interrupted at step 2; continue with: semipix train resume=run"
+
+
 def test_what_fails_after_a_signal_is_no_shortage_of_memory(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Learner, batch: Any, batch_idx: int) -> None:
         send()
@@ -335,13 +361,15 @@ TINY = "model._target_=tests.tiny.TinyModel"
 
 
 class Hanging(TinyModel):
-    """A model whose third step does not end."""
+    """A model whose third step does not end: it waits in a library, where no handler of Python's runs."""
 
     def forward(self, image: Tensor) -> Tensor:
         self.steps = getattr(self, "steps", 0) + self.training
         if self.steps == 3:
             Path("hangs").touch()
-            time.sleep(600)
+            mutex = ctypes.create_string_buffer(64)
+            for _ in range(2):  # the second waits for itself
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
         return super().forward(image)
 
 
@@ -403,8 +431,8 @@ def test_an_early_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the whole group, a cluster SIGTERM, which ends the reading processes too."""
-    ways = ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.killpg), (signal.SIGHUP, os.kill))
+    """A cluster sends SIGTERM to the whole group, which ends the reading processes too."""
+    ways = ((signal.SIGTERM, os.killpg), (signal.SIGHUP, os.kill))
     with contextlib.ExitStack() as stack:
         running = []
         for number, to in ways:
@@ -467,6 +495,15 @@ def test_a_sweep_hands_sigterm_on_and_waits(tmp_path: Path) -> None:
     assert not (tmp_path / "sweep/seed_1").exists()
     assert json.loads((tmp_path / "sweep/jobs/seed_0.json").read_text())["state"] == "interrupted"
     assert "interrupted at step" in (tmp_path / "sweep/jobs/seed_0.log").read_text()
+
+
+def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_train", lambda *_: (143, "interrupted at step 2"))
+    job = sweep.Job(tmp_path / "one", tmp_path, "this", [], dict, tmp_path, [])
+    record = sweep.run_job(job)
+    assert (record.state, record.tries, record.reason) == ("interrupted", 1, "interrupted at step 2")
 
 
 def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:

@@ -1,9 +1,17 @@
 """The `semipix` command. Libraries are imported by the command that needs them, so that help is quick."""
 
+import os
+import signal
+import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler and (
+    __name__ == "__main__" or sys.argv[0].rpartition(os.sep)[2] == "semipix"
+):
+    # Ctrl-C before `main` has its handlers: nothing is begun yet, so that the process just ends, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import io
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,17 +97,18 @@ def _slip(message: str) -> int:
 
 def _train(overrides: list[str]) -> int:
     if not overrides or not {"-h", "--help"} & set(overrides):
+        before = "interrupted before the first step; nothing was trained"
         try:
             from semipix.training_app import run
-
-            interruption.check()
+        except BaseException as error:
+            interruption.check(error, before)  # an import may make something else of it
+            raise
+        try:
             return run(overrides)
         except interruption.Interrupted as error:
             if str(error) != interruption.MESSAGE:  # it says more already
                 raise
-            raise interruption.Interrupted(
-                error.number, "interrupted before the first step; nothing was trained"
-            ) from None
+            raise interruption.Interrupted(error.number, before) from None
     print(TRAIN_HELP)
     return 0
 

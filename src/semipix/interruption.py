@@ -65,9 +65,8 @@ class Handlers:
     def __init__(self) -> None:
         self.number: int | None = None
         self._process = os.getpid()
-        self._deferred: list[str | None] = []
+        self._deferred: list[str | None] = [None]  # until the caller is ready for an exception
         self._announced = False
-        self._raised = False
         self._seen = False  # by the main thread
         self._came: dict[int, float] = {}
         self._previous: dict[int, Any] = {}
@@ -105,6 +104,16 @@ class Handlers:
         os.close(self._write)
         sys.excepthook, sys.unraisablehook = self._hooks
 
+    def begin(self) -> None:
+        """Let a signal raise from here on."""
+        self._deferred.pop()
+        if self.number:
+            raise Interrupted(self.number)
+
+    def end(self) -> None:
+        """Let no signal raise any more."""
+        self._deferred.append(None)
+
     @contextlib.contextmanager
     def deferred(self, what: str | None) -> Iterator[None]:
         """Keep signals back; see the function of this name."""
@@ -128,8 +137,7 @@ class Handlers:
                 # A signal to the whole group ends the data-loading workers too, and torch's handler would raise in the
                 # middle of the last step, for which the data are there already.
                 self._previous.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _nothing))
-        elif not self._raised:
-            self._raised = True
+        else:
             raise Interrupted(self.number)
 
     def _watch(self) -> None:
@@ -191,8 +199,10 @@ def handled() -> Iterator[None]:
         return
     with Handlers() as _active:
         try:
+            _active.begin()
             yield
         finally:
+            _active.end()
             _active = None
 
 

@@ -1,17 +1,37 @@
 """Processes that end with those that started them."""
 
-import ctypes
-import multiprocessing
+import functools
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-"""Loaded here: a process that was just forked does as little as possible."""
+if TYPE_CHECKING:  # `semipix --help` needs none of it
+    import subprocess
+
+
+@functools.cache
+def _libc() -> Any:
+    """The C library. It is loaded before a fork, for a process that was just forked does as little as possible."""
+    import ctypes
+
+    return ctypes.CDLL(None)
+
+
+def dying_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
+    """`die_with_parent` for the `preexec_fn` of a process that this one starts."""
+    if sys.platform == "linux":
+        _libc()
+    return functools.partial(die_with_parent, os.getpid(), number)
+
+
+def worker_init() -> Callable[[int], None]:
+    """`init_worker` for the data-loading workers of this process."""
+    if sys.platform == "linux":
+        _libc()
+    return functools.partial(init_worker, os.getpid())
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
@@ -21,8 +41,8 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
         parent: the process that started this one. If that is gone already, this one ends here.
         number: the signal.
     """
-    if _LIBC is not None:
-        _LIBC.prctl(1, int(number))  # PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        _libc().prctl(1, int(number))  # PR_SET_PDEATHSIG
         if parent is not None and os.getppid() != parent:
             os._exit(1)
 
@@ -44,7 +64,11 @@ def init_worker(parent: int, worker: int) -> None:
 
 def descendants() -> list[int]:
     """Processes that this one started, those that they started, and so on."""
+    from pathlib import Path
+
     if sys.platform != "linux":
+        import multiprocessing
+
         return [child.pid for child in multiprocessing.active_children() if child.pid]
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -68,7 +92,7 @@ def kill_all() -> None:
             continue
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
+def stop(processes: "Sequence[subprocess.Popen[bytes]]", patience: float) -> None:
     """Ask processes to end, wait for them, and kill those that do not.
 
     They are asked by SIGTERM whatever ended this process: Ctrl-C has reached them by the terminal already, and a second
@@ -78,6 +102,8 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
         processes: what was started.
         patience: seconds in which all of them have to end.
     """
+    import subprocess
+
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + patience

@@ -6,7 +6,6 @@ log of each job; a lock keeps two sweeps from training one folder at the same ti
 """
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from typing import Any, Literal, TextIO
 
 from semipix.errors import SemipixError
 from semipix.interruption import ENDING, check, deferred
-from semipix.processes import die_with_parent, stop
+from semipix.processes import dying_with_parent, stop
 from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
 JOBS = "jobs"
@@ -150,7 +149,7 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
                 stderr=output,
                 pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
                 # By SIGTERM: it writes its checkpoint.
-                preexec_fn=functools.partial(die_with_parent, os.getpid(), signal.SIGTERM),
+                preexec_fn=dying_with_parent(signal.SIGTERM),
             )
         try:
             check()

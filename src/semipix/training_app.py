@@ -41,7 +41,7 @@ from semipix.config import (
 from semipix.data.layout import PAIRS
 from semipix.errors import SemipixError
 from semipix.folders import no_empty_folders
-from semipix.interruption import MESSAGE, Interrupted, number_of
+from semipix.interruption import MESSAGE, Interrupted, check, number_of
 from semipix.sweep import JOBS, Job, quoted, records, run_job, table
 
 QUIET = (
@@ -99,6 +99,7 @@ def run(overrides: list[str]) -> int:
         SemipixError: the configuration or the input is at fault.
         KeyboardInterrupt: the user interrupted; its message says how to go on.
     """
+    check()  # a library may have swallowed the exception while it was imported
     quiet()
     overrides = put_together(overrides)
     if any(override.startswith("resume=") for override in overrides):

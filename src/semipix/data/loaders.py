@@ -1,7 +1,5 @@
 """Data sets and loaders between a source and the batches."""
 
-import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from semipix.data.skipped import Skipped
 from semipix.data.source import ImageTarget, Source, Target
 from semipix.data.transforms import TrainTransform, check_crop, resize_image, resize_target
 from semipix.errors import SemipixError, UnreadableFileError
-from semipix.processes import init_worker
+from semipix.processes import worker_init
 
 
 class LabeledImages(NamedTuple):
@@ -234,7 +232,7 @@ class SourceLoader(DataLoader[Any]):
             pin_memory=settings.pin,
             collate_fn=Collate(collate),
             generator=torch.Generator().manual_seed(seed),
-            worker_init_fn=functools.partial(init_worker, os.getpid()),
+            worker_init_fn=worker_init(),
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

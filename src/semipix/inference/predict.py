@@ -77,6 +77,8 @@ def predict(
                 if done < len(files):
                     check()
     except KeyboardInterrupt as error:
+        if engine == "ray":  # whose workers report when a whole block of images is done
+            done = sum(predictor.is_done(name) for _, name in files)
         message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
         raise Interrupted(number_of(error), message) from error
     return failures

@@ -1,6 +1,5 @@
 """Train variants side by side, each in a process of one thread, and measure them on the same held-out images."""
 
-import functools
 import json
 import os
 import platform
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from semipix.errors import SemipixError
 from semipix.interruption import check
-from semipix.processes import die_with_parent, stop
+from semipix.processes import dying_with_parent, stop
 from semipix.run_folder import SUMMARY, is_finished, last_line, way_on
 
 PATIENCE = 30.0
@@ -78,7 +77,7 @@ def _command(arguments: list[str], log: Path) -> None:
             env=environment,
             stdout=output,
             stderr=output,
-            preexec_fn=functools.partial(die_with_parent, os.getpid(), signal.SIGTERM),
+            preexec_fn=dying_with_parent(signal.SIGTERM),
         )
         _running.append(process)
         status = process.wait()
