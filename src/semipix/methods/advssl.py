@@ -1,7 +1,7 @@
 """AdvSSL: predictions that a discriminator cannot tell from labels.
 
 Hung, Tsai, Liou, Lin and Yang, "Adversarial Learning for Semi-Supervised Semantic Segmentation" (BMVC 2018), as GCT
-(Ke et al., ECCV 2020, Section 4) compares with it: without the self-taught term, which is for classification alone.
+(Ke et al., ECCV 2020, Section 4) compares with it: without the self-taught term, which is for classification only.
 
 term                   | data      | trains        | objective (sg = stop gradient, BCE against real = 1, fake = 0)
 ---------------------- | --------- | ------------- | ----------------------------------------------------------------
@@ -11,6 +11,8 @@ adversarial_unlabeled  | unlabeled | model         | the same
 discrimination         | all       | discriminator | half of: D(y) is real; half of: D(sg of activated T(x)) is fake
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +21,7 @@ from torch.optim import Optimizer
 from semipix.batch import Batch
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
-from semipix.methods.networks import helper_optimizer
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights, helper_optimizer
 from semipix.models.discriminator import FCDiscriminator
 from semipix.tasks.base import Task
 
@@ -45,9 +46,16 @@ class AdvSSL(Method):
         make_model: makes the task model.
         lambda_adv_labeled: weight of the adversarial term on labeled images.
         lambda_adv_unlabeled: weight of the adversarial term on unlabeled images.
-        warmup_epochs: epochs of supervision and discrimination alone, before the adversarial terms set in.
+        warmup_epochs: epochs of only supervision and discrimination, before the adversarial terms begin.
         discriminator_lr: the discriminator's learning rate, for Adam with betas 0.9 and 0.99.
     """
+
+    trains: ClassVar[Routes] = {
+        "supervised": ("model",),
+        "adversarial_labeled": ("model",),
+        "adversarial_unlabeled": ("model",),
+        "discrimination": ("discriminator",),
+    }
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from semipix.errors import SemipixError
 from semipix.functional import perturbation
 from semipix.functional.perturbation import Decode
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
@@ -101,6 +101,11 @@ class CCT(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     classification_only: ClassVar[bool] = True
+    trains: ClassVar[Routes] = {
+        "supervised": ("model.features", "model.head"),
+        "consistency": ("model.features", "decoders"),  # the main decoder is the teacher
+    }
+    draws_numbers: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class CCT(Method):
         model = features_of(self.model)
         features = model.features(batch.image)  # (N, C_i, h_i, w_i) each, finest first
         output = model.head(features, size)  # (N, K, H, W); one pass, so that batch norm sees all images together
-        goal = self.task.activate(output[labeled:].detach())  # (U, K, H, W); the main decoder learns from labels alone
+        goal = self.task.activate(output[labeled:].detach())  # (U, K, H, W); the main decoder learns only from labels
         foreground = goal.argmax(1, keepdim=True) != 0  # (U, 1, H, W)
         coarsest = features[-1][labeled:]  # (U, C, h, w)
         errors = [

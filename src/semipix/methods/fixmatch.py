@@ -19,7 +19,7 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Options, Routes, check_shares, check_weights
 from semipix.tasks.base import Task
 
 
@@ -39,6 +39,9 @@ class FixMatch(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 1
+    trains: ClassVar[Routes] = {"supervised": ("model",), "consistency": ("model",)}
+    draws_numbers: ClassVar[bool] = True
+    test_options: ClassVar[Options] = {"confidence": 0.3}
 
     def __init__(
         self,

@@ -11,6 +11,8 @@ consistency     | all     | student  | MSE between activated S(x) and sg of acti
 flaw_detection  | labeled | detector | F(x, sg(p)) matches flaw_target(p, y) for both predictions, Eq. 3
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +22,9 @@ from semipix.batch import Batch
 from semipix.functional.flaw import normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Routes, check_weights, helper_optimizer
 from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
 from semipix.methods.mean_teacher import MeanTeacher
-from semipix.methods.networks import helper_optimizer
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -43,6 +44,12 @@ class FlawMeanTeacher(MeanTeacher):
             quarter.
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
     """
+
+    trains: ClassVar[Routes] = {
+        "supervised": ("student",),
+        "consistency": ("student",),
+        "flaw_detection": ("detector",),
+    }
 
     def __init__(
         self,

@@ -17,8 +17,8 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, check_shares, check_weights
-from semipix.methods.networks import AveragedTeacher
+from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.teacher import AveragedTeacher
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
@@ -53,6 +53,9 @@ class UniMatch(AveragedTeacher):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
+    trains: ClassVar[Routes] = {"supervised": ("student",), "consistency": ("student",)}
+    draws_numbers: ClassVar[bool] = True
+    test_options: ClassVar[Options] = {"confidence": 0.3}
 
     def __init__(
         self,
