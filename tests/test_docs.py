@@ -16,8 +16,7 @@ import semipix.conf
 from semipix.config import RESERVED, paper_table
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
-from tests.methods.test_routing import TRAINS
-from tests.tiny import make_batch, make_method, options
+from tests.tiny import make_batch, make_method, method_class, options
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 
@@ -25,17 +24,7 @@ SECTIONS = [
     *("Idea", "Terms and gradient routes", "Hyper-parameters", "Cost", "When to prefer it", "Serves", "Reference"),
 ]
 
-OPTIONAL = {"gct_strong": {"flaw_correction"}}
-"""Terms that a method has with other hyper-parameters than its defaults."""
-
 METHODS = options("method")
-
-
-def method_of(name: str) -> type[Method]:
-    """The class that a method's configuration names."""
-    path = Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml"
-    found: type[Method] = get_object(yaml.safe_load(path.read_text())["_target_"])
-    return found
 
 
 def sections_of(path: Path) -> dict[str, str]:
@@ -80,8 +69,10 @@ def test_each_method_has_a_page_and_a_row_of_the_index() -> None:
     assert rows.keys() == {f"[{name}]({name}.md)" for name in METHODS}
     for name in METHODS:
         _, serves, _, strong = rows[f"[{name}]({name}.md)"]
-        assert serves == ("classification" if method_of(name).classification_only else "classification and regression")
-        assert strong == str(method_of(name).strong_views)
+        assert serves == (
+            "classification" if method_class(name).classification_only else "classification and regression"
+        )
+        assert strong == str(method_class(name).strong_views)
 
 
 def test_the_index_has_places_for_figures() -> None:
@@ -113,13 +104,13 @@ def test_a_page_has_all_sections(name: str) -> None:
 def test_a_page_has_the_terms_of_the_code(name: str) -> None:
     rows = table_of(sections_of(PAGES / f"{name}.md")["Terms and gradient routes"])
     rows = [[row[0].strip("`"), *row[1:]] for row in rows]
-    assert {row[0] for row in rows} == TRAINS[name].keys() | OPTIONAL.get(name, set())
-    assert rows == terms_of(method_of(name)), "the module's docstring has another table"
+    assert {row[0] for row in rows} == method_class(name).trains.keys()
+    assert rows == terms_of(method_class(name)), "the module's docstring has another table"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_page_has_every_hyper_parameter_with_its_default(name: str) -> None:
-    parameters = inspect.signature(method_of(name)).parameters
+    parameters = inspect.signature(method_class(name)).parameters
     expected: dict[str, Any] = {key: p.default for key, p in parameters.items() if key not in RESERVED}
     told = {key: yaml.safe_load(row[0].strip("`")) for key, row in hyper_parameters(name).items()}
     assert list(told) == list(expected)
@@ -139,7 +130,7 @@ def test_a_page_has_the_values_of_the_papers_table(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_page_says_what_its_method_serves(name: str) -> None:
-    method = method_of(name)
+    method = method_class(name)
     lines = sections_of(PAGES / f"{name}.md")["Serves"].splitlines()
     told = dict(line.removeprefix("- ").split(": ") for line in lines)
     images = "needed" if method.needs_unlabeled else "used where there are any"

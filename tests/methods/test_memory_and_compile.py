@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from semipix.models import flaw_detector
 from semipix.models.adapt import adapt
 from semipix.models.layout import compile_networks, lay_out
-from tests.methods.test_routing import GIVEN
-from tests.tiny import CLASSES, TinyModel, make_batch, make_method, options
+from tests.tiny import CLASSES, TinyModel, make_batch, make_method, method_class, options
 
 METHODS = options("method")
 
@@ -23,7 +22,7 @@ def step(name: str, *, recompute: bool = False, compiled: bool = False) -> tuple
         model.recompute = recompute
         return model
 
-    method = make_method(name, make, **GIVEN.get(name, {}))
+    method = make_method(name, make, **method_class(name).test_options)
     if compiled:
         compile_networks(method)
     torch.manual_seed(1)

@@ -93,7 +93,7 @@ class StrongGCT(FlawGuidedPair):
     off_by_default: ClassVar[tuple[str, ...]] = ("flaw_correction",)
     never_trained: ClassVar[tuple[str, ...]] = ("teachers",)
     draws_numbers: ClassVar[bool] = True
-    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.5, "lambda_fc": 1.0}
+    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.05, "lambda_fc": 1.0}
     step: Tensor
 
     def __init__(
