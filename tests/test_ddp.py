@@ -196,7 +196,9 @@ def assert_same_steps(name: str, found: dict[str, Tensor], expected: dict[str, T
     start = make_method(name, **method_class(name).test_options).state_dict()
     assert found.keys() == expected.keys() == start.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=0, atol=ROUNDING, msg=lambda told, key=key: f"{key}: {told}")
+        torch.testing.assert_close(
+            found[key], value, rtol=0, atol=ROUNDING, msg=lambda message, key=key: f"{key}: {message}"
+        )
     moved = max(float((value - start[key]).abs().max()) for key, value in expected.items() if value.is_floating_point())
     assert moved > 1e-3, "the steps are larger than the tolerance"
 

@@ -15,6 +15,7 @@ import semipix.conf
 from semipix.batch import Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source, Target
+from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.tasks.base import Task
 from semipix.tasks.segmentation import VOID, Segmentation
@@ -168,6 +169,16 @@ def make_active(name: str, make_model: Callable[[int], nn.Module] | None = None,
     for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
         parameters.data += 0.1  # a teacher that equals the student would teach nothing
     return method
+
+
+def works_on_features(name: str) -> bool:
+    """Whether a method refuses a model without the feature protocol."""
+    try:
+        make_method(name, lambda number: nn.Conv2d(3, CLASSES, 1)).losses(make_batch(side=64), epoch=10.0)
+    except SemipixError as error:
+        assert "has no method 'features'" in str(error)
+        return True
+    return False
 
 
 def speak_up(detector: nn.Module) -> None:

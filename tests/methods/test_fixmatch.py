@@ -78,6 +78,6 @@ def test_labeling_leaves_running_statistics_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("confidence", 1.1), ("cutmix", -0.1), ("lambda_consistency", -1)])
-def test_a_slip_is_one_line(key: str, value: float) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_fixmatch(**{key: value})

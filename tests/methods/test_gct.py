@@ -298,7 +298,7 @@ def test_the_detector_has_adam_of_its_own() -> None:
         ("warmup_epochs", -1.0),
     ],
 )
-def test_a_slip_is_one_line(key: str, value: Any) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: Any) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: .* expected") as error:
         make_gct(**{key: value})
     assert repr(value) in str(error.value)

@@ -68,7 +68,7 @@ def test_compiling_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert traced or name == "cct"  # which calls parts of its model, never the whole
 
 
-def test_a_detector_lies_contiguous_on_a_cpu_alone() -> None:
+def test_only_on_a_cpu_a_detector_is_contiguous() -> None:
     for device, channels_last in (("cpu", True), ("cuda", True), ("cpu", False)):
         method = make_method("gct")
         assert lay_out(method, device, channels_last) == (

@@ -39,11 +39,11 @@ def _is_fake(logits: Tensor) -> Tensor:
 
 
 class AdvSSL(Method):
-    """One task model, and a discriminator of pixels that it learns to deceive.
+    """One task model, and a discriminator of pixels whose error it learns to raise.
 
     Args:
         task: what a pixel means.
-        make_model: makes the task model.
+        make_model: makes the task model, as model 0.
         lambda_adv_labeled: weight of the adversarial term on labeled images.
         lambda_adv_unlabeled: weight of the adversarial term on unlabeled images.
         warmup_epochs: epochs of only supervision and discrimination, before the adversarial terms begin.
@@ -101,13 +101,13 @@ class AdvSSL(Method):
         return losses
 
     def _discrimination_loss(self, batch: Batch, prediction: Tensor, valid: Tensor) -> Tensor:
-        """The discriminator learns to tell labels from predictions, at the pixels whose label is known."""
+        """The discriminator learns to distinguish labels from predictions, at valid pixels."""
         labeled = len(batch.target)
         truth = self.task.encode(batch.target).to(prediction.dtype)  # (L, K, H, W)
-        seen = torch.cat([truth, prediction.detach()])
+        both = torch.cat([truth, prediction.detach()])  # (L + N, K, H, W)
 
         def loss() -> Tensor:
-            logits = self.discriminator(seen)  # (L + N, 1, H, W)
+            logits = self.discriminator(both)  # (L + N, 1, H, W)
             real = masked_mean(_is_real(logits[:labeled]), valid[:labeled])
             fake = masked_mean(_is_fake(logits[labeled:]), valid)
             return (real + fake) / 2
@@ -126,6 +126,6 @@ class AdvSSL(Method):
         return output, self._flaw(image, output)
 
     def _flaw(self, image: Tensor, output: Tensor) -> Tensor:
-        """How unlike a label map the discriminator finds each pixel of an output."""
+        """The discriminator's probability (N, 1, H, W) that a pixel of an output is not of a label."""
         prediction = self.task.activate(output).to(image.dtype)
         return 1 - at_least_float32(self.discriminator(prediction)).sigmoid()

@@ -29,7 +29,7 @@ from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
 PROBE_SIDE = 64
-"""Side of the image that tells the channels and the stride of a model's coarsest feature map."""
+"""Side in pixels of the image by which the channels and the stride of a model's coarsest feature map are found."""
 
 PERTURBATIONS: dict[str, Callable[[Tensor, Tensor, Decode], Tensor]] = {
     "noise": lambda features, foreground, decode: perturbation.feature_noise(features),
@@ -76,7 +76,7 @@ def _doubling(channels: int) -> nn.Sequential:
 
 
 class AuxiliaryDecoders(nn.ModuleList):
-    """Auxiliary decoders, which start from nothing and learn faster than the model."""
+    """Auxiliary decoders, whose learning rate is a multiple of the model's: they start untrained."""
 
     def __init__(self, decoders: Iterable[AuxiliaryDecoder], lr_scale: float) -> None:
         super().__init__(decoders)
@@ -93,7 +93,7 @@ class CCT(Method):
     Args:
         task: what a pixel means.
         make_model: makes the model, which follows the feature protocol.
-        perturbations: what happens to the features, one auxiliary decoder for each; a name may occur repeatedly.
+        perturbations: what happens to the features, one auxiliary decoder for each; a name may occur several times.
         lambda_consistency: weight of the consistency term.
         rampup_epochs: epochs over which that weight grows.
         decoder_lr_scale: learning rate of the auxiliary decoders as a multiple of the configured one.
@@ -171,7 +171,7 @@ def _coarsest(model: nn.Module, in_channels: int) -> tuple[int, float]:
         SemipixError: the model does not follow the feature protocol.
     """
     training = model.training
-    model.eval()  # running statistics shall not see the probe
+    model.eval()  # the probe must not change running statistics
     coarsest = features_of(model).features(torch.zeros(1, in_channels, PROBE_SIDE, PROBE_SIDE))[-1]
     model.train(training)
     return coarsest.shape[1], max(1.0, PROBE_SIDE / coarsest.shape[-2])

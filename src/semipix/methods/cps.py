@@ -66,17 +66,18 @@ class CPS(ModelPair):
             with torch.no_grad():
                 first_label, second_label = (mix(box, self._label(frozen(model, images))) for model in self.models)
             mixed = torch.cat([batch.labeled, mix(box, images)])
-            first, second = (model(mixed) for model in self.models)  # (N, K, H, W) each
+            first_output, second_output = (model(mixed) for model in self.models)  # (N, K, H, W) each
             crossed = slice(len(batch.target), None)
         else:
-            first, second = (model(batch.image) for model in self.models)
-            first_label, second_label = self._label(first.detach()), self._label(second.detach())
+            first_output, second_output = (model(batch.image) for model in self.models)
+            first_label, second_label = self._label(first_output.detach()), self._label(second_output.detach())
             crossed = slice(None)
-        first_error = self.task.pixel_loss(first[crossed], second_label).mean()  # the second model teaches the first
-        second_error = self.task.pixel_loss(second[crossed], first_label).mean()
+        # The second model's label teaches the first model, and the reverse.
+        first_error = self.task.pixel_loss(first_output[crossed], second_label).mean()
+        second_error = self.task.pixel_loss(second_output[crossed], first_label).mean()
         weight = self.lambda_cps * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
-            "supervised": self.supervised_loss(first, second, batch.target),
+            "supervised": self.supervised_loss(first_output, second_output, batch.target),
             "cross_supervision": weight * (first_error + second_error),
         }
 

@@ -75,11 +75,11 @@ class FlawMeanTeacher(MeanTeacher):
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         output = self.student(batch.image)  # (N, K, H, W)
         prediction = self.task.activate(output)
-        with torch.no_grad():  # the teacher normalises by this batch, and flaw maps steer without being corrected
+        with torch.no_grad():  # the teacher normalises by this batch; no gradient goes through the flaw maps
             goal = self.task.activate(frozen(self.teacher, batch.image))
             flaws = flaw_maps(self.detector, batch.image, (prediction, goal))
             student_flaw, teacher_flaw = (normalize_flaw(flaw) for flaw in flaws)  # (N, 1, H, W) each
-        taught = teacher_flaw <= student_flaw  # everywhere, where a silent detector reports no flaw at all
+        taught = teacher_flaw <= student_flaw  # everywhere, if the detector reports no flaw at all
         error = taught * F.mse_loss(prediction, goal, reduction="none")
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         valid = self.task.valid_of_all(batch.target, batch.image)

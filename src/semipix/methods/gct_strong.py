@@ -55,7 +55,7 @@ class Lesson(NamedTuple):
 
 
 class StrongGCT(FlawGuidedPair):
-    """Two task models, each taught strong views by the other, and a flaw detector that opens and closes the gate.
+    """Two task models that label strong views for each other, and a flaw detector that decides which labels count.
 
     Args:
         task: what a pixel means.
@@ -215,13 +215,13 @@ class StrongGCT(FlawGuidedPair):
             output: Tensor = model(images)
             return output
         try:
-            shown = features_of(model)
+            parts = features_of(model)
         except SemipixError as error:
             raise SemipixError(f"{error}; or set method.feature_dropout=0") from None
-        features = shown.features(images)  # (L + U, C_i, h_i, w_i) each
+        features = parts.features(images)  # (L + U, C_i, h_i, w_i) each
         dropped = [F.dropout2d(maps[len(labeled) :], self.feature_dropout) for maps in features]
         features = [torch.cat([maps[: len(labeled)], rest]) for maps, rest in zip(features, dropped, strict=True)]
-        return self.task.constrain(shown.head(features, images.shape[-2:]), images)
+        return self.task.constrain(parts.head(features, images.shape[-2:]), images)
 
     def _steering(self, weak: Tensor, teachings: Pair) -> Pair:
         """Normalised flaw maps (U, 1, H, W) of both predictions of the weak views; all 0 where no term uses them."""

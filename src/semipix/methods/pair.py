@@ -30,16 +30,16 @@ class ModelPair(Method):
         output: Tensor = self.deployable()[int(self.deployed)](image)
         return output
 
-    def supervised_loss(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+    def supervised_loss(self, first_output: Tensor, second_output: Tensor, target: Tensor) -> Tensor:
         """Eq. 1 of GCT for both models, a scalar.
 
         Args:
-            first: output (N, K, H, W) of the first model, labeled images first.
-            second: output (N, K, H, W) of the second model, labeled images first.
+            first_output: output (N, K, H, W) of the first model, labeled images first.
+            second_output: output (N, K, H, W) of the second model, labeled images first.
             target: labels (L, ...) of the labeled images.
         """
         labeled = len(target)
-        return self.task.loss(first[:labeled], target) + self.task.loss(second[:labeled], target)
+        return self.task.loss(first_output[:labeled], target) + self.task.loss(second_output[:labeled], target)
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         return [make_optimizer(model) for model in self.models]

@@ -58,7 +58,7 @@ def rotate(maps: Tensor, turns: Sequence[int]) -> Tensor:
 
 
 class S4L(Method):
-    """One task model, with a classifier at its end that has to see which way up its predictions are.
+    """One task model, and a classifier that finds the angle by which its predictions are rotated.
 
     Args:
         task: what a pixel means.
@@ -107,7 +107,7 @@ class S4L(Method):
         """One, two or three quarter turns for each image, by torch's global generator on the CPU.
 
         Raises:
-            SemipixError: the images are not square, so that a quarter turn does not fit beside them.
+            SemipixError: the images are not square, so that rotated ones have another size.
         """
         height, width = image.shape[-2:]
         if height != width:
