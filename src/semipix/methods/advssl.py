@@ -39,11 +39,11 @@ def _is_fake(logits: Tensor) -> Tensor:
 
 
 class AdvSSL(Method):
-    """One task model, and a discriminator of pixels whose error it learns to raise.
+    """One task model, and a discriminator of pixels that it learns to mislead.
 
     Args:
         task: what a pixel means.
-        make_model: makes the task model, as model 0.
+        make_model: makes the task model.
         lambda_adv_labeled: weight of the adversarial term on labeled images.
         lambda_adv_unlabeled: weight of the adversarial term on unlabeled images.
         warmup_epochs: epochs of only supervision and discrimination, before the adversarial terms begin.

@@ -76,7 +76,7 @@ def _doubling(channels: int) -> nn.Sequential:
 
 
 class AuxiliaryDecoders(nn.ModuleList):
-    """Auxiliary decoders, whose learning rate is a multiple of the model's: they start untrained."""
+    """Auxiliary decoders, which have a learning rate of their own because they start untrained."""
 
     def __init__(self, decoders: Iterable[AuxiliaryDecoder], lr_scale: float) -> None:
         super().__init__(decoders)
