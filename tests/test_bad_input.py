@@ -158,7 +158,7 @@ KEYS = {
     "trainer.devices=abc": "`devices` selected with",
     "model._target_=torch.nn.Nothing": "model._target_: 'torch.nn.Nothing' cannot be imported",
     "model._target_=os.getcwd": "model._target_: 'os.getcwd' found, a subclass of torch.nn.Module, or a function",
-    "task.class_weights=[1,2,3]": "class_weights",
+    "task.class_weights=[1,2,3]": "task.class_weights: 3 found, expected one for each of 2 classes",
     # numbers beyond what anything can do with them
     "seed=-1": "seed: -1 found, a whole number from 0 to 4294967295 expected",
     "seed=4294967296": "seed: 4294967296 found, a whole number from 0 to 4294967295 expected",

@@ -17,13 +17,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import SGD
 
-from semipix.batch import Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.learner import Learner
-from semipix.methods.base import Method
 from tests.data.test_shards import encoded, write
-from tests.methods.test_routing import GIVEN
-from tests.tiny import TinySource, make_data, make_method, options
+from tests.tiny import TinySource, make_data, make_method, method_class, options
 
 EPOCHS, IMAGES = 2, 16
 """Passes over the pool of shards, and its images."""
@@ -36,8 +33,8 @@ SECONDS = 240
 ROUNDING = 3e-5
 """Largest difference of weights: a mean of two halves is rounded otherwise than a mean of all, three times in turn."""
 
-RANDOM = {"s4l", "cct", "cutmix", "cps", "fixmatch", "unimatch", "gct_strong"}
-"""Methods that draw rotations, boxes or dropout within a step: each process draws its own."""
+REPEATABLE = [name for name in options("method") if not method_class(name).draws_numbers]
+"""Methods that draw no random numbers within a step; with the others each process draws its own."""
 
 FACTORY = functools.partial(SGD, lr=0.01, momentum=0.9)
 """All optimizers are SGD, for Adam makes a step of full length out of a rounding error."""
@@ -48,7 +45,7 @@ def make(name: str) -> tuple[Learner, SemiSupervisedDataModule]:
 
     Running statistics are frozen, for each process would normalise by its own half.
     """
-    method = make_method(name, **GIVEN.get(name, {}))
+    method = make_method(name, **method_class(name).test_options)
     method.optimizers = lambda make: [make(method)]  # type: ignore[method-assign]
     learner = Learner(method, optimizer=FACTORY, freeze_batch_norm=True)
     source = TinySource(labeled=8, unlabeled=8, size=(64, 72))
@@ -102,7 +99,9 @@ def simulate(name: str) -> dict[str, Tensor]:
             learner.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
             learner.on_train_batch_start(batch, index)
             seeds.add(torch.initial_seed())
-            losses = losses_of_half(name, method, learner._assemble(batch), epoch + index / data.batches_per_epoch)
+            half = learner._assemble(batch)
+            assert len(half.image) == 4
+            losses = method.losses(half, epoch + index / data.batches_per_epoch)
             gradients.append(torch.autograd.grad(sum(losses.values()), list(trained.values()), allow_unused=True))
         for (key, value), first, second in zip(trained.items(), *gradients, strict=True):
             assert first is not None and second is not None, f"{key}: two processes would wait for its gradient"
@@ -113,15 +112,6 @@ def simulate(name: str) -> dict[str, Tensor]:
     assert not silent, f"{silent} take no part in the last step"
     assert len(seeds) == 2 * STEPS, "every process draws its own numbers in every step"
     return method.state_dict()
-
-
-def losses_of_half(name: str, method: Method, batch: Batch, epoch: float) -> dict[str, Tensor]:
-    """The terms of one process's batch; a method that draws numbers for them has to be in `RANDOM`."""
-    assert len(batch.image) == 4
-    generator = torch.get_rng_state()
-    losses = method.losses(batch, epoch)
-    assert name in RANDOM or torch.equal(torch.get_rng_state(), generator), f"{name} draws numbers: add it to RANDOM"
-    return losses
 
 
 def free_port() -> int:
@@ -203,10 +193,12 @@ def of_two(processes: list[dict[str, Any]]) -> dict[str, dict[str, Tensor]]:
 
 def assert_same_steps(name: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Same weights, and steps that are larger than the tolerance."""
-    start = make_method(name, **GIVEN.get(name, {})).state_dict()
+    start = make_method(name, **method_class(name).test_options).state_dict()
     assert found.keys() == expected.keys() == start.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=0, atol=ROUNDING, msg=lambda told, key=key: f"{key}: {told}")
+        torch.testing.assert_close(
+            found[key], value, rtol=0, atol=ROUNDING, msg=lambda message, key=key: f"{key}: {message}"
+        )
     moved = max(float((value - start[key]).abs().max()) for key, value in expected.items() if value.is_floating_point())
     assert moved > 1e-3, "the steps are larger than the tolerance"
 
@@ -217,7 +209,7 @@ def test_two_processes_step_by_their_mean_gradient(name: str, of_two: dict[str, 
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.*deprecated.*", "ignore:.*in eval mode at the start.*")
-@pytest.mark.parametrize("name", [name for name in options("method") if name not in RANDOM])
+@pytest.mark.parametrize("name", REPEATABLE)
 def test_two_processes_step_as_one_with_the_whole_batch(name: str, of_two: dict[str, dict[str, Tensor]]) -> None:
     assert_same_steps(name, of_two[name], train(name))
 
@@ -229,7 +221,7 @@ def test_two_processes_share_a_pass_over_shards(processes: list[dict[str, Any]])
     for mine, others in zip(first, second, strict=True):
         assert len(mine) == len(others) == IMAGES // 2
         assert {*mine, *others} == everything, "each image once"
-    assert first[0] != first[1] and set(first[0]) != set(first[1]), "shards are dealt out anew"
+    assert first[0] != first[1] and set(first[0]) != set(first[1]), "shards are dealt out again in another order"
 
 
 def main(folder: Path) -> None:

@@ -10,14 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from hydra.utils import get_object
-from torch import nn
 
 import semipix.conf
 from semipix.config import RESERVED, paper_table
-from semipix.errors import SemipixError
 from semipix.methods.base import Method
-from tests.methods.test_routing import TRAINS
-from tests.tiny import make_batch, make_method, options
+from tests.tiny import method_class, options, works_on_features
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 
@@ -25,21 +22,11 @@ SECTIONS = [
     *("Idea", "Terms and gradient routes", "Hyper-parameters", "Cost", "When to prefer it", "Serves", "Reference"),
 ]
 
-OPTIONAL = {"gct_strong": {"flaw_correction"}}
-"""Terms that a method has with other hyper-parameters than its defaults."""
-
 METHODS = options("method")
 
 
-def method_of(name: str) -> type[Method]:
-    """The class that a method's configuration names."""
-    path = Path(semipix.conf.__file__).parent / "method" / f"{name}.yaml"
-    found: type[Method] = get_object(yaml.safe_load(path.read_text())["_target_"])
-    return found
-
-
 def sections_of(path: Path) -> dict[str, str]:
-    """What stands under each heading of the second level."""
+    """The text under each heading of the second level."""
     parts = path.read_text().split("\n## ")[1:]
     return {heading: text.strip() for heading, _, text in (part.partition("\n") for part in parts)}
 
@@ -80,23 +67,10 @@ def test_each_method_has_a_page_and_a_row_of_the_index() -> None:
     assert rows.keys() == {f"[{name}]({name}.md)" for name in METHODS}
     for name in METHODS:
         _, serves, _, strong = rows[f"[{name}]({name}.md)"]
-        assert serves == ("classification" if method_of(name).classification_only else "classification and regression")
-        assert strong == str(method_of(name).strong_views)
-
-
-def test_the_index_has_places_for_figures() -> None:
-    index = sections_of(PAGES / "README.md")
-    places = {
-        "Results": "results",
-        "Input statistics": "statistics",
-        "Ablations": "ablations",
-        "Cost of a step": "costs",
-    }
-    assert list(index) == [*places, "Add a method"]
-    for heading, marker in places.items():
-        assert f"<!-- {marker} -->\n" in index[heading]
-        assert f"\n<!-- /{marker} -->" in index[heading]
-    assert "CONTRIBUTING.md" in index["Add a method"]
+        assert serves == (
+            "classification" if method_class(name).classification_only else "classification and regression"
+        )
+        assert strong == str(method_class(name).strong_views)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -113,20 +87,20 @@ def test_a_page_has_all_sections(name: str) -> None:
 def test_a_page_has_the_terms_of_the_code(name: str) -> None:
     rows = table_of(sections_of(PAGES / f"{name}.md")["Terms and gradient routes"])
     rows = [[row[0].strip("`"), *row[1:]] for row in rows]
-    assert {row[0] for row in rows} == TRAINS[name].keys() | OPTIONAL.get(name, set())
-    assert rows == terms_of(method_of(name)), "the module's docstring has another table"
+    assert {row[0] for row in rows} == method_class(name).trains.keys()
+    assert rows == terms_of(method_class(name)), "the module's docstring has another table"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_page_has_every_hyper_parameter_with_its_default(name: str) -> None:
-    parameters = inspect.signature(method_of(name)).parameters
+    parameters = inspect.signature(method_class(name)).parameters
     expected: dict[str, Any] = {key: p.default for key, p in parameters.items() if key not in RESERVED}
-    told = {key: yaml.safe_load(row[0].strip("`")) for key, row in hyper_parameters(name).items()}
-    assert list(told) == list(expected)
+    documented = {key: yaml.safe_load(row[0].strip("`")) for key, row in hyper_parameters(name).items()}
+    assert list(documented) == list(expected)
     for key, default in expected.items():
         default = list(default) if isinstance(default, tuple) else default
-        assert told[key] == default, key
-        assert isinstance(told[key], bool) == isinstance(default, bool), key
+        assert documented[key] == default, key
+        assert isinstance(documented[key], bool) == isinstance(default, bool), key
 
 
 @pytest.mark.parametrize("name", paper_table("segmentation"))
@@ -139,26 +113,16 @@ def test_a_page_has_the_values_of_the_papers_table(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_page_says_what_its_method_serves(name: str) -> None:
-    method = method_of(name)
+    method = method_class(name)
     lines = sections_of(PAGES / f"{name}.md")["Serves"].splitlines()
-    told = dict(line.removeprefix("- ").split(": ") for line in lines)
+    documented = dict(line.removeprefix("- ").split(": ") for line in lines)
     images = "needed" if method.needs_unlabeled else "used where there are any"
-    assert told == {
+    assert documented == {
         "Tasks": "classification" if method.classification_only else "classification and regression",
-        "Feature protocol": "yes" if _works_on_features(name) else "no",
+        "Feature protocol": "yes" if works_on_features(name) else "no",
         "Unlabeled images in each batch": images if method.uses_unlabeled else "none used",
         "Strong views of each": str(method.strong_views),
     }
-
-
-def _works_on_features(name: str) -> bool:
-    """Whether a model without the feature protocol is refused."""
-    try:
-        make_method(name, lambda number: nn.Conv2d(3, 3, 1)).losses(make_batch(side=64), epoch=10.0)
-    except SemipixError as error:
-        assert "has no method 'features'" in str(error)
-        return True
-    return False
 
 
 def test_the_page_of_tasks_has_each_task_with_its_constants() -> None:
@@ -178,7 +142,7 @@ def test_the_page_of_tasks_has_each_task_with_its_constants() -> None:
 def test_figures_are_those_of_the_results() -> None:
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "benchmarks.tables", "--check"]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    assert told.returncode == 0, told.stderr
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert result.returncode == 0, result.stderr
     index = sections_of(PAGES / "README.md")
     assert "not measured" not in index["Results"] + index["Cost of a step"]

@@ -19,7 +19,7 @@ from semipix.inference import batches
 from semipix.learner import Finiteness, Learner
 from semipix.methods.base import Method
 from semipix.tasks.regression import Regression
-from tests.tiny import CLASSES, SIDE, TinySource, make_data, make_method, options, predict_always
+from tests.tiny import SIDE, TinySource, make_data, make_method, options, predict_always
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.*deprecated.*"),
@@ -326,7 +326,3 @@ def test_random_numbers_of_a_step_depend_on_seed_and_step_alone() -> None:
 
     assert draws(1, disturb=False) == draws(1, disturb=True) != draws(2, disturb=False)
     assert len(set(draws(1, disturb=False))) == 2
-
-
-def test_classes_of_the_tiny_source_are_those_of_the_tiny_task() -> None:
-    assert len(TinySource().classes) == CLASSES

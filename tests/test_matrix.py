@@ -1,5 +1,6 @@
 """Every method trains every task with every model, through the command a user gives."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from semipix.cli import main
+from semipix.methods.pair import ModelPair
 from semipix.models import flaw_detector
-from tests.tiny import options
+from tests.tiny import method_class, options, works_on_features
 
 METHODS, TASKS, MODELS = options("method"), options("task"), options("model")
 
@@ -39,9 +41,6 @@ TASK_OF = {
 
 QUICK = ["data.crop=64", "data.workers=0", "data.batch_size=4", "steps=2", "validations=1"]
 QUIET = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-
-CLASSIFY = {"cct", "cutmix"}
-"""Methods that serve classification alone."""
 
 WITHOUT_FEATURES = {"dhdn", "didn", "deep_image_matting", "hdrnet"}
 """Models that do not follow the feature protocol."""
@@ -87,12 +86,12 @@ FAMILIES = [(task, model) for task in TASKS for model in MODELS if TASK_OF.get(m
 @pytest.mark.parametrize(("task", "model"), FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_trains(method: str, task: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if method in CLASSIFY and task != "segmentation":
+    if method_class(method).classification_only and task != "segmentation":
         assert refused(tmp_path, method, task, model, capsys).endswith("that docs/methods lists for regression")
         return
-    if method in ("unimatch", "gct_strong") and model in WITHOUT_FEATURES:
+    if model in WITHOUT_FEATURES and works_on_features(method):
         assert "has no method 'features'" in refused(tmp_path, method, task, model, capsys)
-        if method == "unimatch":
+        if "feature_dropout" not in inspect.signature(method_class(method)).parameters:
             return
         weights = train(tmp_path / "whole", method, task, model, "method.feature_dropout=0")
     else:
@@ -116,7 +115,7 @@ def test_trains_in_bfloat16(method: str, tmp_path: Path) -> None:
     assert all(value.dtype != torch.bfloat16 for value in weights.values())
 
 
-@pytest.mark.parametrize("method", ["gct", "gct_strong", "cps"])
+@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(method_class(name), ModelPair)])
 def test_a_pair_of_two_architectures(method: str, tmp_path: Path) -> None:
     second = ["second_model=deeplab_v2", *(f"second_model.{option}" for option in SMALL["deeplab_v2"])]
     weights = train(tmp_path, method, "segmentation", "unet", *second)

@@ -15,6 +15,7 @@ import semipix.conf
 from semipix.batch import Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source, Target
+from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.tasks.base import Task
 from semipix.tasks.segmentation import VOID, Segmentation
@@ -140,6 +141,12 @@ def make_regression_batch(labeled: int = 2, unlabeled: int = 2, side: int = SIDE
     return make_batch(labeled, unlabeled, side=side)._replace(target=rand(labeled, 3, side, side, seed=3))
 
 
+def method_class(name: str) -> type[Method]:
+    """The class that the YAML file of a method names."""
+    found: type[Method] = get_object(node_of("method", name)["_target_"])
+    return found
+
+
 def make_method(
     name: str,
     make_model: Callable[[int], nn.Module] | None = None,
@@ -149,12 +156,29 @@ def make_method(
 ) -> Method:
     """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a detector speaks up."""
     torch.manual_seed(seed)
-    method: Method = get_object(node_of("method", name)["_target_"])(
-        task or Segmentation(CLASSES), make_model or (lambda number: TinyModel()), **given
-    )
+    make_model = make_model or (lambda number: TinyModel())
+    method: Method = method_class(name)(task or Segmentation(CLASSES), make_model, **given)  # type: ignore[call-arg]
     if hasattr(method, "detector"):
         speak_up(method.detector)
     return method
+
+
+def make_active(name: str, make_model: Callable[[int], nn.Module] | None = None, task: Task | None = None) -> Method:
+    """A method of whose terms each is above 0: by its `test_options`, and with teachers unlike their students."""
+    method = make_method(name, make_model, task=task, **method_class(name).test_options)
+    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
+        parameters.data += 0.1  # a teacher that equals the student would teach nothing
+    return method
+
+
+def works_on_features(name: str) -> bool:
+    """Whether a method refuses a model without the feature protocol."""
+    try:
+        make_method(name, lambda number: nn.Conv2d(3, CLASSES, 1)).losses(make_batch(side=64), epoch=10.0)
+    except SemipixError as error:
+        assert "has no method 'features'" in str(error)
+        return True
+    return False
 
 
 def speak_up(detector: nn.Module) -> None:

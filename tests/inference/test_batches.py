@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semipix.inference.batches import parts_of_equal_size, pixels_of_a_batch
+from semipix.inference.batches import parts_of_equal_size
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ def test_images_without_channels_have_a_size_too() -> None:
     ]
 
 
-def test_devices_with_much_memory_take_more() -> None:
-    assert pixels_of_a_batch("cuda") > pixels_of_a_batch("cpu")
-    assert pixels_of_a_batch("mps") == pixels_of_a_batch("cuda")
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_devices_other_than_a_cpu_take_more(device: str) -> None:
+    images = [torch.empty(1, 512, 512)] * 8
+    assert parts_of_equal_size(images, device) == [list(range(8))]
+    assert parts_of_equal_size(images, "cpu") == [[number] for number in range(8)]

@@ -1,4 +1,4 @@
-"""AdvSSL: the task model deceives a discriminator, which tells its predictions from labels."""
+"""AdvSSL: the task model deceives a discriminator, which distinguishes its predictions from labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ ADVERSARIAL = {"adversarial_labeled", "adversarial_unlabeled"}
 
 
 class PixelDiscriminator(nn.Module):
-    """Sees no neighbours, so that every gradient has one pixel; a map of its own tells where it was trained."""
+    """Sees no neighbours, so that every gradient has one pixel; a map of its own shows where it was trained."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class TestTerms:
         losses["adversarial_unlabeled"].backward()
         assert not method.model.last.weight.grad.any()
 
-    def test_warmup_is_supervision_and_discrimination_alone(self) -> None:
+    def test_warmup_is_only_supervision_and_discrimination(self) -> None:
         method, batch = make_advssl(warmup_epochs=2.0), make_batch()
         assert method.losses(batch, 1.99).keys() == TERMS
         assert method.losses(batch, 2.0).keys() == TERMS | ADVERSARIAL
@@ -183,13 +183,13 @@ class TestDiscriminator:
     def test_works_at_any_size_from_32(self, size: tuple[int, int]) -> None:
         assert FCDiscriminator(2)(rand(1, 2, *size)).shape == (1, 1, *size)
 
-    def test_a_crop_too_small_is_told(self) -> None:
+    def test_a_crop_too_small_is_refused(self) -> None:
         with pytest.raises(SemipixError, match=r"data.crop: 31x64 .*; set data.crop=32 or more") as error:
             FCDiscriminator(2)(rand(1, 2, 31, 64))
         assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("key", ["lambda_adv_labeled", "lambda_adv_unlabeled", "warmup_epochs", "discriminator_lr"])
-def test_a_slip_is_one_line(key: str) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: -1.0 found, .* expected"):
         make_advssl(**{key: -1.0})

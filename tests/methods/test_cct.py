@@ -92,7 +92,7 @@ def test_each_name_perturbs_what_its_decoder_sees(name: str) -> None:
     batch = make_batch()
     method.losses(batch, epoch=0.0)
     whole = frozen_features(method, batch.image)[-1][2:]
-    assert seen[-1].shape == whole.shape, "unlabeled images alone"
+    assert seen[-1].shape == whole.shape, "only unlabeled images"
     assert not torch.equal(seen[-1], whole)
     assert len(seen) == (3 if name == "vat" else 1), "the adversary asks its decoder before and after its step"
 
@@ -106,7 +106,7 @@ def test_encoder_and_main_decoder_run_once_over_all_images() -> None:
     assert images == [4, 4]
 
 
-def test_the_main_decoder_learns_from_labels_alone() -> None:
+def test_the_main_decoder_learns_only_from_labels() -> None:
     method = method_with()
     losses = method.losses(make_batch(), epoch=10.0)
     losses["consistency"].backward()
@@ -210,7 +210,7 @@ def test_unknown_perturbations_are_named(found: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("key", ["lambda_consistency", "rampup_epochs", "decoder_lr_scale"])
-def test_a_slip_is_one_line(key: str) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: -1 found, 0 or more expected"):
         make_method("cct", **{key: -1})
 

@@ -63,6 +63,6 @@ def test_the_chosen_model_is_deployed() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("lambda_cps", -1), ("area", 1.5), ("rampup_epochs", -2)])
-def test_a_slip_is_one_line(key: str, value: float) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_cps(**{key: value})

@@ -1,4 +1,4 @@
-"""CutMix: the student learns mixed images from what the teacher says of the whole ones."""
+"""CutMix: the student learns mixed images from what the teacher predicts for the whole ones."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_consistency_is_the_weighted_squared_distance() -> None:
 
 
 def test_image_and_goal_are_mixed_alike() -> None:
-    """A teacher that treats each pixel alone says of a mixed image what mixing its answers says."""
+    """A teacher without neighbouring pixels predicts for a mixed image the mixture of its predictions."""
     method = make_method("cutmix", make_model=lambda number: nn.Conv2d(3, CLASSES, 1), confidence=0.0)
     assert isinstance(method, CutMix)
     assert consistency(method) < 1e-10
@@ -129,6 +129,6 @@ def test_bfloat16_autocast_keeps_losses_in_float32() -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("decay", 1.5), ("confidence", 2.0), ("area", 0), ("area", 1.1), ("lambda_consistency", -1)]
 )
-def test_a_slip_is_one_line(key: str, value: float) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_method("cutmix", **{key: value})

@@ -151,14 +151,14 @@ class TestTeacher:
         assert torch.equal(method.detector.convolutions[0].weight, detector)
         assert int(method.step) == 4
 
-    def test_is_left_alone_by_the_losses(self) -> None:
+    def test_is_left_as_it_is_by_the_losses(self) -> None:
         method = make_flaw_mean_teacher().train()
         before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
         sum(method.losses(make_batch(), 1.0).values()).backward()
         for name, value in method.teacher.state_dict().items():
             assert torch.equal(value, before[name]), name
         assert int(method.student.norm.num_batches_tracked) == 1
-        assert int(method.detector.norms[0].num_batches_tracked) == 1, "steering leaves its statistics alone"
+        assert int(method.detector.norms[0].num_batches_tracked) == 1, "steering leaves its statistics as they are"
 
     def test_is_deployed(self) -> None:
         method = make_flaw_mean_teacher().eval()
@@ -192,7 +192,7 @@ def test_maps_are_the_clamped_flaws_of_teacher_and_student() -> None:
         ("detector_lr", -1.0),
     ],
 )
-def test_a_slip_is_one_line(key: str, value: Any) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: Any) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: .* expected") as error:
         make_method("flaw_mean_teacher", **{key: value})
     assert repr(value) in str(error.value)

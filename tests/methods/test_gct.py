@@ -144,7 +144,7 @@ class TestTerms:
         for name, loss in losses.items():
             torch.testing.assert_close(loss, everything[name])
 
-    def test_warmup_is_supervision_and_detection_alone(self) -> None:
+    def test_warmup_is_only_supervision_and_detection(self) -> None:
         method, batch = make_gct(warmup_epochs=2.0), make_batch()
         assert method.losses(batch, 1.99).keys() == TERMS
         assert method.losses(batch, 2.0).keys() == TERMS | {"dynamic_consistency", "flaw_correction"}
@@ -293,9 +293,12 @@ def test_the_detector_has_adam_of_its_own() -> None:
         ("lambda_dc", -1.0),
         ("lambda_fc", -1.0),
         ("lambda_detection", -1.0),
+        ("detector_lr", -1.0),
+        ("rampup_epochs", -1.0),
+        ("warmup_epochs", -1.0),
     ],
 )
-def test_a_slip_is_one_line(key: str, value: Any) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: Any) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: .* expected") as error:
         make_gct(**{key: value})
     assert repr(value) in str(error.value)

@@ -124,14 +124,15 @@ def test_labels_are_hard_sharpened_or_soft(temperature: float) -> None:
     torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
 
 
-def test_flaw_correction_is_an_option() -> None:
-    method = make_method("gct_strong", lambda_fc=2.0, flaw_threshold=0.0)
-    assert "flaw_correction" not in make_strong().losses(make_batch(side=64), 0.0)
-    losses = method.losses(make_batch(side=64), 0.0)
-    named = [item for item in method.named_parameters() if item[1].requires_grad]
-    gradients = torch.autograd.grad(losses["flaw_correction"], [value for _, value in named], allow_unused=True)
-    reached = {key.split(".")[0] for (key, _), gradient in zip(named, gradients, strict=True) if gradient is not None}
-    assert reached == {"models"}
+@pytest.mark.parametrize(("flaws", "corrected"), [((HIGH, HIGH), True), ((HIGH, LOW), False), ((LOW, HIGH), False)])
+def test_flaw_correction_pushes_the_flaws_of_strong_views_down(flaws: tuple[float, float], corrected: bool) -> None:
+    method, batch = with_flaws(make_strong(lambda_fc=3.0), *flaws), make_batch(side=64)
+    assert batch.strong is not None
+    expected = torch.zeros(())
+    for model, view in zip(method.models, batch.strong.chunk(2), strict=True):
+        expected = expected + method.detector(view, model(view).softmax(1)).square().mean()
+    assert expected > 0
+    torch.testing.assert_close(method.losses(batch, 0.0)["flaw_correction"], 3 * corrected * expected)
 
 
 class TestFeatureDropout:
@@ -151,7 +152,7 @@ class TestFeatureDropout:
         assert dropped.any()
         assert not dropped.all()
 
-    def test_a_model_without_features_is_told(self) -> None:
+    def test_a_model_without_features_is_refused(self) -> None:
         def plain(number: int) -> nn.Module:
             return FixedModel(torch.zeros(4, 3, 32, 32))
 
@@ -160,12 +161,12 @@ class TestFeatureDropout:
             method._output(method.models[0], make_batch().labeled, make_batch().unlabeled)
 
     @pytest.mark.parametrize("share", [-0.1, 1.0])
-    def test_a_share_out_of_range_is_told(self, share: float) -> None:
+    def test_a_share_out_of_range_is_refused(self, share: float) -> None:
         with pytest.raises(SemipixError, match=rf"feature_dropout: {share} found, a number in \[0, 1\) expected"):
             make_strong(feature_dropout=share)
 
 
-def test_warmup_is_supervision_and_detection_alone() -> None:
+def test_warmup_is_only_supervision_and_detection() -> None:
     method, batch = make_strong(warmup_epochs=1.0, rampup_epochs=1.0), make_batch()
     assert method.losses(batch, 0.9).keys() == {"supervised", "flaw_detection"}
     after = [method.losses(batch, epoch)["cross_supervision"] for epoch in (1.0, 1.5, 2.0, 5.0)]
@@ -175,15 +176,24 @@ def test_warmup_is_supervision_and_detection_alone() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("gate", "shut"), ("flaw_threshold", 2), ("temperature", -1), ("lambda_cross", -1), ("decay", 1.5)],
+    [
+        ("gate", "shut"),
+        ("flaw_threshold", 2),
+        ("temperature", -1),
+        ("lambda_cross", -1),
+        ("lambda_fc", -1),
+        ("rampup_epochs", -1),
+        ("warmup_epochs", -1),
+        ("decay", 1.5),
+    ],
 )
-def test_a_slip_is_one_line(key: str, value: Any) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: Any) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: '?{value}'? found, .* expected"):
         make_strong(**{key: value})
 
 
 @pytest.mark.parametrize("area", [(0.0, 0.5), (0.5, 0.2)])
-def test_an_area_out_of_order_is_one_line(area: tuple[float, float]) -> None:
+def test_an_area_out_of_order_is_refused_in_one_line(area: tuple[float, float]) -> None:
     with pytest.raises(SemipixError, match=r"method.area: .* found, \[smallest,largest\] share expected, above 0"):
         make_strong(area=area)
 

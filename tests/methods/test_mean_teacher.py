@@ -49,7 +49,7 @@ def test_a_step_averages_parameters_and_statistics() -> None:
     for name, value in method.teacher.state_dict().items():
         expected = student[name] if name.endswith("tracked") else 0.75 * teacher[name] + 0.25 * student[name]
         torch.testing.assert_close(value, expected)
-        assert torch.equal(method.student.state_dict()[name], student[name]), "the student is left alone"
+        assert torch.equal(method.student.state_dict()[name], student[name]), "the student stays as it is"
 
 
 @pytest.mark.parametrize(("step", "decay"), [(0, 0.0), (1, 0.5), (8, 8 / 9), (9, 0.9), (1000, 0.9)])
@@ -66,7 +66,7 @@ def test_the_count_of_steps_is_in_the_checkpoint() -> None:
     assert int(method_at(step=7).state_dict()["step"]) == 7
 
 
-def test_losses_leave_the_teacher_alone() -> None:
+def test_losses_leave_the_teacher_as_it_is() -> None:
     method = method_at().train()
     _, before = states(method)
     sum(method.losses(make_batch(), epoch=1.0).values()).backward()
@@ -96,6 +96,6 @@ def test_the_teacher_is_deployed() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("decay", 1.5), ("decay", -0.1), ("lambda_consistency", -1)])
-def test_a_slip_is_one_line(key: str, value: float) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_method("mean_teacher", **{key: value})

@@ -1,4 +1,4 @@
-"""Every method that serves regression on every regression task: labels that say nothing, trimaps, half precision."""
+"""Every method that serves regression on every regression task: ignored pixels, trimaps, half precision."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semipix.batch import Batch
 from semipix.methods.base import Method
 from semipix.models import discriminator, flaw_detector
 from semipix.models.adapt import make_model
-from tests.methods.test_routing import GIVEN
 from tests.tasks.labels import TASKS, make_task_batch, silent
-from tests.tiny import TinyModel, make_method, options
+from tests.tiny import TinyModel, make_active, method_class, options
 
-SERVING = [name for name in options("method") if not make_method(name).classification_only]
+SERVING = [name for name in options("method") if not method_class(name).classification_only]
 """Methods that serve regression."""
+
+MAPPING = [name for name in SERVING if method_class(name).maps is not Method.maps]
+"""Methods among them that have maps."""
+
+DIAGNOSING = [name for name in SERVING if method_class(name).diagnose is not Method.diagnose]
+"""Methods among them that have diagnostics."""
 
 
 class Watched(TinyModel):
@@ -53,14 +59,11 @@ def method_of(name: str, task: Any) -> tuple[Method, list[Watched]]:
         watched.append(adapted.model)  # type: ignore[arg-type]
         return adapted
 
-    method = make_method(name, make, task=task, **GIVEN.get(name, {}))
-    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
-        parameters.data += 0.1
-    return method, watched
+    return make_active(name, make, task), watched
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_a_pixel_that_says_nothing_teaches_nothing(name: str, task: Any) -> None:
+def test_an_ignored_pixel_teaches_nothing(name: str, task: Any) -> None:
     method, watched = method_of(name, task)
     batch = make_task_batch(task)
     losses = method.losses(batch, epoch=10.0)
@@ -104,16 +107,24 @@ def test_half_precision_stays_finite(name: str, task: Any) -> None:
     assert task.activate(method(half.image)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", SERVING)
-def test_validation_has_maps_and_diagnostics_at_the_label_s_size(name: str, task: Any) -> None:
+@pytest.mark.parametrize("name", MAPPING)
+def test_maps_are_finite_and_of_the_images_size(name: str, task: Any) -> None:
     method, _ = method_of(name, task)
-    method.eval()
-    batch = make_task_batch(task, labeled=1, unlabeled=0)
-    large = batch._replace(target=make_task_batch(task, labeled=1, unlabeled=0, side=80).target)
     with torch.no_grad():
-        metrics = method.diagnostics()
-        method.diagnose(large, method.candidate_outputs(large.image), metrics)
-        maps = method.maps(batch)
+        maps = method.eval().maps(make_task_batch(task, labeled=1, unlabeled=0))
+    assert "flaw" in maps
     assert all(single.shape == (1, 1, 64, 64) and single.isfinite().all() for single in maps.values())
-    if metrics:
-        assert metrics["both_flawed"].compute().isfinite()
+
+
+@pytest.mark.parametrize("name", DIAGNOSING)
+def test_diagnostics_take_labels_of_another_size(name: str, task: Any) -> None:
+    method, _ = method_of(name, task)
+    image = make_task_batch(task, labeled=1, unlabeled=0).image
+    target = make_task_batch(task, labeled=1, unlabeled=0, side=80).target
+    metrics = method.diagnostics()
+    with torch.no_grad():
+        method.eval().diagnose(Batch(image, target), method.candidate_outputs(image), metrics)
+    assert metrics
+    # Only taught pixels feed the shares of teacher and pupil, and none may be taught.
+    figures = {key: float(metric.compute()) for key, metric in metrics.items() if not key.startswith("teacher_")}
+    assert all(0 <= figure <= 1 for figure in figures.values()), figures

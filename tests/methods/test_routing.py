@@ -1,6 +1,4 @@
-"""Each term of a method trains exactly the networks that DESIGN.md's table names."""
-
-from typing import Any
+"""What a method declares about its terms is what they do."""
 
 import pytest
 import torch
@@ -8,116 +6,84 @@ from torch.optim import SGD
 
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
-from tests.tiny import TinyRegression, make_batch, make_method, make_regression_batch, options
+from tests.tiny import TinyRegression, make_active, make_batch, make_method, make_regression_batch, options
 
-TRAINS: dict[str, dict[str, set[str]]] = {
-    "supervised": {"supervised": {"model"}},
-    "mean_teacher": {"supervised": {"student"}, "consistency": {"student"}},
-    "s4l": {"supervised": {"model"}, "rotated_supervised": {"model"}, "rotation": {"model", "classifier"}},
-    "advssl": {
-        "supervised": {"model"},
-        "adversarial_labeled": {"model"},
-        "adversarial_unlabeled": {"model"},
-        "discrimination": {"discriminator"},
-    },
-    "flaw_mean_teacher": {
-        "supervised": {"student"},
-        "consistency": {"student"},
-        "flaw_detection": {"detector"},
-    },
-    "cct": {
-        "supervised": {"model.first", "model.norm", "model.last"},
-        "consistency": {"model.first", "model.norm", "decoders"},  # the main decoder is the teacher
-    },
-    "cutmix": {"supervised": {"student"}, "consistency": {"student"}},
-    "cps": {
-        "supervised": {"models.0", "models.1"},
-        "cross_supervision": {"models.0", "models.1"},
-    },
-    "fixmatch": {"supervised": {"model"}, "consistency": {"model"}},
-    "unimatch": {"supervised": {"student"}, "consistency": {"student"}},
-    "gct_strong": {
-        "supervised": {"models.0", "models.1"},
-        "cross_supervision": {"models.0", "models.1"},
-        "flaw_detection": {"detector"},
-    },
-    "gct": {
-        "supervised": {"models.0", "models.1"},
-        "dynamic_consistency": {"models.0", "models.1"},
-        "flaw_correction": {"models.0", "models.1"},
-        "flaw_detection": {"detector"},
-    },
-}
-"""The networks each term trains, by the method's name in conf/method."""
-
-NEVER_TRAINED = {
-    "mean_teacher": {"teacher"},
-    "flaw_mean_teacher": {"teacher"},
-    "cutmix": {"teacher"},
-    "unimatch": {"teacher"},
-    "gct_strong": {"teachers"},
-}
-
-GIVEN: dict[str, dict[str, Any]] = {
-    "gct": {"flaw_threshold": 0.5, "rampup_epochs": 0},
-    "cutmix": {"confidence": 0.3},
-    "fixmatch": {"confidence": 0.3},
-    "unimatch": {"confidence": 0.3},
-    "gct_strong": {"confidence": 0.3},
-}
-"""What lets every term find pixels with tiny, untrained models."""
+PARTS = {"features": ("first", "norm"), "head": ("last",)}
+"""The modules of the tiny model behind each half of the feature protocol."""
 
 
-def network_of(parameter: str, name: str) -> str:
-    """The network that a method's parameter belongs to."""
-    networks = set().union(*TRAINS[name].values(), NEVER_TRAINED.get(name, set()))
-    (network,) = [network for network in networks if parameter.startswith(network + ".")]
-    return network
+def parameters_of(method: Method, *networks: str) -> set[str]:
+    """Names of the parameters of networks, each as `Method.trains` names it."""
+    found: set[str] = set()
+    for network in networks:
+        owner, _, part = network.rpartition(".")
+        modules = [f"{owner}.{module}" for module in PARTS[part]] if part in PARTS else [network]
+        of_network = {
+            key for key, _ in method.named_parameters() if key.startswith(tuple(f"{module}." for module in modules))
+        }
+        assert of_network, f"{type(method).__name__} has no network {network}"
+        found |= of_network
+    return found
+
+
+def trained_by(method: Method) -> set[str]:
+    """Names of the parameters that some term trains."""
+    assert method.trains, f"declare in {type(method).__name__}.trains which networks each term trains"
+    return parameters_of(method, *(network for networks in method.trains.values() for network in networks))
 
 
 @pytest.fixture(params=options("method"))
 def name(request: pytest.FixtureRequest) -> str:
-    assert request.param in TRAINS, f"say in TRAINS which networks the terms of {request.param} train"
     return str(request.param)
 
 
 @pytest.fixture
 def method(name: str) -> Method:
-    method = make_method(name, **GIVEN.get(name, {}))
-    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
-        parameters.data += 0.1  # a teacher that equals the student would teach nothing
-    return method
+    return make_active(name)
 
 
-def test_each_term_trains_the_networks_of_the_table(name: str, method: Method) -> None:
+def test_each_term_trains_the_networks_that_are_declared(method: Method) -> None:
     losses = method.losses(make_batch(side=64), epoch=10.0)  # the detector's own map is 2x2 pixels
-    assert losses.keys() == TRAINS[name].keys()
+    assert losses.keys() == method.trains.keys()
     named = {key: value for key, value in method.named_parameters() if value.requires_grad}
     for term, loss in losses.items():
         assert float(loss.detach()) > 0, term
         gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
         reached = {key for key, gradient in zip(named, gradients, strict=True) if gradient is not None}
         moved = {key for key, gradient in zip(named, gradients, strict=True) if gradient is not None and gradient.any()}
-        expected = {key for key in named if network_of(key, name) in TRAINS[name][term]}
-        assert reached == expected, term
-        assert {network_of(key, name) for key in moved} == TRAINS[name][term], term
+        assert reached == parameters_of(method, *method.trains[term]), term
+        for network in method.trains[term]:
+            assert moved & parameters_of(method, network), f"{term} leaves {network} as it is"
 
 
-def test_optimizers_hold_what_is_trained_once(name: str, method: Method) -> None:
+def test_optimizers_hold_what_is_trained_once(method: Method) -> None:
     optimizers = method.optimizers(lambda model: SGD(model.parameters(), lr=0.1))
     held = [id(value) for one in optimizers for group in one.param_groups for value in group["params"]]
-    trained = set().union(*TRAINS[name].values())
-    expected = [id(value) for key, value in method.named_parameters() if network_of(key, name) in trained]
+    trained = trained_by(method)
+    expected = [id(value) for key, value in method.named_parameters() if key in trained]
     assert sorted(held) == sorted(expected)
 
 
-def test_what_is_never_trained_asks_for_no_gradient(name: str, method: Method) -> None:
-    asking = {network_of(key, name) for key, value in method.named_parameters() if value.requires_grad}
-    assert asking == set().union(*TRAINS[name].values())
+def test_what_is_never_trained_asks_for_no_gradient(method: Method) -> None:
+    assert {key for key, value in method.named_parameters() if value.requires_grad} == trained_by(method)
+    others = {key for key, value in method.named_parameters() if not value.requires_grad}
+    assert others == parameters_of(method, *method.never_trained)
+
+
+def test_terms_are_off_by_default_where_they_are_declared_so(name: str) -> None:
+    method = make_method(name)
+    assert method.losses(make_batch(side=64), epoch=10.0).keys() == method.trains.keys() - set(method.off_by_default)
+    assert set(method.off_by_default) <= method.trains.keys()
+
+
+def test_random_numbers_are_drawn_where_it_is_declared(method: Method) -> None:
+    generator = torch.get_rng_state()
+    method.losses(make_batch(side=64), epoch=10.0)
+    assert torch.equal(torch.get_rng_state(), generator) == (not method.draws_numbers)
 
 
 @pytest.mark.parametrize("epoch", [0.0, 10.0])
-def test_a_batch_is_never_changed(name: str, method: Method, epoch: float) -> None:
+def test_a_batch_is_never_changed(method: Method, epoch: float) -> None:
     batch = make_batch()
     copies = [part.clone() for part in batch]
     sum(method.losses(batch, epoch).values()).backward()
@@ -129,7 +95,7 @@ def test_a_batch_is_never_changed(name: str, method: Method, epoch: float) -> No
 
 
 @torch.no_grad()
-def test_forward_with_flaw_is_the_prediction_and_its_map(name: str, method: Method) -> None:
+def test_forward_with_flaw_is_the_prediction_and_its_map(method: Method) -> None:
     method.eval()
     detector = getattr(method, "detector", None)
     if detector is not None:  # before any training, running statistics make all maps flat
@@ -147,7 +113,7 @@ def test_forward_with_flaw_is_the_prediction_and_its_map(name: str, method: Meth
             torch.testing.assert_close(flaw, expected)
 
 
-def test_losses_take_a_batch_of_labeled_images_alone(name: str, method: Method) -> None:
+def test_losses_take_a_batch_of_only_labeled_images(method: Method) -> None:
     batch = make_batch(unlabeled=0)._replace(strong=None)
     if method.needs_unlabeled:
         with pytest.raises(SemipixError, match="learns from unlabeled images, but the batch holds none"):
@@ -157,7 +123,7 @@ def test_losses_take_a_batch_of_labeled_images_alone(name: str, method: Method) 
     assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
 
 
-def test_a_label_that_says_nothing_leaves_losses_finite(name: str, method: Method) -> None:
+def test_a_label_of_only_ignored_pixels_leaves_losses_finite(method: Method) -> None:
     batch = make_batch()
     losses = method.losses(batch._replace(target=torch.full_like(batch.target, 255)), epoch=10.0)
     assert losses["supervised"] == 0
@@ -166,23 +132,19 @@ def test_a_label_that_says_nothing_leaves_losses_finite(name: str, method: Metho
 
 
 def test_regression_trains_the_same_networks_or_is_refused(name: str, method: Method) -> None:
-    given = {"task": TinyRegression(), **GIVEN.get(name, {})}
     if method.classification_only:
-        with pytest.raises(SemipixError, match="serves classification of pixels alone"):
-            make_method(name, **given)
+        with pytest.raises(SemipixError, match="serves only classification of pixels"):
+            make_method(name, task=TinyRegression())
         return
-    method = make_method(name, **given)
-    for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
-        parameters.data += 0.1
+    method = make_active(name, task=TinyRegression())
     losses = method.losses(make_regression_batch(side=64), epoch=10.0)
-    assert losses.keys() == TRAINS[name].keys()
+    assert losses.keys() == method.trains.keys()
     assert all(loss.isfinite() and float(loss.detach()) > 0 for loss in losses.values())
     sum(losses.values()).backward()
-    moved = {network_of(key, name) for key, value in method.named_parameters() if value.grad is not None}
-    assert moved == set().union(*TRAINS[name].values())
+    assert {key for key, value in method.named_parameters() if value.grad is not None} == trained_by(method)
 
 
-def test_strong_views_that_are_missing_are_told(method: Method) -> None:
+def test_missing_strong_views_are_refused(method: Method) -> None:
     batch = make_batch()._replace(strong=None)
     if not method.strong_views:
         assert method.losses(batch, epoch=10.0)

@@ -176,7 +176,7 @@ def test_the_model_is_deployed() -> None:
 
 
 @pytest.mark.parametrize("key", ["lambda_rotated", "lambda_s4l"])
-def test_a_slip_is_one_line(key: str) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str) -> None:
     make = partial(make_s4l, **{key: -1.0})
     with pytest.raises(SemipixError, match=f"method.{key}: -1.0 found, .* expected"):
         make()

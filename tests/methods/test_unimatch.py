@@ -78,7 +78,7 @@ def test_the_teacher_follows_the_student() -> None:
     assert int(method.step) == 11
 
 
-def test_a_model_without_features_is_told() -> None:
+def test_a_model_without_features_is_refused() -> None:
     def plain(number: int) -> nn.Module:
         return FixedModel(torch.zeros(1, 3, 32, 32))
 
@@ -87,6 +87,6 @@ def test_a_model_without_features_is_told() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("confidence", -0.1), ("decay", 2), ("rampup_epochs", -1)])
-def test_a_slip_is_one_line(key: str, value: float) -> None:
+def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_unimatch(**{key: value})

@@ -33,9 +33,9 @@ def _kernel(size: int) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _blur_matrix(side: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(side, side): row i holds what the i-th value of a blurred line takes of each value of the line.
+    """(side, side): row i holds the weight of each value of a line in the i-th value of the blurred line.
 
-    What a kernel reaches beyond a border comes from the reflected line, which does not repeat its end.
+    Beyond a border the kernel reads the line's reflection, which does not repeat the value at the border.
     """
     reach = torch.arange(size) - size // 2
     places = (torch.arange(side).unsqueeze(1) + reach).abs()  # (side, size)
@@ -81,7 +81,7 @@ def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid
         target: label in prediction space (B, C, H, W).
         mu: scale of the summed error.
         nu: how many times the error is dilated and blurred again.
-        valid: (B, 1, H, W) bool, False where the label says nothing; such pixels count as no error.
+        valid: (B, 1, H, W) bool, False at ignored pixels, which count as no error.
 
     Returns:
         (B, 1, H, W) in [0, 1], without gradient.
@@ -103,7 +103,7 @@ def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid
 
 @torch.no_grad()
 def normalize_flaw(flaw: Tensor) -> Tensor:
-    """Smooth a detector's raw map and scale it to [0, 1], so that two detectors' opinions compare.
+    """Smooth a detector's raw map and scale it to [0, 1], so that the maps of two predictions can be compared.
 
     Args:
         flaw: raw flaw map (B, 1, H, W).

@@ -24,7 +24,7 @@ def training_steps(
         length: full, or rule 2's share of it.
 
     Returns:
-        At least 1.
+        The number of steps, at least 1.
     """
     full = steps if steps is not None else max(1, round(epochs * math.ceil(images / batch_size)))
     if length == "full":

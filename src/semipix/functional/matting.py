@@ -19,10 +19,10 @@ RADIUS = 4
 """Pixels to each side of that Gaussian's centre, where it has fallen below a hundredth."""
 
 STEPS = 10
-"""Thresholds at which connectedness is read: 0.1, 0.2 ... 1."""
+"""Number of thresholds of the connected regions: 0.1, 0.2 ... 1."""
 
 TOLERANCE = 0.15
-"""Distance from the connected region's threshold that does not show (the paper's theta)."""
+"""Distance of alpha from its pixel's level that counts as none if it is smaller (the paper's theta)."""
 
 
 def sum_of_absolute_differences(prediction: Tensor, alpha: Tensor, unknown: Tensor) -> Tensor:
@@ -77,7 +77,9 @@ def connectivity_error(prediction: Tensor, alpha: Tensor, unknown: Tensor) -> Te
 
 
 def largest_region(active: Tensor) -> Tensor:
-    """The largest region of active pixels that are connected by their sides, (H, W) bool; of equals, the first.
+    """The largest region of active pixels that are connected by their sides, (H, W) bool.
+
+    If several are equally large, it is the first of them.
 
     Runs of active pixels in a row are merged with the runs that they touch in the next row until nothing changes.
 

@@ -1,4 +1,4 @@
-"""CutMix: a box of one image in another, the same box in all that belongs to them."""
+"""CutMix: paste a box of one image into another, and the same box of its labels and masks."""
 
 import math
 
@@ -12,7 +12,7 @@ RATIO = (0.3, 1 / 0.3)
 def cutmix_mask(
     like: Tensor, area: tuple[float, float] = (0.25, 0.5), probability: float = 1.0, ratio: tuple[float, float] = RATIO
 ) -> Tensor:
-    """Draw one box an image at a random place (Yun et al., ICCV 2019; for pixels French et al., BMVC 2020).
+    """Draw one box for each image at a random place (Yun et al., ICCV 2019; for pixels French et al., BMVC 2020).
 
     Boxes are drawn from torch's global generator on the CPU, so that they do not depend on the device.
 
@@ -45,7 +45,7 @@ def mix(mask: Tensor, maps: Tensor) -> Tensor:
     """Paste the box of each map's neighbour in the batch into it; the first gets the last's.
 
     Args:
-        mask: (N, 1, H, W) bool, True where the neighbour shows.
+        mask: (N, 1, H, W) bool, True where the neighbour is pasted.
         maps: images, predictions, weights: (N, C, H, W).
 
     Returns:

@@ -36,8 +36,8 @@ def feature_noise(features: Tensor, strength: float = 0.3) -> Tensor:
 def feature_drop(features: Tensor, low: float = 0.7, high: float = 0.9) -> Tensor:
     """Remove the most active region of each image ("F-Drop").
 
-    A pixel's activity is the mean magnitude of its channels. That is the paper's mean where features have passed a
-    ReLU; signed features, whose mean says nothing of activity, are served as well.
+    A pixel's activity is the mean magnitude of its channels. After a ReLU that is the paper's mean; of signed features
+    the mean would not measure activity.
 
     Args:
         features: maps (N, C, h, w).
@@ -72,7 +72,7 @@ def adversarial_noise(features: Tensor, decode: Decode, length: float = 2.0) -> 
 
     Args:
         features: maps (N, C, h, w).
-        decode: the decoder whose prediction shall change; its outputs are distributions over classes before softmax.
+        decode: the decoder whose prediction is to change; its outputs are logits of classes.
         length: Euclidean length of the push of each image.
 
     Returns:
@@ -90,7 +90,7 @@ def adversarial_noise(features: Tensor, decode: Decode, length: float = 2.0) -> 
 
 
 def mask_objects(features: Tensor, foreground: Tensor) -> Tensor:
-    """Remove the features of objects, so that context has to do ("Obj-Msk").
+    """Remove the features of objects, so that only their context remains ("Obj-Msk").
 
     Args:
         features: maps (N, C, h, w).
@@ -103,7 +103,7 @@ def mask_objects(features: Tensor, foreground: Tensor) -> Tensor:
 
 
 def mask_context(features: Tensor, foreground: Tensor) -> Tensor:
-    """Remove the features of what surrounds objects ("Con-Msk").
+    """Remove the features outside of objects, so that their context is missing ("Con-Msk").
 
     Args:
         features: maps (N, C, h, w).

@@ -1,11 +1,11 @@
-"""Which precision sums and comparisons are made in, and which one a device multiplies fast in."""
+"""The precision of sums and comparisons, and the precision in which a device is fastest."""
 
 import torch
 from torch import Tensor
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """Half precision as float32, anything wider as it is: bfloat16 would round what losses add up or compare."""
+    """Half precision as float32, wider types unchanged: bfloat16 is too coarse for sums and comparisons."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 

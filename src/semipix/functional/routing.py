@@ -38,7 +38,7 @@ def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
 
 
 class _DifferentiatedAtOnce(torch.autograd.Function):
-    """A scalar whose gradients are computed in the forward pass, and handed out in the backward pass."""
+    """A scalar whose gradients are computed in the forward pass and returned in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, compute: Callable[[], Tensor], *parameters: Tensor) -> Tensor:
@@ -57,13 +57,13 @@ class _DifferentiatedAtOnce(torch.autograd.Function):
 
 
 def differentiated_at_once(module: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-    """A loss that trains one module alone and keeps no graph until the backward pass.
+    """A loss that trains only one module, with gradients that are computed at once.
 
-    A term that shares nothing with the others need not wait in memory for the backward pass of all. In float16 it does
-    wait, since small gradients vanish there unless the whole loss is scaled first.
+    The graph of such a term does not have to stay in memory until the backward pass of all terms. In float16 it stays,
+    since small gradients vanish there unless the whole loss is scaled first.
 
     Args:
-        module: what the loss trains; other parameters get no gradient.
+        module: the module that the loss trains; other parameters get no gradient.
         compute: the loss, a scalar.
 
     Returns:

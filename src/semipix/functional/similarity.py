@@ -1,4 +1,4 @@
-"""How alike two images are, over the pixels that are known."""
+"""Similarity of two images over their valid pixels."""
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +8,22 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from semipix.functional.precision import at_least_float32
 
 EXACT = 1e-10
-"""Smallest mean squared error that PSNR tells from none, so that an exact image has 100 dB and means stay numbers."""
+"""Mean squared error of 100 dB, the largest PSNR: that of an exact image would be infinite, and so would means."""
 
 WINDOW = 11
 """Side in pixels of SSIM's Gaussian window, whose sigma is 1.5."""
 
 
 def psnr(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio over the known pixels of all images together.
+    """Peak signal-to-noise ratio over the valid pixels of all images together.
 
     Args:
         prediction: (B, C, H, W) in [0, 1].
         target: (B, C, H, W) in [0, 1].
-        valid: (B, 1, H, W) bool, False where the target says nothing.
+        valid: (B, 1, H, W) bool, False at ignored pixels.
 
     Returns:
-        A scalar in dB, at most 100; NaN where nothing is known.
+        A scalar in dB, at most 100; NaN if no pixel is valid.
     """
     known = valid.expand_as(target)
     if not valid.any():
@@ -36,17 +36,17 @@ def psnr(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Structural similarity of images (Wang et al., IEEE TIP 2004), the mean over the windows that are wholly known.
+    """Structural similarity of images (Wang et al., IEEE TIP 2004), the mean over the windows without ignored pixels.
 
-    A window is 11x11 pixels, and wholly inside the image: nothing is mirrored at its border.
+    A window is 11x11 pixels, all of them inside the image: nothing is mirrored at the border.
 
     Args:
         prediction: (B, C, H, W) in [0, 1].
         target: (B, C, H, W) in [0, 1].
-        valid: (B, 1, H, W) bool, False where the target says nothing.
+        valid: (B, 1, H, W) bool, False at ignored pixels.
 
     Returns:
-        A scalar in [-1, 1]; NaN where no window is wholly known, or the images have a side below 11 pixels.
+        A scalar in [-1, 1]; NaN if there is no such window, as in images with a side below 11 pixels.
     """
     if min(target.shape[-2:]) < WINDOW:
         return prediction.new_tensor(torch.nan)

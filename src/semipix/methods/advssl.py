@@ -1,7 +1,7 @@
 """AdvSSL: predictions that a discriminator cannot tell from labels.
 
 Hung, Tsai, Liou, Lin and Yang, "Adversarial Learning for Semi-Supervised Semantic Segmentation" (BMVC 2018), as GCT
-(Ke et al., ECCV 2020, Section 4) compares with it: without the self-taught term, which is for classification alone.
+(Ke et al., ECCV 2020, Section 4) compares with it: without the self-taught term, which is for classification only.
 
 term                   | data      | trains        | objective (sg = stop gradient, BCE against real = 1, fake = 0)
 ---------------------- | --------- | ------------- | ----------------------------------------------------------------
@@ -11,6 +11,8 @@ adversarial_unlabeled  | unlabeled | model         | the same
 discrimination         | all       | discriminator | half of: D(y) is real; half of: D(sg of activated T(x)) is fake
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +21,7 @@ from torch.optim import Optimizer
 from semipix.batch import Batch
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
-from semipix.methods.networks import helper_optimizer
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights, helper_optimizer
 from semipix.models.discriminator import FCDiscriminator
 from semipix.tasks.base import Task
 
@@ -38,16 +39,23 @@ def _is_fake(logits: Tensor) -> Tensor:
 
 
 class AdvSSL(Method):
-    """One task model, and a discriminator of pixels that it learns to deceive.
+    """One task model, and a discriminator of pixels that it learns to mislead.
 
     Args:
         task: what a pixel means.
         make_model: makes the task model.
         lambda_adv_labeled: weight of the adversarial term on labeled images.
         lambda_adv_unlabeled: weight of the adversarial term on unlabeled images.
-        warmup_epochs: epochs of supervision and discrimination alone, before the adversarial terms set in.
+        warmup_epochs: epochs of only supervision and discrimination, before the adversarial terms begin.
         discriminator_lr: the discriminator's learning rate, for Adam with betas 0.9 and 0.99.
     """
+
+    trains: ClassVar[Routes] = {
+        "supervised": ("model",),
+        "adversarial_labeled": ("model",),
+        "adversarial_unlabeled": ("model",),
+        "discrimination": ("discriminator",),
+    }
 
     def __init__(
         self,
@@ -93,13 +101,13 @@ class AdvSSL(Method):
         return losses
 
     def _discrimination_loss(self, batch: Batch, prediction: Tensor, valid: Tensor) -> Tensor:
-        """The discriminator learns to tell labels from predictions, at the pixels whose label is known."""
+        """The discriminator learns to distinguish labels from predictions, at valid pixels."""
         labeled = len(batch.target)
         truth = self.task.encode(batch.target).to(prediction.dtype)  # (L, K, H, W)
-        seen = torch.cat([truth, prediction.detach()])
+        both = torch.cat([truth, prediction.detach()])  # (L + N, K, H, W)
 
         def loss() -> Tensor:
-            logits = self.discriminator(seen)  # (L + N, 1, H, W)
+            logits = self.discriminator(both)  # (L + N, 1, H, W)
             real = masked_mean(_is_real(logits[:labeled]), valid[:labeled])
             fake = masked_mean(_is_fake(logits[labeled:]), valid)
             return (real + fake) / 2
@@ -118,6 +126,6 @@ class AdvSSL(Method):
         return output, self._flaw(image, output)
 
     def _flaw(self, image: Tensor, output: Tensor) -> Tensor:
-        """How unlike a label map the discriminator finds each pixel of an output."""
+        """The discriminator's probability (N, 1, H, W) that a pixel of an output is not of a label."""
         prediction = self.task.activate(output).to(image.dtype)
         return 1 - at_least_float32(self.discriminator(prediction)).sigmoid()

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torchmetrics import Metric
 
 from semipix.batch import Batch
@@ -14,26 +14,43 @@ from semipix.errors import SemipixError
 from semipix.tasks.base import Task
 
 MakeModel = Callable[[int], nn.Module]
-"""Makes task model number i: 0 is `model`, 1 is `second_model` or, without one, `model` initialised anew."""
+"""Makes task model number i: 0 is `model`, 1 is `second_model` or, without one, `model` with another initialisation."""
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 """Makes the configured optimizer for a task model, with the model's own learning-rate ratios."""
 
 
+Routes = Mapping[str, tuple[str, ...]]
+"""The networks that each term of a method trains, by the term's name in `losses`."""
+
+Options = Mapping[str, Any]
+"""Values of hyper-parameters by their names."""
+
+
 class Method(nn.Module, ABC):
     """Networks and the losses that tie them together. A method never names a task, a data set or a trainer.
 
+    The first group of class attributes says what a method needs; training and data read it. The second group says what
+    a method does in a step; only semipix's own tests read it, and a method outside of semipix works without it.
+
     Attributes:
-        uses_unlabeled: whether batches carry unlabeled images.
-        needs_unlabeled: whether there is no step without them.
-        strong_views: how many strong views of each unlabeled image batches carry.
-        classification_only: whether the method makes sense of distributions over classes alone.
+        uses_unlabeled: whether batches hold unlabeled images.
+        needs_unlabeled: whether a step is impossible without them.
+        strong_views: how many strong views of each unlabeled image batches hold.
+        classification_only: whether predictions have to be distributions over classes, so that regression is refused.
+
+        trains: the networks that each term trains. A network is named as its parameters are, `detector` or `models.0`;
+            `model.features` and `model.head` are the two parts of a model that follows the feature protocol.
+        off_by_default: terms in `trains` that are absent with the default hyper-parameters.
+        never_trained: networks that no term trains, such as an averaged teacher.
+        draws_numbers: whether `losses` draws random numbers, such as boxes, rotations or dropout.
+        test_options: hyper-parameters with which every term is above 0 for a small untrained model.
 
     Args:
         task: what a pixel means.
 
     Raises:
-        SemipixError: the method cannot serve this task.
+        SemipixError: the method serves only classification, and the task is regression.
     """
 
     uses_unlabeled: ClassVar[bool] = True
@@ -41,11 +58,17 @@ class Method(nn.Module, ABC):
     strong_views: ClassVar[int] = 0
     classification_only: ClassVar[bool] = False
 
+    trains: ClassVar[Routes] = {}
+    off_by_default: ClassVar[tuple[str, ...]] = ()
+    never_trained: ClassVar[tuple[str, ...]] = ()
+    draws_numbers: ClassVar[bool] = False
+    test_options: ClassVar[Options] = {}
+
     def __init__(self, task: Task) -> None:
         super().__init__()
         if self.classification_only and not task.classification:
             raise SemipixError(
-                f"method: {type(self).__name__} serves classification of pixels alone, {type(task).__name__} is "
+                f"method: {type(self).__name__} serves only classification of pixels, {type(task).__name__} is "
                 "regression; take gct, mean_teacher or another method that docs/methods lists for regression"
             )
         self.task = task
@@ -65,16 +88,21 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
-        """One optimizer for each trained network: task models by `make_optimizer`, helpers by their paper."""
+        """One optimizer for each trained network.
+
+        Args:
+            make_optimizer: makes the configured optimizer, for task models. A detector or discriminator has the one of
+                its paper, see `helper_optimizer`.
+        """
 
     def after_step(self) -> None:
-        """Called after each optimizer step, for what is not trained by gradient."""
+        """Update what no gradient trains, such as an averaged teacher; called after each optimizer step."""
 
     def unlabeled(self, batch: Batch) -> Tensor:
         """The unlabeled images of a batch, (N - L, C_in, H, W).
 
         Raises:
-            SemipixError: there are none, or not as many strong views as the method asks for.
+            SemipixError: there are none, or fewer strong views than the method asks for.
         """
         images = batch.unlabeled
         if not len(images):
@@ -91,7 +119,7 @@ class Method(nn.Module, ABC):
         return images
 
     def maps(self, batch: Batch) -> dict[str, Tensor]:
-        """Maps (N, 1, H, W) in [0, 1] worth a picture, by name; `flaw` is the deployed network's flaw map."""
+        """Maps (N, 1, H, W) in [0, 1] for pictures, by name; `flaw` is the deployed network's flaw map."""
         return {}
 
     def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -103,7 +131,7 @@ class Method(nn.Module, ABC):
         return self(image), self.maps(Batch(image, no_target)).get("flaw")
 
     def candidates(self) -> dict[str, nn.Module]:
-        """Networks that could be deployed, by name; validation compares them where there are several."""
+        """Networks that can be deployed, by name; validation compares them where there are several."""
         return {"model": self}
 
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
@@ -122,17 +150,30 @@ class Method(nn.Module, ABC):
         return {}
 
     def diagnose(self, batch: Batch, outputs: Mapping[str, Tensor], metrics: Mapping[str, Metric]) -> None:
-        """Update the diagnostics with labeled validation images and what `candidate_outputs` returned for them.
+        """Update the metrics with a batch of labeled validation images.
 
-        `target` may have a size of its own.
+        Args:
+            batch: labeled images only; `target` may have another size than `image`.
+            outputs: what `candidate_outputs` returned for these images.
+            metrics: what `diagnostics` returned.
         """
+
+
+def helper_optimizer(network: nn.Module, rate: float) -> Optimizer:
+    """The optimizer of detectors and discriminators in GCT's paper: Adam with betas 0.9 and 0.99.
+
+    Args:
+        network: a network that is no task model.
+        rate: the learning rate.
+    """
+    return Adam(network.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
 
 
 def check_weights(**values: float) -> None:
     """Refuse negative hyper-parameters: weights, lengths and rates.
 
     Raises:
-        SemipixError: a value is negative or no number.
+        SemipixError: a value is negative or NaN.
     """
     for key, value in values.items():
         if not value >= 0:
@@ -143,7 +184,7 @@ def check_shares(**values: float) -> None:
     """Refuse thresholds, decays and probabilities outside of [0, 1].
 
     Raises:
-        SemipixError: a value is outside, or no number.
+        SemipixError: a value is outside of [0, 1] or NaN.
     """
     for key, value in values.items():
         if not 0 <= value <= 1:

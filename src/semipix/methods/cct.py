@@ -24,12 +24,12 @@ from semipix.errors import SemipixError
 from semipix.functional import perturbation
 from semipix.functional.perturbation import Decode
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
 PROBE_SIDE = 64
-"""Side of the image that tells the channels and the stride of a model's coarsest feature map."""
+"""Side in pixels of the image by which the channels and the stride of a model's coarsest feature map are found."""
 
 PERTURBATIONS: dict[str, Callable[[Tensor, Tensor, Decode], Tensor]] = {
     "noise": lambda features, foreground, decode: perturbation.feature_noise(features),
@@ -76,7 +76,7 @@ def _doubling(channels: int) -> nn.Sequential:
 
 
 class AuxiliaryDecoders(nn.ModuleList):
-    """Auxiliary decoders, which start from nothing and learn faster than the model."""
+    """Auxiliary decoders, which have a learning rate of their own because they start untrained."""
 
     def __init__(self, decoders: Iterable[AuxiliaryDecoder], lr_scale: float) -> None:
         super().__init__(decoders)
@@ -93,7 +93,7 @@ class CCT(Method):
     Args:
         task: what a pixel means.
         make_model: makes the model, which follows the feature protocol.
-        perturbations: what happens to the features, one auxiliary decoder for each; a name may occur repeatedly.
+        perturbations: what happens to the features, one auxiliary decoder for each; a name may occur several times.
         lambda_consistency: weight of the consistency term.
         rampup_epochs: epochs over which that weight grows.
         decoder_lr_scale: learning rate of the auxiliary decoders as a multiple of the configured one.
@@ -101,6 +101,11 @@ class CCT(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     classification_only: ClassVar[bool] = True
+    trains: ClassVar[Routes] = {
+        "supervised": ("model.features", "model.head"),
+        "consistency": ("model.features", "decoders"),  # the main decoder is the teacher
+    }
+    draws_numbers: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class CCT(Method):
         model = features_of(self.model)
         features = model.features(batch.image)  # (N, C_i, h_i, w_i) each, finest first
         output = model.head(features, size)  # (N, K, H, W); one pass, so that batch norm sees all images together
-        goal = self.task.activate(output[labeled:].detach())  # (U, K, H, W); the main decoder learns from labels alone
+        goal = self.task.activate(output[labeled:].detach())  # (U, K, H, W); the main decoder learns only from labels
         foreground = goal.argmax(1, keepdim=True) != 0  # (U, 1, H, W)
         coarsest = features[-1][labeled:]  # (U, C, h, w)
         errors = [
@@ -166,7 +171,7 @@ def _coarsest(model: nn.Module, in_channels: int) -> tuple[int, float]:
         SemipixError: the model does not follow the feature protocol.
     """
     training = model.training
-    model.eval()  # running statistics shall not see the probe
+    model.eval()  # the probe must not change running statistics
     coarsest = features_of(model).features(torch.zeros(1, in_channels, PROBE_SIDE, PROBE_SIDE))[-1]
     model.train(training)
     return coarsest.shape[1], max(1.0, PROBE_SIDE / coarsest.shape[-2])

@@ -17,12 +17,12 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, check_shares, check_weights
-from semipix.methods.networks import Pair, total
+from semipix.methods.base import MakeModel, Routes, check_shares, check_weights
+from semipix.methods.pair import BOTH_MODELS, ModelPair
 from semipix.tasks.base import Task
 
 
-class CPS(Pair):
+class CPS(ModelPair):
     """Two task models that label for each other; the better of the pair on validation is deployed.
 
     With CutMix the labels come from the images as they are, and are learned from images into which a box of another
@@ -38,6 +38,8 @@ class CPS(Pair):
     """
 
     needs_unlabeled: ClassVar[bool] = True
+    trains: ClassVar[Routes] = {"supervised": BOTH_MODELS, "cross_supervision": BOTH_MODELS}
+    draws_numbers: ClassVar[bool] = True  # boxes, with `cutmix`
 
     def __init__(
         self,
@@ -58,24 +60,25 @@ class CPS(Pair):
         self.rampup_epochs = rampup_epochs
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
-        labeled = len(batch.target)
         images = self.unlabeled(batch)  # (U, C_in, H, W)
         if self.cutmix:
             box = cutmix_mask(images, area=(self.area, self.area))
             with torch.no_grad():
-                labels = [mix(box, self._label(frozen(model, images))) for model in self.models]
-            taught = torch.cat([batch.labeled, mix(box, images)])
-            outputs = [model(taught) for model in self.models]  # (N, K, H, W) twice
-            pupils = [output[labeled:] for output in outputs]
+                first_label, second_label = (mix(box, self._label(frozen(model, images))) for model in self.models)
+            mixed = torch.cat([batch.labeled, mix(box, images)])
+            first_output, second_output = (model(mixed) for model in self.models)  # (N, K, H, W) each
+            crossed = slice(len(batch.target), None)
         else:
-            outputs = [model(batch.image) for model in self.models]
-            labels = [self._label(output.detach()) for output in outputs]
-            pupils = outputs
+            first_output, second_output = (model(batch.image) for model in self.models)
+            first_label, second_label = self._label(first_output.detach()), self._label(second_output.detach())
+            crossed = slice(None)
+        # The second model's label teaches the first model, and the reverse.
+        first_error = self.task.pixel_loss(first_output[crossed], second_label).mean()
+        second_error = self.task.pixel_loss(second_output[crossed], first_label).mean()
         weight = self.lambda_cps * sigmoid_rampup(epoch, self.rampup_epochs)
-        crossed = zip(pupils, reversed(labels), strict=True)
         return {
-            "supervised": total(self.task.loss(output[:labeled], batch.target) for output in outputs),
-            "cross_supervision": weight * total(self.task.pixel_loss(*pair).mean() for pair in crossed),
+            "supervised": self.supervised_loss(first_output, second_output, batch.target),
+            "cross_supervision": weight * (first_error + second_error),
         }
 
     def _label(self, output: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from semipix.errors import SemipixError
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, check_shares, check_weights
-from semipix.methods.networks import AveragedTeacher
+from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.teacher import AveragedTeacher
 from semipix.tasks.base import Task
 
 
@@ -41,6 +41,9 @@ class CutMix(AveragedTeacher):
 
     needs_unlabeled: ClassVar[bool] = True
     classification_only: ClassVar[bool] = True
+    trains: ClassVar[Routes] = {"supervised": ("student",), "consistency": ("student",)}
+    draws_numbers: ClassVar[bool] = True
+    test_options: ClassVar[Options] = {"confidence": 0.3}
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Options, Routes, check_shares, check_weights
 from semipix.tasks.base import Task
 
 
@@ -39,6 +39,9 @@ class FixMatch(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 1
+    trains: ClassVar[Routes] = {"supervised": ("model",), "consistency": ("model",)}
+    draws_numbers: ClassVar[bool] = True
+    test_options: ClassVar[Options] = {"confidence": 0.3}
 
     def __init__(
         self,
@@ -68,9 +71,9 @@ class FixMatch(Method):
         assert batch.strong is not None
         labeled = len(batch.target)
         with torch.no_grad():
-            seen = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
-            sure = self.task.confidence(seen) >= self.confidence  # (U, 1, H, W)
-            goal = self.task.sharpen(seen, temperature=0)
+            prediction = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
+            sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            goal = self.task.sharpen(prediction, temperature=0)
 
         box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
         strong, goal, sure = (mix(box, maps) for maps in (batch.strong[: len(weak)], goal, sure))
@@ -78,7 +81,7 @@ class FixMatch(Method):
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),
-            # The mean is over all pixels: few sure ones teach little.
+            # The mean is over all pixels, so the loss is small where few are sure.
             "consistency": weight * (sure * self.task.pixel_loss(output[labeled:], goal)).mean(),
         }
 

@@ -1,4 +1,4 @@
-"""What methods with a flaw detector share (Ke et al., ECCV 2020): maps of a pair of predictions, and its own loss."""
+"""What methods with a flaw detector have in common (Ke et al., ECCV 2020): its flaw maps, and its own loss."""
 
 from typing import cast
 
@@ -18,7 +18,7 @@ def make_detector(task: Task, norm: Norm, scale: float) -> FlawDetector:
     """A flaw detector for images and predictions of a task.
 
     Args:
-        task: says how many channels there are.
+        task: has the numbers of channels of images and predictions.
         norm: the paper's "batch", or the released code's "batch_instance".
         scale: size at which the detector looks, as a share of the image's.
 
@@ -57,22 +57,22 @@ def detection_loss(detector: nn.Module, task: Task, batch: Batch, predictions: P
 
     Args:
         detector: maps an image and a prediction to a flaw map.
-        task: says which pixels count, and the constants of the flaw target.
+        task: has the valid pixels, and the constants of the flaw target.
         batch: labeled images first.
         predictions: two activated predictions (N, K, H, W) in [0, 1], which get no gradient.
 
     Returns:
-        A scalar, summed over the pair, whose gradients to the detector are computed already.
+        A scalar, the sum of both predictions, whose gradients to the detector are already computed.
     """
     labeled = len(batch.target)
     target, valid = task.encode(batch.target), task.valid(batch.target)
-    seen = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
+    stacked = torch.cat([prediction[:labeled].detach() for prediction in predictions])  # (2L, K, H, W)
     target, valid = torch.cat([target, target]), torch.cat([valid, valid])
-    goal = flaw_target(seen, target, mu=task.mu, nu=task.nu, valid=valid)
+    goal = flaw_target(stacked, target, mu=task.mu, nu=task.nu, valid=valid)
     image = torch.cat([batch.labeled, batch.labeled])
 
     def loss() -> Tensor:
-        flaw = at_least_float32(detector(image, seen.to(image.dtype)))
+        flaw = at_least_float32(detector(image, stacked.to(image.dtype)))
         return 2 * masked_mean((flaw - goal).square(), valid)  # a sum over the pair, as the other terms
 
     return differentiated_at_once(detector, loss)

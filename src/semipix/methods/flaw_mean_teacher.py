@@ -11,6 +11,8 @@ consistency     | all     | student  | MSE between activated S(x) and sg of acti
 flaw_detection  | labeled | detector | F(x, sg(p)) matches flaw_target(p, y) for both predictions, Eq. 3
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +22,9 @@ from semipix.batch import Batch
 from semipix.functional.flaw import normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Routes, check_weights, helper_optimizer
 from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
 from semipix.methods.mean_teacher import MeanTeacher
-from semipix.methods.networks import helper_optimizer
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -43,6 +44,12 @@ class FlawMeanTeacher(MeanTeacher):
             quarter.
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
     """
+
+    trains: ClassVar[Routes] = {
+        "supervised": ("student",),
+        "consistency": ("student",),
+        "flaw_detection": ("detector",),
+    }
 
     def __init__(
         self,
@@ -68,11 +75,11 @@ class FlawMeanTeacher(MeanTeacher):
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         output = self.student(batch.image)  # (N, K, H, W)
         prediction = self.task.activate(output)
-        with torch.no_grad():  # the teacher normalises by this batch, and flaw maps steer without being corrected
+        with torch.no_grad():  # the teacher normalises by this batch; no gradient goes through the flaw maps
             goal = self.task.activate(frozen(self.teacher, batch.image))
             flaws = flaw_maps(self.detector, batch.image, (prediction, goal))
             student_flaw, teacher_flaw = (normalize_flaw(flaw) for flaw in flaws)  # (N, 1, H, W) each
-        taught = teacher_flaw <= student_flaw  # everywhere, where a silent detector reports no flaw at all
+        taught = teacher_flaw <= student_flaw  # everywhere, if the detector reports no flaw at all
         error = taught * F.mse_loss(prediction, goal, reduction="none")
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         valid = self.task.valid_of_all(batch.target, batch.image)

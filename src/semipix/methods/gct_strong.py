@@ -14,7 +14,7 @@ flaw_detection     | labeled                   | detector         | F(x, sg(p)) 
 """
 
 import copy
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,9 @@ from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, check_shares, check_weights
-from semipix.methods.gct import GCT
-from semipix.methods.networks import total
+from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.flaw_guided import FlawGuidedPair
+from semipix.methods.pair import BOTH_MODELS
 from semipix.models.adapt import features_of
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
@@ -38,8 +38,24 @@ from semipix.tasks.base import Task
 Gate = Literal["lower", "trusted", "open"]
 
 
-class StrongGCT(GCT):
-    """Two task models, each taught strong views by the other, and a flaw detector that opens and closes the gate.
+class Lesson(NamedTuple):
+    """What one model learns from the other: strong views of the unlabeled images and their labels.
+
+    Attributes:
+        view: strong views (U, C_in, H, W).
+        label: the other model's pseudo label of the weak views (U, K, H, W).
+        taught: (U, 1, H, W) bool, where the gate is open and the other model is sure.
+        both_flawed: (U, 1, H, W) bool, where both predictions of the weak views are flawed.
+    """
+
+    view: Tensor
+    label: Tensor
+    taught: Tensor
+    both_flawed: Tensor
+
+
+class StrongGCT(FlawGuidedPair):
+    """Two task models that label strong views for each other, and a flaw detector that decides which labels count.
 
     Args:
         task: what a pixel means.
@@ -49,7 +65,7 @@ class StrongGCT(GCT):
         flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
         confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps.
         lambda_cross: weight of cross supervision.
-        lambda_fc: weight of flaw correction; 0 for none.
+        lambda_fc: weight of flaw correction; at 0 the term is left out.
         lambda_detection: weight of the detector's own loss.
         temperature: of the pseudo labels, in [0, 1]: 0 is hard, 1 soft.
         decay: largest decay of the teachers, averages of the models; 0 lets the models themselves teach.
@@ -58,15 +74,26 @@ class StrongGCT(GCT):
         feature_dropout: share of the feature channels of strong views that are dropped, in [0, 1); above 0 the models
             have to follow the feature protocol.
         rampup_epochs: epochs over which cross supervision and flaw correction grow.
-        warmup_epochs: epochs of supervision and detection alone.
-        fusion: let validation also consider the flaw-guided fusion of the pair for deployment.
-        detector_norm: see `GCT`.
-        detector_scale: see `GCT`.
-        detector_lr: see `GCT`.
+        warmup_epochs: epochs of only supervision and detection.
+        fusion: whether validation also compares the fusion of the pair by its flaws for deployment.
+        detector_norm: norm of the flaw detector: batch norm, or half batch and half instance norm.
+        detector_scale: size at which the detector looks at image and prediction, as a share of theirs; 0.5 costs a
+            quarter.
+        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
     """
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
+    trains: ClassVar[Routes] = {
+        "supervised": BOTH_MODELS,
+        "cross_supervision": BOTH_MODELS,
+        "flaw_correction": BOTH_MODELS,
+        "flaw_detection": ("detector",),
+    }
+    off_by_default: ClassVar[tuple[str, ...]] = ("flaw_correction",)
+    never_trained: ClassVar[tuple[str, ...]] = ("teachers",)
+    draws_numbers: ClassVar[bool] = True
+    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.05, "lambda_fc": 1.0}
     step: Tensor
 
     def __init__(
@@ -96,10 +123,7 @@ class StrongGCT(GCT):
             task,
             make_model,
             flaw_threshold=flaw_threshold,
-            lambda_fc=lambda_fc,
             lambda_detection=lambda_detection,
-            rampup_epochs=rampup_epochs,
-            warmup_epochs=warmup_epochs,
             fusion=fusion,
             detector_norm=detector_norm,
             detector_scale=detector_scale,
@@ -107,7 +131,8 @@ class StrongGCT(GCT):
         )
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
-        check_weights(lambda_cross=lambda_cross)
+        check_weights(lambda_cross=lambda_cross, lambda_fc=lambda_fc)
+        check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs)
         check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix)
         if not 0 <= feature_dropout < 1:
             raise SemipixError(f"method.feature_dropout: {feature_dropout} found, a number in [0, 1) expected")
@@ -117,51 +142,71 @@ class StrongGCT(GCT):
         self.gate = gate
         self.confidence = confidence
         self.lambda_cross = lambda_cross
+        self.lambda_fc = lambda_fc
         self.temperature = temperature
         self.decay = decay
         self.cutmix = cutmix
         self.area = (area[0], area[1])
         self.feature_dropout = feature_dropout
+        self.rampup_epochs = rampup_epochs
+        self.warmup_epochs = warmup_epochs
         self.teachers = copy.deepcopy(self.models).requires_grad_(False) if decay else None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
-        weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        assert batch.strong is not None
         labeled = len(batch.target)
-        with torch.no_grad():
-            teachings = [self.task.activate(frozen(teacher, weak)) for teacher in self.deployable()]  # (U, K, H, W)
-            flaws = self._steering(weak, cast(Pair, tuple(teachings)))  # (U, 1, H, W) twice
-            gates = self._gates(flaws)  # (U, 1, H, W) bool by pupil
-            sure = [self.task.confidence(teaching) >= self.confidence for teaching in reversed(teachings)]
-            gates = gates[0] & sure[0], gates[1] & sure[1]
-
-        boxes = [cutmix_mask(weak, area=self.area, probability=self.cutmix) for _ in self.models]
-        views = [mix(box, view) for box, view in zip(boxes, torch.split(batch.strong, len(weak)), strict=False)]
-        pairs = zip(self.models, views, strict=True)
-        outputs = [self._output(model, batch.labeled, view) for model, view in pairs]  # (L + U, K, H, W) twice
-        predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
+        from_second, from_first = self._lessons(batch)
+        first_output = self._output(self.models[0], batch.labeled, from_second.view)  # (L + U, K, H, W)
+        second_output = self._output(self.models[1], batch.labeled, from_first.view)
+        first, second = self.task.activate(first_output), self.task.activate(second_output)
         losses = {
-            "supervised": total(self.task.loss(output[:labeled], batch.target) for output in outputs),
-            "flaw_detection": self.lambda_detection * self._detection_loss(batch, predictions),
+            "supervised": self.supervised_loss(first_output, second_output, batch.target),
+            "flaw_detection": self.lambda_detection * self._detection_loss(batch, (first, second)),
         }
         if epoch < self.warmup_epochs:
             return losses
 
         rampup = sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
-        labels = [self.task.sharpen(teaching, self.temperature) for teaching in reversed(teachings)]
-        errors = [
-            (mix(box, gate) * self.task.pixel_loss(output[labeled:], mix(box, label))).mean()
-            for output, label, gate, box in zip(outputs, labels, gates, boxes, strict=True)
-        ]
-        losses["cross_supervision"] = self.lambda_cross * rampup * total(errors)
+        first_error = self._error(first_output[labeled:], from_second)
+        second_error = self._error(second_output[labeled:], from_first)
+        losses["cross_supervision"] = self.lambda_cross * rampup * (first_error + second_error)
         if self.lambda_fc:
-            stacked = torch.cat([prediction[labeled:] for prediction in predictions]).to(batch.image.dtype)
-            flaw = at_least_float32(frozen(self.detector, torch.cat(views), stacked))  # (2U, 1, H, W), with gradients
-            *_, both_flawed = directions(flaws, self.flaw_threshold)
-            wrong = torch.cat([mix(box, both_flawed) for box in boxes])
-            losses["flaw_correction"] = 2 * self.lambda_fc * rampup * (wrong * flaw.square()).mean()
+            correction = self._correction((first[labeled:], second[labeled:]), (from_second, from_first))
+            losses["flaw_correction"] = self.lambda_fc * rampup * correction
         return losses
+
+    @torch.no_grad()
+    def _lessons(self, batch: Batch) -> tuple[Lesson, Lesson]:
+        """What the first model learns from the second, and what the second learns from the first."""
+        weak = self.unlabeled(batch)  # (U, C_in, H, W)
+        assert batch.strong is not None
+        first_view, second_view = torch.split(batch.strong, len(weak))[:2]
+        first, second = (self.task.activate(frozen(teacher, weak)) for teacher in self.deployable())  # (U, K, H, W)
+        flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice
+        first_learns, second_learns = self._gates(flaws)  # (U, 1, H, W) bool each
+        *_, both_flawed = directions(flaws, self.flaw_threshold)
+        return (
+            self._lesson(first_view, second, first_learns, both_flawed),
+            self._lesson(second_view, first, second_learns, both_flawed),
+        )
+
+    def _lesson(self, view: Tensor, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
+        """A lesson by the teaching model's prediction (U, K, H, W) of the weak views, with boxes of its own."""
+        label = self.task.sharpen(teaching, self.temperature)
+        taught = learns & (self.task.confidence(teaching) >= self.confidence)
+        box = cutmix_mask(view, area=self.area, probability=self.cutmix)
+        return Lesson(*(mix(box, maps) for maps in (view, label, taught, both_flawed)))
+
+    def _error(self, output: Tensor, lesson: Lesson) -> Tensor:
+        """How far an output (U, K, H, W) of strong views is from the other model's labels, a mean over all pixels."""
+        return (lesson.taught * self.task.pixel_loss(output, lesson.label)).mean()
+
+    def _correction(self, predictions: Pair, lessons: tuple[Lesson, Lesson]) -> Tensor:
+        """Squared flaws of both predictions of strong views where both of the weak views are flawed (Eq. 6 and 7)."""
+        views = torch.cat([lesson.view for lesson in lessons])
+        both_flawed = torch.cat([lesson.both_flawed for lesson in lessons])
+        flaw = at_least_float32(frozen(self.detector, views, torch.cat(predictions).to(views.dtype)))  # (2U, 1, H, W)
+        return 2 * (both_flawed * flaw.square()).mean()  # a sum over the pair, as the other terms
 
     def _output(self, model: nn.Module, labeled: Tensor, strong: Tensor) -> Tensor:
         """A model's output (L + U, K, H, W) of labeled images and strong views, whose channels are dropped."""
@@ -170,16 +215,16 @@ class StrongGCT(GCT):
             output: Tensor = model(images)
             return output
         try:
-            shown = features_of(model)
+            parts = features_of(model)
         except SemipixError as error:
             raise SemipixError(f"{error}; or set method.feature_dropout=0") from None
-        maps = shown.features(images)  # (L + U, C_i, h_i, w_i) each
-        dropped = [F.dropout2d(single[len(labeled) :], self.feature_dropout) for single in maps]
-        maps = [torch.cat([single[: len(labeled)], rest]) for single, rest in zip(maps, dropped, strict=True)]
-        return self.task.constrain(shown.head(maps, images.shape[-2:]), images)
+        features = parts.features(images)  # (L + U, C_i, h_i, w_i) each
+        dropped = [F.dropout2d(maps[len(labeled) :], self.feature_dropout) for maps in features]
+        features = [torch.cat([maps[: len(labeled)], rest]) for maps, rest in zip(features, dropped, strict=True)]
+        return self.task.constrain(parts.head(features, images.shape[-2:]), images)
 
     def _steering(self, weak: Tensor, teachings: Pair) -> Pair:
-        """Normalised flaw maps (U, 1, H, W) of both teachings; all 0 where nothing asks for them."""
+        """Normalised flaw maps (U, 1, H, W) of both predictions of the weak views; all 0 where no term uses them."""
         if self.gate == "open" and not self.lambda_fc:
             silent = teachings[0].new_zeros((len(weak), 1, *weak.shape[-2:]))
             return silent, silent

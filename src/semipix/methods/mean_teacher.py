@@ -9,6 +9,8 @@ supervised   | labeled | student | R(S(x), y), Eq. 1
 consistency  | all     | student | MSE between activated S(x) and sg of activated T(x)
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,8 +18,8 @@ from torch import Tensor
 from semipix.batch import Batch
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
-from semipix.methods.base import MakeModel, check_weights
-from semipix.methods.networks import AveragedTeacher
+from semipix.methods.base import MakeModel, Routes, check_weights
+from semipix.methods.teacher import AveragedTeacher
 from semipix.tasks.base import Task
 
 
@@ -31,6 +33,8 @@ class MeanTeacher(AveragedTeacher):
         rampup_epochs: epochs over which that weight grows.
         decay: largest decay of the average of parameters and buffers.
     """
+
+    trains: ClassVar[Routes] = {"supervised": ("student",), "consistency": ("student",)}
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ rotation            | all, upright and     | model, classifier | cross entropy b
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch.optim import Optimizer
 from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_weights
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights
 from semipix.tasks.base import Task
 
 ANGLES = 4
@@ -57,7 +58,7 @@ def rotate(maps: Tensor, turns: Sequence[int]) -> Tensor:
 
 
 class S4L(Method):
-    """One task model, with a classifier at its end that has to see which way up its predictions are.
+    """One task model, and a classifier that finds the angle by which its predictions are rotated.
 
     Args:
         task: what a pixel means.
@@ -65,6 +66,13 @@ class S4L(Method):
         lambda_rotated: weight of supervision on the rotated labeled images.
         lambda_s4l: weight of the classification of rotations.
     """
+
+    trains: ClassVar[Routes] = {
+        "supervised": ("model",),
+        "rotated_supervised": ("model",),
+        "rotation": ("model", "classifier"),
+    }
+    draws_numbers: ClassVar[bool] = True
 
     def __init__(
         self, task: Task, make_model: MakeModel, *, lambda_rotated: float = 0.1, lambda_s4l: float = 0.1
@@ -99,7 +107,7 @@ class S4L(Method):
         """One, two or three quarter turns for each image, by torch's global generator on the CPU.
 
         Raises:
-            SemipixError: the images are not square, so that a quarter turn does not fit beside them.
+            SemipixError: the images are not square, so that rotated ones have another size.
         """
         height, width = image.shape[-2:]
         if height != width:

@@ -1,4 +1,4 @@
-"""Training from the labeled images alone: the baseline that every other method has to beat.
+"""Training from only the labeled images: the baseline that every other method has to beat.
 
 term        | data    | trains | objective
 ----------- | ------- | ------ | ---------------------
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
-from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes
 from semipix.tasks.base import Task
 
 
@@ -24,6 +24,7 @@ class Supervised(Method):
     """
 
     uses_unlabeled: ClassVar[bool] = False
+    trains: ClassVar[Routes] = {"supervised": ("model",)}
 
     def __init__(self, task: Task, make_model: MakeModel) -> None:
         super().__init__(task)

@@ -17,14 +17,14 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, check_shares, check_weights
-from semipix.methods.networks import AveragedTeacher
+from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.teacher import AveragedTeacher
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
 
 def complementary_dropout(features: Tensor) -> Tensor:
-    """Give each of two views half of the channels, doubled: what one view lacks, the other has.
+    """Give each of two views half of the channels, doubled: the channels that one view lacks, the other has.
 
     Args:
         features: maps (2 U, C, h, w), the first view of all images before the second.
@@ -53,6 +53,9 @@ class UniMatch(AveragedTeacher):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
+    trains: ClassVar[Routes] = {"supervised": ("student",), "consistency": ("student",)}
+    draws_numbers: ClassVar[bool] = True
+    test_options: ClassVar[Options] = {"confidence": 0.3}
 
     def __init__(
         self,
@@ -78,9 +81,9 @@ class UniMatch(AveragedTeacher):
         assert batch.strong is not None
         labeled = len(batch.target)
         with torch.no_grad():
-            seen = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
-            sure = self.task.confidence(seen) >= self.confidence  # (U, 1, H, W)
-            goal = self.task.sharpen(seen, temperature=0)
+            prediction = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
+            sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            goal = self.task.sharpen(prediction, temperature=0)
 
         views, goals, known = [], [], []
         for strong in torch.split(batch.strong, len(weak))[:2]:
@@ -90,13 +93,13 @@ class UniMatch(AveragedTeacher):
             known.append(mix(box, sure))
         model = features_of(self.student)
         images = torch.cat([batch.labeled, *views])
-        maps = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
-        maps = [torch.cat([m[:labeled], complementary_dropout(m[labeled:])]) for m in maps]
-        output = self.task.constrain(model.head(maps, weak.shape[-2:]), images)  # (L + 2U, K, H, W)
+        features = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
+        features = [torch.cat([maps[:labeled], complementary_dropout(maps[labeled:])]) for maps in features]
+        output = self.task.constrain(model.head(features, weak.shape[-2:]), images)  # (L + 2U, K, H, W)
         errors = self.task.pixel_loss(output[labeled:], torch.cat(goals))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),
-            # The mean is over all pixels: few sure ones teach little.
+            # The mean is over all pixels, so the loss is small where few are sure.
             "consistency": weight * (torch.cat(known) * errors).mean(),
         }

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semipix.methods import flaw_diagnostics
+from semipix.methods.flaw_guided import diagnostic_metrics, update_diagnostics
 from semipix.tasks.segmentation import VOID, Segmentation
 
 TASK = Segmentation(2)
@@ -22,16 +22,16 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 def flaw(known: Tensor) -> Tensor:
-    """A raw map (1, 1, 1, 10) of the known pixels' values; its void pixels are no one's business."""
+    """A raw map (1, 1, 1, 10) of the known pixels' values; whose ignored pixels have values out of range."""
     return torch.cat([known, torch.tensor([7.0, -7.0])]).view(1, 1, 1, 10)
 
 
 def measure(flaws: tuple[Tensor, Tensor], repeat: int = 1) -> dict[str, float]:
     """The figures of the maps above; `repeat` makes labels larger than predictions."""
-    metrics = flaw_diagnostics.metrics()
+    metrics = diagnostic_metrics()
     target = LABEL.repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
     predictions = one_hot(SEEN[0]), one_hot(SEEN[1])
-    flaw_diagnostics.update(metrics, TASK, target, predictions, flaws, (FIRST_LEARNS, SECOND_LEARNS, BOTH_FLAWED))
+    update_diagnostics(metrics, TASK, target, predictions, flaws, (FIRST_LEARNS, SECOND_LEARNS, BOTH_FLAWED))
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
 
@@ -51,17 +51,17 @@ def test_shares() -> None:
 
 
 def test_teachers_and_pupils_are_not_mixed_up() -> None:
-    metrics = flaw_diagnostics.metrics()
+    metrics = diagnostic_metrics()
     nobody = torch.zeros_like(BOTH_FLAWED)
     only_pixel_2 = nobody.clone()
     only_pixel_2[..., 2] = True  # the first model is wrong there, the second right
     predictions = one_hot(SEEN[0]), one_hot(SEEN[1])
     flaws = flaw(WRONG[0]), flaw(WRONG[1])
-    flaw_diagnostics.update(metrics, TASK, LABEL, predictions, flaws, (only_pixel_2, nobody, nobody))
+    update_diagnostics(metrics, TASK, LABEL, predictions, flaws, (only_pixel_2, nobody, nobody))
     assert float(metrics["teacher_right_pupil_wrong"].compute()) == 1
     assert float(metrics["teacher_wrong_pupil_right"].compute()) == 0
-    metrics = flaw_diagnostics.metrics()
-    flaw_diagnostics.update(metrics, TASK, LABEL, predictions, flaws, (nobody, only_pixel_2, nobody))
+    metrics = diagnostic_metrics()
+    update_diagnostics(metrics, TASK, LABEL, predictions, flaws, (nobody, only_pixel_2, nobody))
     assert float(metrics["teacher_right_pupil_wrong"].compute()) == 0
     assert float(metrics["teacher_wrong_pupil_right"].compute()) == 1
 
@@ -71,7 +71,7 @@ def test_teachers_and_pupils_are_not_mixed_up() -> None:
     [
         (WRONG[0], 1.0),  # a detector that knows
         (1 - WRONG[0], 0.0),  # one that is always mistaken
-        (torch.full((8,), 0.3), 0.5),  # one that says nothing
+        (torch.full((8,), 0.3), 0.5),  # one that finds no difference
         (torch.tensor([0.1, 0.5, 0.9, 0.3, 0.2, 0.0, 0.7, 0.8]), 15 / 16),  # one pair of sixteen the wrong way round
     ],
 )
@@ -88,13 +88,13 @@ def test_labels_have_a_size_of_their_own() -> None:
 
 
 def test_batches_add_up_and_an_all_void_one_counts_nothing() -> None:
-    metrics = flaw_diagnostics.metrics()
+    metrics = diagnostic_metrics()
     predictions = one_hot(SEEN[0]), one_hot(SEEN[1])
     flaws = flaw(WRONG[0]), flaw(WRONG[1])
     learns = FIRST_LEARNS, SECOND_LEARNS, BOTH_FLAWED
-    flaw_diagnostics.update(metrics, TASK, LABEL, predictions, flaws, learns)
-    flaw_diagnostics.update(metrics, TASK, torch.full_like(LABEL, VOID), predictions, flaws, learns)
-    flaw_diagnostics.update(metrics, TASK, LABEL, predictions, flaws, tuple(~mask for mask in learns))
+    update_diagnostics(metrics, TASK, LABEL, predictions, flaws, learns)
+    update_diagnostics(metrics, TASK, torch.full_like(LABEL, VOID), predictions, flaws, learns)
+    update_diagnostics(metrics, TASK, LABEL, predictions, flaws, tuple(~mask for mask in learns))
     measured = {name: float(metric.compute()) for name, metric in metrics.items()}
     assert [measured[name] for name in ("first_learns", "second_learns", "both_flawed")] == [0.5, 0.5, 0.5]
     assert measured["flaw_auroc_first"] == 1

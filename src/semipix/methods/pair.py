@@ -1,0 +1,59 @@
+"""What methods with two task models have in common: supervision of both, and deployment of the better one."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.tasks.base import Task
+
+BOTH_MODELS = ("models.0", "models.1")
+"""The route of a term that trains both task models."""
+
+
+class ModelPair(Method):
+    """A method with two task models, of which the better on validation is deployed.
+
+    Args:
+        task: what a pixel means.
+        make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
+    """
+
+    deployed: Tensor
+
+    def __init__(self, task: Task, make_model: MakeModel) -> None:
+        super().__init__(task)
+        self.models = nn.ModuleList([make_model(0), make_model(1)])
+        self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.deployable()[int(self.deployed)](image)
+        return output
+
+    def supervised_loss(self, first_output: Tensor, second_output: Tensor, target: Tensor) -> Tensor:
+        """Eq. 1 of GCT for both models, a scalar.
+
+        Args:
+            first_output: output (N, K, H, W) of the first model, labeled images first.
+            second_output: output (N, K, H, W) of the second model, labeled images first.
+            target: labels (L, ...) of the labeled images.
+        """
+        labeled = len(target)
+        return self.task.loss(first_output[:labeled], target) + self.task.loss(second_output[:labeled], target)
+
+    def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
+        return [make_optimizer(model) for model in self.models]
+
+    def deployable(self) -> nn.ModuleList:
+        """The two networks that validation compares, one of which `forward` runs."""
+        return self.models
+
+    def candidates(self) -> dict[str, nn.Module]:
+        first, second = self.deployable()
+        return {"first": first, "second": second}
+
+    def deploy(self, name: str) -> None:
+        self.deployed.fill_(list(self.candidates()).index(name))
+
+    def deployed_name(self) -> str:
+        return list(self.candidates())[int(self.deployed)]
