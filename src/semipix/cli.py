@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semipix import __version__
-from semipix.errors import SemipixError
+from semipix.errors import PREFIX, SemipixError, one_line
 
 TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _slip(message: str) -> int:
-    print(f"semipix: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{PREFIX}{one_line(message)}", file=sys.stderr)
     return 2
 
 

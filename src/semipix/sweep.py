@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from semipix.errors import SemipixError
+from semipix.errors import PREFIX, SemipixError, one_line
 from semipix.processes import die_with_parent
 from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
@@ -91,7 +91,7 @@ def run_job(job: Job) -> Record:
         try:
             record = _attempts(job, lock)
         except SemipixError as error:
-            record = Record(str(job.folder), job.sweep, "failed", reason=str(error))
+            record = Record(str(job.folder), job.sweep, "failed", reason=one_line(str(error)))
         with contextlib.suppress(OSError):
             job.folder.rmdir()  # Hydra made it; it stays where the training wrote something
         _write(job, record)
@@ -143,7 +143,7 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
                 process.wait(PATIENCE)
             process.kill()
             raise
-    return code, last_line(log, "its log is empty").removeprefix("semipix: error: ")
+    return code, last_line(log, "its log is empty").removeprefix(PREFIX)
 
 
 def _check_same(job: Job) -> None:

@@ -50,7 +50,7 @@ from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
 from semipix.data.survey import SEVERAL_PAGES, further_parts
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, one_line
 from semipix.folders import emptied_where_refused, no_empty_folders
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
@@ -621,7 +621,7 @@ def _begin(data: SemiSupervisedDataModule) -> None:
     print(data.counts(), flush=True)
     further = further_parts(data.source.files(SEVERAL_PAGES), data.max_pixels)
     for line in [*data.source.warnings, *data.source.left_out, *further]:
-        print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{line}", file=sys.stderr)
+        print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{one_line(line)}", file=sys.stderr)
 
 
 def memory_short(error: Exception) -> str | None:
