@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or 2 after a user's slip (told in one line), or 130 after an interruption.
+
+    Raises:
+        Exception: a bug, of semipix or in code that a `_target_` names; in the second case with a note that says where.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -44,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _slip(f"{where}{error.strerror or error}")
+    except Exception as error:
+        from semipix.user_code import note
+
+        note(error)
+        raise
     except KeyboardInterrupt as interruption:
         print(f"semipix: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from semipix.errors import SemipixError
-from semipix.run_folder import SUMMARY, is_finished, last_line, way_on
+from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
 NOTHING = "nothing yet"
 """Shown of an empty log."""
@@ -55,7 +55,7 @@ def _claim(folder: Path, overrides: list[str]) -> None:
     if note.exists() and (claimed := json.loads(note.read_text())) != overrides:
         changed = ", ".join(sorted(set(claimed) ^ set(overrides)))
         raise SemipixError(f"{folder}: holds a run of other settings ({changed}); remove it or choose another folder")
-    note.write_text(json.dumps(overrides))
+    write_json(note, overrides)
 
 
 def _command(arguments: list[str], log: Path) -> None:

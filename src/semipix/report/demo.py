@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from semipix import train
+from semipix.atomic import write_text
 from semipix.report.comparison import environment, run_variants
 from semipix.report.pictures import rows
 from semipix.run_folder import write_json
@@ -65,7 +66,7 @@ def demo(out: Path) -> dict[str, Any]:
         print(f"{line['title']:32} mIoU {line['miou']:5.1f} %   {line['steps']:4} steps  {line['seconds']:4.0f} s")
     print(verdict)
     page = _page(out, found, table, verdict)
-    (out / "index.html").write_text(page)
+    write_text(out / "index.html", page)
     print(f"open {out / 'index.html'}")
     return summary
 
