@@ -277,6 +277,12 @@ def test_a_refused_sweep_leaves_nothing_behind(train: Command) -> None:
     assert not any(Path().iterdir())
 
 
+def test_a_sweep_whose_jobs_are_refused(command: Command) -> None:
+    told = command("train", "-m", "data=folder", "seed=0,1", "run=a/sweep").told  # before a process is started
+    assert "2 of the sweep's runs failed: a/sweep/seed_0: data.root is missing: give data.root=VALUE; " in told
+    assert not any(Path().iterdir())
+
+
 def test_a_folder_whose_name_is_a_number(photos: Path, train: Command) -> None:
     photos.rename("16")
     assert train("data.root=16", "run=17", "validations=0").code == 0

@@ -8,6 +8,7 @@ log of each job; a lock keeps two sweeps from training one folder at the same ti
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,19 @@ def records(sweep_folder: Path, sweep: str) -> list[Record]:
             found.append(record)
         elif held:
             found.append(Record(record.folder, record.sweep, "running elsewhere"))
+    return found
+
+
+def forget_refused(sweep_folder: Path, sweep: str) -> list[Record]:
+    """Remove the folder of records where every job of a sweep was refused; some that were are reported by theirs.
+
+    Returns:
+        The records that were removed, if they were.
+    """
+    found = records(sweep_folder, sweep)
+    if not found or any(each.state != "failed" or Path(each.folder).exists() for each in found):
+        return []
+    shutil.rmtree(sweep_folder / JOBS)
     return found
 
 
