@@ -183,6 +183,7 @@ KEYS = {
     "trainer.strategy=fsdp": "trainer.strategy: 'fsdp' found, auto or ddp or",
     "trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,start_method:fork}": "='fork' found",
     "trainer.limit_train_batches=0": "trainer: the training ended after 0 of 2 steps; check trainer.callbacks,",
+    "trainer.num_nodes=3": "trainer.num_nodes: 3 found, but this process was started alone; start one on each node",
     "trainer.devices=abc": "`devices` selected with",
     "model._target_=torch.nn.Nothing": "model._target_: 'torch.nn.Nothing' cannot be imported",
     "model._target_=os.getcwd": "model._target_: 'os.getcwd' found, a subclass of torch.nn.Module, or a function",

@@ -92,6 +92,9 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 """Names of the strategies that train; the others of Lightning start processes without the command line that a training
 repeats, or store a network in parts."""
 
+STARTED_BY = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_DJOB_RANKFILE", "OMPI_COMM_WORLD_SIZE")
+"""What the environment of a process holds that was started on several nodes."""
+
 NEW_KEYS = {"memory": "full", "compile": False}
 """What older run folders, whose configuration lacks these keys, were trained with."""
 
@@ -333,6 +336,11 @@ def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
 def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
     """Lightning's trainer with checkpoints, loggers, progress and pictures that belong to the run folder."""
     options = arguments(config["trainer"])
+    if options.get("num_nodes", 1) != 1 and not {*STARTED_BY} & {*os.environ}:  # it would wait for the others
+        raise SemipixError(
+            f"trainer.num_nodes: {options['num_nodes']} found, but this process was started alone; start one on each "
+            "node by torchrun or SLURM, or leave trainer.num_nodes out"
+        )
     options.setdefault("plugins", [AtomicCheckpointIO()])
     batches = steps * options.get("accumulate_grad_batches", 1)
     callbacks: list[Callback] = [
