@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from semipix import train as training
 from semipix.checkpoints import read_checkpoint
 from semipix.data.folder import FolderSource
+from semipix.errors import SemipixError
 from semipix.methods.supervised import Supervised
 from tests.conftest import QUICK, Result
 from tests.tiny import TinyModel, options
@@ -72,6 +75,27 @@ class Buggy(TinyModel):
 
     def forward(self, image: Tensor) -> Tensor:
         raise KeyError("a bug")
+
+
+class Fewer(TinyModel):
+    """Returns one map for all images."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image).mean(0, keepdim=True)
+
+
+class Fixed(TinyModel):
+    """Takes images of one size."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1) @ self.first.weight.flatten(1)
+
+
+class BuggySource(FolderSource):
+    """Has a bug of its own."""
+
+    def stored_image(self, name: str) -> Any:
+        return {}[name]
 
 
 class Plain(nn.Conv2d):
@@ -154,7 +178,12 @@ KEYS = {
     "memory=little": "memory: 'little' found, full or low expected",
     "compile=maybe": "compile: 'maybe' found, true or false expected",
     "trainer.accelerator=nonsense": "trainer: You selected an invalid accelerator name",
-    "trainer.strategy=nonsense": "trainer: You selected an invalid strategy name",
+    "trainer.strategy=nonsense": "trainer.strategy: 'nonsense' found, auto or ddp or ddp_find_unused_parameters_",
+    "trainer.strategy=ddp_spawn": "trainer.strategy: 'ddp_spawn' found, auto or ddp or",
+    "trainer.strategy=fsdp": "trainer.strategy: 'fsdp' found, auto or ddp or",
+    "trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,start_method:fork}": "='fork' found",
+    "trainer.limit_train_batches=0": "trainer: the training ended after 0 of 2 steps; check trainer.callbacks,",
+    "trainer.num_nodes=3": "trainer.num_nodes: 3 found, but this process was started alone; start one on each node",
     "trainer.devices=abc": "`devices` selected with",
     "model._target_=torch.nn.Nothing": "model._target_: 'torch.nn.Nothing' cannot be imported",
     "model._target_=os.getcwd": "model._target_: 'os.getcwd' found, a subclass of torch.nn.Module, or a function",
@@ -246,6 +275,12 @@ def test_an_optimizer_or_schedule_that_makes_no_step(train: Command) -> None:
 def test_a_refused_sweep_leaves_nothing_behind(train: Command) -> None:
     assert "unknown key model@data" in train("-m", "model@data=unet,pspnet", "run=a/sweep").told
     assert "-m: more than 10000 jobs found" in train("-m", "seed=range(0,1000000000)", "run=a/sweep").told
+    assert not any(Path().iterdir())
+
+
+def test_a_sweep_whose_jobs_are_refused(command: Command) -> None:
+    told = command("train", "-m", "data=folder", "seed=0,1", "run=a/sweep").told  # before a process is started
+    assert "2 of the sweep's runs failed: a/sweep/seed_0: data.root is missing: give data.root=VALUE; " in told
     assert not any(Path().iterdir())
 
 
@@ -422,8 +457,47 @@ def test_a_sweep_folder_named_after_the_time(train: Command) -> None:
 
 
 def test_a_bug_keeps_its_trace(train: Command) -> None:
-    with pytest.raises(KeyError, match="a bug"):
+    with pytest.raises(KeyError, match="a bug") as caught:
         train(f"model._target_={HERE}Buggy", "validations=0")
+    assert traceback.format_exception(caught.value)[-1].startswith(
+        f"semipix: the error is in Buggy.forward ({__file__}:"
+    )
+
+
+def test_a_bug_of_a_source_in_a_reading_process(photos: Path, train: Command) -> None:
+    with pytest.raises(KeyError) as caught:
+        train(f"data._target_={HERE}BuggySource", f"data.root={photos}", "data.workers=1", "validations=0")
+    (line,) = caught.value.__notes__
+    assert line.startswith(f"semipix: the error is in stored_image ({__file__}:")
+    assert line.endswith("), which is not of semipix; check what it is given and returns")
+
+
+def test_a_bug_of_semipix_has_no_note(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semipix.train.MOST_STEPS", "a bug")
+    with pytest.raises(TypeError) as caught:
+        train()
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize("name", ["Fewer", "Fixed"])
+def test_a_model_of_wrong_shapes(name: str, train: Command) -> None:
+    words = {
+        "Fewer": "model: Fewer returned 1 maps (1, 2, 64, 64) for 4 images (4, 3, 64, 64); expected one for each",
+        "Fixed": "model: Fixed cannot take images of shape (4, 3, 64, 64): mat1 and mat2 shapes cannot be multiplied",
+    }
+    assert words[name] in train(f"model._target_={HERE}{name}", "validations=0").told
+    assert not Path("run").exists()
+
+
+def test_a_training_that_ends_too_early() -> None:
+    def trainer(made: int, stopped: bool) -> Any:
+        return SimpleNamespace(global_step=made, max_steps=9, should_stop=stopped)
+
+    training.check_steps(trainer(9, False))
+    training.check_steps(trainer(3, True))
+    for made, stopped in ((0, True), (0, False), (3, False)):
+        with pytest.raises(SemipixError, match=f"trainer: the training ended after {made} of 9 steps; check"):
+            training.check_steps(trainer(made, stopped))
 
 
 def test_a_full_disk_without_a_file_name_names_the_run(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,6 +600,23 @@ def test_checkpoint_of_other_networks(command: Command, finished: Path, shared_p
     path.write_text(path.read_text().replace("TinyModel\n", "TinyModel\n  width: 9\n"))
     told = command("predict", finished, shared_photos / "images/test", "--out", "out").told
     assert "not a checkpoint of the networks in config.yaml" in told
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+@pytest.mark.parametrize(("tensor", "value"), [("first.weight", "nan"), ("norm.running_var", "inf")])
+def test_weights_that_are_not_finite(
+    name: str, tensor: str, value: str, command: Command, finished: Path, shared_photos: Path
+) -> None:
+    path = training.checkpoint_of(finished)
+    checkpoint = read_checkpoint(path)
+    spoilt = next(key for key in checkpoint["state_dict"] if key.endswith(tensor))
+    weight = checkpoint["state_dict"][spoilt]
+    weight[(0,) * weight.ndim] = float(value)
+    torch.save(checkpoint, path)
+    told = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).told
+    spoilt = spoilt.removeprefix("method.")
+    assert f"{path.name}: 1 of the {weight.numel()} numbers of {spoilt} are NaN or infinite; take another" in told
+    assert not Path("out").exists()
 
 
 def test_damaged_split(command: Command, finished: Path) -> None:

@@ -132,3 +132,21 @@ def test_a_folder_that_is_trained_elsewhere_is_left_alone(tmp_path: Path, monkey
         assert [record.state for record in sweep.records(tmp_path, "this")] == ["running elsewhere"]
     assert sweep.records(tmp_path, "this") == []
     assert [record.state for record in sweep.records(tmp_path, "other")] == ["killed"], "nobody holds its lock"
+
+
+def test_records_are_forgotten_where_all_jobs_were_refused(tmp_path: Path) -> None:
+    def write(name: str, state: str) -> None:
+        record = Record(str(tmp_path / name), "this", state)  # type: ignore[arg-type]
+        (tmp_path / "jobs").mkdir(exist_ok=True)
+        (tmp_path / f"jobs/{name}.json").write_text(json.dumps(record.__dict__))
+
+    write("one", "failed")
+    write("two", "finished")
+    assert sweep.forget_refused(tmp_path, "this") == []
+    write("two", "failed")
+    (tmp_path / "two").mkdir()  # it failed later, and its folder is there
+    assert sweep.forget_refused(tmp_path, "this") == []
+    assert len(sweep.records(tmp_path, "this")) == 2
+    (tmp_path / "two").rmdir()
+    assert [Path(record.folder).name for record in sweep.forget_refused(tmp_path, "this")] == ["one", "two"]
+    assert not (tmp_path / "jobs").exists()

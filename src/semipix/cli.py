@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semipix import __version__, interruption
-from semipix.errors import SemipixError
+from semipix.errors import PREFIX, SemipixError, one_line
 from semipix.processes import die_with_parent, is_first, is_started_by_lightning
 
 TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 after an error of the user's (one line), or after an interruption 130 (SIGINT), 143 (SIGTERM) or 129
         (SIGHUP).
+
+    Raises:
+        Exception: a bug, of semipix or in code that a `_target_` names; in the second case with a note that says where.
     """
     if is_started_by_lightning():
         die_with_parent()
@@ -88,10 +91,15 @@ def _command(arguments: Sequence[str] | None) -> int:
         interruption.check(error)
         where = f"{error.filename}: " if error.filename else ""
         return _slip(f"{where}{error.strerror or error}")
+    except Exception as error:
+        from semipix.user_code import note
+
+        note(error)
+        raise
 
 
 def _slip(message: str) -> int:
-    print(f"semipix: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{PREFIX}{one_line(message)}", file=sys.stderr)
     return 2
 
 

@@ -8,6 +8,7 @@ log of each job; a lock keeps two sweeps from training one folder at the same ti
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from semipix.errors import SemipixError
+from semipix.errors import PREFIX, SemipixError, one_line
 from semipix.interruption import ENDING, check, deferred
 from semipix.processes import dying_with_parent, stop
 from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
@@ -99,7 +100,7 @@ def run_job(job: Job) -> Record:
         try:
             record = _attempts(job, lock)
         except SemipixError as error:
-            record = Record(str(job.folder), job.sweep, "failed", reason=str(error))
+            record = Record(str(job.folder), job.sweep, "failed", reason=one_line(str(error)))
         except KeyboardInterrupt:
             _write(job, Record(str(job.folder), job.sweep, "interrupted"))
             raise
@@ -157,7 +158,7 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
         except BaseException:
             stop([process], PATIENCE)
             raise
-    return code, last_line(log, "its log is empty").removeprefix("semipix: ").removeprefix("error: ")
+    return code, last_line(log, "its log is empty").removeprefix(PREFIX).removeprefix("semipix: ")
 
 
 def _check_same(job: Job) -> None:
@@ -244,6 +245,19 @@ def records(sweep_folder: Path, sweep: str) -> list[Record]:
             found.append(record)
         elif held:
             found.append(Record(record.folder, record.sweep, "running elsewhere"))
+    return found
+
+
+def forget_refused(sweep_folder: Path, sweep: str) -> list[Record]:
+    """Remove the folder of records where every job of a sweep was refused; some that were are reported by theirs.
+
+    Returns:
+        The records that were removed, if they were.
+    """
+    found = records(sweep_folder, sweep)
+    if not found or any(each.state != "failed" or Path(each.folder).exists() for each in found):
+        return []
+    shutil.rmtree(sweep_folder / JOBS)
     return found
 
 

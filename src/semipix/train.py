@@ -52,7 +52,7 @@ from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.data.strong import StrongViews
 from semipix.data.survey import SEVERAL_PAGES, further_parts
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, one_line
 from semipix.folders import emptied_where_refused, no_empty_folders
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
@@ -89,6 +89,13 @@ LEAST_OF_TRAINER = {
     **dict.fromkeys(("log_every_n_steps", "gradient_clip_val"), 0),
 }
 """Smallest values of options by which Lightning divides, or which it takes for something else."""
+
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+"""Names of the strategies that train; the others of Lightning start processes without the command line that a training
+repeats, or store a network in parts."""
+
+STARTED_BY = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_DJOB_RANKFILE", "OMPI_COMM_WORLD_SIZE")
+"""What the environment of a process holds that was started on several nodes."""
 
 NEW_KEYS = {"memory": "full", "compile": False}
 """What older run folders, whose configuration lacks these keys, were trained with."""
@@ -176,7 +183,7 @@ def check_config(config: Config) -> None:
 
 
 def _check_trainer(options: Mapping[str, Any]) -> None:
-    """Refuse numbers that Lightning takes, and then divides by or never ends at.
+    """Refuse numbers that Lightning takes, and then divides by or never ends at, and strategies that do not train.
 
     Raises:
         SemipixError: an option is out of range.
@@ -195,6 +202,9 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         raise SemipixError(
             "trainer.overfit_batches: semipix draws the batches itself; set data.labels=N for few images"
         )
+    strategy = options.get("strategy", "auto")
+    if isinstance(strategy, str) and strategy not in STRATEGIES:
+        raise SemipixError(f"trainer.strategy: {strategy!r} found, {' or '.join(STRATEGIES)} expected")
     devices, most = str(options.get("devices")), max(64, os.cpu_count() or 1)
     if devices.isdecimal() and int(devices) > most:
         raise SemipixError(f"trainer.devices: {devices} found, at most {most} expected on this machine")
@@ -350,6 +360,11 @@ def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
 def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
     """Lightning's trainer with checkpoints, loggers, progress and pictures that belong to the run folder."""
     options = arguments(config["trainer"])
+    if options.get("num_nodes", 1) != 1 and not {*STARTED_BY} & {*os.environ}:  # it would wait for the others
+        raise SemipixError(
+            f"trainer.num_nodes: {options['num_nodes']} found, but this process was started alone; start one on each "
+            "node by torchrun or SLURM, or leave trainer.num_nodes out"
+        )
     options.setdefault("plugins", [AtomicCheckpointIO()])
     batches = steps * options.get("accumulate_grad_batches", 1)
     callbacks: list[Callback] = [
@@ -387,7 +402,10 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
     if not isinstance(options.get("logger"), bool | None):
         options["logger"] = _all_of("logger", options["logger"], Logger)
     trainer = call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options})
-    return made("trainer", trainer, pl.Trainer)  # type: ignore[no-any-return]
+    made("trainer", trainer, pl.Trainer)
+    if (method := getattr(trainer.strategy, "_start_method", "popen")) != "popen":
+        raise SemipixError(f"trainer.strategy: start_method={method!r} found, which does not train; leave it out")
+    return trainer  # type: ignore[no-any-return]
 
 
 def _all_of(key: str, value: Any, kind: type) -> list[Any]:
@@ -591,12 +609,34 @@ def load_method(run: Path, which: str | None = None) -> Method:
     method = build_method(config, build_task(config), pretrained=False)
     state = read_checkpoint(path)["state_dict"]
     weights = {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
+    check_finite(path, weights)
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise SemipixError(f"{path}: not a checkpoint of the networks in config.yaml: {reason}") from error
     return method.eval()
+
+
+def check_finite(path: Path, weights: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose networks compute nothing.
+
+    Args:
+        path: the checkpoint.
+        weights: its parameters and buffers by name.
+
+    Raises:
+        SemipixError: one of them holds NaN or an infinite number.
+    """
+    for name, tensor in weights.items():
+        if not isinstance(tensor, torch.Tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        finite = tensor.isfinite()
+        if not bool(finite.all()):
+            raise SemipixError(
+                f"{path}: {int((~finite).sum())} of the {tensor.numel()} numbers of {name} are NaN or infinite; take "
+                "another --checkpoint, or train again with a lower optimizer.lr"
+            )
 
 
 def _built(config: Config, data: SemiSupervisedDataModule, method: Method, run: Path) -> tuple[Learner, pl.Trainer]:
@@ -633,6 +673,7 @@ def _fit(
         if isinstance(error, MisconfigurationException | RuntimeError | MemoryError | OSError | ValueError):
             raise _told(error, run, trainer.global_step, config) from error
         raise
+    check_steps(trainer)
     summary = {
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - began, 1),
@@ -649,12 +690,26 @@ def _fit(
     return summary
 
 
+def check_steps(trainer: pl.Trainer) -> None:
+    """Refuse a training that has ended too early.
+
+    Raises:
+        SemipixError: it made no step, or fewer than it should and nothing asked it to stop.
+    """
+    made, asked = trainer.global_step, trainer.max_steps
+    if made == 0 or (made < asked and not trainer.should_stop):
+        raise SemipixError(
+            f"trainer: the training ended after {made} of {asked} steps; check trainer.callbacks, trainer.strategy and "
+            "the limits among the keys of trainer"
+        )
+
+
 def _begin(data: SemiSupervisedDataModule) -> None:
     """Print what is trained on, and what of the data is unusual or left out."""
     print(data.counts(), flush=True)
     further = further_parts(data.source.files(SEVERAL_PAGES), data.max_pixels)
     for line in [*data.source.warnings, *data.source.left_out, *further]:
-        print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{line}", file=sys.stderr)
+        print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{one_line(line)}", file=sys.stderr)
 
 
 def memory_short(error: Exception) -> str | None:

@@ -42,7 +42,7 @@ from semipix.data.layout import PAIRS
 from semipix.errors import SemipixError
 from semipix.folders import no_empty_folders
 from semipix.interruption import MESSAGE, Interrupted, check, number_of
-from semipix.sweep import JOBS, Job, quoted, records, run_job, table
+from semipix.sweep import JOBS, Job, Record, forget_refused, quoted, records, run_job, table
 
 QUIET = (
     ".*does not have many workers.*",
@@ -327,10 +327,13 @@ def _sweep(overrides: list[str]) -> int:
     named, folder, count = _named_sweep(overrides)
     sweep = uuid.uuid4().hex
     broken: Exception | None = None
+    refused: list[Record] = []
+    new = not (folder / JOBS).exists()
     where = [item for item in overrides if _says_where(item, overrides)]
     try:
         with no_empty_folders(folder), _no_lone_file(folder / "multirun.yaml", folder / JOBS):
             _hydra(named, _sweep_job(sweep, Path.cwd(), where))
+            refused = forget_refused(folder, sweep) if new else []
     except SemipixError:
         raise
     except KeyboardInterrupt as error:
@@ -341,7 +344,7 @@ def _sweep(overrides: list[str]) -> int:
         broken = error  # a launcher that gives up when one of its workers dies
     if SHOWING & set(overrides):
         return 0
-    found = records(folder, sweep)
+    found = refused or records(folder, sweep)
     if broken and not found:
         raise broken if isinstance(broken, OSError) else _unreadable(broken)
     print(table(found, folder))

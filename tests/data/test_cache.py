@@ -126,6 +126,15 @@ class TestDisk:
         assert not dead.exists()
         assert path.exists()
 
+    @pytest.mark.parametrize("name", ["used", "lock"])
+    def test_a_link_is_not_written_through(self, tmp_path: Path, name: str) -> None:
+        cache = DiskCache(tmp_path / "kept", LIMIT)
+        (tmp_path / "mine").write_text("mine")
+        (tmp_path / "kept" / name).unlink(missing_ok=True)
+        (tmp_path / "kept" / name).symlink_to(tmp_path / "mine")
+        cache.put(key(0), noise(9))
+        assert (tmp_path / "mine").read_text() == "mine"
+
     def test_a_folder_that_everybody_may_write_to_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache").chmod(0o1777)

@@ -1,9 +1,14 @@
 """The one listing of a folder."""
 
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from semipix.data import layout
 from semipix.data.layout import Remarks, list_folder, stems, walk
 
 Write = Callable[..., Path]
@@ -72,3 +77,29 @@ def test_what_is_beside_the_folders(tmp_path: Path) -> None:
         "the folder or move the files",
         f"{tmp_path}/labels: a folder of 2 files that is not read; classes.txt, images, masks, unlabeled are",
     ]
+
+
+def test_another_kind_of_folder_is_refused_without_listing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "usr/a.png", "home/b.png")
+    scandir, listed = os.scandir, []
+
+    def spy(folder: Path) -> Any:
+        listed.append(Path(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", spy)
+    assert list_folder(tmp_path).problems == [
+        f"{tmp_path}/images/train: found no such folder, expected training images (png, jpeg, webp, bmp, tiff or gif); "
+        "put them there or mend data.root"
+    ]
+    assert tmp_path not in listed
+    assert tmp_path / "usr" not in listed
+
+
+def test_a_large_folder_beside_is_not_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MOST_COUNTED", 20)
+    touch(
+        tmp_path, "images/train/a.png", "masks/train/a.png", *(f"other/{part}/{n}" for part in "abc" for n in range(9))
+    )
+    (line,) = list_folder(tmp_path).left_out
+    assert line.startswith(f"{tmp_path}/other: a folder of 18 or more files that is not read; ")

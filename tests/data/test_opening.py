@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import ExifTags, Image, ImageFile
 from tests.data.conftest import noise, save
 from tests.data.files import PASSES, chunk, gif, grey_png, packed, png, tiff
 
+from semipix.data import decode
 from semipix.data.decode import (
     MAX_PIXELS,
     Encoded,
@@ -302,15 +304,43 @@ class TestLimits:
 
     def test_our_own_limit_is_the_only_one(self, tmp_path: Path, decoded: list[str]) -> None:
         assert Image.MAX_IMAGE_PIXELS is None
-        assert MAX_PIXELS == 178_956_970
+        assert MAX_PIXELS == 160_000_000
         path = tmp_path / "a.png"
         path.write_bytes(png((30000, 30000, 1, 0, 0), b""))
-        message = r"a\.png: 30000x30000 pixels, more than data\.max_pixels=178956970; raise data\.max_pixels to read it"
+        message = r"a\.png: 30000x30000 pixels, more than data\.max_pixels=160000000; raise data\.max_pixels to read it"
         for read in (read_image, read_pixels, read_values, read_grey, read_indices, read_header, image_size, bits):
             with pytest.raises(UnreadableFileError, match=message):
                 read(path)  # type: ignore[operator]
         assert image_size(path, max_pixels=30000**2) == (30000, 30000)
         assert decoded == []
+
+    @pytest.mark.parametrize(
+        ("kind", "depth", "most"), [(2, 8, 15), (0, 8, 15), (0, 16, 16), (2, 16, 16), (4, 16, 16), (3, 8, 15)]
+    )
+    def test_memory_of_a_pixel(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, depth: int, most: int
+    ) -> None:
+        """Three bytes and three floats, or three floats and an image of Pillow's, which is not traced."""
+        monkeypatch.setattr(decode, "_BAND", 2**12)
+        row = b"\0" + bytes([1]) * (400 * {0: 1, 2: 3, 3: 1, 4: 2}[kind] * depth // 8)
+        palette = chunk(b"PLTE", bytes(768)) if kind == 3 else b""
+        path = tmp_path / "a.png"
+        path.write_bytes(png((400, 400, depth, kind, 0), row * 400, palette))
+        read_image(path)  # what is imported and kept at the first time is no part of it
+        tracemalloc.start()
+        try:
+            read_image(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        traced = most - 12 if depth == 8 else 12  # torch's floats are not traced either
+        assert traced * 400**2 <= peak < (traced + 1.5) * 400**2
+
+    def test_an_array_of_many_channels(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.zeros((4, 6, 8)))
+        assert read_values(tmp_path / "a.npy", max_pixels=64).shape == (4, 6, 8)
+        with pytest.raises(UnreadableFileError, match=r"a\.npy: 192 numbers, more than three for each pixel of"):
+            read_values(tmp_path / "a.npy", max_pixels=63)
 
     def test_a_webp_before_libwebp_takes_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         content = bytearray(save(tmp_path / "a.webp", noise(6, 8), exif=exif(1)).read_bytes())

@@ -1,5 +1,10 @@
 """The U-Net and its offline weights."""
 
+import logging
+import warnings
+from pathlib import Path
+
+import huggingface_hub
 import pytest
 import torch
 from timm.models import adapt_input_conv
@@ -102,6 +107,21 @@ def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SemipixError, match=r"model.encoder=resnet18.*\(no network\).*model.pretrained=false") as caught:
         UNet(3, 2, "resnet18")
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s to try again"))
+    message = r"model.encoder=resnet18: .*could not be downloaded \(http://127.0.0.1:9 does not answer: .*refused"
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(SemipixError, match=message):
+        UNet(3, 2, "resnet18")
+    assert (warned, caplog.records, *capfd.readouterr()) == ([], [], "", "")
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+    logging.getLogger("timm").warning("heard again")
+    assert len(caplog.records) == 1
 
 
 def test_wrong_offline_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

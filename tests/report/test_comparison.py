@@ -37,6 +37,13 @@ def test_what_is_there_is_only_read(commands: list[list[str]], tmp_path: Path) -
     assert commands[1][2:] == ["--split", "val"]
 
 
+def test_a_link_is_not_written_through(commands: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "run.json").symlink_to(tmp_path / "nothing")
+    run_variant(tmp_path / "run", ["steps=1"])
+    assert not (tmp_path / "nothing").exists()
+    assert json.loads((tmp_path / "run.json").read_text()) == ["steps=1"]
+
+
 def test_a_run_of_other_settings_is_not_taken_for_this_one(commands: list[list[str]], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run_variant(folder, ["steps=1", "seed=0"])

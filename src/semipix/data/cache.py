@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from semipix.atomic import ENDING, written
+from semipix.atomic import ENDING, write_text, written
 from semipix.errors import SemipixError
 
 GIB = 2**30
@@ -184,6 +185,8 @@ class DiskCache(Cache):
         """Remove what died unfinished and, beyond the limit, the oldest entries; bytes of what stays."""
         found = []
         for part in os.scandir(self.folder):
+            if part.name.endswith(ENDING) and time.time() - part.stat().st_mtime > _ABANDONED:
+                Path(part.path).unlink()
             if part.is_dir() and len(part.name) == 2:
                 for entry in os.scandir(part):
                     state = entry.stat()
@@ -207,18 +210,12 @@ class DiskCache(Cache):
             return self._tidy()
 
     def _write_used(self, used: int) -> None:
-        (self.folder / "used").write_text(str(used))
+        write_text(self.folder / "used", str(used))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Let no other process change the folder."""
-        with (self.folder / "lock").open("w") as file:
-            try:
-                import fcntl
-            except ImportError:  # no such locks here: the limit may be exceeded by what is being written
-                yield
-                return
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(self.folder / "lock"):
             yield
 
 

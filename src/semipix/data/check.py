@@ -18,7 +18,7 @@ from semipix.data.pairs import EXTRAS, PairsSource
 from semipix.data.reader import Reader
 from semipix.data.source import VOID
 from semipix.data.survey import SEVERAL_PAGES, each, further_parts
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, one_line
 
 T = TypeVar("T")
 
@@ -74,10 +74,10 @@ class Report:
         lines.append(f"  labeled   {self.labeled_share:>7.1%} of the training images")
         lines += [f"  kind      {self.kind:>7}"] if self.kind else []
         lines += self._size_lines() + self._class_lines()
-        lines += [f"  left out  {len(self.left_out):>7}", *(f"    {line}" for line in self.left_out)]
-        lines += [f"  warnings  {len(self.warnings):>7}", *(f"    {warning}" for warning in self.warnings)]
+        lines += [f"  left out  {len(self.left_out):>7}", *_indented(self.left_out)]
+        lines += [f"  warnings  {len(self.warnings):>7}", *_indented(self.warnings)]
         lines.append(f"  problems  {len(self.problems):>7}")
-        return lines + [f"    {problem}" for problem in self.problems]
+        return lines + _indented(self.problems)
 
     def _size_lines(self) -> list[str]:
         if not self.sizes:
@@ -97,6 +97,10 @@ class Report:
             f"    {index:>3} {name:<20}{self.pixels[index] / valid:>8.2%}" for index, name in enumerate(self.classes)
         ]
         return [*lines, f"  void      {self.void_share:>7.1%} of all mask pixels"]
+
+
+def _indented(messages: Sequence[str]) -> list[str]:
+    return [f"    {one_line(message)}" for message in messages]
 
 
 def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:

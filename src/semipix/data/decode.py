@@ -5,7 +5,7 @@ read in `decode_masks`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ _LOW_BYTES = {
     "16N": "16B" if _NATIVE_IS_LITTLE else "16L",
 }
 """Layouts of 16-bit colour in a file, and the layout by which Pillow reads the low bytes instead of the high ones."""
+_BAND = 2**20
+"""Pixels that are converted at a time, since a copy of a large image costs gigabytes."""
 _STEPS = {"L;2": 85, "L;4": 17}
 """Layouts of grey of 2 and 4 bits, and by how much Pillow multiplies their numbers."""
 
@@ -72,7 +74,7 @@ def read_image(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         SemipixError: the file is missing, no image, corrupt or truncated, too large, or holds numbers of unknown range.
     """
-    return unit_range(read_pixels(path, max_pixels=max_pixels)).contiguous()
+    return unit_range(read_pixels(path, max_pixels=max_pixels).contiguous())  # bytes are copied, not floats
 
 
 def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -85,29 +87,70 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_p
         max_pixels: see `read_image`.
 
     Returns:
-        (3, H, W): uint8 where the file has up to 8 bits a channel, else float32 in [0, 1]. A view, channels last.
+        (3, H, W): uint8, channels last, where the file has up to 8 bits a channel, else float32 in [0, 1].
 
     Raises:
         SemipixError: see `read_image`.
     """
     with opened(path, max_pixels) as file:
         layout = rawmode(file.image)
-        if layout == _GREY_ALPHA:
-            return _three_times(file.turned(_deep_grey(file)) / np.float32(_GREY_16_BIT))
-        wanted = resized_size(file.size, resize)
-        shrinks = at_most_half(wanted, file.size)
-        stored_wanted = wanted[::-1] if file.sideways else wanted
-        box = _reduce(file, stored_wanted) if shrinks else None
-        stored = file.load()
-        if stored.mode in ("F", "I") or stored.mode.startswith("I;16"):
-            return _three_times(_unit_grey(path, stored.mode, file.turned(np.asarray(stored, np.float32))))
-        colour = _as_rgb(path, stored)
-        if _is_deep(layout):
-            deep = 256 * np.asarray(colour, np.float32) + _low_bytes(path, max_pixels)
-            return torch.from_numpy(np.array(file.turned(deep), order="C") / np.float32(_GREY_16_BIT)).permute(2, 0, 1)
-        if shrinks:
-            colour = colour.resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
-        return torch.from_numpy(np.array(file.turned(np.asarray(colour)), order="C")).permute(2, 0, 1)
+        if not _is_deep(layout):
+            return _grey_or_bytes(file, layout, resize)
+        del file
+    deep = _deep_colours(path, max_pixels)
+    deep /= np.float32(_GREY_16_BIT)
+    return torch.from_numpy(deep)
+
+
+def _grey_or_bytes(file: Opened, layout: str, resize: int | Size | None) -> Tensor:
+    """What `read_pixels` returns of a file, unless it holds colours of 16 bits."""
+    if layout == _GREY_ALPHA:
+        return torch.from_numpy(_planes(file, _deep_grey(file), _of_two_bytes))
+    wanted = resized_size(file.size, resize)
+    shrinks = at_most_half(wanted, file.size)
+    stored_wanted = wanted[::-1] if file.sideways else wanted
+    box = _reduce(file, stored_wanted) if shrinks else None
+    image = file.load()
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return torch.from_numpy(_unit_grey(file.path, image.mode, _planes(file, image, _numbers)))
+    if shrinks:
+        image = _as_rgb(file.path, image).resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
+    upright = np.empty((*_upright_size(file, image), 3), np.uint8)
+    _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
+    return torch.from_numpy(upright).permute(2, 0, 1)
+
+
+def _upright_size(file: Opened, image: Image.Image) -> Size:
+    return (image.width, image.height) if file.sideways else (image.height, image.width)
+
+
+def _fill(
+    file: Opened,
+    upright: NDArray[Any],
+    image: Image.Image,
+    values_of: Callable[[Image.Image], NDArray[Any]],
+    add: bool = False,
+) -> None:
+    """Write the pixels of a file to an upright array (H, W, C), or add them to what it holds, some rows at a time."""
+    stored = file.stored(upright)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        values = values_of(image.crop((0, top, image.width, min(top + rows, image.height))))
+        if add:
+            stored[top : top + rows] += values
+        else:
+            stored[top : top + rows] = values
+
+
+def _planes(file: Opened, image: Image.Image, values_of: Callable[[Image.Image], NDArray[Any]]) -> NDArray[np.float32]:
+    """Upright float32 (3, H, W) of what a function makes of some rows at a time, (rows, W, 1) or (rows, W, 3)."""
+    planes = np.empty((3, *_upright_size(file, image)), np.float32)
+    _fill(file, planes.transpose(1, 2, 0), image, values_of)
+    return planes
+
+
+def _numbers(band: Image.Image) -> NDArray[Any]:
+    return np.asarray(band)[..., None]
 
 
 def _reduce(file: Opened, wanted: Size) -> tuple[float, float, float, float] | None:
@@ -130,11 +173,7 @@ def _as_rgb(path: Path | Encoded, image: Image.Image) -> Image.Image:
         image = image.convert("LA")
     # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
     colour = image.convert("RGBA") if "transparency" in image.info else image
-    return colour.convert("RGB")
-
-
-def _three_times(grey: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(np.repeat(grey[None], 3, axis=0))
+    return colour if colour.mode == "RGB" else colour.convert("RGB")  # which copies what is RGB already
 
 
 def unit_range(pixels: Tensor) -> Tensor:
@@ -179,6 +218,7 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         SemipixError: the file cannot be read, or holds indices of a palette instead of numbers.
     """
+    values: NDArray[np.float32] | None
     if path.suffix.lower() == ARRAY:
         values = _load(path, max_pixels)
     else:
@@ -190,12 +230,14 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
                     f"{path}: found pixels of mode {file.image.mode}, expected grey, RGB or float values; save it as "
                     "16-bit PNG, float TIFF or .npy"
                 )
-            pixels = pixels.astype(np.float32)
-            if _is_deep(layout):
-                pixels = 256 * pixels + _low_bytes(path, max_pixels)
             pixels = file.turned(pixels)
-        values = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(np.where(np.isfinite(values), values, np.float32(np.nan)), order="C"))
+            planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+            values = None if _is_deep(layout) else np.array(planes, np.float32, order="C")
+            del file, pixels, planes
+        if values is None:
+            values = _deep_colours(path, max_pixels)
+    values[~np.isfinite(values)] = np.nan
+    return torch.from_numpy(values)
 
 
 def _is_numeric(mode: str) -> bool:
@@ -324,24 +366,43 @@ def check_same_size(image: Path, label: Path, wanted: Sequence[int], found: Sequ
         )
 
 
-def _deep_grey(file: Opened) -> NDArray[np.float32]:
-    """Grey (H, W) of 16 bits beside an alpha channel, as it is stored; for Pillow, two channels more."""
+def _deep_grey(file: Opened) -> Image.Image:
+    """Grey of 16 bits beside an alpha channel, for Pillow an image of four channels: two bytes each."""
     image = file.image
     image._mode = "RGBA"
     image.tile = [relabeled(tile, "RGBA") for tile in image.tile]  # type: ignore[attr-defined]
-    high, low = np.asarray(file.load(), np.float32)[..., :2].transpose(2, 0, 1)
-    deep: NDArray[np.float32] = 256 * high + low
-    return deep
+    return file.load()
 
 
-def _low_bytes(path: Path | Encoded, max_pixels: int) -> NDArray[np.float32]:
-    """The low bytes (H, W, 3) of 16-bit colours, as they are stored, of which Pillow gives the high ones."""
+def _of_two_bytes(band: Image.Image) -> NDArray[np.float32]:
+    """Some rows (rows, W, 1) of `_deep_grey` in [0, 1]."""
+    high, low = np.asarray(band)[..., :2].astype(np.float32).transpose(2, 0, 1)
+    grey: NDArray[np.float32] = (256 * high + low) / np.float32(_GREY_16_BIT)
+    return grey[..., None]
+
+
+def _deep_colours(path: Path | Encoded, max_pixels: int) -> NDArray[np.float32]:
+    """Colours of 16 bits, (3, H, W) from 0 to 65535, upright.
+
+    Pillow has no image of such colours, but takes either byte, depending on the order that is asked for. The file is
+    decoded once for each, so that one of Pillow's images is in memory at a time.
+    """
+
+    def high(band: Image.Image) -> NDArray[np.float32]:
+        return 256 * np.asarray(_as_rgb(path, band), np.float32)
+
+    def low(band: Image.Image) -> NDArray[np.float32]:
+        return np.asarray(band.convert("RGB"), np.float32)
+
+    with opened(path, max_pixels) as file:
+        deep = _planes(file, file.load(), high)
+        del file
     with opened(path, max_pixels) as file:
         name, _, order = rawmode(file.image).partition(";")
-        # Pillow has no image of 16-bit colours, but takes either byte, depending on the order that is asked for.
         image: Any = file.image
         image.tile = [relabeled(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]
-        return np.asarray(file.load().convert("RGB"), np.float32)
+        _fill(file, deep.transpose(1, 2, 0), file.load(), low, add=True)
+    return deep
 
 
 def _is_deep(layout: str) -> bool:
@@ -352,7 +413,7 @@ def _is_deep(layout: str) -> bool:
 
 def _load(path: Path, max_pixels: int) -> NDArray[np.float32]:
     """An array file as (C, H, W) float32."""
-    values = np.asarray(_mapped(path, max_pixels), np.float32)
+    values = np.array(_mapped(path, max_pixels), np.float32, order="C")
     return values[None] if values.ndim == 2 else values
 
 
@@ -372,11 +433,16 @@ def _mapped(path: Path, max_pixels: int) -> NDArray[Any]:
         )
     height, width = values.shape[-2:]
     check_pixels(path, (height, width), max_pixels)
+    if values.size > 3 * max_pixels:
+        raise UnreadableFileError(
+            f"{path}: {values.size} numbers, more than three for each pixel of data.max_pixels={max_pixels}; raise "
+            "data.max_pixels to read it, or make the array smaller"
+        )
     return values
 
 
 def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale grey values (H, W) of more than 8 bits to [0, 1] by the range of their type."""
+    """Scale grey values of more than 8 bits to [0, 1] by the range of their type, in place."""
     top = 1 if mode == "F" else _GREY_16_BIT
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= top):
@@ -384,4 +450,5 @@ def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32]) -> 
             f"{path}: found values from {low:g} to {high:g} (mode {mode}), expected 0 to {top}; "
             "scale the values, or save the image with 8 or 16 bits a channel"
         )
-    return values / np.float32(top)
+    values /= np.float32(top)
+    return values

@@ -12,10 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from semipix.data.decode import ARRAY, EXTENSIONS, FORMATS
 from semipix.data.names import Names, composed
 
 SPLITS = ("train", "val", "test")
+
+MOST_COUNTED = 10_000
+"""Files and folders that are counted of a folder that is not read."""
+
+_DELAY = 3.0
+"""Seconds after which listing a folder shows its progress."""
 
 UNLABELED = "unlabeled"
 """Folder of further images without labels."""
@@ -95,6 +103,10 @@ def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
         expected = layout.images.format(split="train")
         listing.problems = [f"{root}: found {found}, expected a data folder with {expected}; mend data.root"]
         return listing
+    parent = layout.images.rpartition("/")[0]
+    if parent and not (root / parent).is_dir():  # another kind of folder, maybe a whole disk: nothing of it is listed
+        listing.problems = [no_images(root / layout.images.format(split="train"), "training images")]
+        return listing
     for split in SPLITS:
         _list_split(root, layout, split, listing)
     listing.unlabeled = Names(sorted(stems(root, UNLABELED, listing).values()))
@@ -153,12 +165,24 @@ def _note_others(
         if entry.name in known or entry.name.startswith("."):
             continue
         if entry.is_dir():
-            count = len(walk(root / folder / entry.name).files)
+            count = _counted(root / folder / entry.name)
             listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
         else:
             loose += 1
     if loose and files_too:
         listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
+
+
+def _counted(folder: Path) -> str:
+    """The number of visible files below a folder that is not read, without listing more of it than `MOST_COUNTED`."""
+    files = entries = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += sum(not name.startswith(".") for name in names)
+        entries += len(folders) + len(names)
+        if entries > MOST_COUNTED:
+            return f"{files} or more"
+    return str(files)
 
 
 def stems(
@@ -265,7 +289,15 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
     left = None if without is None else without.resolve()
     if left is not None and folder.resolve().is_relative_to(left):
         return found
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    progress = tqdm(
+        os.walk(folder, followlinks=True),
+        desc=f"listing {folder}",
+        unit=" folders",
+        leave=False,
+        disable=None,  # shown on a terminal alone
+        delay=_DELAY,
+    )
+    for parent, folders, names in progress:
         here = Path(parent)
         inside = here.relative_to(folder).as_posix()
         before = "" if inside == "." else f"{inside}/"

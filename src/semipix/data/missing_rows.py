@@ -13,6 +13,8 @@ from PIL import Image
 from semipix.data.file_headers import Tags, jpeg_scan, png_rows, tiff_missing
 
 _FILLED_BY_LIBJPEG = {127, 128}
+_ROWS = 64
+"""That are compared at a time."""
 _PADDING = bytes(37 * index % 251 for index in range(4096))
 """Bytes that a decoder of JPEG takes for pixels where some are missing, and skips where none are."""
 
@@ -58,10 +60,13 @@ def _missing_of_jpeg(file: IO[bytes]) -> str:
     if scan is None:
         return ""
     end = scan[1]
-    first = np.asarray(Image.open(io.BytesIO(content)))
-    second = np.asarray(Image.open(io.BytesIO(content[:end] + _PADDING + content[end:])))
-    if np.array_equal(first, second):
-        return ""
-    filled = np.isin(first.reshape(len(first), -1), list(_FILLED_BY_LIBJPEG))
-    held = np.flatnonzero(~filled.all(axis=1))
-    return f"{held[-1] + 1 if len(held) else 0} of {len(first)} rows"
+    first = Image.open(io.BytesIO(content))
+    second = Image.open(io.BytesIO(content[:end] + _PADDING + content[end:]))
+    same, held = True, 0
+    for top in range(0, first.height, _ROWS):  # arrays of the whole images would take more memory than reading does
+        box = (0, top, first.width, min(top + _ROWS, first.height))
+        rows = np.asarray(first.crop(box))
+        same = same and np.array_equal(rows, np.asarray(second.crop(box)))
+        filled = np.isin(rows.reshape(len(rows), -1), list(_FILLED_BY_LIBJPEG)).all(axis=1)
+        held = max([held, *(top + 1 + np.flatnonzero(~filled)).tolist()])
+    return "" if same else f"{held} of {first.height} rows"

@@ -27,8 +27,12 @@ FORMATS = "png, jpeg, webp, bmp, tiff or gif"
 _DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names of the formats that are opened, whatever a file is called; for others it may start programs."""
 
-MAX_PIXELS = 178_956_970
-"""Pixels that an image may have unless `data.max_pixels` says otherwise; Pillow's own limit for errors."""
+MAX_PIXELS = 160_000_000
+"""Pixels that an image may have unless `data.max_pixels` says otherwise.
+
+The largest camera sensors in common use have 151 million, a tile of Sentinel-2 has 121. Reading takes at most 16 bytes
+of memory a pixel, whatever the file holds, so that this is also a limit of 2.6 GB.
+"""
 
 # Pillow's limit is one of the whole process; `opened` checks each file against its reader's own limit instead.
 Image.MAX_IMAGE_PIXELS = None
@@ -98,8 +102,8 @@ class Opened:
             raise UnreadableFileError(
                 f"{self.path}: corrupt or truncated image (holds {held}); replace or remove the file"
             )
-        # Pillow gives a TIFF that lies on its side the upright size; a copy has the size of its pixels.
-        return self.image.copy() if self.image.size != self.image.im.size else self.image
+        # Pillow gives a TIFF that lies on its side the upright size; a new image of the same pixels has theirs.
+        return self.image._new(self.image.im) if self.image.size != self.image.im.size else self.image
 
     def turned(self, values: NDArray[_Number]) -> NDArray[_Number]:
         """Stored values (H, W) or (H, W, C) made upright; a view."""
@@ -108,6 +112,13 @@ class Opened:
         if self.orientation in (3, 4, 6, 7):
             values = values[::-1]
         return values.swapaxes(0, 1) if self.sideways else values
+
+    def stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
+        """Upright values (H, W) or (H, W, C) as they lie in the file; a view, and the opposite of `turned`."""
+        values = upright.swapaxes(0, 1) if self.sideways else upright
+        if self.orientation in (3, 4, 6, 7):
+            values = values[::-1]
+        return values[:, ::-1] if self.orientation in (2, 3, 7, 8) else values
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Reader:
         Raises:
             SemipixError: it cannot be read.
         """
-        return unit_range(self.image(path, whole=True)).contiguous()
+        return unit_range(self.image(path, whole=True).contiguous())  # bytes are copied, not floats
 
     def mask(self, path: Path) -> Tensor:
         """A mask's values as they are stored, (H, W) uint8 or int32.

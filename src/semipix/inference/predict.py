@@ -9,6 +9,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from semipix.data.survey import SEVERAL_PAGES, further_parts
+from semipix.errors import one_line
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
@@ -58,7 +59,7 @@ def predict(
         files = [pair for pair in files if not predictor.is_done(pair[1])]
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
     for line in [*found.left_out, *further_parts(several, predictor.reader.max_pixels)]:
-        print(f"semipix: {line}", file=sys.stderr)
+        print(f"semipix: {one_line(line)}", file=sys.stderr)
     ended: Generator[Failure | None]
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray

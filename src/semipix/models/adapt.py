@@ -1,9 +1,11 @@
 """Make any module a task model: (N, C_in, H, W) -> (N, K, H, W)."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +17,19 @@ IN_CHANNELS = ("in_channels", "in_chans", "num_channels")
 
 CHANNELS = ("num_classes", "classes", "num_labels", "out_channels", "channels")
 """What constructors call the channels of the output, the surest name first: `channels` may also be a width."""
+
+
+_ABOUT_SHAPES = re.compile(r"\b(shapes?|sizes?|channels?|dimensions?|height|width|elements)\b", re.IGNORECASE)
+"""Words of errors by which torch and others refuse a tensor's shape."""
+
+_NOT_ABOUT_SHAPES = ("more than 1 value per channel",)
+"""Errors with such words that have another reason, and a message of their own."""
+
+Returned = TypeVar("Returned")
+
+
+class ModelShapeError(SemipixError, RuntimeError):
+    """A network cannot take images of this shape, or returns something else than one map for each of them."""
 
 
 class FeatureModel(Protocol):
@@ -76,10 +91,16 @@ class Adapter(nn.Module):
         """Images (N, C_in, H, W) to outputs (N, K, H, W).
 
         Raises:
-            SemipixError: the module returned something else than a map of K channels.
+            SemipixError: the module returned something else than N maps of K channels, or refuses images of this shape.
         """
-        returned = checkpointed(self.model, image) if self.recompute and self.training else self.model(image)
+        twice = self.recompute and self.training
+        returned = self._run(lambda: checkpointed(self.model, image) if twice else self.model(image), image)
         output = self._fitted(returned, image.shape[-2:])
+        if len(output) != len(image):
+            raise ModelShapeError(
+                f"model: {self._name} returned {len(output)} maps {tuple(output.shape)} for {len(image)} images "
+                f"{tuple(image.shape)}; expected one for each, let it keep the first dimension"
+            )
         return output if self.constrain is None else self.constrain(output, image)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -88,10 +109,10 @@ class Adapter(nn.Module):
         Raises:
             SemipixError: the module does not follow the feature protocol.
         """
+        model = features_of(self.model)
         if self.recompute and self.training:
-            features_of(self.model)
-            return list(checkpointed(Part(self.model, "features"), image))
-        return list(features_of(self.model).features(image))
+            return list(self._run(lambda: checkpointed(Part(self.model, "features"), image), image))
+        return list(self._run(lambda: model.features(image), image))
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width.
@@ -100,11 +121,32 @@ class Adapter(nn.Module):
         """
         return self._fitted(features_of(self.model).head(features, size), size)
 
+    def _run(self, run: Callable[[], Returned], image: Tensor) -> Returned:
+        """What the module makes of images.
+
+        Raises:
+            ModelShapeError: it refuses their shape. Its other errors are its own, and keep their trace.
+        """
+        if torch.compiler.is_compiling():
+            return run()
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())
+            if not _ABOUT_SHAPES.search(reason) or any(other in reason for other in _NOT_ABOUT_SHAPES):
+                raise
+            raise ModelShapeError(
+                f"model: {self._name} cannot take images of shape {tuple(image.shape)}: {reason}; check its channels, "
+                "and data.crop and data.resize for the sizes it takes"
+            ) from error
+
     def _fitted(self, returned: object, size: Sequence[int]) -> Tensor:
         """The map among what the module returned, with the channels and the size that a task model's has."""
         output = self._map(returned)
         if output.ndim != 4 or output.shape[1] != self.channels:
-            raise SemipixError(
+            raise ModelShapeError(
                 f"model: {self._name} returned a tensor of shape {tuple(output.shape)}, expected"
                 f" (N, {self.channels}, H, W) for this task; let the model give {self.channels} channels"
             )

