@@ -19,8 +19,11 @@ Train in a new run folder. Groups: task, method, model, second_model, data, opti
   semipix train -m method=supervised,mean_teacher,gct seed=0,1,2 run=SWEEP    a sweep; again: what is missing of it
   semipix train resume=RUN                                            continue an interrupted run
   semipix train resume=RUN --data ROOT                                ... whose data folder is now at ROOT
+  semipix train resume=RUN --trust                                    ... that names classes of your own (_target_)
   semipix train --cfg job                                             show the configuration
 """
+
+TRUST_HELP = "run code that the run folder names: classes of your own packages, commands; default: refuse it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
@@ -95,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
     )
+    predict.add_argument("--trust", action="store_true", help=TRUST_HELP)
     predict.set_defaults(command=_predict)
 
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
@@ -120,7 +125,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measure, table
 
     results = measure(
-        options.run, options.split, options.checkpoint, options.batch_size, options.data, options.max_pixels
+        options.run,
+        options.split,
+        options.checkpoint,
+        options.batch_size,
+        options.data,
+        options.max_pixels,
+        options.trust,
     )
     print(table(results), flush=True)  # before they are written: a full disk costs the file alone
     keep(options.run, options.split, results)
@@ -139,6 +150,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.trimaps,
         options.engine,
         options.max_pixels,
+        options.trust,
     )
     for failure in failures:
         _slip(failure)
