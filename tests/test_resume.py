@@ -252,7 +252,7 @@ def test_ctrl_c_says_how_to_go_on(shared_photos: Path, tmp_path: Path) -> None:
         process.kill()
     lines = [line for line in err.replace("\r", "\n").splitlines() if line and not line.startswith("train:")]
     assert process.returncode == 130
-    assert lines == ["semipix: interrupted; continue with: semipix train resume=run"]
+    assert lines == ["semipix: interrupted; continue with: semipix train resume=run --trust"]
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] > 0
 
 

@@ -63,7 +63,7 @@ STATE_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path", "bes
 MOST_VALUES = 10_000_000
 """In a configuration, each as often as it is referred to: a few lines of YAML may stand for more than memory holds."""
 
-MOST_SHOWN = 80
+MOST_SHOWN = 60
 """Letters of a value in a message."""
 
 
@@ -208,8 +208,8 @@ def _target(
     home = inspect.unwrap(target).__module__ if callable(target) else ""
     if not fits or not any(f"{home}.".startswith(f"{package}.") for package in homes):
         expected = " or ".join(map(public_name, kinds))
-        function = ", or a function that says it builds one," if may_be_function else ""
-        yield Refusal(key, f"{_shown(name)} found, a subclass of {expected}{function} of {', '.join(homes)} expected")
+        function = " or model function" if may_be_function else ""
+        yield Refusal(key, f"{_shown(name)} found, a {expected} class{function} of {', '.join(homes)} expected")
 
 
 def _is_known(name: str) -> bool:
