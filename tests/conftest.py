@@ -89,7 +89,7 @@ def command(
     def run(*arguments: str | Path) -> Result:
         capfd.readouterr()
         given = [str(argument) for argument in arguments]
-        if given[0] in ("evaluate", "predict") or any(argument.startswith("resume=") for argument in given):
+        if {"evaluate", "predict"} & set(given[:1]) or any(argument.startswith("resume=") for argument in given):
             given.append("--trust")
         code = main(given)
         return Result(code, *capfd.readouterr())

@@ -44,7 +44,7 @@ def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None
     assert result.code == 0
     assert result.out == (
         "data: 4 labeled, 8 unlabeled (not used by this method), 4 labels hidden by data.labels=4, 2 held out for "
-        "validation\nrun: 2 steps, see run/summary.json; next: semipix evaluate run\n"
+        "validation\nrun: 2 steps, see run/summary.json; next: semipix evaluate run --trust\n"
     )
     lines = result.err.replace("\r", "\n").splitlines()
     assert [line for line in lines if line and not line.startswith("train:")] == []

@@ -125,7 +125,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "weights": (
         {"model": {"_target_": "timm.create_model", "model_name": "resnet18", "checkpoint_path": "evil.pth"}},
-        "model.checkpoint_path: 'evil.pth' found, from which weights would be loaded",
+        "model.checkpoint_path: 'evil.pth' found, from where weights would be loaded",
     ),
     "hub": (
         {"model": {"_target_": "segmentation_models_pytorch.Unet", "encoder_name": "tu-hf-hub:evil/evil"}},
@@ -178,7 +178,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_changed_configuration_runs_nothing(name: str, run: Path, photos: Path) -> None:
-    changes, told = TAMPERED[name]
+    changes, line = TAMPERED[name]
     change(run, changes)
     before = sorted(Path.cwd().rglob("*"))
     for call in COMMANDS.values():
@@ -186,7 +186,7 @@ def test_a_changed_configuration_runs_nothing(name: str, run: Path, photos: Path
             call(run, photos)
         message = str(caught.value)
         assert message.startswith(f"{run}/config.yaml: ")
-        assert told in message
+        assert line in message
         assert message.endswith("; add --trust to run code that this folder names")
         assert "\n" not in message
         assert len(message) - len(str(run)) < 300
@@ -296,11 +296,20 @@ def test_checkpoints_unpickle_nothing(run: Path, photos: Path, monkeypatch: pyte
     assert not Path("marker").exists()
 
 
-@pytest.mark.parametrize("name", ["run/checkpoints/../../photos", "s3://bucket/photos"])
+def test_a_folder_whose_name_looks_like_an_address_is_resumed(run: Path) -> None:
+    change(run, {"steps": 2})
+    run.rename("http")
+    assert train.resume(Path("http"))["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["run/checkpoints/../../a.ckpt", "s3://b/a.ckpt", "photos", "run/checkpoints/link/a.ckpt"]
+)
 def test_a_checkpoint_names_no_file_to_remove(run: Path, name: str) -> None:
     path = run / "checkpoints/last.ckpt"
     state = read_checkpoint(path)
     (kept,) = (state["callbacks"][key] for key in state["callbacks"] if key.startswith("ModelCheckpoint"))
+    assert kept["best_model_path"].endswith("/run/checkpoints/last.ckpt")
     kept["best_model_path"] = name
     torch.save(state, path)
     change(run, {"steps": 2})
@@ -364,8 +373,8 @@ def test_the_command_refuses_and_trusts(run: Path, photos: Path) -> None:
 
 
 def test_trust_is_for_commands_that_read_a_run_folder(command: Callable[..., Result]) -> None:
-    told = command("train", "--trust", "data=scenes").told
-    assert "--trust: goes with resume=RUN, evaluate and predict, which read a run folder; leave it out" in told
+    line = command("train", "--trust", "data=scenes").told
+    assert "--trust: goes with resume=RUN, evaluate and predict, which read a run folder; leave it out" in line
 
 
 def test_resume_takes_trust_beside_data(run: Path, photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -407,7 +416,7 @@ class TestSweep:
         assert started[-1] == f"resume={run}"
 
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "line"),
         [
             ({"model._target_": "evil.Model"}, "model._target_='evil.Model' found in its config.yaml, 'tests.tiny."),
             ({"second_model": {"_target_": "evil.Model"}}, "second_model._target_='evil.Model' found, which this"),
@@ -417,7 +426,7 @@ class TestSweep:
         ],
     )
     def test_what_it_does_not_name_is_refused(
-        self, run: Path, changes: Mapping[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+        self, run: Path, changes: Mapping[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         change(run, {"model": self.OWN})
         asked = yaml.safe_load((run / "config.yaml").read_text())
@@ -426,7 +435,7 @@ class TestSweep:
         change(run, changes)
         record, started = self.job(run, asked, monkeypatch)
         assert record.state == "failed"
-        assert told in record.reason
+        assert line in record.reason
         assert not started
         assert "evil" not in sys.modules
 

@@ -197,7 +197,7 @@ def _target(
     try:
         target = _located(name)
     except Exception as error:  # whatever the import of a module raises
-        yield Refusal(key, f"{name!r} cannot be imported: {' '.join(str(error).split())[:MOST_SHOWN]}")
+        yield Refusal(key, f"{_shown(name)} cannot be imported: {' '.join(str(error).split())[:MOST_SHOWN]}")
         return
     if target is None or not _is_known(getattr(target, "__module__", None) or ""):
         yield foreign
@@ -229,6 +229,8 @@ def _located(name: str) -> Any:
     parts = name.split(".")
     found: Any = importlib.import_module(parts[0])
     for length, part in enumerate(parts[1:], 2):
+        if not isinstance(found, types.ModuleType | type):
+            return None
         if isinstance(found, types.ModuleType) and not hasattr(found, part):
             importlib.import_module(".".join(parts[:length]))
         found = getattr(found, part)
@@ -265,12 +267,11 @@ def _values(group: str, node: Mapping[str, Any]) -> Iterator[Refusal]:
             if not key.endswith("_target_") and _leads_out(text):
                 yield Refusal(key, f"{_shown(text)} found, a place outside of the run folder, where files are written")
     if "model" in group:
-        for name in FILES_OF_MODELS:
-            if node.get(name) is not None:
-                yield Refusal(f"{group}.{name}", f"{_shown(node[name])} found, from which weights would be loaded")
         for key, text in _texts(group, node):
+            if not set(FILES_OF_MODELS).isdisjoint(key.split(".")):
+                yield Refusal(key, f"{_shown(text)} found, from where weights would be loaded")
             if ":" in text:
-                yield Refusal(key, f"{_shown(text)} found, an address, from which a model would be loaded")
+                yield Refusal(key, f"{_shown(text)} found, an address, from where a model would be loaded")
     if group == "data":
         shards = node.get("shards")
         if isinstance(shards, str) and not is_plain_pattern(shards):
@@ -278,7 +279,7 @@ def _values(group: str, node: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The texts in a value at any depth, keys of mappings included, each with its dotted key."""
+    """The texts in a value at any depth, each with its dotted key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -301,7 +302,7 @@ def _leads_out(text: str) -> bool:
 
 
 def check_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint by which Lightning would remove files outside of the run folder.
+    """Refuse a checkpoint by which Lightning would remove other files than checkpoints of the run folder.
 
     Args:
         path: the checkpoint, for the message.
@@ -310,15 +311,19 @@ def check_state(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         SemipixError: the state of a callback names such a file.
     """
+    folder = path.parent.resolve()
     callbacks = state.get("callbacks")
     for name, kept in callbacks.items() if isinstance(callbacks, Mapping) else ():
         for key in STATE_PATHS if isinstance(kept, Mapping) else ():
             value = kept.get(key)
             for text in map(str, value if isinstance(value, Mapping) else [value or ""]):
-                if ".." in PurePath(text).parts or "://" in text or "::" in text:
+                named = Path(text).absolute()
+                elsewhere = ".." in named.parts or named.suffix != ".ckpt" or "://" in text or "::" in text
+                by_a_link = folder in named.parents and named.parent != folder
+                if text and (elsewhere or by_a_link):
                     raise SemipixError(
-                        f"{path}: {_shown(text)} found in the state of {_shown(str(name))}, a file of the run folder "
-                        "expected, since it would be removed; use another checkpoint, or add --trust"
+                        f"{path}: {_shown(text)} found in the state of {_shown(str(name))}, a checkpoint of the run "
+                        "expected, for the next one replaces it; restore the file, or add --trust"
                     )
 
 
