@@ -47,7 +47,7 @@ def trained(photos: Path) -> Path:
     """A run of a model of torch, cut off after its first checkpoint; not to be changed."""
     given = [item for item in QUICK if not item.startswith(("model", "steps", "data.labels"))]
     model = ("model._target_=torch.nn.Conv2d", "model.kernel_size=1")
-    short = ("method=supervised", "validations=0", "steps=1", "data.val=0")
+    short = ("method=supervised", "validations=0", "steps=1", "checkpoint_every=1", "data.val=0")
     folder = photos.parent / "run"
     assert main(["train", *given, *model, *short, f"data.root={photos}", f"run={folder}"]) == 0
     (folder / "summary.json").unlink()

@@ -221,7 +221,7 @@ def _is_public(part: str) -> bool:
 
 
 def _located(name: str) -> Any:
-    """What a dotted name of a known package stands for; None where the name leads out of the known packages.
+    """The object that a dotted name of a known package names; None where it leads out of the known packages.
 
     Raises:
         ImportError, AttributeError: there is no such thing, or whatever else the import of a module raises.
