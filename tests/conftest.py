@@ -77,7 +77,10 @@ def photos(shared_photos: Path, tmp_path: Path) -> Path:
 def command(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[..., Result]]:
-    """Run a command in this process and in an empty folder."""
+    """Run a command in this process and in an empty folder.
+
+    Where it reads a run folder it gets --trust, since the runs of the tests name models of the tests.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["semipix"])
     threads = torch.get_num_threads()
@@ -85,7 +88,10 @@ def command(
 
     def run(*arguments: str | Path) -> Result:
         capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
+        given = [str(argument) for argument in arguments]
+        if {"evaluate", "predict"} & set(given[:1]) or any(argument.startswith("resume=") for argument in given):
+            given.append("--trust")
+        code = main(given)
         return Result(code, *capfd.readouterr())
 
     yield run

@@ -44,7 +44,7 @@ def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None
     assert result.code == 0
     assert result.out == (
         "data: 4 labeled, 8 unlabeled (not used by this method), 4 labels hidden by data.labels=4, 2 held out for "
-        "validation\nrun: 2 steps, see run/summary.json; next: semipix evaluate run\n"
+        "validation\nrun: 2 steps, see run/summary.json; next: semipix evaluate run --trust\n"
     )
     lines = result.err.replace("\r", "\n").splitlines()
     assert [line for line in lines if line and not line.startswith("train:")] == []
@@ -92,7 +92,7 @@ def test_overrides_reach_every_constructor(train: Command, monkeypatch: pytest.M
 def test_second_model_is_trained_beside_the_first(train: Command) -> None:
     second = ["second_model._target_=tests.tiny.TinyModel", "second_model.width=8"]
     assert train("method=gct", *second).code == 0
-    models = training.load_method(Path("run")).models
+    models = training.load_method(Path("run"), trust=True).models
     assert [model.model.first.out_channels for model in models] == [4, 8]  # type: ignore[union-attr]
 
 
@@ -148,7 +148,7 @@ def test_a_sweep_has_a_run_folder_for_each_setting(train: Command) -> None:
     expected = {f"method_{method}-seed_{seed}" for method in ("supervised", "mean_teacher") for seed in (0, 1)}
     assert {path.parent.name for path in Path("sweep").glob("*/summary.json")} == expected
     for name in expected:
-        config = training.load_config(Path("sweep") / name)
+        config = training.load_config(Path("sweep") / name, trust=True)
         assert f"method_{config['method']['_target_'].split('.')[-2]}-seed_{config['seed']}" == name
         assert Path(config["run"]).name == name
 

@@ -203,7 +203,7 @@ def test_a_stopped_training_resumes_to_the_weights_of_an_uninterrupted_one(
     assert result.code == 143
     assert lines(result.err) == [
         STOPPING,
-        f"semipix: interrupted at step {stops}; continue with: semipix train resume=run",
+        f"semipix: interrupted at step {stops}; continue with: semipix train resume=run --trust",
     ]
     assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == stops
     assert command("train", "resume=run").code == 0
@@ -220,7 +220,7 @@ def test_accumulated_gradients_are_not_lost(
     with monkeypatch.context() as patch:
         signal_in(Learner, "validation_step", lambda learner: learner.global_step == 2, patch)
         result = train(*given)
-    assert lines(result.err)[1:] == ["semipix: interrupted at step 3; continue with: semipix train resume=run"]
+    assert lines(result.err)[1:] == ["semipix: interrupted at step 3; continue with: semipix train resume=run --trust"]
     assert command("train", "resume=run").code == 0
     assert_same(Path("run"), Path("whole"))
 
@@ -267,7 +267,7 @@ def test_slurm_requeues_and_stops(train: Command, tmp_path: Path, monkeypatch: p
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     assert Path("run/hpc_ckpt_1.ckpt").exists()
     assert result.code == 143
-    assert lines(result.err)[-1] == "semipix: interrupted at step 2; continue with: semipix train resume=run"
+    assert lines(result.err)[-1] == "semipix: interrupted at step 2; continue with: semipix train resume=run --trust"
 
 
 def test_what_fails_after_a_signal_is_no_shortage_of_memory(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,7 +450,7 @@ def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
             step = read_checkpoint(folder / "run/checkpoints/last.ckpt")["global_step"]
             assert lines(err) == [
                 STOPPING,
-                f"semipix: interrupted at step {step}; continue with: semipix train resume=run",
+                f"semipix: interrupted at step {step}; continue with: semipix train resume=run --trust",
             ]
 
 
@@ -516,5 +516,5 @@ def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
         assert process.returncode == 143, err
         assert left(process) == []
     step = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
-    assert lines(err)[-1] == f"semipix: interrupted at step {step}; continue with: semipix train resume=run"
+    assert lines(err)[-1] == f"semipix: interrupted at step {step}; continue with: semipix train resume=run --trust"
     assert err.count("semipix:") == 2

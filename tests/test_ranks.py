@@ -68,7 +68,7 @@ def test_a_killed_rank_ends_all_and_the_training_resumes(started_by: str, killed
     assert code != 0, output
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 2
     assert not (tmp_path / "run/summary.json").exists()
-    code, output = run(tmp_path, [*command, "train", "resume=run"])
+    code, output = run(tmp_path, [*command, "train", "resume=run", "--trust"])
     assert code == 0, output
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 4
     assert "run: 4 steps, see run/summary.json" in output

@@ -44,6 +44,7 @@ def test_the_commands_train_and_measure_the_task(folder: Path, command: Callable
         if program == "export":
             continue
         assert program == "semipix"
+        assert ("--trust" in arguments) == (arguments[0] == "evaluate"), "the run folder names depth.Depth"
         short = SHORT if arguments[0] == "train" else []
         result = command(*arguments, *short)
         assert result.code == 0, result.err

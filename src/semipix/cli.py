@@ -29,8 +29,11 @@ Train in a new run folder. Groups: task, method, model, second_model, data, opti
   semipix train resume=RUN                                            continue an interrupted run
   semipix train resume=RUN --data ROOT                                ... whose data folder is now at ROOT
   semipix train experiment=compare/portrait variant=gct data.root=PATH    one run of the documentation's comparisons
+  semipix train resume=RUN --trust                                    ... that names classes of your own (_target_)
   semipix train --cfg job                                             show the configuration
 """
+
+TRUST_HELP = "run code that the run folder names: classes of your own packages, commands; default: refuse it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
@@ -153,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
     )
+    predict.add_argument("--trust", action="store_true", help=TRUST_HELP)
     predict.set_defaults(command=_predict)
 
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
@@ -178,7 +183,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measure, table
 
     results = measure(
-        options.run, options.split, options.checkpoint, options.batch_size, options.data, options.max_pixels
+        options.run,
+        options.split,
+        options.checkpoint,
+        options.batch_size,
+        options.data,
+        options.max_pixels,
+        options.trust,
     )
     print(table(results), flush=True)  # before they are written: a full disk costs the file alone
     keep(options.run, options.split, results)
@@ -197,6 +208,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.trimaps,
         options.engine,
         options.max_pixels,
+        options.trust,
     )
     for failure in failures:
         _slip(failure)

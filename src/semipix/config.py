@@ -145,7 +145,7 @@ def check_kind(name: str, node: Mapping[str, Any], kind: type) -> None:
         SemipixError: it is no class of this kind, an abstract one, or a function that returns something else.
     """
     target = target_of(name, node)
-    expected = f"a subclass of {_public_name(kind)}, or a function that returns one, expected"
+    expected = f"a subclass of {public_name(kind)}, or a function that returns one, expected"
     if inspect.isclass(target) and _is_subclass(target, kind):
         if inspect.isabstract(target) or (target is kind and name != "trainer"):
             raise SemipixError(f"{name}._target_: {node['_target_']!r} is a base class; {expected}")
@@ -156,7 +156,7 @@ def check_kind(name: str, node: Mapping[str, Any], kind: type) -> None:
         raise SemipixError(f"{name}._target_: {node['_target_']!r} found, {expected}")
 
 
-def _public_name(kind: type) -> str:
+def public_name(kind: type) -> str:
     """A class's name in the shortest of the packages around it that offers it, such as torch.nn.Module."""
     parts = kind.__module__.split(".")
     places = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -51,6 +51,7 @@ class Record:
         state: `running` until it has ended.
         tries: how often it was started.
         reason: why it failed, in one line.
+        metric: name and value of the primary validation metric, if it has ended.
     """
 
     folder: str
@@ -58,6 +59,7 @@ class Record:
     state: State
     tries: int = 0
     reason: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ def run_job(job: Job) -> Record:
             return Record(str(job.folder), job.sweep, "running elsewhere")
         try:
             record = _attempts(job, lock)
+            with contextlib.suppress(SemipixError):  # a task that cannot be imported in this process
+                record = replace(record, metric=primary(job.folder, job.config()["task"]))
         except SemipixError as error:
             record = Record(str(job.folder), job.sweep, "failed", reason=one_line(str(error)))
         except KeyboardInterrupt:
@@ -111,13 +115,13 @@ def run_job(job: Job) -> Record:
 
 
 def _attempts(job: Job, lock: TextIO) -> Record:
-    _check_same(job)
+    trust = _check_same(job)
     if is_finished(job.folder):
         return Record(str(job.folder), job.sweep, "finished before")
     reason, code = "", 0
     for attempt in range(1, TRIES + 1):
         _write(job, Record(str(job.folder), job.sweep, "running", attempt))
-        code, reason = _train(job, lock)
+        code, reason = _train(job, lock, trust if attempt == 1 else _check_same(job))
         if code in (0, *INTERRUPTED) and is_finished(job.folder):
             return Record(str(job.folder), job.sweep, "finished", attempt)
         if code in INTERRUPTED:
@@ -131,9 +135,11 @@ def _attempts(job: Job, lock: TextIO) -> Record:
     return Record(str(job.folder), job.sweep, "failed", attempt, reason)
 
 
-def _train(job: Job, lock: TextIO) -> tuple[int, str]:
+def _train(job: Job, lock: TextIO, trust: bool) -> tuple[int, str]:
     """Train or resume in a process of its own: its exit status, and the last line of its log."""
     arguments = way_on(job.folder, [*job.overrides, f"run={quoted(job.folder)}"])
+    if trust and arguments[0].startswith("resume="):
+        arguments.append("--trust")
     environment = {
         **{key: value for key, value in os.environ.items() if key not in _SLURM},
         "PYTHONPATH": os.pathsep.join(filter(None, job.path)),
@@ -161,18 +167,24 @@ def _train(job: Job, lock: TextIO) -> tuple[int, str]:
     return code, last_line(log, "its log is empty").removeprefix(PREFIX).removeprefix("semipix: ")
 
 
-def _check_same(job: Job) -> None:
+def _check_same(job: Job) -> bool:
     """Refuse a folder that holds a training of another configuration.
 
+    Returns:
+        Whether the folder names code that this command names too, so that the job has to trust it.
+
     Raises:
-        SemipixError: it does, or the configuration is at fault.
+        SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
     from semipix import train
+    from semipix.trust import refused
 
     asked = _leaves(job.config())
-    if not (job.folder / "config.yaml").exists():
-        return
-    found = _leaves(train.load_config(job.folder))
+    path = job.folder / "config.yaml"
+    if not path.exists():
+        return False
+    config = train.load_config(job.folder, trust=True)  # compared below; nothing in it is imported
+    found = _leaves(config)
     for key, value in asked.items():
         if key.partition(".")[0] in ("run", "resume") or key not in found or found[key] == value:
             continue
@@ -182,6 +194,20 @@ def _check_same(job: Job) -> None:
             f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
             "another run=PATH for the sweep, or remove it"
         )
+    refusal = refused(config, train.KINDS)
+    if refusal is None:
+        return False
+    # The job trusts all of the folder or nothing: then nothing may be in there that was not asked for.
+    for key, value in found.items():
+        same = key in asked and asked[key] == value
+        names = key == "task.classes" and isinstance(value, list) and all(isinstance(name, str) for name in value)
+        precision = key == "trainer.precision" and isinstance(value, str)
+        if not (same or names or precision or key in ("run", "resume", *train.NEW_KEYS)):
+            raise SemipixError(
+                f"{path}: {key}={str(value)[:80]!r} found, which this command does not ask for, beside {refusal}; "
+                "remove the folder, or choose another run=PATH for the sweep"
+            )
+    return True
 
 
 def _leaves(node: Any, name: str = "") -> dict[str, Any]:
@@ -266,18 +292,22 @@ def table(found: Sequence[Record], sweep_folder: Path) -> str:
     rows = [("job", "state", "metric")]
     for record in found:
         folder = Path(record.folder)
-        rows.append((str(folder.relative_to(sweep_folder)), record.state, primary(folder)))
+        rows.append((str(folder.relative_to(sweep_folder)), record.state, record.metric or "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{job:{widths[0]}}  {state:{widths[1]}}  {metric}" for job, state, metric in rows)
 
 
-def primary(folder: Path) -> str:
-    """A finished run's primary metric by name and value, or a dash."""
-    from semipix import train
+def primary(folder: Path, task: Mapping[str, Any]) -> str:
+    """A finished run's primary metric by name and value; empty where there is none.
+
+    Args:
+        folder: the run folder. Nothing that it names is imported.
+        task: the task that was asked for.
+    """
     from semipix.config import target_of
 
     if not is_finished(folder):
-        return "-"
-    name = f"val/{getattr(target_of('task', train.load_config(folder)['task']), 'primary', '')}"
+        return ""
+    name = f"val/{getattr(target_of('task', task), 'primary', '')}"
     value = json.loads((folder / SUMMARY).read_text()).get(name)
-    return "-" if value is None else f"{name} {value:.4f}"
+    return "" if value is None else f"{name} {value:.4f}"

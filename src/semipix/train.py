@@ -63,6 +63,7 @@ from semipix.optimizers import CombinedOptimizer
 from semipix.processes import die_with_parent, is_started_by_lightning
 from semipix.run_folder import SUMMARY, claimed, is_finished, write_json
 from semipix.tasks.base import Task
+from semipix.trust import check_size, check_state, check_trusted, refused, without_downloads
 
 Config = Mapping[str, Any]
 
@@ -441,24 +442,37 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
     )
 
 
-def load_config(run: Path) -> dict[str, Any]:
+def load_config(run: Path, trust: bool = False) -> dict[str, Any]:
     """The resolved configuration of a run folder.
 
+    Args:
+        run: run folder.
+        trust: let it name any class and command, which then run as they would from the command line.
+
     Raises:
-        SemipixError: the folder holds none, or a damaged one.
+        SemipixError: the folder holds none, or a damaged one, or it could run code and is not trusted.
     """
     path = run / "config.yaml"
     if not path.is_file():
         raise SemipixError(f"{run}: no config.yaml found, so this is no run folder of semipix train")
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SemipixError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     needed = {*GROUPS, *TOP} - {"second_model", "scheduler", *NEW_KEYS}
     if not isinstance(config, dict) or not needed <= config.keys():
         found = f"without {', '.join(sorted(needed - config.keys()))}" if isinstance(config, dict) else "no mapping"
         raise SemipixError(f"{path}: {found}, expected the configuration that semipix train wrote; restore the file")
+    check_size(path, config)
+    if not trust:
+        check_trusted(path, config, KINDS)
+        config = without_downloads(config)
     return {**NEW_KEYS, **config}
+
+
+def needs_trust(config: Config) -> bool:
+    """Whether a configuration, once it is in a run folder, is loaded only by those who trust the folder."""
+    return refused(config, KINDS) is not None
 
 
 def with_root(config: Config, root: Path) -> dict[str, Any]:
@@ -556,18 +570,19 @@ def _with_classes(config: Config, data: SemiSupervisedDataModule) -> dict[str, A
     return {**config, "task": task}
 
 
-def resume(run: Path, root: Path | None = None) -> dict[str, float]:
+def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str, float]:
     """Continue an interrupted run to the weights that an uninterrupted one would have reached.
 
     Args:
         run: run folder.
         root: where the run's data folder is now; by default the run's `data.root`.
+        trust: run code that the folder names outside of the known packages, see `load_config`.
 
     Raises:
-        SemipixError: the folder holds no run or no checkpoint, another training is writing it, or its data are not
-            those that the run was trained on.
+        SemipixError: the folder holds no run or no checkpoint, it could run code and is not trusted, another training
+            is writing it, or its data are not those that the run was trained on.
     """
-    config = load_config(run)
+    config = load_config(run, trust)
     if root is not None:
         config = with_root(config, root)
     check_config(config)
@@ -575,7 +590,10 @@ def resume(run: Path, root: Path | None = None) -> dict[str, float]:
         if is_first_process() and not is_finished(run):
             claim.enter_context(claimed(run))
         last = checkpoint_of(run, "last")
-        done = read_checkpoint(last)["global_step"]
+        state = read_checkpoint(last)
+        if not trust:
+            check_state(last, state)
+        done = state["global_step"]
         task = build_task(config)
         data = data_of_run(config, run, task, ["train", "val"])
         if is_finished(run):
@@ -594,17 +612,19 @@ def load_split(run: Path) -> Split:
     return Split.from_json(run / "split.json")
 
 
-def load_method(run: Path, which: str | None = None) -> Method:
+def load_method(run: Path, which: str | None = None, trust: bool = False) -> Method:
     """The trained method of a run folder, in evaluation mode on the CPU.
 
     Args:
         run: run folder.
         which: checkpoint `best` or `last`; by default best where validation chose one.
+        trust: run code that the folder names outside of the known packages, see `load_config`.
 
     Raises:
-        SemipixError: no run, no checkpoint, or one that does not belong to the configuration.
+        SemipixError: no run, no checkpoint, or one that does not belong to the configuration; or the folder could run
+            code and is not trusted.
     """
-    config = load_config(run)
+    config = load_config(run, trust)
     path = checkpoint_of(run, which)
     method = build_method(config, build_task(config), pretrained=False)
     state = read_checkpoint(path)["state_dict"]
@@ -663,7 +683,9 @@ def _fit(
     began = time.perf_counter()
     try:
         with interruption.deferred("step"):
-            trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
+            # Lightning downloads what begins with http, and by default torch's environment decides what is unpickled.
+            start = None if checkpoint is None else checkpoint.absolute()
+            trainer.fit(learner, datamodule=data, ckpt_path=start, weights_only=True)
             trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
     except (interruption.Stopped, KeyboardInterrupt, SystemExit) as error:  # Lightning makes the third of the second
         raise TrainingInterrupted(error, trainer) from None

@@ -103,10 +103,15 @@ def run(overrides: list[str]) -> int:
     quiet()
     overrides = put_together(overrides)
     if any(override.startswith("resume=") for override in overrides):
-        folder, root = _resumed(overrides)
-        _report(folder, None, root)
+        folder, root, trust = _resumed(overrides)
+        _report(folder, None, root, trust)
         return 0
     for override in overrides:
+        if override.partition("=")[0] == "--trust":
+            raise SemipixError(
+                "--trust: goes with resume=RUN, evaluate and predict, which read a run folder; leave it out, what the "
+                "command line of a new training names runs as it is"
+            )
         if override.partition("=")[0] == "--data":
             raise SemipixError(
                 "--data: goes with resume=RUN, for a data folder that has moved; a new training takes data.root=ROOT"
@@ -233,8 +238,8 @@ def _started_again_as(*arguments: str) -> Iterator[None]:
         sys.argv = given
 
 
-def _resumed(overrides: list[str]) -> tuple[Path, Path | None]:
-    """The run folder to resume, and where its data folder is now, if that is given.
+def _resumed(overrides: list[str]) -> tuple[Path, Path | None, bool]:
+    """The run folder to resume, where its data folder is now, if that is given, and whether it may run code it names.
 
     Raises:
         SemipixError: no run folder, no data folder after --data, or another key.
@@ -244,9 +249,10 @@ def _resumed(overrides: list[str]) -> tuple[Path, Path | None]:
     if not folder:
         raise SemipixError("resume: nothing found, a run folder expected: resume=PATH")
     root: str | None = None
-    match [override for override in overrides if override is not resume]:
+    trust = "--trust" in overrides
+    match [override for override in overrides if override is not resume and override != "--trust"]:
         case []:
-            return Path(folder), None
+            return Path(folder), None, trust
         case ["--data"]:
             root = ""
         case ["--data", value]:
@@ -263,7 +269,7 @@ def _resumed(overrides: list[str]) -> tuple[Path, Path | None]:
         )
     if not root:
         raise SemipixError("--data: nothing found, the run's data folder expected: --data ROOT")
-    return Path(folder), Path(root)
+    return Path(folder), Path(root), trust
 
 
 def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -558,26 +564,27 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], _given())
 
 
-def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None) -> None:
+def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None, trust: bool = False) -> None:
     """Train a configuration, or resume without one and with the data at `root`, and say what came of it."""
     from semipix import train
 
+    flag = " --trust" if trust or (config is not None and train.needs_trust(config)) else ""
     try:
-        summary = train.resume(folder, root) if config is None else train.start(config, folder)
+        summary = train.resume(folder, root, trust) if config is None else train.start(config, folder)
     except KeyboardInterrupt as error:
-        raise Interrupted(number_of(error), _how_to_go_on(folder, root, error)) from None
+        raise Interrupted(number_of(error), _how_to_go_on(folder, root, flag, error)) from None
     if train.is_first_process():
         name = shown(folder)
-        print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}")
+        print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}{flag}")
 
 
-def _how_to_go_on(folder: Path, root: Path | None, error: KeyboardInterrupt) -> str:
+def _how_to_go_on(folder: Path, root: Path | None, flag: str, error: KeyboardInterrupt) -> str:
     """What a user is told who interrupted a training."""
     if (folder / "checkpoints" / "last.ckpt").exists():
         moved = "" if root is None else f" --data {shown(root)}"
         step = getattr(error, "step", None)
         at = "" if step is None else f" at step {step}"
-        return f"interrupted{at}; continue with: semipix train resume={shown(folder)}{moved}"
+        return f"interrupted{at}; continue with: semipix train resume={shown(folder)}{moved}{flag}"
     if not getattr(error, "begun", False):
         return MESSAGE
     return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; remove it and start again"

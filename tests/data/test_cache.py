@@ -141,6 +141,21 @@ class TestDisk:
         with pytest.raises(SemipixError, match=r"everybody may write to it \(drwxrwxrwt\).*set data.cache_folder=PATH"):
             DiskCache(tmp_path / "cache", GIB)
 
+    @pytest.mark.parametrize("name", ["photo.jpg", "used"])
+    def test_a_folder_of_other_files_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "mine").write_text("mine")
+        (tmp_path / "kept").mkdir()
+        (tmp_path / "kept" / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(SemipixError, match=f"{name} found in it, an empty folder or a cache expected"):
+            self.cache(tmp_path)
+        assert (tmp_path / "mine").read_text() == "mine"
+
+    def test_only_entries_are_removed(self, tmp_path: Path) -> None:
+        (tmp_path / "kept/ab").mkdir(parents=True)
+        (tmp_path / "kept/ab/mine.npy").write_bytes(b"mine" * 100)
+        self.cache(tmp_path, 10)
+        assert (tmp_path / "kept/ab/mine.npy").exists()
+
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(

@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import multiprocessing
 import os
+import re
 import stat
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +23,8 @@ GIB = 2**30
 _TYPES = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.float32))
 _AVERAGE = 16 * 1024
 """Bytes of an entry for which the table of a memory cache is laid out; smaller ones fill it before its memory."""
+_PART = re.compile(r"[0-9a-f]{2}")
+_ENTRY = re.compile(r"[0-9a-f]{30}\.npy")
 _ABANDONED = 3600
 """Seconds after which an unfinished entry of a folder belongs to a process that died."""
 
@@ -122,7 +125,7 @@ class DiskCache(Cache):
         limit: bytes of all files.
 
     Raises:
-        SemipixError: the folder cannot be made or written to, or anybody may write to it.
+        SemipixError: the folder cannot be made or written to, anybody may write to it, or it holds other files.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -134,6 +137,11 @@ class DiskCache(Cache):
                 raise SemipixError(
                     f"data.cache_folder={folder}: everybody may write to it ({stat.filemode(mode)}), so that what it "
                     "holds need not be what was read; set data.cache_folder=PATH to a folder of yours"
+                )
+            if stranger := next(filter(_is_strange, self.folder.iterdir()), None):
+                raise SemipixError(
+                    f"data.cache_folder={folder}: {stranger.name} found in it, an empty folder or a cache expected, "
+                    "since files are removed there; set data.cache_folder=PATH to a folder of its own"
                 )
             with self._locked():
                 self._write_used(self._tidy())
@@ -187,12 +195,12 @@ class DiskCache(Cache):
         for part in os.scandir(self.folder):
             if part.name.endswith(ENDING) and time.time() - part.stat().st_mtime > _ABANDONED:
                 Path(part.path).unlink()
-            if part.is_dir() and len(part.name) == 2:
+            if part.is_dir() and _PART.fullmatch(part.name):
                 for entry in os.scandir(part):
                     state = entry.stat()
                     if entry.name.endswith(ENDING) and time.time() - state.st_mtime > _ABANDONED:
                         Path(entry.path).unlink()
-                    else:
+                    elif entry.name.endswith(ENDING) or _ENTRY.fullmatch(entry.name):
                         found.append((state.st_mtime_ns, state.st_size, entry.path))
         used = sum(length for _, length, _ in found)
         for _, length, path in sorted(found):
@@ -217,6 +225,11 @@ class DiskCache(Cache):
         """Let no other process change the folder."""
         with FileLock(self.folder / "lock"):
             yield
+
+
+def _is_strange(path: Path) -> bool:
+    """Whether a cache has not put this into its folder: links are not followed when the limit is kept."""
+    return path.is_symlink() or not (path.name in ("lock", "used") or _PART.fullmatch(path.name))
 
 
 def _halves(key: bytes) -> tuple[int, int]:

@@ -25,11 +25,27 @@ from semipix.data.sampler import StreamSampler, stable_seed
 from semipix.errors import SemipixError, UnreadableFileError
 
 _URL = re.compile(r"^(\w{2,}):")
+_PLAIN_URL = re.compile(
+    r"(file|https?|ftps?|sftp|scp|s3a?|gs|gcs|hf|az|abfss?|adl|oci|oss|hdfs|webhdfs|ais|htgs|memory):"
+    r"([\w\-./@%?&=+~,{}*\[\]!#]|:\d)*",
+    re.ASCII,
+)
+"""An address that names a file and nothing else: no command, no chain of fsspec's, nothing that a shell takes apart."""
 _META = re.compile(r"__[^/]*__($|/)")
 _FAILED = re.compile(r"\): exit (\d+) \(")
 """What webdataset says where a command like curl failed."""
 _BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
 """What reading a damaged or missing shard may raise."""
+
+
+def is_plain_pattern(pattern: str) -> bool:
+    """Whether opening the shards of a pattern runs no command: `pipe:` does, and so do some file systems of fsspec."""
+    return "$" not in pattern and all(map(_is_plain, pattern.split("::")))
+
+
+def _is_plain(url: str) -> bool:
+    """Whether a shard is a local file, or an address that names a file and nothing else."""
+    return ":" not in url or bool(re.match(r"[A-Za-z]:[\\/][^:]*$", url)) or bool(_PLAIN_URL.fullmatch(url))
 
 
 class Shards:
@@ -39,7 +55,8 @@ class Shards:
 
     Args:
         pattern: paths or URLs with `{000..123}`, or paths with `*`, several joined by `::`, as webdataset takes them;
-            or an index (`.json` with `shardlist`, a list of `url` and `nsamples`). Without an index the shards are
+            or an index (`.json` with `shardlist`, a list of `url` and `nsamples`). An index comes with the data, so
+            that `pipe:` and other addresses that run commands are refused in it. Without an index the shards are
             counted: local archives by their headers, all others by reading them once.
         skip: whether to go on without what cannot be read.
 
@@ -358,6 +375,12 @@ def _read_index(path: Path) -> tuple[list[str], list[int]]:
             f'data.shards={path}: not an index of shards, expected JSON with "shardlist": [{{"url": ..., "nsamples": '
             "...}, ...]"
         ) from None
+    for url in urls:
+        if not _is_plain(url):
+            raise SemipixError(
+                f"data.shards={path}: {url[:80]!r} found in the index, a file or a plain address expected; give a "
+                "command as data.shards=pipe:COMMAND, without an index"
+            )
     return [url if _URL.match(url) else str(path.parent / url) for url in urls], counts
 
 

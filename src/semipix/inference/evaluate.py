@@ -21,13 +21,14 @@ def evaluate(
     batch_size: int | None = None,
     root: Path | None = None,
     max_pixels: int | None = None,
+    trust: bool = False,
 ) -> dict[str, float]:
     """Measure a run and keep its figures: what `measure` returns, also written by `keep`.
 
     Raises:
         SemipixError: whatever `measure` and `keep` raise.
     """
-    results = measure(run, split, checkpoint, batch_size, root, max_pixels)
+    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust)
     keep(run, split, results)
     return results
 
@@ -39,6 +40,7 @@ def measure(
     batch_size: int | None = None,
     root: Path | None = None,
     max_pixels: int | None = None,
+    trust: bool = False,
 ) -> dict[str, float]:
     """Metrics over whole images at their own size, with the run's own data and split; writes nothing.
 
@@ -49,16 +51,17 @@ def measure(
         batch_size: images of one batch; by default the run's `data.eval_batch_size`.
         root: where the run's data folder is now; by default the run's `data.root`.
         max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
+        trust: run code that the run folder names outside of the known packages, see `train.load_config`.
 
     Returns:
         Metrics by name; NaN for a class that is absent, in no label and in no prediction.
 
     Raises:
-        SemipixError: no run, no checkpoint, no image or nothing to measure in that split, other data than the run's, or
-            too little memory.
+        SemipixError: no run, no checkpoint, a run that could run code and is not trusted, no image or nothing to
+            measure in that split, other data than the run's, or too little memory.
     """
     quiet()
-    config = train.load_config(run)
+    config = train.load_config(run, trust)
     if root is not None:
         config = train.with_root(config, root)
     if batch_size is not None:
@@ -66,7 +69,7 @@ def measure(
     if max_pixels is not None:
         config["data"]["max_pixels"] = max_pixels
     train.check_config(config)
-    method = train.load_method(run, checkpoint)
+    method = train.load_method(run, checkpoint, trust)
     data = train.data_of_run(config, run, method.task, [split] if split == "test" else ["train", "val"])
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")

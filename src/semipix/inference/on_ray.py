@@ -19,13 +19,19 @@ class Worker:
     """The same pipeline as without Ray, over one block of files after another.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust: see `load_predictor`.
     """
 
     def __init__(
-        self, run: Path, out: Path, checkpoint: str | None, trimaps: Path | None, max_pixels: int | None
+        self,
+        run: Path,
+        out: Path,
+        checkpoint: str | None,
+        trimaps: Path | None,
+        max_pixels: int | None,
+        trust: bool,
     ) -> None:
-        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels)
+        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Failure]]:
         """Predict a block of `file` and `name`; for each image an empty line, or what was wrong with it."""
@@ -40,13 +46,14 @@ def predict_on_ray(
     trimaps: Path | None,
     files: Sequence[tuple[Path, Path]],
     max_pixels: int | None = None,
+    trust: bool = False,
 ) -> Generator[Failure | None]:
     """Predict files on the cluster that `RAY_ADDRESS` names, or on one that is started on this machine.
 
     A worker has one GPU where the cluster has any, and one processor core otherwise. A worker that dies is replaced.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust: see `load_predictor`.
         files: each with the name of its results.
 
     Yields:
@@ -70,7 +77,14 @@ def predict_on_ray(
     context.enable_progress_bars = False
     predicted = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         Worker,
-        fn_constructor_args=(run.resolve(), out.resolve(), checkpoint, trimaps and trimaps.resolve(), max_pixels),
+        fn_constructor_args=(
+            run.resolve(),
+            out.resolve(),
+            checkpoint,
+            trimaps and trimaps.resolve(),
+            max_pixels,
+            trust,
+        ),
         batch_size=BLOCK,
         concurrency=(1, max(1, min(int(found.get(kind, 1)), blocks))),
         **({"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}),

@@ -25,6 +25,7 @@ def predict(
     trimaps: Path | None = None,
     engine: Literal["local", "ray"] = "local",
     max_pixels: int | None = None,
+    trust: bool = False,
 ) -> list[str]:
     """Predict images at their own size into `out/pictures` and, for methods with a detector, `out/flaw`.
 
@@ -41,19 +42,20 @@ def predict(
         trimaps: folder with a trimap for each image, of the same name but for the extension; for matting alone.
         max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
         engine: `local` predicts in this process, `ray` in the workers of a Ray cluster that share these folders.
+        trust: run code that the run folder names outside of the known packages, see `train.load_config`.
 
     Returns:
         One line for each image that could not be read; the others are predicted all the same.
 
     Raises:
-        SemipixError: no run, no checkpoint, no images, two images of one name, an input that a result would overwrite,
-            no folder of trimaps for a task that needs one, or no Ray.
+        SemipixError: no run, no checkpoint, a run that could run code and is not trusted, no images, two images of one
+            name, an input that a result would overwrite, no folder of trimaps for a task that needs one, or no Ray.
         KeyboardInterrupt: the user interrupted; its message says how to continue. Results that are there are whole.
     """
     found = find_images(paths, out)
     files = found.files
     refuse_collisions(files)
-    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels)
+    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust)
     refuse_overwriting(files, predictor)
     if skip_existing:
         files = [pair for pair in files if not predictor.is_done(pair[1])]
@@ -64,7 +66,7 @@ def predict(
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels)
+        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust)
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0

@@ -153,6 +153,7 @@ def load_predictor(
     checkpoint: str | None = None,
     trimaps: Path | None = None,
     max_pixels: int | None = None,
+    trust: bool = False,
 ) -> Predictor:
     """The predictor of a run folder.
 
@@ -162,12 +163,14 @@ def load_predictor(
         checkpoint: `best` or `last`; by default best where validation chose one.
         trimaps: folder with a trimap for each image; for matting alone.
         max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
+        trust: run code that the folder names outside of the known packages, see `train.load_config`.
 
     Raises:
-        SemipixError: no run, no checkpoint, or no folder of trimaps for a task that needs one.
+        SemipixError: no run, no checkpoint, a run that could run code and is not trusted, or no folder of trimaps for a
+            task that needs one.
     """
-    config = train.load_config(run)
-    method = train.load_method(run, checkpoint)
+    config = train.load_config(run, trust)
+    method = train.load_method(run, checkpoint, trust)
     _check_trimaps(run, method.task, trimaps)
     data = config["data"]
     reader = Reader(
