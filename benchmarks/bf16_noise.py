@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 from semipix.data.folder import FolderSource
 from semipix.errors import SemipixError
-from semipix.models.unet import UNet
+from semipix.models.smp import SMP
 from semipix.report.comparison import environment
 from semipix.tasks.segmentation import Segmentation
 
@@ -34,7 +34,7 @@ SIZE, CROP, BATCH = (120, 160), 96, 4
 OUTPUT = "output"
 
 
-def passes(model: UNet, image: Tensor, in_bfloat16: bool) -> dict[str, Tensor]:
+def passes(model: SMP, image: Tensor, in_bfloat16: bool) -> dict[str, Tensor]:
     """Feature maps of the encoder by their stride, and the output, all (N, C, H, W)."""
     with ExitStack() as stack:
         if in_bfloat16:
@@ -54,7 +54,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found.float() - expected).norm() / channel_free.norm())
 
 
-def gradients(model: UNet, task: Segmentation, image: Tensor, target: Tensor, in_bfloat16: bool) -> dict[str, Tensor]:
+def gradients(model: SMP, task: Segmentation, image: Tensor, target: Tensor, in_bfloat16: bool) -> dict[str, Tensor]:
     """Gradients of the supervised loss, those of each part in one vector."""
     model.zero_grad()
     task.loss(passes(model, image, in_bfloat16)[OUTPUT].float(), target).backward()
@@ -73,7 +73,7 @@ def place_of(name: str) -> str:
     return f"decoder, stage {rest[1]}" if half == "decoder" else "head"
 
 
-def compare(model: UNet, task: Segmentation, image: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
+def compare(model: SMP, task: Segmentation, image: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
     """All figures of one batch."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     found: dict[str, dict[str, float]] = {}
@@ -110,7 +110,7 @@ def main() -> None:
     names = names[:: max(1, len(names) // (options.batches * BATCH))][: options.batches * BATCH]
     task = Segmentation(classes=source.classes)
     torch.manual_seed(0)
-    model = UNet(task.in_channels, task.channels).to(memory_format=torch.channels_last)
+    model = SMP(task.in_channels, task.channels).to(memory_format=torch.channels_last)
     prepare = v2.Compose([v2.Resize(SIZE), v2.RandomCrop(CROP), v2.ToDtype(torch.float32, scale=True)])
     pairs = [prepare(source.image(name), source.target(name)) for name in names]
     rounds = []

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from semipix.models.unet import UNet
+from semipix.models.smp import SMP
 
 
-class Float32Encoder(UNet):
+class Float32Encoder(SMP):
     """A UNet whose encoder computes in float32, whatever precision is set; the decoder follows it."""
 
     def features(self, image: Tensor) -> list[Tensor]:
