@@ -452,7 +452,8 @@ def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = Non
         raise KeyboardInterrupt(_how_to_go_on(folder, root)) from error
     if train.is_first_process():
         name = shown(folder)
-        print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}")
+        early = f", stopped early ({summary['stopped_early']})" if "stopped_early" in summary else ""
+        print(f"{name}: {int(summary['steps'])} steps{early}, see {name}/summary.json; next: semipix evaluate {name}")
 
 
 def _how_to_go_on(folder: Path, root: Path | None) -> str:
