@@ -492,7 +492,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
         str(run.absolute()).encode()
     except UnicodeEncodeError:
         raise SemipixError(
-            f"run={run}: a name that is not UTF-8 text, in which TensorBoard cannot write; choose another run=PATH"
+            f"run={run}: a name that is not UTF-8 text, which loggers cannot write; choose another run=PATH"
         ) from None
     with ExitStack() as claim:
         if is_first_process():

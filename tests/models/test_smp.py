@@ -281,7 +281,10 @@ def test_a_seed_gives_the_weights_of_the_library_itself(name: str) -> None:
         ({"architecture": "dpt", "encoder": "resnet18"}, "model.encoder=resnet18: dpt needs a Vision Transformer"),
         ({"architecture": "dpt", "encoder": "vit_small_patch14_dinov2"}, "patches of 14 pixels found, 4, 8, 16, 32"),
         ({"widht": 3, "architecture": "fpn"}, r"unknown key model.widht; did you mean width\?"),
-        ({"upsampling": 2}, "unknown key model.upsampling; unet takes decoder_attention_type, decoder_channels"),
+        (
+            {"upsampling": 2},
+            "unknown key model.upsampling; unet takes architecture, checkpointing, decoder_attention_type",
+        ),
         ({"decoder_channels": 3}, "model.decoder_channels=3: expected a list of positive whole numbers such as"),
         ({"decoder_channels": [8, 8, 0]}, "model.decoder_channels=.*: expected a list of positive whole numbers"),
         ({"decoder_interpolation": "cubic"}, "model.decoder_interpolation=cubic: expected one of nearest, bilinear"),

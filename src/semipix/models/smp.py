@@ -76,6 +76,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 """Decoders by the name that segmentation-models-pytorch gives them in `create_model`."""
 
+COMMON = ("architecture", "encoder", "pretrained", "checkpointing")
+"""Options that every architecture has."""
+
 FILLED_IN = ("self", "encoder_name", "encoder_weights", "in_channels", "classes", "kwargs")
 """Arguments of the library's classes that semipix fills in."""
 
@@ -281,8 +284,9 @@ def _library_options(architecture: str, options: Mapping[str, Any]) -> dict[str,
     spec, known = ARCHITECTURES[architecture], options_of(architecture)
     for key, value in options.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"{architecture} takes {', '.join(sorted(known))}"
+            every = sorted((*COMMON, *known))
+            close = difflib.get_close_matches(key, every, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{architecture} takes {', '.join(every)}"
             raise SemipixError(f"unknown key model.{key}; {hint}")
         _check_option(f"model.{key}", value, known[key], spec)
     given = {**spec.defaults, **{spec.renamed.get(key, key): _as_tuple(value) for key, value in options.items()}}
