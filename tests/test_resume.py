@@ -224,9 +224,7 @@ def test_two_trainings_never_write_one_folder(
     for told in refused:
         assert told.endswith("another training is writing this folder; wait for it, or choose another run=PATH")
     assert (tmp_path / "run/config.yaml").read_text() == before
-    assert sorted(path.name for path in Path("run").iterdir()) == [
-        *(".lock", "config.yaml", "metrics", "split.json", "tensorboard")
-    ]
+    assert sorted(path.name for path in Path("run").iterdir()) == [*(".lock", "config.yaml", "metrics", "split.json")]
     assert train("seed=1").code == 0
     assert "seed: 1\n" in (tmp_path / "run/config.yaml").read_text()
     assert not Path("run/.lock").exists()

@@ -40,7 +40,7 @@ from semipix.methods.gct import GCT
 from semipix.methods.supervised import Supervised
 from semipix.models.adapt import make_model
 from semipix.models.deeplab_v2 import DeepLabV2
-from semipix.models.unet import UNet
+from semipix.models.smp import SMP
 from semipix.report.comparison import environment
 from semipix.tasks.segmentation import Segmentation
 from semipix.training_app import quiet
@@ -60,9 +60,9 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "unet_160x120_jpeg": Case(Supervised, partial(UNet, pretrained=False), 120, 160, 257, "jpg"),
-    "unet_480x360_jpeg": Case(Supervised, partial(UNet, pretrained=False), 360, 480, 65, "jpg"),
-    "gct_unet_160x120_png": Case(GCT, partial(UNet, pretrained=False), 120, 160, 257, "png"),
+    "unet_160x120_jpeg": Case(Supervised, partial(SMP, pretrained=False), 120, 160, 257, "jpg"),
+    "unet_480x360_jpeg": Case(Supervised, partial(SMP, pretrained=False), 360, 480, 65, "jpg"),
+    "gct_unet_160x120_png": Case(GCT, partial(SMP, pretrained=False), 120, 160, 257, "png"),
     "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 9, "jpg"),
 }
 

@@ -51,7 +51,7 @@ from semipix.models.adapt import Adapter, make_model
 from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.dhdn import DHDN
 from semipix.models.layout import compile_networks, lay_out
-from semipix.models.unet import UNet
+from semipix.models.smp import SMP
 from semipix.optimizers import optimizer_maker
 from semipix.report.comparison import environment
 from semipix.tasks.base import Task
@@ -86,7 +86,7 @@ ADAMW = functools.partial(torch.optim.AdamW, lr=1e-4)
 
 CASES = {
     "deeplab_v2": Case(lambda: Segmentation(21), DeepLabV2, SGD, (321, 321), (2, 2), True),
-    "unet": Case(lambda: Segmentation(6), functools.partial(UNet, pretrained=False), ADAMW, (96, 128), (4, 4), False),
+    "unet": Case(lambda: Segmentation(6), functools.partial(SMP, pretrained=False), ADAMW, (96, 128), (4, 4), False),
     "dhdn": Case(Denoising, functools.partial(DHDN, width=16), ADAMW, (64, 64), (4, 4), True),
 }
 """DeepLab-v2 in the paper's setting, the demo's UNet, a denoising model."""

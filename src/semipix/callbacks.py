@@ -1,5 +1,6 @@
-"""What a training shows while it runs, one progress bar and sample pictures, and how it ends after a signal."""
+"""What a training shows and keeps while it runs, and when it stops: early, or after a signal."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from semipix import interruption
 from semipix.batch import Batch
 from semipix.learner import Learner
+from semipix.tasks.base import Task
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -153,6 +155,55 @@ class StopOnSignal(Callback):
         assert self.checkpoint is not None
         trainer.save_checkpoint(self.checkpoint)
         self.step = trainer.global_step
+
+
+class EarlyStop(EarlyStopping):
+    """Ends a training whose primary metric has not improved for a number of validations; NaN is no improvement.
+
+    Its count and the best value are in the checkpoints, so that a resumed training stops where an uninterrupted one
+    does.
+
+    Args:
+        monitor: the metric.
+        mode: `max` where more is better, otherwise `min`.
+        patience: validations without improvement after which training ends.
+    """
+
+    def __init__(self, monitor: str, mode: str, patience: int) -> None:
+        super().__init__(
+            monitor, patience=patience, mode=mode, check_finite=False, check_on_train_epoch_end=False, verbose=False
+        )
+
+    @property
+    def reason(self) -> str:
+        """Why training ended, in words; empty where it did not end by this."""
+        if self.wait_count < self.patience:
+            return ""
+        best, several = float(self.best_score), f"{self.patience} validation{'s' if self.patience > 1 else ''}"
+        if not math.isfinite(best):
+            return f"{self.monitor} was not a number in {several}"
+        return f"{self.monitor} has not been better than {best:.4g} for {several}"
+
+
+def early_stop(task: Task, early_stopping: int | None = None) -> list[Callback]:
+    """The callback for `trainer.early_stopping`.
+
+    Args:
+        task: its primary metric is watched.
+        early_stopping: validations without improvement after which training ends; none lets it run to its end.
+    """
+    if early_stopping is None:
+        return []
+    return [EarlyStop(f"val/{task.primary}", "max" if task.higher_is_better else "min", early_stopping)]
+
+
+def stopped_early(trainer: pl.Trainer) -> str:
+    """Why a training ended before its last step; empty where it did not."""
+    if trainer.global_step >= trainer.max_steps:
+        return ""
+    return next(
+        (stop.reason for stop in trainer.early_stopping_callbacks if isinstance(stop, EarlyStop) and stop.reason), ""
+    )
 
 
 class RunProgress(ProgressBar):

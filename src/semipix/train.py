@@ -18,14 +18,14 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from semipix import interruption
 from semipix.atomic import write_text
-from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures, StopOnSignal
+from semipix.callbacks import BestCheckpoint, RunProgress, SamplePictures, StopOnSignal, early_stop, stopped_early
 from semipix.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.config import (
     GROUPS,
@@ -57,6 +57,7 @@ from semipix.folders import emptied_where_refused, no_empty_folders
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
 from semipix.learner import Learner
+from semipix.loggers import NONE, make_logger
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.optimizers import CombinedOptimizer
@@ -86,7 +87,7 @@ MOST_SEED = 2**32 - 1
 """Largest seed that NumPy takes."""
 
 LEAST_OF_TRAINER = {
-    **dict.fromkeys(("accumulate_grad_batches", "num_nodes", "check_val_every_n_epoch"), 1),
+    **dict.fromkeys(("accumulate_grad_batches", "num_nodes", "check_val_every_n_epoch", "early_stopping"), 1),
     **dict.fromkeys(("log_every_n_steps", "gradient_clip_val"), 0),
 }
 """Smallest values of options by which Lightning divides, or which it takes for something else."""
@@ -168,7 +169,7 @@ def check_config(config: Config) -> None:
     for name in ("task", "method", "model", "optimizer"):
         check_keys(name, config[name])
     try:
-        check_keys("trainer", config["trainer"])
+        check_keys("trainer", config["trainer"], early_stop)
     except SemipixError as error:
         if str(error).startswith("trainer.precision"):  # the names are Lightning's, to which semipix adds one
             raise SemipixError(f"{error}; or auto, which takes what this machine is fastest in") from None
@@ -359,12 +360,23 @@ def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
 
 
 def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
-    """Lightning's trainer with checkpoints, loggers, progress and pictures that belong to the run folder."""
+    """Lightning's trainer with checkpoints, loggers, progress and pictures that belong to the run folder.
+
+    Raises:
+        SemipixError: an option is refused by Lightning, names a logger that cannot be had, or asks for early stopping
+            without validation.
+    """
     options = arguments(config["trainer"])
     if options.get("num_nodes", 1) != 1 and not {*STARTED_BY} & {*os.environ}:  # it would wait for the others
         raise SemipixError(
             f"trainer.num_nodes: {options['num_nodes']} found, but this process was started alone; start one on each "
             "node by torchrun or SLURM, or leave trainer.num_nodes out"
+        )
+    stops = early_stop(task, options.pop("early_stopping", None))
+    if stops and not validate:
+        raise SemipixError(
+            "trainer.early_stopping: there is no validation to decide by; set validations=10, say, and give validation "
+            "images with labels (data.val), or leave it out"
         )
     options.setdefault("plugins", [AtomicCheckpointIO()])
     batches = steps * options.get("accumulate_grad_batches", 1)
@@ -384,13 +396,13 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         best = BestCheckpoint(
             run / "checkpoints", filename="best", monitor=monitor, mode=mode, enable_version_counter=False
         )
-        callbacks += [best, SamplePictures(run / "samples")]
+        callbacks += [best, SamplePictures(run / "samples"), *stops]
     starts = len(list((run / "metrics").glob("*"))) if (run / "metrics").exists() else 0
     table = CSVLogger(run, "metrics", starts, flush_logs_every_n_steps=1)  # a kill loses no row
     ours = {
         "max_steps": steps,
         "max_epochs": -1,
-        "logger": [table, TensorBoardLogger(run, "tensorboard", "")],
+        "logger": [table],
         "callbacks": callbacks,
         "default_root_dir": run,
         "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
@@ -400,13 +412,30 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         "num_sanity_val_steps": 1 if validate else 0,
         "enable_model_summary": False,
     }
-    if not isinstance(options.get("logger"), bool | None):
-        options["logger"] = _all_of("logger", options["logger"], Logger)
-    trainer = call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options})
-    made("trainer", trainer, pl.Trainer)
+    named = _named_loggers(options)
+    trainer = made(
+        "trainer", call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options}), pl.Trainer
+    )
     if (method := getattr(trainer.strategy, "_start_method", "popen")) != "popen":
         raise SemipixError(f"trainer.strategy: start_method={method!r} found, which does not train; leave it out")
+    trainer.loggers = [*trainer.loggers, *(make_logger(name, run) for name in named)]  # some write files at once
     return trainer  # type: ignore[no-any-return]
+
+
+def _named_loggers(options: dict[str, Any]) -> list[str]:
+    """Take the names of loggers out of a trainer's options; true, false and objects, which replace all, stay there.
+
+    Raises:
+        SemipixError: something else is given.
+    """
+    given = options.pop("logger", None)
+    if isinstance(given, bool):
+        options["logger"] = given
+    elif isinstance(given, str) or (isinstance(given, list) and given and all(isinstance(each, str) for each in given)):
+        return [name for name in ([given] if isinstance(given, str) else given) if name != NONE]
+    elif given is not None:
+        options["logger"] = _all_of("logger", given, Logger)
+    return []
 
 
 def _all_of(key: str, value: Any, kind: type) -> list[Any]:
@@ -519,7 +548,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
         str(run.absolute()).encode()
     except UnicodeEncodeError:
         raise SemipixError(
-            f"run={run}: a name that is not UTF-8 text, in which TensorBoard cannot write; choose another run=PATH"
+            f"run={run}: a name that is not UTF-8 text, which loggers cannot write; choose another run=PATH"
         ) from None
     with ExitStack() as claim:
         if is_first_process():
@@ -597,10 +626,11 @@ def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str
         task = build_task(config)
         data = data_of_run(config, run, task, ["train", "val"])
         if is_finished(run):
-            if done >= steps_of(config, data):
+            summary = dict(json.loads((run / SUMMARY).read_text()))
+            if done >= steps_of(config, data) or "stopped_early" in summary:
                 if is_first_process():
                     print(f"{run}: finished already, nothing to resume")
-                return dict(json.loads((run / SUMMARY).read_text()))
+                return summary
             if is_first_process():
                 claim.enter_context(claimed(run))
         method = build_method(config, task, pretrained=False)
@@ -696,13 +726,15 @@ def _fit(
             raise _told(error, run, trainer.global_step, config) from error
         raise
     check_steps(trainer)
-    summary = {
+    summary: dict[str, Any] = {
         "steps": trainer.global_step,
         "seconds": round(time.perf_counter() - began, 1),
         "labeled": len(data.split.labeled),
         "unlabeled": data.unlabeled_count,
         **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
     }
+    if why := stopped_early(trainer):
+        summary["stopped_early"] = why
     if is_first_process():
         if skipped := data.skipped.count():
             summary["skipped"] = skipped

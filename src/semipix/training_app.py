@@ -575,7 +575,9 @@ def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = Non
         raise Interrupted(number_of(error), _how_to_go_on(folder, root, flag, error)) from None
     if train.is_first_process():
         name = shown(folder)
-        print(f"{name}: {int(summary['steps'])} steps, see {name}/summary.json; next: semipix evaluate {name}{flag}")
+        early = f", stopped early ({summary['stopped_early']})" if "stopped_early" in summary else ""
+        done = f"{name}: {int(summary['steps'])} steps{early}, see {name}/summary.json"
+        print(f"{done}; next: semipix evaluate {name}{flag}")
 
 
 def _how_to_go_on(folder: Path, root: Path | None, flag: str, error: KeyboardInterrupt) -> str:

@@ -12,7 +12,7 @@ from semipix.errors import SemipixError
 from semipix.functional.routing import frozen
 from semipix.methods.cct import CCT, PERTURBATIONS, AuxiliaryDecoder
 from semipix.models.adapt import adapt
-from semipix.models.unet import UNet
+from semipix.models.smp import SMP
 from semipix.optimizers import optimizer_maker
 from tests.tiny import CLASSES, TinyModel, make_batch, make_method, predict_always, rand
 
@@ -139,7 +139,7 @@ def test_decoders_fit_the_coarsest_map(model: type[nn.Module], channels: int, st
 
 
 def test_a_u_net_and_images_of_odd_size() -> None:
-    network = functools.partial(UNet, 3, CLASSES, pretrained=False, decoder_channels=(8, 8, 8))
+    network = functools.partial(SMP, 3, CLASSES, pretrained=False, decoder_channels=(8, 8, 8))
     method = make_method("cct", make_model=lambda number: adapt(network(), CLASSES))
     losses = method.losses(make_batch(side=45), epoch=10.0)
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())

@@ -15,7 +15,8 @@ from semipix.errors import SemipixError
 from semipix.functional.routing import frozen
 from semipix.models.adapt import Adapter, adapt, make_model
 from semipix.models.deeplab_v2 import DeepLabV2
-from semipix.models.unet import UNet
+from semipix.models.dhdn import DHDN
+from semipix.models.smp import SMP
 
 IMAGE = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
 
@@ -171,7 +172,7 @@ def test_a_head_of_the_right_size_is_passed_on_untouched() -> None:
 
 
 def test_the_size_is_the_models_own_business_too() -> None:
-    unet = UNet(3, 4, encoder="resnet18", pretrained=False).eval()
+    unet = SMP(3, 4, encoder="resnet18", pretrained=False).eval()
     adapted = adapt(unet, 4)
     image = torch.rand(1, 3, 41, 52, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -259,7 +260,7 @@ def test_make_model_fills_in_the_channels(target, options: dict, expected: dict)
 
 def test_make_model_makes_foreign_and_own_models() -> None:
     foreign = make_model(smp.FPN, 4, 3, encoder_name="resnet18", encoder_weights=None).eval()
-    own = make_model(UNet, 4, 3, encoder="resnet18", pretrained=False).eval()
+    own = make_model(SMP, 4, 3, encoder="resnet18", pretrained=False).eval()
     with torch.no_grad():
         for model in (foreign, own):
             assert model(torch.rand(1, 4, 64, 64)).shape == (1, 3, 64, 64)
@@ -269,7 +270,8 @@ def test_make_model_makes_foreign_and_own_models() -> None:
     ("target", "options", "message"),
     [
         (_own, {"depth": 3}, r"model: _own cannot be made: .*'depth'; it takes in_channels, channels"),
-        (UNet, {"backbone": "x"}, r"model: UNet cannot be made: .*'backbone'; it takes in_channels, channels, encoder"),
+        (DHDN, {"backbone": "x"}, r"model: DHDN cannot be made: .*'backbone'; it takes in_channels, channels, width"),
+        (SMP, {"backbone": "x"}, r"unknown key model.backbone; unet takes "),
         (lambda: "text", {}, r"model: <lambda> made a str, expected a torch.nn.Module"),
     ],
 )

@@ -1,5 +1,6 @@
 """A network that is loaded is the network that was trained, whatever `pretrained` was set to when it was built."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.tiny import node_of, options
 
 SMALL: dict[str, dict[str, Any]] = {
     "deeplab_v2": {"backbone": "resnet18"},
+    "smp": {"architecture": "fpn", "encoder": "resnet18"},
     "dhdn": {"width": 8},
     "didn": {"width": 8, "blocks": 2},
     "hdrnet": {"resolution": 64},
@@ -31,7 +33,9 @@ def fill(model: nn.Module, *_: object, **__: object) -> None:
 def test_the_state_dict_says_all_that_pretrained_decides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.models._builder.load_pretrained", fill)
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *_, **__: vgg16(weights=None).state_dict())
-    make = target_of("model", node_of("model", name))
+    node = node_of("model", name)
+    fixed = {key: value for key, value in node.items() if key != "_target_"}
+    make = functools.partial(target_of("model", node), **fixed)
     chosen = [{"pretrained": True}, {"pretrained": False}] if "pretrained" in parameters(make)[0] else [{}, {}]
     trained, loaded = (make(in_channels=3, channels=2, **SMALL.get(name, {}), **given).eval() for given in chosen)
     loaded.load_state_dict(trained.state_dict())
@@ -41,7 +45,8 @@ def test_the_state_dict_says_all_that_pretrained_decides(name: str, monkeypatch:
 
 @pytest.mark.parametrize("name", ["unet", "pspnet"])
 def test_input_statistics_follow_from_the_encoder_and_are_in_the_checkpoint(name: str) -> None:
-    make = target_of("model", node_of("model", name))
+    node = node_of("model", name)
+    make = functools.partial(target_of("model", node), **{key: node[key] for key in node if key != "_target_"})
     for pretrained in (True, False):
         state = make(in_channels=3, channels=2, pretrained=pretrained).state_dict()
         assert state["normalize.mean"].flatten().tolist() == pytest.approx([127 / 255] * 3)

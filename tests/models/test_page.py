@@ -10,17 +10,18 @@ import yaml
 from hydra.utils import get_object
 from torch import nn
 
-import semipix.conf
 from semipix.errors import SemipixError
+from semipix.models.smp import ARCHITECTURES, SMP, options_of
 from tests.models.base import images
 from tests.test_docs import table_of
-from tests.tiny import options
+from tests.tiny import node_of, options
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 MODELS = options("model")
 
 SMALL: dict[str, dict[str, Any]] = {
+    "smp": {"decoder_channels": (16, 8, 8, 4, 4)},
     "unet": {"decoder_channels": (16, 8, 8, 4, 4)},
     "deeplab_v2": {"backbone": "resnet18"},
     "pspnet": {"encoder": "resnet18", "width": 16},
@@ -33,8 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def kind_of(name: str) -> type[nn.Module]:
     """The class that a model's configuration names."""
-    path = Path(semipix.conf.__file__).parent / "model" / f"{name}.yaml"
-    found: type[nn.Module] = get_object(yaml.safe_load(path.read_text())["_target_"])
+    found: type[nn.Module] = get_object(node_of("model", name)["_target_"])
     return found
 
 
@@ -42,7 +42,8 @@ def make(name: str, in_channels: int, channels: int, **given: Any) -> nn.Module:
     """A model without pretrained weights."""
     if "pretrained" in inspect.signature(kind_of(name)).parameters:
         given["pretrained"] = False
-    return kind_of(name)(in_channels=in_channels, channels=channels, **given)
+    fixed = {key: value for key, value in node_of("model", name).items() if key != "_target_"}
+    return kind_of(name)(in_channels=in_channels, channels=channels, **fixed, **given)
 
 
 def rows(first: str) -> dict[str, list[str]]:
@@ -67,12 +68,29 @@ def test_the_page_has_the_number_of_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_has_every_key_with_its_default(name: str) -> None:
     (told,) = rows("| model | keys")[name]
-    pairs = [word.strip("` ,").partition("=") for word in told.split("`, ")]
+    fixed = {"in_channels", "channels", "options"} | ({"architecture"} if name in ARCHITECTURES else set())
     parameters = inspect.signature(kind_of(name)).parameters
-    expected = {key: p.default for key, p in parameters.items() if key not in ("in_channels", "channels")}
+    check_keys(
+        told.partition(", and those of the decoder")[0], {k: p.default for k, p in parameters.items() if k not in fixed}
+    )
+
+
+def check_keys(told: str, expected: dict[str, Any]) -> None:
+    pairs = [word.strip("` ,").partition("=") for word in told.split("`, ")]
     assert [key for key, _, _ in pairs] == list(expected)
     for (key, _, value), default in zip(pairs, expected.values(), strict=True):
         assert yaml.safe_load(value) == (list(default) if isinstance(default, tuple) else default), key
+
+
+def test_the_page_has_every_architecture_with_its_options() -> None:
+    found = rows("| architecture | of")
+    assert list(found) == list(ARCHITECTURES)
+    for name, (_, parameters, whole, keys) in found.items():
+        with torch.device("meta"):
+            model = SMP(3, 21, name, "vit_tiny_patch16_224" if name == "dpt" else "resnet18", pretrained=False)
+        assert f"{sum(value.numel() for value in model.parameters()):,}" == parameters, name
+        assert {"yes": True, "no": False}[whole] == model.whole_image, name
+        check_keys(keys, options_of(name))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,11 +1,13 @@
 """Segmentation: what a class map means."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from segmentation_models_pytorch import losses
 from torch import Tensor
 
 from semipix.errors import SemipixError
@@ -96,6 +98,80 @@ class TestLoss:
         loss, gradient = loss_and_gradient(Segmentation(3, [0, 1, 1]), OUTPUT, torch.zeros_like(TARGET))
         assert loss == 0
         assert (gradient == 0).all()
+
+
+SUMS = [["cross_entropy", "dice"], {"cross_entropy": 1, "lovasz": 0.5}]
+
+
+class TestOtherLosses:
+    @pytest.mark.parametrize("loss", ["dice", "focal", "jaccard", "lovasz"])
+    def test_is_the_library_s_loss_of_the_known_pixels(self, loss: str) -> None:
+        known = TARGET != VOID
+        theirs = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "jaccard": losses.JaccardLoss}
+        made = theirs.get(loss, losses.LovaszLoss)("multiclass", ignore_index=VOID)
+        torch.testing.assert_close(Segmentation(3, loss=loss).loss(OUTPUT, TARGET), made(OUTPUT, TARGET))
+        perfect = torch.where(one_hot(TARGET.masked_fill(~known, 0)) > 0, 40.0, -40.0)
+        assert Segmentation(3, loss=loss).loss(perfect, TARGET) < 1e-6
+
+    @pytest.mark.parametrize("loss", ["dice", "focal", "jaccard", "lovasz", *SUMS], ids=str)
+    def test_void_contributes_nothing(self, loss: Any) -> None:
+        task = Segmentation(3, loss=loss)
+        value, gradient = loss_and_gradient(task, OUTPUT, TARGET)
+        void = (TARGET == VOID).unsqueeze(1)
+        assert (gradient.masked_select(void) == 0).all()
+        assert gradient.masked_select(~void).any()
+        changed = OUTPUT + 9 * rand(*OUTPUT.shape, seed=3) * void
+        again, same = loss_and_gradient(task, changed, TARGET)
+        assert again == value
+        assert torch.equal(same, gradient)
+        assert torch.equal(task.loss(torch.cat([OUTPUT, OUTPUT]), torch.cat([TARGET, ALL_VOID])), value)
+
+    @pytest.mark.parametrize("loss", ["dice", "focal", "jaccard", "lovasz", *SUMS], ids=str)
+    def test_all_void_is_0_with_gradient_0(self, loss: Any) -> None:
+        value, gradient = loss_and_gradient(Segmentation(3, loss=loss), OUTPUT, ALL_VOID)
+        assert value == 0
+        assert (gradient == 0).all()
+
+    def test_a_sum_has_its_weights(self) -> None:
+        alone = {name: Segmentation(3, loss=name).loss(OUTPUT, TARGET) for name in ("cross_entropy", "dice")}
+        both = Segmentation(3, loss=["cross_entropy", "dice"]).loss(OUTPUT, TARGET)
+        torch.testing.assert_close(both, alone["cross_entropy"] + alone["dice"])
+        weighted = Segmentation(3, loss={"cross_entropy": 2, "dice": 0.5}).loss(OUTPUT, TARGET)
+        torch.testing.assert_close(weighted, 2 * alone["cross_entropy"] + 0.5 * alone["dice"])
+
+    @pytest.mark.parametrize("loss", ["dice", "focal", "jaccard"])
+    def test_class_weights_count_classes(self, loss: str) -> None:
+        only_last = Segmentation(3, [0, 0, 1], loss).loss(OUTPUT, TARGET)
+        of_each = [Segmentation(3, [float(index == number) for index in range(3)], loss) for number in range(3)]
+        mean = torch.stack([task.loss(OUTPUT, TARGET) for task in of_each]).mean()
+        torch.testing.assert_close(mean, Segmentation(3, loss=loss).loss(OUTPUT, TARGET))
+        assert not torch.isclose(only_last, mean)
+
+    def test_pseudo_labels_keep_cross_entropy(self) -> None:
+        goal = (4 * rand(2, 3, 4, 5, seed=5)).softmax(1)
+        assert torch.equal(Segmentation(3, loss="dice").pixel_loss(OUTPUT, goal), TASK.pixel_loss(OUTPUT, goal))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"loss": "dise"}, r"task.loss: 'dise' found, which is no loss of segmentation; did you mean dice\?"),
+            ({"loss": "l1"}, "task.loss: 'l1' found, .*; known: cross_entropy, dice, focal, jaccard, lovasz"),
+            ({"loss": []}, "task.loss: none found, at least one loss expected"),
+            ({"loss": ["dice", "dice"]}, "task.loss: dice, dice found, .* each of them once"),
+            ({"loss": {"dice": 0}}, "task.loss.dice: 0 found, a positive number expected"),
+            ({"loss": {"dice": True}}, "task.loss.dice: True found, a positive number expected"),
+            (
+                {"loss": ["dice", "lovasz"], "class_weights": [1, 1, 2]},
+                "task.class_weights: found with task.loss=lovasz, which has no class weights",
+            ),
+            ({"class_weights": [0, 0, 0]}, r"task.class_weights: \[0, 0, 0\] found, numbers of at least 0 expected"),
+            ({"class_weights": [1, -1, 0]}, "numbers of at least 0 expected, one of them positive"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_in_one_line(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(SemipixError, match=message) as caught:
+            Segmentation(3, **given)
+        assert "\n" not in str(caught.value)
 
 
 class TestPseudoLabels:

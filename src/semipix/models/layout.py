@@ -1,4 +1,4 @@
-"""How networks lie in memory and are run: in the layout and, if wanted, the compiled form that is fastest."""
+"""Memory format of networks, and their compilation."""
 
 from collections.abc import Iterator
 
@@ -9,18 +9,18 @@ from semipix.models.flaw_detector import FlawDetector
 
 
 def lay_out(networks: nn.Module, device: str, channels_last: bool) -> torch.memory_format:
-    """Lay out all weights, in place.
+    """Change the memory format of all weights, in place.
 
-    Channels last is faster on most hardware. On a CPU it is not for the flaw detector, whose 4x4 convolutions take a
-    sixth longer so.
+    Channels last is faster on most hardware. The flaw detector on a CPU is the exception: its 4x4 convolutions are
+    about 17 % slower in channels last.
 
     Args:
         networks: a method or a single network.
         device: type of the device that they will run on, such as "cpu" or "cuda".
-        channels_last: whether images and weights are laid out channels last where it pays.
+        channels_last: whether to use channels last where it is faster.
 
     Returns:
-        The layout that images are wanted in.
+        The memory format that images should have.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     networks.to(memory_format=layout)
@@ -31,13 +31,13 @@ def lay_out(networks: nn.Module, device: str, channels_last: bool) -> torch.memo
 
 
 def compile_networks(method: nn.Module) -> None:
-    """Let every network of a method run through `torch.compile` from now on; names and weights stay as they are."""
+    """Compile every network of a method in place with `torch.compile`; names and weights stay as they are."""
     for network in _networks(method):
         network.compile()
 
 
 def _networks(module: nn.Module) -> Iterator[nn.Module]:
-    """The children that are no lists, and those of the lists."""
+    """The networks among the children, looking inside ModuleLists and ModuleDicts."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _networks(child)

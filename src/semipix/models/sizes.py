@@ -8,7 +8,9 @@ from torch import Tensor
 from semipix.errors import SemipixError
 
 
-def pad_to_multiple(image: Tensor, multiple: int, mode: Literal["replicate", "reflect"] = "replicate") -> Tensor:
+def pad_to_multiple(
+    image: Tensor, multiple: int, mode: Literal["replicate", "reflect"] = "replicate", smallest: int = 0
+) -> Tensor:
     """Pad below and on the right, so that both sides are multiples.
 
     Args:
@@ -16,12 +18,13 @@ def pad_to_multiple(image: Tensor, multiple: int, mode: Literal["replicate", "re
         multiple: what the sides are to be divisible by.
         mode: `replicate` repeats edge pixels, whatever the size; `reflect` keeps the look of noise and texture, and
             needs sides of at least `multiple`.
+        smallest: pixels that both sides have at least afterwards.
 
     Returns:
         (N, C, H', W'); the image is its upper left part.
     """
     height, width = image.shape[-2:]
-    below, right = -height % multiple, -width % multiple
+    below, right = (max(0, smallest - side) + -max(smallest, side) % multiple for side in (height, width))
     return F.pad(image, (0, right, 0, below), mode=mode) if below or right else image
 
 

@@ -20,7 +20,7 @@ class Task(ABC):
         nu: dilations of the flaw target (Appendix A).
         primary: name of the metric that decides which checkpoint is best.
         higher_is_better: whether a larger primary metric is better.
-        uncounted: what no pixel does where metrics have nothing to count, and what a user can check then.
+        uncounted: for the message that metrics have nothing to count: what no pixel "has" or "is", and what to check.
         classification: whether a prediction is a distribution over classes.
         trimap: whether the fourth channel of an image is a trimap.
     """
@@ -49,10 +49,10 @@ class Task(ABC):
 
     @abstractmethod
     def valid(self, target: Tensor) -> Tensor:
-        """(L, 1, H, W) bool, False where the label says nothing."""
+        """(L, 1, H, W) bool, False at pixels that are ignored because their label is unknown."""
 
     def counted(self, target: Tensor) -> Tensor:
-        """(L, 1, H, W) bool: the pixels that metrics count; here all about which the label says something."""
+        """(L, 1, H, W) bool: the pixels that metrics count; by default all valid ones."""
         return self.valid(target)
 
     @abstractmethod
@@ -68,12 +68,15 @@ class Task(ABC):
         """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""
 
     def constrain(self, output: Tensor, image: Tensor) -> Tensor:
-        """Write what images (N, C_in, H, W) settle by themselves into network outputs (N, K, H, W); here nothing."""
+        """Overwrite outputs (N, K, H, W) that the images (N, C_in, H, W) determine; the default changes nothing."""
         return output
 
     def to_file(self, prediction: Tensor) -> Tensor:
-        """What a file holds of one prediction (K, H, W): (H, W) of one channel, uint8 (3, H, W) of a colour picture, or
-        any other (K, H, W) for a file a channel, uint8 or uint16; here 16 bit, 0 for 0 and 65535 for 1.
+        """One prediction (K, H, W) as `semipix predict` writes it; by default 16 bit, 0 for 0 and 65535 for 1.
+
+        Returns:
+            (H, W) of one channel, uint8 (3, H, W) of a colour picture, or any other (K, H, W), which becomes one file
+            for each channel; uint8 or uint16.
         """
         levels = (at_least_float32(prediction).clamp(0, 1) * 65535).round().to(torch.int32).to(torch.uint16)
         return levels[0] if len(levels) == 1 else levels
@@ -87,11 +90,11 @@ class Task(ABC):
         return prediction
 
     def confidence(self, prediction: Tensor) -> Tensor:
-        """How sure a prediction (N, K, H, W) is of each pixel: (N, 1, H, W) in [0, 1]; always 1 in regression."""
+        """Confidence (N, 1, H, W) in [0, 1] of each pixel of a prediction (N, K, H, W); always 1 in regression."""
         return torch.ones_like(prediction[:, :1])
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Pixels (L, 1, H, W) bool whose prediction counts as an error: off by more than a tenth of the range."""
+        """Valid pixels (L, 1, H, W) bool that are predicted wrong; by default off by more than a tenth of the range."""
         error = (prediction - self.encode(target)).abs().mean(1, keepdim=True)
         return (error > 0.1) & self.valid(target)
 

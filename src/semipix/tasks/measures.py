@@ -1,4 +1,4 @@
-"""Metrics that add up over batches and processes though images differ in size and pixels may say nothing."""
+"""Metrics over images of different sizes with ignored pixels, which add up over batches and processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,16 @@ from torchmetrics import Metric
 from torchmetrics.wrappers import MetricInputTransformer
 
 Figure = Callable[[Tensor, Tensor], Tensor]
-"""One figure, a scalar, of a prediction (1, K, H, W) and a label (1, ...); NaN where the label says nothing."""
+"""One figure, a scalar, of a prediction (1, K, H, W) and a label (1, ...); NaN where all of the label is ignored."""
 
 Known = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Prediction (B, K, H, W) and label (B, ...) to the values (n,) of both at which the label says something."""
+"""Prediction (B, K, H, W) and label (B, ...) to the values (n,) of both at valid pixels."""
 
 
 class ImageMean(Metric):
-    """Mean over images of a figure of each image; an image whose label has nothing to measure is left out.
+    """Mean over images of a figure of each image.
 
-    One whose prediction is not finite is not: it makes the mean NaN.
+    An image without a valid pixel is left out. An image whose prediction is not finite makes the mean NaN.
 
     Args:
         figure: the figure of one image.
@@ -50,7 +50,7 @@ class ImageMean(Metric):
 
 
 class OfKnown(MetricInputTransformer):
-    """A metric that sees only the values at which labels say something.
+    """A metric of valid pixels alone.
 
     Args:
         metric: takes two vectors of values.

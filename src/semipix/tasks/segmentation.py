@@ -1,7 +1,8 @@
-"""Semantic segmentation: one class a pixel."""
+"""Semantic segmentation: one class for each pixel."""
 
 import colorsys
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +13,9 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
-from semipix.functional.routing import masked_mean
 from semipix.tasks.base import Task
-
-VOID = 255
-"""Label of the pixels about which nothing is said."""
+from semipix.tasks.label_losses import LOSSES, WITHOUT_WEIGHTS, loss_weights
+from semipix.tasks.label_losses import VOID as VOID
 
 
 def palette(classes: int) -> Tensor:
@@ -28,7 +27,10 @@ def palette(classes: int) -> Tensor:
 
 
 def likeliest(prediction: Tensor, dim: int) -> Tensor:
-    """Index of the largest value, the first of equal ones; torch's argmax takes five times as long on a CPU."""
+    """Index of the largest value, the first of equal ones.
+
+    torch's argmax gives the same, and takes five times as long on a CPU.
+    """
     return prediction.max(dim).indices
 
 
@@ -41,7 +43,7 @@ class PixelAccuracy(MulticlassConfusionMatrix):
 
 
 class IoUOfClasses(MulticlassConfusionMatrix):
-    """Intersection over union of each class; NaN for one that is absent, in no label and in no prediction.
+    """Intersection over union of each class; NaN for an absent class, which is in no label and in no prediction.
 
     Args:
         classes: their names, in index order.
@@ -63,8 +65,7 @@ class LabelMetrics(MetricCollection):
 
     `miou` is the mean over the classes that occur, in a label or in a prediction; NaN where no pixel has a label.
 
-    Labels are not validated again: sources have done so, and to look for values in all pixels costs as much as to
-    count them.
+    The range of labels is not checked again: sources have done so, and the check costs as much as the counting.
 
     Args:
         classes: names, in index order.
@@ -87,17 +88,20 @@ class LabelMetrics(MetricCollection):
 
 
 class Segmentation(Task):
-    """Classification of pixels by cross entropy; labels are class indices and 255 is void.
+    """Classification of pixels; labels are class indices and 255 is void.
 
     The flaw target has mu = 1/2, since the error of a pixel, summed over classes, is at most 2, and nu = 1
-    (Appendix A).
+    (Appendix A). Pseudo labels are compared by cross entropy, whatever the supervised loss is.
 
     Args:
         classes: names of the classes in index order, or how many there are.
-        class_weights: weight of each class in the supervised loss; none means equal.
+        class_weights: weight of each class in the supervised loss; none means equal. `lovasz` has none.
+        loss: `cross_entropy`, `dice`, `focal`, `jaccard` or `lovasz`; a list of them, which are summed; or a mapping
+            from them to their weights in the sum.
 
     Raises:
-        SemipixError: fewer than 2 or more than 255 classes, or as many weights as there are not classes.
+        SemipixError: fewer than 2 or more than 255 classes, another number of weights than of classes, weights that
+            are negative or all 0, an unknown loss, or weights for a loss that has none.
     """
 
     mu: float = 0.5
@@ -106,16 +110,40 @@ class Segmentation(Task):
     uncounted: ClassVar[tuple[str, str]] = "has a label", "check the masks, or set data.mask_values"
     classification: ClassVar[bool] = True
 
-    def __init__(self, classes: int | Sequence[str], class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        classes: int | Sequence[str],
+        class_weights: Sequence[float] | None = None,
+        loss: str | Sequence[str] | Mapping[str, float] = "cross_entropy",
+    ) -> None:
         self.channels = classes if isinstance(classes, int) else len(classes)
         if not 2 <= self.channels <= VOID:
             raise SemipixError(f"task.classes: {self.channels} classes found, 2 to {VOID} expected")
         self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
-        if class_weights is not None and len(class_weights) != self.channels:
+        self.loss_weights = loss_weights(loss)
+        self.class_weights = None if class_weights is None else self._checked(class_weights)
+
+    def _checked(self, class_weights: Sequence[float]) -> Tensor:
+        """Class weights (K,) that fit the classes and the losses.
+
+        Raises:
+            SemipixError: they do not.
+        """
+        if len(class_weights) != self.channels:
             raise SemipixError(
                 f"task.class_weights: {len(class_weights)} found, expected one for each of {self.channels} classes"
             )
-        self.class_weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        if not all(0 <= weight < math.inf for weight in class_weights) or not any(class_weights):
+            raise SemipixError(
+                f"task.class_weights: {list(class_weights)} found, numbers of at least 0 expected, one of them positive"
+            )
+        for name in WITHOUT_WEIGHTS:
+            if name in self.loss_weights:
+                raise SemipixError(
+                    f"task.class_weights: found with task.loss={name}, which has no class weights; leave them out, or "
+                    f"take another of {', '.join(LOSSES)}"
+                )
+        return torch.tensor(list(class_weights), dtype=torch.float32)
 
     def activate(self, output: Tensor) -> Tensor:
         return at_least_float32(output).softmax(1)
@@ -129,12 +157,10 @@ class Segmentation(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         output = at_least_float32(output)
-        pixels = F.cross_entropy(output, target, ignore_index=VOID, reduction="none").unsqueeze(1)
         valid = self.valid(target)
-        if self.class_weights is None:
-            return masked_mean(pixels, valid)
-        weight = self.class_weights.to(output)[target.masked_fill(target == VOID, 0)].unsqueeze(1)
-        return masked_mean(pixels * weight, valid) / masked_mean(weight, valid).clamp(min=1e-9)
+        weights = None if self.class_weights is None else self.class_weights.to(output)
+        terms = [weight * LOSSES[name](output, target, valid, weights) for name, weight in self.loss_weights.items()]
+        return sum(terms[1:], start=terms[0])
 
     def deactivate(self, prediction: Tensor) -> Tensor:
         return at_least_float32(prediction).clamp(min=1e-12).log()
@@ -146,7 +172,7 @@ class Segmentation(Task):
         if temperature == 1:
             return prediction
         if temperature == 0:
-            return F.one_hot(prediction.argmax(1), self.channels).movedim(-1, 1).to(prediction.dtype)
+            return F.one_hot(likeliest(prediction, 1), self.channels).movedim(-1, 1).to(prediction.dtype)
         return (self.deactivate(prediction) / temperature).softmax(1)
 
     def confidence(self, prediction: Tensor) -> Tensor:
@@ -165,4 +191,4 @@ class Segmentation(Task):
         return likeliest(prediction, 0).to(torch.uint8)
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return (prediction.argmax(1, keepdim=True) != target.unsqueeze(1)) & self.valid(target)
+        return (likeliest(prediction, 1) != target).unsqueeze(1) & self.valid(target)
