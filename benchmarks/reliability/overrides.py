@@ -24,29 +24,32 @@ GROUPS = ("task", "method", "model", "second_model", "data", "optimizer", "sched
 
 # fmt: off
 VALUES = (
-    *("nan", "inf", "-inf", "-1", "0", "1", "2.5", "1e300", "1e-300", "99999999999", "-99999999999", "9" * 400, "0x10"),
-    *("null", "''", "true", "abc", "[]", "{}", "[1,2,3]", "[nan]", "[[1],[2]]", "[null]", "{a:1}", "1,2", "1_000", "1e3"),
-    *("{_target_:builtins.dict}", "{a:{b:{c:[1,{d:null}]}}}", "[" * 40 + "]" * 40, "ü😀", "'a b'", "'a\nb'", "'\\0'"),
-    *("x" * 10_000, "???", "${nowhere}", "${seed}", "${oc.env:NOWHERE}", "${.}", "range(0,3)", "choice(a,b)", "glob(*)"),
-    *("int(x)", "../x", "./nothing", "-", "0b1", "2024-01-01", "~", "@", "!!python/object:os.system", "%s", "\\", "'"),
+    *("nan", "inf", "-inf", "-1", "0", "1", "2.5", "1e300", "1e-300", "99999999999", "-99999999999", "9" * 400),
+    *("0x10", "null", "''", "true", "abc", "[]", "{}", "[1,2,3]", "[nan]", "[[1],[2]]", "[null]", "{a:1}", "1,2"),
+    *("1_000", "1e3", "{_target_:builtins.dict}", "{a:{b:{c:[1,{d:null}]}}}", "[" * 40 + "]" * 40, "ü😀", "'a b'"),
+    *("'a\nb'", "'\\0'", "x" * 10_000, "???", "${nowhere}", "${seed}", "${oc.env:NOWHERE}", "${.}", "range(0,3)"),
+    *("choice(a,b)", "glob(*)", "int(x)", "../x", "./nothing", "-", "0b1", "2024-01-01", "~", "@"),
+    *("!!python/object:os.system", "%s", "\\", "'"),
 )
 """Values that hardly any key takes."""
 
 GARBAGE = (
-    *("=", "==", "=1", "a", "a=", "a.b", ".a=1", "a.=1", "..=1", "+", "++", "~", "~~", "+=1", "~=1", "@=1", "a@=1", "a@b@c=d"),
-    *("seed", "seed==1", "seed=1=2", "seed:=1", "seed=[1", "seed=1]", "seed={", "seed='", "seed=(1)", "seed=1 2", "seed=,"),
-    *("+seed=1", "++seed=nan", "~seed", "~seed=0", "~method", "~task", "~trainer", "~data.root", "~model._target_", "~hydra"),
-    *("nothing=1", "+nothing=1", "++nothing.deep.er=1", "model=nothing", "model=[unet,dhdn]", "model@data=unet", "model=null"),
-    *("model@second_model=nothing", "data@model=folder", "second_model=../unet", "model=../model/unet", "model=unet.yaml"),
-    *("experiment=nothing", "experiment=paper/nothing", "experiment=..", "hydra=1", "hydra.run.dir=x", "hydra.job.chdir=true"),
-    *("hydra/launcher=nothing", "hydra/sweeper=nothing", "hydra.searchpath=[x]", "hydra.mode=MULTIRUN", "hydra.verbose=[1]"),
-    *("--", "-x", "--steps", "--steps=1", "-m", "--cfg", "--cfg=job", "-cd", "-cn=x", "--config-dir=x", "--data", "--data=x"),
-    *("resume=", "resume=.", "resume=nowhere", "+resume=x", "run=", "run=null", "run=nan", "run={a:1}", "run=a/../b"),
-    *("run=/dev/null/x", "run=/proc/x", "run='" + "x" * 300 + "'", "run='a\\0b'", "\udce9=1", "seed=\udce9", "ключ=1"),
-    *("", " ", "\n", "seed=1\n", "model={_target_:os.system}", "model._target_=os.abort", "task._target_=builtins.dict"),
-    *("data._target_=semipix.nothing", "optimizer._target_=torch.optim.LBFGS", "trainer._target_=builtins.print"),
-    *("model._target_=''", "model._target_=..", "trainer=null", "trainer={}", "method={a:1}", "task=[segmentation]"),
-    *("data=folder,scenes", "steps=1,2", "seed=range(0,1e9)"),
+    *("=", "==", "=1", "a", "a=", "a.b", ".a=1", "a.=1", "..=1", "+", "++", "~", "~~", "+=1", "~=1", "@=1", "a@=1"),
+    *("a@b@c=d", "seed", "seed==1", "seed=1=2", "seed:=1", "seed=[1", "seed=1]", "seed={", "seed='", "seed=(1)"),
+    *("seed=1 2", "seed=,", "+seed=1", "++seed=nan", "~seed", "~seed=0", "~method", "~task", "~trainer"),
+    *("~data.root", "~model._target_", "~hydra", "nothing=1", "+nothing=1", "++nothing.deep.er=1", "model=nothing"),
+    *("model=[unet,dhdn]", "model@data=unet", "model=null", "model@second_model=nothing", "data@model=folder"),
+    *("second_model=../unet", "model=../model/unet", "model=unet.yaml", "experiment=nothing"),
+    *("experiment=paper/nothing", "experiment=..", "hydra=1", "hydra.run.dir=x", "hydra.job.chdir=true"),
+    *("hydra/launcher=nothing", "hydra/sweeper=nothing", "hydra.searchpath=[x]", "hydra.mode=MULTIRUN"),
+    *("hydra.verbose=[1]", "--", "-x", "--steps", "--steps=1", "-m", "--cfg", "--cfg=job", "-cd", "-cn=x"),
+    *("--config-dir=x", "--data", "--data=x", "resume=", "resume=.", "resume=nowhere", "+resume=x", "run="),
+    *("run=null", "run=nan", "run={a:1}", "run=a/../b", "run=/dev/null/x", "run=/proc/x", "run='" + "x" * 300 + "'"),
+    *("run='a\\0b'", "\udce9=1", "seed=\udce9", "ключ=1", "", " ", "\n", "seed=1\n", "model={_target_:os.system}"),
+    *("model._target_=os.abort", "task._target_=builtins.dict", "data._target_=semipix.nothing"),
+    *("optimizer._target_=torch.optim.LBFGS", "trainer._target_=builtins.print", "model._target_=''"),
+    *("model._target_=..", "trainer=null", "trainer={}", "method={a:1}", "task=[segmentation]", "data=folder,scenes"),
+    *("steps=1,2", "seed=range(0,1e9)"),
 )
 """Arguments that are no overrides, or none that means anything."""
 # fmt: on
