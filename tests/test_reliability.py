@@ -13,7 +13,7 @@ PARTS = {
     "overrides": range(0, 500, 34),
     "kills": (0, 3),  # the default model and method; a prediction
     "interrupts": (0,),
-    "company": (0,),
+    "company": (0, 2),
     "full_disk": (0, 1),
     "tampered": range(0, 108, 19),
     "shards": (3, 6, 25, 28),
