@@ -12,15 +12,28 @@ PARTS = {
     "images": range(0, 920, 23),
     "overrides": range(0, 500, 34),
     "kills": (0, 3),  # the default model and method; a prediction
-    "interrupts": (0,),
+    "interrupts": (4,),  # SIGTERM
     "company": (0, 2),
     "full_disk": (0, 1),
-    "tampered": range(0, 108, 19),
+    "tampered": (0, 20, 38, 64, 77, 83, 101),
     "shards": (3, 6, 25, 28),
 }
 
 
-@pytest.mark.parametrize("name", PARTS)
+LATER = {
+    "interrupts": "SIGTERM and SIGHUP have no handler yet",
+    "tampered": "a run folder may still name anything",
+}
+"""Sections of which a part is known to fail."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=LATER[name]) if name in LATER else ())
+        for name in PARTS
+    ],
+)
 def test_section(name: str, tmp_path: Path) -> None:
     section = ALL[name]
     cases = section.cases(0, list(PARTS[name]))

@@ -220,6 +220,7 @@ def _become(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     sys.argv = ["semipix"]
+    sys.path.insert(0, str(folder))  # as `python -m semipix.cli` has it
     import torch
 
     from semipix.cli import main

@@ -179,9 +179,10 @@ def decoded_mask(content: bytes) -> NDArray[Any] | None:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            grey = image.format == "GIF"
             turned = ImageOps.exif_transpose(image)
-            return np.asarray(turned.convert("L") if grey else turned)
+            colours = np.asarray(turned.convert("RGB"))
+            is_grey = image.format == "GIF" and (colours == colours[..., :1]).all()  # a GIF cannot store grey itself
+            return colours[..., 0] if is_grey else np.asarray(turned)
     except Exception:
         return None
 

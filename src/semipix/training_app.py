@@ -43,6 +43,7 @@ QUIET = (
     ".*does not have many workers.*",
     ".*not resumable.*",
     ".*[Cc]heckpoint directory.*exists.*",
+    ".*dirpath has changed.*",  # a run folder may be moved
     ".*isinstance.*",
     ".*smaller than the logging interval.*",  # short runs are no slip
     ".*GPU available but not used.*",  # the user said accelerator=cpu
