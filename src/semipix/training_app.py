@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 import time
 import uuid
 import warnings
@@ -252,6 +253,16 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    threading.excepthook = _thread_ended
+
+
+_usual_hook = threading.excepthook
+
+
+def _thread_ended(failure: threading.ExceptHookArgs) -> None:
+    """Print why a thread ended, except where it could not write: the training meets that error too and says it."""
+    if not isinstance(failure.exc_value, OSError):
+        _usual_hook(failure)
 
 
 def shown(folder: Path) -> str:
