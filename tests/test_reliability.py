@@ -1,5 +1,6 @@
 """A small part of each section of benchmarks/reliability, by a fixed seed: nothing in it may end badly."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,12 @@ def test_section(name: str, tmp_path: Path) -> None:
     results = list(section.run(cases, tmp_path))
     assert [each.case for each in results] == cases
     assert not [each for each in results if each.outcome.kind in BAD]
+
+
+def test_what_commands_are_forked_from_is_imported_before() -> None:
+    """A module that is missing would be passed over in silence, and each command would import everything anew."""
+    for name in commands.PRELOADED:
+        importlib.import_module(name)
 
 
 def ended(code: int | None = 2, err: str = "semipix: error: a: b", left: int = 0) -> Ended:

@@ -8,7 +8,6 @@ zero at that moment (`RLIMIT_FSIZE`), which the system reports by another error.
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -122,7 +121,7 @@ def _fill(ballast: Path) -> None:
 
 
 def _forbid_writing() -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    """Let no file of this process grow; Python itself ignores the signal that the system sends then."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
