@@ -215,6 +215,18 @@ def inference() -> str:
     return "\n".join(parts)
 
 
+def reliability() -> str:
+    """What came of the cases of benchmarks/reliability; nothing before its first full run."""
+    if not (RESULTS / "reliability.json").exists():
+        return ""
+    sections = _read("reliability")["sections"]
+    names = [name for name in next(iter(sections.values())) if name not in ("tried", "seconds", "failed")]
+    parts = ["| section | tried | " + " | ".join(names) + " |", "| --- |" + " --- |" * (len(names) + 1)]
+    for name, figures in sections.items():
+        parts.append(f"| {name} | {figures['tried']} | " + " | ".join(str(figures[each]) for each in names) + " |")
+    return "\n".join(parts)
+
+
 def half_scale() -> str:
     """What GCT loses where its detector looks at half size: test mIoU, and how well the detector ranks pixels."""
     parts = [
@@ -302,6 +314,8 @@ def pages() -> dict[Path, str]:
         found[speed] = filled(found[speed], table_of.__name__, table_of())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
+    page = ROOT / "docs" / "reliability.md"
+    found[page] = filled(page.read_text(), "reliability", reliability())
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)

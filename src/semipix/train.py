@@ -558,7 +558,7 @@ def start(config: Config, run: Path) -> dict[str, float]:
 
 
 def _start(config: Config, run: Path) -> dict[str, float]:
-    if is_first_process() and (run / "checkpoints").exists():
+    if is_first_process() and any((run / "checkpoints").glob("*.ckpt")):
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
     config = with_precision(config)
     check_config(config)

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 import time
 import uuid
 import warnings
@@ -48,6 +49,7 @@ QUIET = (
     ".*does not have many workers.*",
     ".*not resumable.*",
     ".*[Cc]heckpoint directory.*exists.*",
+    ".*dirpath has changed.*",  # a run folder may be moved
     ".*isinstance.*",
     ".*smaller than the logging interval.*",  # short runs are no slip
     ".*GPU available but not used.*",  # the user said accelerator=cpu
@@ -389,6 +391,16 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    threading.excepthook = _thread_ended
+
+
+_usual_hook = threading.excepthook
+
+
+def _thread_ended(failure: threading.ExceptHookArgs) -> None:
+    """Print why a thread ended, except where it could not write: the training meets that error too and says it."""
+    if not isinstance(failure.exc_value, OSError):
+        _usual_hook(failure)
 
 
 def shown(folder: Path) -> str:

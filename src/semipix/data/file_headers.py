@@ -49,15 +49,18 @@ class Chunk(NamedTuple):
 
 
 def png_chunks(file: IO[bytes]) -> Iterator[Chunk]:
-    """The chunks of a PNG in their order, by their headers; it ends where the file is cut off or damaged."""
-    place = len(PNG)
+    """The chunks of a PNG in their order, by their headers; it ends where the file is cut off or damaged.
+
+    A chunk that claims to be longer than the file has the length of what is left, so that nobody asks for gigabytes.
+    """
+    place, size = len(PNG), file.seek(0, io.SEEK_END)
     while True:
         file.seek(place)
         head = file.read(8)
         if len(head) < 8 or not head[4:].isalpha():
             return
         (length,) = struct.unpack(">I", head[:4])
-        yield Chunk(head[4:], place + 8, length)
+        yield Chunk(head[4:], place + 8, min(length, size - place - 8))
         place += 12 + length
 
 
@@ -294,7 +297,9 @@ def webp_is_lossy(content: bytes) -> bool:
 
 
 def webp_without_metadata(content: bytes) -> bytes:
-    """A WebP without its EXIF and XMP."""
+    """A WebP without its EXIF and XMP; as it is where it is cut off, for then more than these may be missing."""
+    if content[8:12] != b"WEBP" or len(content) < 8 + int.from_bytes(content[4:8], "little"):
+        return content
     kept = []
     for kind, start, length in _webp_chunks(content, 12, len(content)):
         data = content[start : start + length]

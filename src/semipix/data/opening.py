@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO
 from semipix.data import file_headers as headers
 from semipix.data.file_headers import Tags
 from semipix.data.missing_rows import missing
+from semipix.data.quiet_decoders import quiet_decoders
 from semipix.data.sizes import Size
 from semipix.errors import UnreadableFileError
 
@@ -36,6 +37,7 @@ of memory a pixel, whatever the file holds, so that this is also a limit of 2.6 
 
 # Pillow's limit is one of the whole process; `opened` checks each file against its reader's own limit instead.
 Image.MAX_IMAGE_PIXELS = None
+quiet_decoders()
 SIDEWAYS = range(5, 9)
 """Orientations that swap width and height."""
 
