@@ -217,9 +217,10 @@ def inference() -> str:
 
 def reliability() -> str:
     """What came of the cases of benchmarks/reliability; nothing before its first full run."""
-    if not (RESULTS / "reliability.json").exists():
+    path = RESULTS / "reliability.json"
+    if not path.exists():
         return ""
-    sections = _read("reliability")["sections"]
+    sections: dict[str, dict[str, Any]] = json.loads(path.read_text())["sections"]
     names = [name for name in next(iter(sections.values())) if name not in ("tried", "seconds", "failed")]
     parts = ["| section | tried | " + " | ".join(names) + " |", "| --- |" + " --- |" * (len(names) + 1)]
     for name, figures in sections.items():

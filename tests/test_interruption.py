@@ -411,7 +411,7 @@ def left(process: subprocess.Popen[str]) -> list[int]:
 
 
 def test_an_early_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """At moments of imports and of building; benchmarks/interruption.py tries many more."""
+    """At moments of imports and of building; `python -m benchmarks.reliability --only interrupts` tries many more."""
     draw = random.Random(0)
     with contextlib.ExitStack() as stack:
         tries = []
