@@ -5,11 +5,13 @@ python -m benchmarks.tables --check    name the pages that differ from the resul
 """
 
 import argparse
+import json
 import re
 import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.accuracy.bf16 import pairs, part_of
 from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, TRAINED, figure, measure_of
