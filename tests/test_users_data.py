@@ -247,7 +247,7 @@ class TestValues:
         shutil.copy(tmp_path / "later.png", other)
         assert train_known(command, tmp_path / "data").code == 0
         shutil.copy(tmp_path / "other.png", tmp_path / "data/masks/test/3.png")
-        assert "the order of the palettes differs" in command("evaluate", "run").told
+        assert "so that indices are no classes; save the masks with one palette" in command("evaluate", "run").told
 
     def test_all_void_in_validation_is_told(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "data", regions())

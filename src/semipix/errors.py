@@ -8,7 +8,7 @@ PREFIX = "semipix: error: "
 MOST_CHARACTERS = 300 - len(PREFIX)
 """Of a message, so that its line has at most 300."""
 
-_SHORTEST = 60
+_SHORTEST = 100
 """Characters that are left of a long word, such as a path, before other parts of the message are left out."""
 
 
