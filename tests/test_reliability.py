@@ -15,7 +15,7 @@ PARTS = {
     "kills": (0, 3),  # the default model and method; a prediction
     "interrupts": (4,),  # SIGTERM
     "company": (0, 2),
-    "full_disk": (0, 1),
+    "full_disk": (0, 1, 32),
     "tampered": (0, 20, 38, 64, 77, 83, 101),
     "shards": (3, 6, 25, 28),
 }

@@ -64,7 +64,7 @@ class Whole:
             ]
         if kind == "training":
             return ["train", *DEFAULT, data, "steps=4", "validations=2", "checkpoint_every=1", "run=run"]
-        more = CACHE if kind == "cache" else ()
+        more = CACHE if kind == "cache" else ("data.workers=2",)  # which have to end with the one that started them
         return ["train", *SMALL, data, "steps=12", "validations=2", "checkpoint_every=2", *more, "run=run"]
 
     def get(self, kind: str) -> tuple[Path, float]:
