@@ -21,20 +21,7 @@ PARTS = {
 }
 
 
-LATER = {
-    "interrupts": "SIGTERM and SIGHUP have no handler yet",
-    "tampered": "a run folder may still name anything",
-}
-"""Sections of which a part is known to fail."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=LATER[name]) if name in LATER else ())
-        for name in PARTS
-    ],
-)
+@pytest.mark.parametrize("name", PARTS)
 def test_section(name: str, tmp_path: Path) -> None:
     section = ALL[name]
     cases = section.cases(0, list(PARTS[name]))

@@ -19,6 +19,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -377,6 +378,10 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         raise SemipixError(
             "trainer.early_stopping: there is no validation to decide by; set validations=10, say, and give validation "
             "images with labels (data.val), or leave it out"
+        )
+    if not isinstance(profiler := options.get("profiler"), str | Profiler | None):
+        raise SemipixError(
+            f"trainer.profiler: {profiler!r} found, simple, advanced or an object given by its _target_ expected"
         )
     options.setdefault("plugins", [AtomicCheckpointIO()])
     batches = steps * options.get("accumulate_grad_batches", 1)

@@ -143,6 +143,11 @@ def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
         raise UnreadableFileError(
             f"{path}: not a readable image; expected {FORMATS}, replace or remove the file"
         ) from None
+    except MemoryError:  # a damaged length of a part, which Pillow asks for at once
+        raise UnreadableFileError(
+            f"{path}: corrupt image, or too large for the memory of this machine; replace or remove the file, or make "
+            "it smaller"
+        ) from None
     except BROKEN as error:
         reason = " ".join(str(error).split())
         raise UnreadableFileError(
