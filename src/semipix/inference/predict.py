@@ -63,4 +63,9 @@ def predict(
         ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels)
     else:
         ended = predict_files(predictor, files)
-    return [failure for failure in tqdm(ended, desc="predict", unit="image", total=len(files)) if failure is not None]
+    failures = [
+        failure for failure in tqdm(ended, desc="predict", unit="image", total=len(files)) if failure is not None
+    ]
+    if line := predictor.slabs.line():
+        print(f"semipix: {line}", file=sys.stderr)
+    return failures

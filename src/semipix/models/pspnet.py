@@ -37,6 +37,8 @@ class PSPNet(OnEncoder):
         SemipixError: timm has no such encoder, it cannot be dilated, or its weights cannot be had.
     """
 
+    whole_image = True
+
     def __init__(
         self,
         in_channels: int,

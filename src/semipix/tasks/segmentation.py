@@ -105,6 +105,7 @@ class Segmentation(Task):
     primary: ClassVar[str] = "miou"
     uncounted: ClassVar[tuple[str, str]] = "has a label", "check the masks, or set data.mask_values"
     classification: ClassVar[bool] = True
+    metrics_add_up: ClassVar[bool] = True
 
     def __init__(self, classes: int | Sequence[str], class_weights: Sequence[float] | None = None) -> None:
         self.channels = classes if isinstance(classes, int) else len(classes)
