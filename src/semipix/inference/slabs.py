@@ -24,8 +24,8 @@ PIXELS_AT_ONCE = {"cpu": 5_800_000, "cuda": 2**24}
 HALO, WIDE_HALO = 192, 256
 """Rows around a slab: the narrow halo where it is enough, the wide one for networks that see farther.
 
-With the narrow one, slabs of 384 rows changed 0.07 to 0.12 % of the labels of a trained `unet` on photos of 3 megapixels;
-128 rows changed 0.16 to 0.35 %.
+With the narrow one, slabs of 384 rows changed 0.07 to 0.12 % of the labels of a trained `unet` on photos of 3
+megapixels; 128 rows changed 0.16 to 0.35 %.
 """
 
 STEP = 64
