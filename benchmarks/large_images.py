@@ -1,7 +1,7 @@
 """How much memory and time does `semipix predict` take for large images?
 
-Each case is a child process that predicts one image by a `unet` of one training step with random weights; its peak of
-resident memory is what the system counted, its seconds are by the clock, start-up included. `--tree` measures the
+Each case is a child process that predicts one image by a `unet` of one training step from ImageNet weights; its peak of
+resident memory and its processor time are what the system counted, start-up included. `--tree` measures the
 package of another source tree too, in the same run, so that two versions compare. A record of the same tree and case is
 replaced.
 
@@ -50,8 +50,8 @@ def make_photo(path: Path, megapixels: int) -> None:
     Image.fromarray(photo).save(path)
 
 
-def run(source: Path, *arguments: object) -> tuple[float, int]:
-    """Run a command of semipix; its seconds and its peak of resident memory in MiB."""
+def run(source: Path, *arguments: object) -> dict[str, float]:
+    """Run a command of semipix; its seconds by the clock and of processor time, and its peak of resident memory."""
     before = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "semipix.cli", *map(str, arguments)],
@@ -66,7 +66,12 @@ def run(source: Path, *arguments: object) -> tuple[float, int]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(map(str, arguments))}: exit status {process.returncode}\n{said[-2000:]}")
-    return time.perf_counter() - before, used.ru_maxrss // (1 if sys.platform != "darwin" else 1024) // 1024
+    kib = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return {
+        "peak_mib": round(kib / 1024),
+        "seconds": round(time.perf_counter() - before, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+    }
 
 
 def main() -> None:
@@ -94,7 +99,7 @@ def main() -> None:
                     trained = folder / f"{method}{classes}"
                     if not trained.exists():
                         data = f"data.root={folder / f'data{classes}'}", "data.val=0", "data.crop=64", "data.workers=0"
-                        model = "model=unet", "model.pretrained=false", "data=folder", f"method={method}", "steps=1"
+                        model = "model=unet", "data=folder", f"method={method}", "steps=1"
                         run(HERE, "train", *model, *data, "data.batch_size=4", "data.labels=4", f"run={trained}")
                     for tree, source in trees.items():
                         found: dict[str, Any] = {
@@ -105,10 +110,10 @@ def main() -> None:
                             "megapixels": megapixels,
                         }
                         before = os.getloadavg()[0]
-                        seconds, peak = run(source, "predict", trained, photo, "--out", folder / "out")
+                        measured = run(source, "predict", trained, photo, "--out", folder / "out")
                         records = [record for record in records if any(record[key] != found[key] for key in found)]
                         loads = {"load_average": [round(load, 1) for load in (before, os.getloadavg()[0])]}
-                        records.append({**found, "peak_mib": peak, "seconds": round(seconds, 1), **loads})
+                        records.append({**found, **measured, **loads})
                         print(json.dumps(records[-1]), flush=True)
                         if options.json:
                             told = environment("CPU", torch.get_num_threads())

@@ -1,18 +1,25 @@
 """Slabs of rows give what the whole image gives, in predicted files and in figures."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 
+from semipix.data.loaders import EvalSample
 from semipix.data.sizes import Size
 from semipix.inference import batches, slabs
 from semipix.inference import rows as blocks
 from semipix.inference.slabs import Slabs, measured_halo, slabs_of
+from semipix.learner import Learner
+from semipix.tasks.base import Task
+from semipix.tasks.denoising import Denoising
+from semipix.tasks.segmentation import Segmentation
 from tests.conftest import Result
-from tests.tiny import CLASSES, make_method, rand
+from tests.tiny import CLASSES, make_method, rand, randint
 
 Command = Callable[..., Result]
 CPU = torch.device("cpu")
@@ -31,7 +38,7 @@ def test_slabs_cover_the_image_once_with_their_halo(size: Size) -> None:
 
 @pytest.mark.parametrize("name", ["supervised", "gct", "advssl"])
 def test_outputs_and_flaw_maps_are_those_of_the_whole_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slabs, "HALO", 128)
+    monkeypatch.setattr(slabs, "HALOS", (128,))
     monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128))
     method = make_method(name).eval()
     image = rand(3, 397, 64)
@@ -59,7 +66,7 @@ class Far(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("rows", "halo"), [(10, slabs.HALO), (slabs.HALO + 40, slabs.WIDE_HALO), (slabs.WIDE_HALO + 40, None), (None, None)]
+    ("rows", "halo"), [(10, 192), (240, 256), (300, 384), (500, 384), (slabs.FAR + 40, None), (None, None)]
 )
 def test_the_halo_is_as_far_as_the_network_sees(rows: int | None, halo: int | None) -> None:
     method = make_method("supervised", lambda number: Far(rows)).eval()
@@ -75,6 +82,27 @@ def test_a_module_may_say_that_it_sees_the_whole_image() -> None:
     assert not Slabs(method).applies((10**5, 10**5))
 
 
+@pytest.mark.parametrize("task", [Segmentation(CLASSES), Denoising()], ids=["labels", "images"])
+@pytest.mark.parametrize("size", [(96, 40), (131, 40)])
+def test_figures_of_a_large_image_are_those_of_the_whole(
+    task: Task, size: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = randint(CLASSES, *size) if task.classification else rand(3, *size, seed=1)
+    sample = EvalSample(rand(3, 96, 40), target, "a")
+    found = []
+    for pixels in (10**6, 2000):
+        monkeypatch.setattr(slabs, "HALOS", (64,))
+        monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", pixels)
+        method = make_method("supervised", task=task).eval()
+        learner = Learner(method, optimizer=functools.partial(SGD, lr=0.1))
+        with torch.inference_mode():
+            learner.validation_step([sample], 0)
+            found.append({name: float(value) for name, value in learner.candidate_metrics["model"].compute().items()})  # type: ignore[operator]
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 40 * 3 * 10)
+    assert learner.slabs.images == 1
+    assert found[1] == (found[0] if task.classification else pytest.approx(found[0], rel=1e-5))
+
+
 def written(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
@@ -86,8 +114,7 @@ def test_commands_give_the_same_in_slabs(
     whole = command("predict", finished, images, "--out", "whole")
     figures = command("evaluate", finished)
     assert "slabs" not in whole.err + figures.err
-    for name, rows in (("STEP", 8), ("HALO", 8), ("WIDE_HALO", 16)):
-        monkeypatch.setattr(slabs, name, rows)
+    monkeypatch.setattr(slabs, "STEP", 8)
     for device in ("cpu", "cuda"):
         monkeypatch.setitem(slabs.PIXELS_AT_ONCE, device, 64 * 24)
         monkeypatch.setitem(batches.BATCH_PIXELS, device, 64 * 24)

@@ -21,21 +21,23 @@ from semipix.methods.base import Method
 PIXELS_AT_ONCE = {"cpu": 5_800_000, "cuda": 2**24}
 """Pixels above which an image is computed in slabs, and of a slab with its halo: about 2 GB of `unet` on a CPU."""
 
-HALO, WIDE_HALO = 192, 256
-"""Rows around a slab: the narrow halo where it is enough, the wide one for networks that see farther.
+HALOS = (192, 256, 384)
+"""Rows around a slab: the first that is enough for the network, or the last; multiples of `STEP`.
 
-With the narrow one, slabs of 384 rows changed 0.07 to 0.12 % of the labels of a trained `unet` on photos of 3
-megapixels; 128 rows changed 0.16 to 0.35 %.
+With 192 rows, slabs of 384 rows changed 0.07 to 0.12 % of the labels of a trained `unet` on photos of 3 megapixels; 128
+rows changed 0.16 to 0.35 %.
 """
+
+FAR = 768
+"""Rows beyond which convolutions see nothing, or next to nothing, but networks that pool the whole image do."""
 
 STEP = 64
 """Slabs begin at multiples of it, so that the cells of a network's coarse maps are those of the whole image."""
 
-NARROW, FAR = 0.03, 0.01
-"""Mean change of an output, in its standard deviations, that a change of all pixels farther away than a halo may make.
-
-FAR belongs to the wide halo: a larger change means that the network sees the whole image. With untrained or ImageNet
-weights it is 0.00 for `unet`, 0.01 for a SegFormer, 0.08 for squeeze-and-excite encoders and more for pyramid pooling.
+ENOUGH, LOCAL = 0.03, 0.01
+"""Mean change of an output, in its standard deviations, that a change of all pixels beyond a halo, or of all that are
+far, may make. Of networks with ImageNet weights, `unet` is below both, and squeeze-and-excite encoders and pyramid
+pooling are above 0.05 however far.
 """
 
 
@@ -165,36 +167,32 @@ def measured_halo(method: Method, device: torch.device) -> int | None:
     """
     if any(getattr(module, "whole_image", False) for module in method.modules()):
         return None
-    near = STEP
-    line = near + WIDE_HALO
-    images = torch.cat([_probe(method.task.in_channels, line, bright) for bright in (False, True)]).to(device)
+    images = torch.cat([_probe(method.task.in_channels, bright) for bright in (False, True)]).to(device)
     try:
         with torch.inference_mode():
-            output, flaw = method.forward_with_flaw(images)
+            outputs = method.forward_with_flaw(images)
     except (RuntimeError, ValueError):  # the network takes images of certain sizes alone
         return None
-    change = {HALO: 0.0, WIDE_HALO: 0.0}
-    for maps in (output, flaw):
-        if maps is None:
-            continue
-        maps = _fitted(maps, images.shape[-2:]).float()
-        for halo in change:
-            dark, bright = maps[..., line - halo - near : line - halo, :]
-            spread = float(dark.std((-2, -1)).mean())
-            moved = float((dark - bright).abs().mean())
-            change[halo] = max(change[halo], moved / spread if spread else moved)
-    if not change[WIDE_HALO] <= FAR:
+    maps = [_fitted(found, images.shape[-2:]).float() for found in outputs if found is not None]
+    if not max(_change(found, FAR) for found in maps) <= LOCAL:
         return None
-    return HALO if change[HALO] <= NARROW else WIDE_HALO
+    return next((halo for halo in HALOS if max(_change(found, halo) for found in maps) <= ENOUGH), HALOS[-1])
 
 
-def _probe(channels: int, line: int, bright: bool) -> Tensor:
-    """A smooth random image (1, channels, line + 256, 128), the same above the line whether dark or bright below."""
+def _change(maps: Tensor, distance: int) -> float:
+    """How much two maps (2, C, H, W) differ at a distance above the line, in standard deviations along a row."""
+    line = FAR + STEP
+    dark, bright = maps[..., line - distance - STEP : line - distance, :]
+    moved, spread = float((dark - bright).abs().mean()), float(dark.std((-2, -1)).mean())
+    return moved / spread if spread else moved
+
+
+def _probe(channels: int, bright: bool) -> Tensor:
+    """A smooth random image 64 pixels wide, the same above the line whether it is dark or bright below."""
     generator = torch.Generator().manual_seed(0)
-    low = 0.7 if bright else 0.05
     parts = []
-    for rows, start, reach in ((line, 0.1, 0.8), (256, low, 0.25)):
-        small = torch.rand(1, channels, rows // 8, 16, generator=generator)
+    for rows, start, reach in ((FAR + STEP, 0.1, 0.8), (256, 0.7 if bright else 0.05, 0.25)):
+        small = torch.rand(1, channels, rows // 8, 8, generator=generator)
         parts.append(start + reach * F.interpolate(small, scale_factor=8, mode="bilinear"))
     return torch.cat(parts, dim=2)
 
