@@ -2,12 +2,11 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,9 +18,12 @@ from semipix.data.loaders import EvalSample
 from semipix.data.strong import StrongViews
 from semipix.errors import SemipixError
 from semipix.inference.batches import parts_of_equal_size
+from semipix.inference.rows import RowResizer
+from semipix.inference.slabs import Slabs
 from semipix.methods.base import Method
 from semipix.models.layout import compile_networks, lay_out
 from semipix.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
+from semipix.tasks.base import Task
 
 
 class Finiteness:
@@ -61,6 +63,43 @@ class Finiteness:
         )
 
 
+class _Fed:
+    """Metrics that are fed with predictions as they come, resized to the labels' size.
+
+    Metrics that add up see a few rows of large images at a time; others wait until the image is whole.
+
+    Args:
+        metrics: what to update.
+        task: says whether they add up.
+        target: labels (B, ...) of one size.
+        shape: that of the whole predictions, (B, K, h, w).
+    """
+
+    def __init__(self, metrics: MetricCollection, task: Task, target: Tensor, shape: Sequence[int]) -> None:
+        self.metrics = metrics
+        self.task = task
+        self.target = target
+        height, width = target.shape[-2:]
+        self._resizer = RowResizer((shape[-2], shape[-1]), (height, width), shape[1])
+        self._whole: Tensor | None = None
+
+    def add(self, prediction: Tensor) -> None:
+        """Add the next rows (B, K, h, w), from the top."""
+        for rows, part in self._resizer.push(prediction):
+            if self.task.metrics_add_up:
+                self.metrics.update(part, self.target[..., rows, :])
+                continue
+            height, width = self.target.shape[-2:]
+            if part.shape[-2] == height:
+                self.metrics.update(part, self.target)
+                continue
+            if self._whole is None:
+                self._whole = part.new_empty((*part.shape[:2], height, width))
+            self._whole[..., rows, :] = part
+            if rows.stop == height:
+                self.metrics.update(self._whole, self.target)
+
+
 class Learner(pl.LightningModule):
     """Trains a method and measures it. It knows neither concrete methods nor concrete tasks.
 
@@ -75,6 +114,7 @@ class Learner(pl.LightningModule):
         strong: makes the strong views that the method asks for.
 
     Attributes:
+        slabs: computes images that are too large for one pass, in validation and tests.
         unmeasured: why the last pass over validation or test images has no primary metric; empty where it has one.
     """
 
@@ -105,6 +145,7 @@ class Learner(pl.LightningModule):
         self._images, self._counted = 0, torch.tensor(0)  # of this pass: images, and pixels that metrics count
         self.strong = strong or StrongViews()
         task = method.task
+        self.slabs = Slabs(method)
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
         if freeze_batch_norm:
@@ -186,9 +227,21 @@ class Learner(pl.LightningModule):
 
     # evaluation
 
+    def on_validation_epoch_start(self) -> None:
+        self.slabs = Slabs(self.method, self.memory_format)  # how far the networks see has changed with their weights
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
     def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
         for part in parts_of_equal_size([sample.image for sample in samples], self.device.type):
-            self._measure([samples[index] for index in part])
+            of_part = [samples[index] for index in part]
+            height, width = of_part[0].image.shape[-2:]
+            if self.slabs.applies((height, width)):
+                for sample in of_part:
+                    self._measure_in_slabs(sample)
+            else:
+                self._measure(of_part)
 
     def _measure(self, samples: list[EvalSample]) -> None:
         """Feed the metrics with images of one size; labels may differ in size."""
@@ -197,17 +250,36 @@ class Learner(pl.LightningModule):
         predictions = {name: self.method.task.activate(output) for name, output in outputs.items()}
         for part in parts_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in part])
-            size = target.shape[-2:]
-            self._images += len(target)
-            self._counted = self.method.task.counted(target).sum() + self._counted.to(target.device)
+            self._count(target)
             for name, prediction in predictions.items():
-                seen = prediction[part]
-                whole = seen if seen.shape[-2:] == size else F.interpolate(seen, size, mode="bilinear")
-                self._metrics_of(name).update(whole, target)
+                metrics = _Fed(self._metrics_of(name), self.method.task, target, prediction.shape)
+                metrics.add(prediction[part])
             if self.diagnostics and not self.trainer.testing:
                 batch = Batch(image[part], target)
                 of_part = {name: output[part] for name, output in outputs.items()}
                 self.method.diagnose(batch, of_part, self.diagnostics)  # type: ignore[arg-type]
+
+    def _measure_in_slabs(self, sample: EvalSample) -> None:
+        """Feed the metrics with one large image; diagnostics, which look at whole maps, leave it out."""
+        task, target = self.method.task, sample.target[None]
+        self._count(target)
+        names = list(self.method.candidates())
+        shape = 1, task.channels, *sample.image.shape[-2:]
+        fed = [_Fed(self._metrics_of(name), task, target, shape) for name in names]
+
+        def outputs(image: Tensor) -> tuple[Tensor, ...]:
+            found = self.method.candidate_outputs(image)
+            return tuple(found[name] for name in names)
+
+        for maps in self.slabs.compute(sample.image, outputs):
+            for metrics, output in zip(fed, maps, strict=True):
+                assert output is not None
+                metrics.add(task.activate(output))
+
+    def _count(self, target: Tensor) -> None:
+        """Count images, and pixels about which labels (B, ...) say something."""
+        self._images += len(target)
+        self._counted = self.method.task.counted(target).sum() + self._counted.to(target.device)
 
     def _metrics_of(self, candidate: str) -> MetricCollection:
         metrics = self.candidate_metrics[candidate]

@@ -1,8 +1,9 @@
 """Reading, computing and writing at the same time gives what one after the other gives."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.errors import SemipixError
+from semipix.inference import pipeline
 from semipix.inference.batches import pixels_of_a_batch
-from semipix.inference.pipeline import AHEAD, predict_files
+from semipix.inference.pipeline import AHEAD, Room, predict_files
 from semipix.inference.predictor import Photo, Predictor
 from tests.tiny import make_method
 
@@ -104,6 +106,105 @@ def test_few_images_wait_in_memory(tmp_path: Path) -> None:
         assert next(ended) is None
     ended.close()  # type: ignore[attr-defined]
     assert len(asked) < 100 + 3 * AHEAD.stop
+
+
+def test_images_read_ahead_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    limit = 3 * (3 * 64 * wide * 4)
+    monkeypatch.setattr(pipeline, "READ_AHEAD_BYTES", limit)
+    ahead: list[int] = []
+
+    class Counting(Watched):
+        read_bytes = taken_bytes = 0
+
+        def bytes_of(self, file: Path) -> int:
+            return 3 * 64 * 4 * int(file.name.split("x")[0])
+
+        def read(self, file: Path, name: Path) -> Photo:
+            self.read_bytes += self.bytes_of(file)
+            return super().read(file, name)
+
+        def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+            self.taken_bytes += 4 * seen.numel()
+            before = -1
+            while before != self.read_bytes:  # until the readers wait
+                before = self.read_bytes
+                time.sleep(0.05)
+            ahead.append(self.read_bytes - self.taken_bytes)
+            return super().compute(seen)
+
+    names = [f"64x{number}" for number in range(64)] + [f"{wide}x{number}" for number in range(12)]
+    assert list(predict_files(Counting(tmp_path), pairs(names))) == [None] * len(names)
+    waiting = 4 * 64 * 64 * 3 * 64  # images that wait for their group are not ahead any more
+    assert max(ahead) > 2 * limit / 3 - waiting, "the room is used"
+    assert max(ahead) <= limit + waiting
+
+
+def test_a_room_lets_images_in_by_turns_and_the_one_that_is_alone_always() -> None:
+    room = Room(10)
+    room.enter(0, 50)
+    waits = Thread(target=room.enter, args=(1, 4))
+    waits.start()
+    waits.join(0.05)
+    assert waits.is_alive()
+    assert room.held == 50
+    room.change(-50)
+    waits.join(SECONDS)
+    assert room.held == 4
+    waits = Thread(target=room.enter, args=(3, 1))  # there is room, but it is not its turn
+    waits.start()
+    waits.join(0.05)
+    assert waits.is_alive()
+    room.close()
+    waits.join(SECONDS)
+    assert not waits.is_alive()
+
+
+def test_large_photos_behind_a_small_resize_wait_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Large(Watched):
+        def read(self, file: Path, name: Path) -> Photo:
+            photo = super().read(file, name)
+            return photo._replace(image=torch.zeros(3, 640, 640, dtype=torch.uint8))
+
+    predictor = Large(tmp_path)
+    one = predictor.read(Path("64x0"), Path("64x0")).nbytes
+    assert one == 3 * 640 * 640 + 3 * 64 * 64 * 4
+    monkeypatch.setattr(pipeline, "WAITING_BYTES", 2 * one)
+    assert list(predict_files(predictor, pairs([f"64x{number}" for number in range(9)]))) == [None] * 9
+    assert {count for count, _ in predictor.batches} == {3}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")]
+)
+def test_memory_that_ends_costs_one_image(tmp_path: Path, error: Exception) -> None:
+    class Short(Watched):
+        def read(self, file: Path, name: Path) -> Photo:
+            if name.name.endswith("x1"):
+                raise error
+            return super().read(file, name)
+
+        def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+            if seen.shape[-1] == 96:
+                raise error
+            return super().compute(seen)
+
+        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+            if photo.name.name == "64x3":
+                raise error
+            super().write(photo, output, flaw)
+
+    predictor = Short(tmp_path)
+    ended = list(predict_files(predictor, pairs(["64x0", "64x1", "96x2", "64x3", "64x4"])))
+    assert sorted(predictor.written) == ["64x0", "64x4"]
+    advice = "shrink it, predict by a run with a smaller data.resize, or use a machine with more memory"
+    assert sorted(line for line in ended if line) == [
+        f"photos/64x1: out of memory while this image was read; {advice}",
+        f"photos/64x3: out of memory for this image of 64x64 pixels; {advice}",
+        f"photos/96x2: out of memory for this image of 96x64 pixels; {advice}",
+    ]
 
 
 def test_a_batch_that_fails_costs_only_the_images_at_fault(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -100,6 +101,8 @@ def measure(
             f"{run}: out of {short} in batches of {data.eval_batch_size} {split} images; lower --batch-size, or train "
             "with a smaller data.resize"
         ) from error
+    if line := learner.slabs.line():
+        print(f"semipix: {line}", file=sys.stderr)
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
     return {key.removeprefix("test/"): value for key, value in found.items()}

@@ -84,4 +84,6 @@ def predict(
             done = sum(predictor.is_done(name) for _, name in files)
         message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
         raise Interrupted(number_of(error), message) from error
+    if line := predictor.slabs.line():
+        print(f"semipix: {line}", file=sys.stderr)
     return failures

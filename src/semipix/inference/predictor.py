@@ -1,11 +1,11 @@
 """One trained method as every engine uses it: read an image, predict a batch, write the results."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -13,11 +13,14 @@ from torchvision import tv_tensors
 
 from semipix import train
 from semipix.atomic import written
-from semipix.data.decode import MAX_PIXELS, unit_range
+from semipix.data.decode import MAX_PIXELS, image_size, unit_range
 from semipix.data.matte import Matting
 from semipix.data.reader import Reader
+from semipix.data.sizes import Size, resized_size
 from semipix.data.transforms import as_resize, resize_image
 from semipix.errors import SemipixError
+from semipix.inference.drawing import Drawing
+from semipix.inference.slabs import Slabs
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.models.layout import lay_out
@@ -33,14 +36,20 @@ class Photo(NamedTuple):
     Attributes:
         file: where it came from.
         name: what its results are called, with the subfolder they go to.
-        image: (C, H, W) float32 in [0, 1] at its own size, on the CPU.
-        seen: (C, h, w), the same as the network sees it.
+        image: (C, H, W) at its own size, on the CPU: bytes, or float32 in [0, 1], as the file has it.
+        seen: (C, h, w), the same as the network sees it, but for the bytes.
     """
 
     file: Path
     name: Path
     image: Tensor
     seen: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pixels; those that both share count once."""
+        shared = self.image.untyped_storage().data_ptr() == self.seen.untyped_storage().data_ptr()
+        return self.image.nbytes + (0 if shared else self.seen.nbytes)
 
 
 class Predictor:
@@ -55,6 +64,7 @@ class Predictor:
 
     Attributes:
         device: where the method computes.
+        slabs: computes images that are too large for one pass.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Predictor:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
         self.memory_format = lay_out(method, self.device.type, channels_last)
+        self.slabs = Slabs(self.method, self.memory_format)
         self.task: Task = method.task
         self.out = out
         self.reader = reader or Reader()
@@ -95,11 +106,23 @@ class Predictor:
         Raises:
             SemipixError: it cannot be read, or has no trimap.
         """
-        seen = unit_range(self.reader.image(file))
-        image = seen if self.reader.resize is None else self.reader.whole(file)
+        seen = self.reader.image(file)
+        image = seen if self.reader.resize is None else self.reader.image(file, whole=True)
         if self.trimaps is not None:
-            image = seen = self.trimaps.beside(image, name, self.reader.max_pixels)
-        return Photo(file, name, image, resize_image(tv_tensors.Image(seen), self.reader.resize))
+            image = seen = self.trimaps.beside(unit_range(image), name, self.reader.max_pixels)
+        resized = resize_image(tv_tensors.Image(seen), self.reader.resize)
+        return Photo(file, name, image, resized.as_subclass(Tensor))
+
+    def bytes_of(self, file: Path) -> int:
+        """About how much memory an image takes when it is read, by its header; 0 where that cannot be read."""
+        try:
+            size = image_size(file, max_pixels=self.reader.max_pixels)
+        except (SemipixError, OSError):  # reading the image says why
+            return 0
+        own = math.prod(size) * (4 * self.task.in_channels if self.task.trimap else 3)
+        if self.reader.resize is None:
+            return own
+        return own + 4 * self.task.in_channels * math.prod(resized_size(size, self.reader.resize))
 
     @torch.inference_mode()
     def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -111,8 +134,19 @@ class Predictor:
         return self.method.forward_with_flaw(batch)
 
     @torch.inference_mode()
+    def draw_in_slabs(self, photo: Photo) -> Drawing:
+        """Compute a large image in slabs of rows; nothing that is as large as its network output is ever held."""
+        drawing = Drawing(self.task, photo.image, _size(photo.seen))
+        for output, flaw in self.slabs.compute(photo.seen, self.method.forward_with_flaw):
+            assert output is not None
+            drawing.add_output(output)
+            if flaw is not None:
+                drawing.add_flaw(flaw)
+        return drawing
+
+    @torch.inference_mode()
     def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
-        """Write one image's files at its own size; the task's own last, since they mark the image as done.
+        """Write one image's files at its own size.
 
         Args:
             photo: the image.
@@ -122,17 +156,23 @@ class Predictor:
         Raises:
             OSError: a file could not be written.
         """
-        task, size, name = self.task, photo.image.shape[-2:], photo.name.with_suffix(".png")
-        image = photo.image.to(self.device)
-        prediction = F.interpolate(task.activate(output[None]), size, mode="bilinear")
-        if task.trimap:  # at its own size it says more than resized
-            prediction = task.activate(task.constrain(task.deactivate(prediction), image[None]))
-        prediction = prediction[0]
-        _save(task.render(image, prediction).movedim(0, -1), self.out / "pictures" / name)
+        drawing = Drawing(self.task, photo.image, _size(output), None if flaw is None else _size(flaw))
+        drawing.add_output(output[None])
         if flaw is not None:
-            whole = F.interpolate(flaw[None], size, mode="bilinear")[0, 0]
-            _save((whole * 255).round().byte(), self.out / "flaw" / name)
-        made, paths = task.to_file(prediction), self._results(name)
+            drawing.add_flaw(flaw[None])
+        self.save(photo, drawing)
+
+    def save(self, photo: Photo, drawing: Drawing) -> None:
+        """Write what was drawn of an image; the task's own files last, since they mark the image as done.
+
+        Raises:
+            OSError: a file could not be written.
+        """
+        name = photo.name.with_suffix(".png")
+        _save(drawing.picture.movedim(0, -1), self.out / "pictures" / name)
+        if drawing.flaw is not None:
+            _save(drawing.flaw, self.out / "flaw" / name)
+        made, paths = drawing.made, self._results(name)
         if len(paths) > 1:
             for channel, path in zip(made, paths, strict=True):
                 _save(channel, path)
@@ -191,6 +231,11 @@ def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
         raise SemipixError(f"--trimaps: {trimaps} found, but {name} takes no trimap; leave the option out")
     if trimaps is not None and not trimaps.is_dir():
         raise SemipixError(f"--trimaps: {trimaps} is no folder; name the folder that holds a trimap for each image")
+
+
+def _size(maps: Tensor) -> Size:
+    """Height and width."""
+    return maps.shape[-2], maps.shape[-1]
 
 
 def _save(pixels: Tensor, path: Path) -> None:

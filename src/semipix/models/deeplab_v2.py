@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError
+from semipix.functional.resizing import Window, resize_aligned
 from semipix.models.checkpointing import checkpoint_stages
 from semipix.models.pretrained import Normalize, check_encoder, download, zero_extra_channels
 from semipix.models.sizes import check_size
@@ -33,9 +33,14 @@ class DeepLabV2(nn.Module):
         pretrained: start from the ImageNet weights that timm downloads.
         checkpointing: compute the backbone's blocks twice and keep less: for large images and batches.
 
+    Attributes:
+        window: which rows of a larger image the next images are, so that their maps fit together; None for whole ones.
+
     Raises:
         SemipixError: timm has no such backbone, it cannot be dilated, or its weights cannot be had.
     """
+
+    window: Window | None = None
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class DeepLabV2(nn.Module):
         self.backbone: nn.Module = network
         self.heads = nn.ModuleList(_head(network.num_features, channels, rate) for rate in RATES)
         self.normalize = Normalize(in_channels)
+        self.output_stride = output_stride
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) in [0, 1] to outputs (N, K, H, W) of unbounded range."""
@@ -91,7 +97,9 @@ class DeepLabV2(nn.Module):
         """The feature map to outputs (N, K, H, W) of images of this height and width."""
         (seen,) = features
         coarse = sum((head(seen) for head in self.heads[1:]), start=self.heads[0](seen))
-        return F.interpolate(coarse, size=tuple(size), mode="bilinear", align_corners=True)
+        height, width = size
+        whole = height if self.window is None else self.window.height
+        return resize_aligned(coarse, (height, width), self.window, self.output_stride, -(-whole // self.output_stride))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone and heads, with the factor `lr_scale` of each one's learning rate."""

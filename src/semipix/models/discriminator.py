@@ -4,11 +4,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError
+from semipix.functional.resizing import Window, resize_aligned
 
 CHANNELS = (64, 128, 256, 512, 1)
 KERNEL = 4
 SLOPE = 0.2
-SMALLEST = 2 ** len(CHANNELS)
+STRIDE = SMALLEST = 2 ** len(CHANNELS)
 
 
 class FCDiscriminator(nn.Module):
@@ -18,7 +19,12 @@ class FCDiscriminator(nn.Module):
 
     Args:
         channels: channels of the prediction.
+
+    Attributes:
+        window: which rows of a larger image the next images are, so that their maps fit together; None for whole ones.
     """
+
+    window: Window | None = None
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,4 +55,5 @@ class FCDiscriminator(nn.Module):
         for convolution in self.convolutions[:-1]:
             features = F.leaky_relu(convolution(features), SLOPE)
         logits = self.convolutions[-1](features)
-        return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=True)
+        whole = height if self.window is None else self.window.height
+        return resize_aligned(logits, (height, width), self.window, STRIDE, whole // STRIDE)

@@ -6,8 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semipix.functional.resizing import Window, resize_aligned
+
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 1)
 STRIDES = (2, 2, 1, 2, 1, 2, 1, 2)
+STRIDE = 32
+"""Pixels that it looks at for each pixel of its coarse map: the product of the strides."""
+
 KERNEL = 4
 SLOPE = 0.2
 
@@ -16,6 +21,8 @@ Norm = Literal["batch", "batch_instance"]
 
 class BatchInstanceNorm(nn.Module):
     """Batch norm for the first half of the channels, instance norm without affine weights for the second half."""
+
+    whole_image = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,9 +48,14 @@ class FlawDetector(nn.Module):
         scale: size at which image and prediction are looked at, as a share of theirs, in (0, 1]; the cost of a pass
             goes with its square.
 
+    Attributes:
+        window: which rows of a larger image the next images are, so that their maps fit together; None for whole ones.
+
     Raises:
         ValueError: there is no such norm, or the scale is out of range.
     """
+
+    window: Window | None = None
 
     def __init__(self, in_channels: int, channels: int, norm: Norm = "batch", scale: float = 1.0) -> None:
         super().__init__()
@@ -94,7 +106,9 @@ class FlawDetector(nn.Module):
         for convolution, norm, following in zip(self.convolutions[:-1], self.norms, STRIDES[1:], strict=True):
             features = F.leaky_relu(pad_same(norm(convolution(features)), following), SLOPE, inplace=True)
         flaw = self.convolutions[-1](features)
-        return F.interpolate(flaw, size=(height, width), mode="bilinear", align_corners=True)
+        whole = height if self.window is None else self.window.height
+        coarse = -(-max(1, round(whole * self.scale)) // STRIDE)
+        return resize_aligned(flaw, (height, width), self.window, STRIDE / self.scale, coarse)
 
 
 def pad_same(features: Tensor, stride: int) -> Tensor:

@@ -41,6 +41,8 @@ class HDRNet(nn.Module):
         SemipixError: an argument is out of range.
     """
 
+    whole_image = True
+
     def __init__(
         self, in_channels: int = 3, channels: int = 3, width: int = 8, bins: int = 8, resolution: int = 256
     ) -> None:

@@ -23,6 +23,7 @@ class Task(ABC):
         uncounted: for the message that metrics have nothing to count: what no pixel "has" or "is", and what to check.
         classification: whether a prediction is a distribution over classes.
         trimap: whether the fourth channel of an image is a trimap.
+        metrics_add_up: whether metrics that see an image a few rows at a time are exactly those of the whole image.
     """
 
     in_channels: int = 3
@@ -34,6 +35,7 @@ class Task(ABC):
     uncounted: ClassVar[tuple[str, str]] = "has a known target", "check the targets"
     classification: ClassVar[bool] = False
     trimap: ClassVar[bool] = False
+    metrics_add_up: ClassVar[bool] = False
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ class Segmentation(Task):
     primary: ClassVar[str] = "miou"
     uncounted: ClassVar[tuple[str, str]] = "has a label", "check the masks, or set data.mask_values"
     classification: ClassVar[bool] = True
+    metrics_add_up: ClassVar[bool] = True
 
     def __init__(
         self,

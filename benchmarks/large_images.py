@@ -1,0 +1,126 @@
+"""How much memory and time does `semipix predict` take for large images?
+
+Each case is a child process that predicts one image by a `unet` of one training step from ImageNet weights; its peak of
+resident memory and its processor time are what the system counted, start-up included. `--tree` measures the
+package of another source tree too, in the same run, so that two versions compare. A record of the same tree and case is
+replaced.
+
+    OMP_NUM_THREADS=2 python benchmarks/large_images.py --json benchmarks/results/large_images.json
+    OMP_NUM_THREADS=2 python benchmarks/large_images.py --tree before=../other/src --megapixels 1 4 9
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from semipix.report.comparison import environment
+
+HERE = Path(__file__).parents[1] / "src"
+
+
+def make_data(root: Path, classes: int) -> None:
+    """A data folder to train one step on."""
+    draw = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (root / kind / "train").mkdir(parents=True)
+    (root / "classes.txt").write_text("".join(f"{index}\n" for index in range(classes)))
+    for number in range(8):
+        photo = draw.integers(0, 256, (96, 96, 3), np.uint8)
+        Image.fromarray(photo).save(root / f"images/train/{number}.png")
+        Image.fromarray(draw.integers(0, classes, (96, 96), np.uint8)).save(root / f"masks/train/{number}.png")
+
+
+def make_photo(path: Path, megapixels: int) -> None:
+    """A smooth random square photo with noise, as a JPEG."""
+    side = round(1000 * megapixels**0.5)
+    draw = np.random.default_rng(0)
+    small = Image.fromarray(draw.integers(0, 256, (side // 50, side // 50, 3), np.uint8))
+    photo = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+    photo = (photo + draw.integers(-8, 9, photo.shape, np.int16)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(photo).save(path)
+
+
+def run(source: Path, *arguments: object) -> dict[str, float]:
+    """Run a command of semipix; its seconds by the clock and of processor time, and its peak of resident memory."""
+    before = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "semipix.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, arguments))}: exit status {process.returncode}\n{said[-2000:]}")
+    kib = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return {
+        "peak_mib": round(kib / 1024),
+        "seconds": round(time.perf_counter() - before, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megapixels", type=int, nargs="+", default=[1, 4, 9, 36])
+    parser.add_argument("--methods", nargs="+", default=["supervised", "gct"])
+    parser.add_argument("--classes", type=int, nargs="+", default=[2, 21])
+    parser.add_argument("--tree", action="append", default=[], metavar="NAME=SRC", help="another tree to measure too")
+    parser.add_argument("--only-tree", action="store_true", help="do not measure this tree")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    trees = {name: Path(path).resolve() for name, path in (given.split("=", 1) for given in options.tree)}
+    if not options.only_tree:
+        trees["this"] = HERE
+    records = json.loads(options.json.read_text())["records"] if options.json and options.json.exists() else []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for classes in options.classes:
+            make_data(folder / f"data{classes}", classes)
+        for megapixels in options.megapixels:
+            photo = folder / f"{megapixels}.jpg"
+            make_photo(photo, megapixels)
+            for method in options.methods:
+                for classes in options.classes:
+                    trained = folder / f"{method}{classes}"
+                    if not trained.exists():
+                        data = f"data.root={folder / f'data{classes}'}", "data.val=0", "data.crop=64", "data.workers=0"
+                        model = "model=unet", "data=folder", f"method={method}", "steps=1"
+                        run(HERE, "train", *model, *data, "data.batch_size=4", "data.labels=4", f"run={trained}")
+                    for tree, source in trees.items():
+                        found: dict[str, Any] = {
+                            "tree": tree,
+                            "threads": torch.get_num_threads(),
+                            "method": method,
+                            "classes": classes,
+                            "megapixels": megapixels,
+                        }
+                        before = os.getloadavg()[0]
+                        measured = run(source, "predict", trained, photo, "--out", folder / "out")
+                        records = [record for record in records if any(record[key] != found[key] for key in found)]
+                        loads = {"load_average": [round(load, 1) for load in (before, os.getloadavg()[0])]}
+                        records.append({**found, **measured, **loads})
+                        print(json.dumps(records[-1]), flush=True)
+                        if options.json:
+                            told = environment("CPU", torch.get_num_threads())
+                            options.json.write_text(
+                                json.dumps({**told, "seed": 0, "records": records}, indent=2) + "\n"
+                            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What is written of one image, made of its network output slab by slab."""
+
+import torch
+from torch import Tensor
+
+from semipix.data.decode import unit_range
+from semipix.data.sizes import Size
+from semipix.inference.rows import RowResizer
+from semipix.tasks.base import Task
+
+
+class Drawing:
+    """The arrays that an image's files hold, at its own size.
+
+    Args:
+        task: what a pixel means.
+        image: (C, H, W), of bytes or in [0, 1], on the CPU.
+        output: height and width of the whole network output.
+        flaw: height and width of the whole flaw map.
+
+    Attributes:
+        picture: (3, H, W) uint8, complete when all of the output was added.
+        made: what the task writes to its own file, see `Task.to_file`.
+        flaw: (H, W) uint8, or None where none was added.
+    """
+
+    picture: Tensor
+    made: Tensor
+    flaw: Tensor | None
+
+    def __init__(self, task: Task, image: Tensor, output: Size, flaw: Size | None = None) -> None:
+        self.task = task
+        self.image = image
+        self.flaw = None
+        self.size: Size = (image.shape[-2], image.shape[-1])
+        self._outputs = RowResizer(output, self.size, task.channels)
+        self._flaws = RowResizer(flaw or output, self.size, 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image and of its arrays."""
+        arrays = [self.image, self.picture, self.made, *([] if self.flaw is None else [self.flaw])]
+        return sum(array.nbytes for array in arrays)
+
+    def add_output(self, output: Tensor) -> None:
+        """Add the next rows (1, K, h, w) of the network output, from the top."""
+        for top in range(0, output.shape[-2], self._outputs.rows):
+            part = output[..., top : top + self._outputs.rows, :]
+            for rows, prediction in self._outputs.push(self.task.activate(part)):
+                self._draw(rows, prediction)
+
+    def add_flaw(self, flaw: Tensor) -> None:
+        """Add the next rows (1, 1, h, w) of the flaw map, from the top."""
+        for rows, part in self._flaws.push(flaw):
+            if self.flaw is None:
+                self.flaw = torch.empty(self.size, dtype=torch.uint8)
+            self.flaw[rows] = (part[0, 0] * 255).round().byte()
+
+    def _draw(self, rows: slice, prediction: Tensor) -> None:
+        """Draw rows of a prediction (1, K, rows, W)."""
+        task = self.task
+        image = unit_range(self.image[None, :, rows]).to(prediction.device)
+        if task.trimap:  # at its own size it says more than resized
+            prediction = task.activate(task.constrain(task.deactivate(prediction), image))
+        picture, made = task.render(image[0], prediction[0]), task.to_file(prediction[0])
+        if rows.start == 0:
+            self.picture, self.made = self._canvas(picture), self._canvas(made)
+        self.picture[..., rows, :] = picture
+        self.made[..., rows, :] = made
+
+    def _canvas(self, part: Tensor) -> Tensor:
+        """Room for the whole image, of the type and channels of a part; colours lie as Pillow takes them."""
+        if part.ndim == 3:
+            return torch.empty((*self.size, len(part)), dtype=part.dtype).movedim(-1, 0)
+        return torch.empty(self.size, dtype=part.dtype)
