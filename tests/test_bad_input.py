@@ -94,7 +94,7 @@ class Fixed(TinyModel):
 class BuggySource(FolderSource):
     """Has a bug of its own."""
 
-    def stored_image(self, name: str) -> Any:
+    def image(self, name: str, seed: int | None = None) -> Any:
         return {}[name]
 
 
@@ -469,7 +469,7 @@ def test_a_bug_of_a_source_in_a_reading_process(photos: Path, train: Command) ->
     with pytest.raises(KeyError) as caught:
         train(f"data._target_={HERE}BuggySource", f"data.root={photos}", "data.workers=1", "validations=0")
     (line,) = caught.value.__notes__
-    assert line.startswith(f"semipix: the error is in stored_image ({__file__}:")
+    assert line.startswith(f"semipix: the error is in image ({__file__}:")
     assert line.endswith("), which is not of semipix; check what it is given and returns")
 
 

@@ -501,7 +501,7 @@ def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "_train", lambda *_: (143, "interrupted at step 2"))
-    job = sweep.Job(tmp_path / "one", tmp_path, "this", [], dict, tmp_path, [])
+    job = sweep.Job(tmp_path / "one", tmp_path, "this", [], lambda: {"task": {}}, tmp_path, [])
     record = sweep.run_job(job)
     assert (record.state, record.tries, record.reason) == ("interrupted", 1, "interrupted at step 2")
 
