@@ -232,6 +232,22 @@ def inference() -> str:
     return "\n".join(parts)
 
 
+def large_images() -> str:
+    """Peak memory and processor time of predicting one image, before images were cut into slabs and since."""
+    parts = [
+        "| method, classes, megapixels | before: GiB | now: GiB | before: CPU time | now: CPU time |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    cases: dict[tuple[str, int, int], dict[str, Any]] = defaultdict(dict)
+    for record in _read("large_images")["records"]:
+        cases[record["method"], record["classes"], record["megapixels"]][record["tree"]] = record
+    for (method, classes, megapixels), found in sorted(cases.items(), reverse=True):
+        memory = [f"{found[tree]['peak_mib'] / 1024:.1f}" if tree in found else "-" for tree in ("before", "this")]
+        times = [f"{found[tree]['cpu_seconds']:.0f} s" if tree in found else "-" for tree in ("before", "this")]
+        parts.append(f"| `{method}`, {classes}, {megapixels} | " + " | ".join([*memory, *times]) + " |")
+    return "\n".join(parts)
+
+
 def half_scale() -> str:
     """What GCT loses where its detector looks at half size: test mIoU, and how well the detector ranks pixels."""
     parts = [
@@ -319,6 +335,7 @@ def pages() -> dict[Path, str]:
         found[speed] = filled(found[speed], content.__name__, content())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
+    found[page] = filled(found[page], "large_images", large_images())
     for name, cost in measured.items():
         page = PAGES / f"{name}.md"
         found[page] = filled(page.read_text(), "cost", cost)
