@@ -230,6 +230,25 @@ def reliability() -> str:
     return "\n".join(parts)
 
 
+def large_images() -> str:
+    """Peak memory and processor time of predicting one image, before images were cut into slabs and since."""
+    parts = [
+        "| method, classes, megapixels | before: GiB | now: GiB | before: CPU time | now: CPU time |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    path = RESULTS / "large_images.json"
+    if not path.exists():
+        return ""
+    cases: dict[tuple[str, int, int], dict[str, Any]] = defaultdict(dict)
+    for record in json.loads(path.read_text())["records"]:
+        cases[record["method"], record["classes"], record["megapixels"]][record["tree"]] = record
+    for (method, classes, megapixels), found in sorted(cases.items(), reverse=True):
+        memory = [f"{found[tree]['peak_mib'] / 1024:.1f}" if tree in found else "-" for tree in ("before", "this")]
+        times = [f"{found[tree]['cpu_seconds']:.0f} s" if tree in found else "-" for tree in ("before", "this")]
+        parts.append(f"| `{method}`, {classes}, {megapixels} | " + " | ".join([*memory, *times]) + " |")
+    return "\n".join(parts)
+
+
 def half_scale() -> str:
     """What GCT loses where its detector looks at half size: test mIoU, and how well the detector ranks pixels."""
     parts = [
@@ -317,6 +336,7 @@ def pages() -> dict[Path, str]:
         found[speed] = filled(found[speed], table_of.__name__, table_of())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
+    found[page] = filled(found[page], "large_images", large_images())
     page = ROOT / "docs" / "reliability.md"
     found[page] = filled(page.read_text(), "reliability", reliability())
     for name, cost in measured.items():

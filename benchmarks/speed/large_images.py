@@ -5,8 +5,8 @@ resident memory and its processor time are what the system counted, start-up inc
 package of another source tree too, in the same run, so that two versions compare. A record of the same tree and case is
 replaced.
 
-    OMP_NUM_THREADS=2 python benchmarks/large_images.py --json benchmarks/results/large_images.json
-    OMP_NUM_THREADS=2 python benchmarks/large_images.py --tree before=../other/src --megapixels 1 4 9
+    OMP_NUM_THREADS=2 python -m benchmarks.speed.large_images --json benchmarks/results/large_images.json
+    OMP_NUM_THREADS=2 python -m benchmarks.speed.large_images --tree before=../other/src --megapixels 1 4 9
 """
 
 import argparse
@@ -25,7 +25,7 @@ from PIL import Image
 
 from semipix.report.comparison import environment
 
-HERE = Path(__file__).parents[1] / "src"
+HERE = Path(__file__).resolve().parents[2] / "src"
 
 
 def make_data(root: Path, classes: int) -> None:
