@@ -16,7 +16,7 @@ from semipix.cli import main
 SIDE = 64
 QUICK = (
     *("data=folder", "data.labels=4", "data.batch_size=4", "data.crop=64", "data.workers=0", "steps=2"),
-    *("model._target_=tests.tiny.TinyModel", "trainer.accelerator=cpu"),
+    *("model._target_=tests.helpers.tiny.TinyModel", "trainer.accelerator=cpu"),
 )
 """Overrides of a training that takes a second."""
 

@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semipix import train as training
-from semipix.checkpoints import read_checkpoint
-from semipix.data.folder import FolderSource
+from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError
 from semipix.methods.supervised import Supervised
+from semipix.training.checkpoints import read_checkpoint
+from semipix.training.run import check_steps
+from semipix.training.run_folder import checkpoint_of, load_config
 from tests.conftest import QUICK, Result
-from tests.tiny import TinyModel, options
+from tests.helpers.tiny import TinyModel, options
 
 Command = Callable[..., Result]
 
@@ -288,7 +289,7 @@ def test_a_sweep_whose_jobs_are_refused(command: Command) -> None:
 def test_a_folder_whose_name_is_a_number(photos: Path, train: Command) -> None:
     photos.rename("16")
     assert train("data.root=16", "run=17", "validations=0").code == 0
-    assert training.load_config(Path("17"), trust=True)["data"]["root"] == "16"
+    assert load_config(Path("17"), trust=True)["data"]["root"] == "16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -376,7 +377,9 @@ def test_an_image_that_breaks_during_training_keeps_the_checkpoint(
             for path in (photos / "images/train").iterdir():
                 path.write_bytes(path.read_bytes()[:300])
 
-    monkeypatch.setattr("semipix.learner.Learner.on_validation_epoch_start", break_after_validation, raising=False)
+    monkeypatch.setattr(
+        "semipix.training.learner.Learner.on_validation_epoch_start", break_after_validation, raising=False
+    )
     told = train(
         f"data.root={photos}",
         f"data.workers={workers}",
@@ -474,7 +477,7 @@ def test_a_bug_of_a_source_in_a_reading_process(photos: Path, train: Command) ->
 
 
 def test_a_bug_of_semipix_has_no_note(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semipix.train.MOST_STEPS", "a bug")
+    monkeypatch.setattr("semipix.training.check.MOST_STEPS", "a bug")
     with pytest.raises(TypeError) as caught:
         train()
     assert not hasattr(caught.value, "__notes__")
@@ -494,18 +497,18 @@ def test_a_training_that_ends_too_early() -> None:
     def trainer(made: int, stopped: bool) -> Any:
         return SimpleNamespace(global_step=made, max_steps=9, should_stop=stopped)
 
-    training.check_steps(trainer(9, False))
-    training.check_steps(trainer(3, True))
+    check_steps(trainer(9, False))
+    check_steps(trainer(3, True))
     for made, stopped in ((0, True), (0, False), (3, False)):
         with pytest.raises(SemipixError, match=f"trainer: the training ended after {made} of 9 steps; check"):
-            training.check_steps(trainer(made, stopped))
+            check_steps(trainer(made, stopped))
 
 
 def test_a_full_disk_without_a_file_name_names_the_run(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("semipix.callbacks.save_image", full)
+    monkeypatch.setattr("semipix.training.callbacks.save_image", full)
     told = train().told
     assert told == f"semipix: error: {Path('run').resolve()}: No space left on device"
 
@@ -608,7 +611,7 @@ def test_checkpoint_of_other_networks(command: Command, finished: Path, shared_p
 def test_weights_that_are_not_finite(
     name: str, tensor: str, value: str, command: Command, finished: Path, shared_photos: Path
 ) -> None:
-    path = training.checkpoint_of(finished)
+    path = checkpoint_of(finished)
     checkpoint = read_checkpoint(path)
     spoilt = next(key for key in checkpoint["state_dict"] if key.endswith(tensor))
     weight = checkpoint["state_dict"][spoilt]
@@ -627,7 +630,7 @@ def test_damaged_split(command: Command, finished: Path) -> None:
 
 def test_data_that_is_gone(command: Command, finished: Path, tmp_path: Path) -> None:
     path = finished / "config.yaml"
-    config = training.load_config(finished, trust=True)
+    config = load_config(finished, trust=True)
     path.write_text(path.read_text().replace(config["data"]["root"], str(tmp_path / "gone")))
     for arguments in (("evaluate", finished), ("train", f"resume={finished}")):
         told = command(*arguments).told
@@ -667,7 +670,7 @@ def test_data_of_other_classes(command: Command) -> None:
     scenes = ("data=scenes", "data.size=64", "data.train=8", "data.val=2", "data.test=2", "data.merge_classes=true")
     quick = (item for item in QUICK if item != "data=folder")
     assert command("train", *scenes, *quick, "method=supervised", "run=run").code == 0
-    path, merged = Path("run/config.yaml"), training.load_config(Path("run"), trust=True)["task"]["classes"]
+    path, merged = Path("run/config.yaml"), load_config(Path("run"), trust=True)["task"]["classes"]
     path.write_text(path.read_text().replace("merge_classes: true", "merge_classes: false"))
     for arguments in (("evaluate", "run"), ("train", "resume=run")):
         told = command(*arguments).told

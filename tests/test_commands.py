@@ -15,8 +15,9 @@ import torch
 import yaml
 from PIL import Image
 
-from semipix import train as training
 from semipix.methods.gct import GCT
+from semipix.training.build import load_method
+from semipix.training.run_folder import load_config
 from tests.conftest import Result
 
 Command = Callable[..., Result]
@@ -89,9 +90,9 @@ def test_overrides_reach_every_constructor(train: Command, monkeypatch: pytest.M
 
 
 def test_second_model_is_trained_beside_the_first(train: Command) -> None:
-    second = ["second_model._target_=tests.tiny.TinyModel", "second_model.width=8"]
+    second = ["second_model._target_=tests.helpers.tiny.TinyModel", "second_model.width=8"]
     assert train("method=gct", *second).code == 0
-    models = training.load_method(Path("run"), trust=True).models
+    models = load_method(Path("run"), trust=True).models
     assert [model.model.first.out_channels for model in models] == [4, 8]  # type: ignore[union-attr]
 
 
@@ -147,7 +148,7 @@ def test_a_sweep_has_a_run_folder_for_each_setting(train: Command) -> None:
     expected = {f"method_{method}-seed_{seed}" for method in ("supervised", "mean_teacher") for seed in (0, 1)}
     assert {path.parent.name for path in Path("sweep").glob("*/summary.json")} == expected
     for name in expected:
-        config = training.load_config(Path("sweep") / name, trust=True)
+        config = load_config(Path("sweep") / name, trust=True)
         assert f"method_{config['method']['_target_'].split('.')[-2]}-seed_{config['seed']}" == name
         assert Path(config["run"]).name == name
 
@@ -333,7 +334,7 @@ HEAVY = {
 
 def test_launchers_are_found_without_what_they_need() -> None:
     program = (
-        "import sys; import semipix.training_app\n"
+        "import sys; import semipix.launch.app\n"
         "from hydra.core.plugins import Plugins\n"
         "from hydra.plugins.launcher import Launcher\n"
         "found = {launcher.__name__ for launcher in Plugins.instance().discover(Launcher)}\n"

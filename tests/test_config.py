@@ -11,24 +11,15 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import semipix.conf
-from semipix import train as training
-from semipix.config import (
-    GROUPS,
-    OUTSIDE,
-    TOP,
-    arguments,
-    check_keys,
-    check_kind,
-    check_type,
-    open_overrides,
-    paper_table,
-    plain,
-    target_of,
-)
+from semipix.config import GROUPS, OUTSIDE, TOP, arguments, check_keys, check_kind, check_type, plain, target_of
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
+from semipix.launch.overrides import open_overrides
+from semipix.launch.paper import paper_table
+from semipix.training.check import check_config
+from semipix.training.run_folder import load_config
 from tests.conftest import Result
-from tests.tiny import options
+from tests.helpers.tiny import options
 
 
 class Leaf:
@@ -220,11 +211,11 @@ def resolve(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Re
     got: list[dict[str, Any]] = []
 
     def start(config: dict[str, Any], run: Path) -> dict[str, float]:
-        training.check_config(config)
+        check_config(config)
         got.append(config)
         return {"steps": 0}
 
-    monkeypatch.setattr(training, "start", start)
+    monkeypatch.setattr("semipix.training.run.start", start)
 
     def run(*overrides: str) -> dict[str, Any]:
         assert train(*overrides).code == 0
@@ -266,7 +257,9 @@ def test_an_experiment_chooses_its_task_and_crop(task: str, crop: int) -> None:
     node = yaml.safe_load(path.read_text())
     assert {"override /task": task} in node["defaults"]
     assert node["data"]["crop"] == crop
-    check_keys("data", {"_target_": "semipix.data.folder.FolderSource", **node["data"]}, SemiSupervisedDataModule)
+    check_keys(
+        "data", {"_target_": "semipix.data.sources.folder.FolderSource", **node["data"]}, SemiSupervisedDataModule
+    )
 
 
 def test_the_papers_table_has_the_compared_methods() -> None:
@@ -287,15 +280,15 @@ def test_the_papers_model_optimizer_and_batch_arrive(
     command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[dict[str, Any]] = []
-    monkeypatch.setattr(training, "start", lambda config, run: got.append(config) or {"steps": 0})
+    monkeypatch.setattr("semipix.training.run.start", lambda config, run: got.append(config) or {"steps": 0})
     assert command("train", PAPER, "data=folder", "data.root=nowhere", "run=run").code == 0
     (config,) = got
-    training.check_config(config)
+    check_config(config)
     assert config["task"]["_target_"].endswith("Segmentation")
     assert config["model"]["_target_"].endswith("DeepLabV2")
     assert config["optimizer"] == {"_target_": "torch.optim.SGD", "lr": 2.5e-4, "momentum": 0.9, "weight_decay": 5e-4}
     assert config["scheduler"] == {"_target_": "torch.optim.lr_scheduler.PolynomialLR", "power": 0.9}
-    folder = {"_target_": "semipix.data.folder.FolderSource", "root": "nowhere"}
+    folder = {"_target_": "semipix.data.sources.folder.FolderSource", "root": "nowhere"}
     assert config["data"] == {**folder, "crop": 321, "batch_size": 4, "labeled_per_batch": 2}
 
 
@@ -311,10 +304,10 @@ def test_the_papers_regression_models_arrive(
     task: str, models: tuple[str, str | None], command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[dict[str, Any]] = []
-    monkeypatch.setattr(training, "start", lambda config, run: got.append(config) or {"steps": 0})
+    monkeypatch.setattr("semipix.training.run.start", lambda config, run: got.append(config) or {"steps": 0})
     assert command("train", f"experiment=paper/{task}", "data=scenes", "run=run").code == 0
     (config,) = got
-    training.check_config(config)
+    check_config(config)
     assert config["data"]["kind"] == task
     assert config["task"]["_target_"].endswith(task.capitalize())
     found = [config.get(key) and config[key]["_target_"].rpartition(".")[2] for key in ("model", "second_model")]
@@ -362,6 +355,6 @@ def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Re
     assert train(PAPER, *sweep).code == 0
     for method in ("mean_teacher", "cutmix"):
         for decay in (0.5, 0.9):
-            stored = training.load_config(Path("sweep") / f"method_{method}-method.decay_{decay}", trust=True)
+            stored = load_config(Path("sweep") / f"method_{method}-method.decay_{decay}", trust=True)
             assert {key: stored["method"][key] for key in ROWS[method]} == {**ROWS[method], "decay": decay}
             assert stored.keys() <= {*GROUPS, *TOP, *OUTSIDE}

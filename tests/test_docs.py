@@ -12,9 +12,10 @@ import yaml
 from hydra.utils import get_object
 
 import semipix.conf
-from semipix.config import RESERVED, paper_table
+from semipix.config import RESERVED
+from semipix.launch.paper import paper_table
 from semipix.methods.base import Method
-from tests.tiny import method_class, options, works_on_features
+from tests.helpers.tiny import method_class, options, works_on_features
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 

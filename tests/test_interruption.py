@@ -19,18 +19,20 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from semipix import interruption, sweep
+from semipix import interruption
 from semipix.atomic import ENDING
-from semipix.checkpoints import read_checkpoint
-from semipix.data import loaders
-from semipix.inference.batches import BATCH_PIXELS
+from semipix.data.batches.datasets import LabeledDataset
+from semipix.data.batches.loaders import SourceLoader
+from semipix.functional.grouping import BATCH_PIXELS
 from semipix.inference.predictor import Predictor
 from semipix.interruption import Interrupted, check, deferred, handled, received
-from semipix.learner import Learner
-from semipix.report import comparison
+from semipix.launch import sweep
+from semipix.launch import variants as comparison
+from semipix.training.checkpoints import read_checkpoint
+from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
-from tests.test_resume import SCRIPT, assert_same, environment, wait_for
-from tests.tiny import TinyModel
+from tests.helpers.tiny import TinyModel
+from tests.training.test_resume import SCRIPT, assert_same, environment, wait_for
 
 Command = Callable[..., Result]
 
@@ -196,7 +198,7 @@ def test_a_stopped_training_resumes_to_the_weights_of_an_uninterrupted_one(
         if place == "data":
             seen: list[Learner] = []
             signal_in(Learner, "on_train_start", lambda learner: bool(seen.append(learner)), patch)
-            signal_in(loaders.LabeledDataset, "read", lambda _: bool(seen) and seen[0].global_step == step, patch)
+            signal_in(LabeledDataset, "read", lambda _: bool(seen) and seen[0].global_step == step, patch)
         else:
             signal_in(Learner, place, lambda learner: learner.global_step == step, patch)
         result = train(*STEPS, f"validations={validations}")
@@ -234,7 +236,7 @@ def test_a_signal_in_the_last_validation_lets_it_end(train: Command, monkeypatch
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(loaders.SourceLoader, "__init__"), (Learner, "validation_step"), (Learner, "on_train_start")],
+    [(SourceLoader, "__init__"), (Learner, "validation_step"), (Learner, "on_train_start")],
 )
 def test_nothing_is_left_before_the_first_step(
     owner: type, name: str, train: Command, monkeypatch: pytest.MonkeyPatch
@@ -319,7 +321,7 @@ def test_an_interrupted_measurement_writes_nothing(
 def test_an_interrupted_check_is_one_line(
     shared_photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semipix.data.check.judge_masks", lambda *_: send())
+    monkeypatch.setattr("semipix.data.sources.folder.judge_masks", lambda *_: send())
     result = command("data", "check", shared_photos)
     assert (result.code, lines(result.err), result.out) == (143, ["semipix: interrupted"], "")
 
@@ -357,7 +359,7 @@ TRAINING = (
     *("data.crop=64", "data.batch_size=4", "method=supervised", "trainer.accelerator=cpu"),
     *("steps=100000", "validations=0", "checkpoint_every=100000", "run=run"),
 )
-TINY = "model._target_=tests.tiny.TinyModel"
+TINY = "model._target_=tests.helpers.tiny.TinyModel"
 
 
 class Hanging(TinyModel):

@@ -11,7 +11,7 @@ from torch import Tensor
 from semipix.cli import main
 from semipix.methods.pair import ModelPair
 from semipix.models import flaw_detector
-from tests.tiny import method_class, options, works_on_features
+from tests.helpers.tiny import method_class, options, works_on_features
 
 METHODS, TASKS = options("method"), options("task")
 MODELS = [name for name in options("model") if name != "smp"]  # which makes unet and pspnet

@@ -11,22 +11,28 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from semipix import train as training
-from semipix.callbacks import SamplePictures
-from semipix.data.loaders import EvalSample
+from semipix.batch import EvalSample
 from semipix.errors import SemipixError
 from semipix.inference.trimaps import Trimaps
 from semipix.models import flaw_detector
 from semipix.report import pictures
+from semipix.training.build import load_method
+from semipix.training.callbacks import SamplePictures
 from tests.conftest import Result
+from tests.helpers.tiny import rand
 from tests.tasks.labels import TASKS, LabelSource
-from tests.tiny import rand
 
 Command = Callable[..., Result]
 
 QUICK = (
     *("data._target_=tests.tasks.labels.LabelSource", "data.scale=[1,1]", "data.batch_size=4", "data.labels=all"),
-    *("data.crop=64", "data.workers=0", "steps=2", "model._target_=tests.tiny.TinyModel", "trainer.accelerator=cpu"),
+    *(
+        "data.crop=64",
+        "data.workers=0",
+        "steps=2",
+        "model._target_=tests.helpers.tiny.TinyModel",
+        "trainer.accelerator=cpu",
+    ),
     *("trainer.enable_progress_bar=false", "method=gct", "run=run", "validations=1"),
 )
 
@@ -103,7 +109,7 @@ def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., None], 
         image = LabelSource(task).image("test/0").unsqueeze(0)
         known = image[:, 3:4] != 0.5
         with torch.no_grad():
-            assert torch.equal(training.load_method(Path("run"), trust=True)(image)[known], image[:, 3:4][known])
+            assert torch.equal(load_method(Path("run"), trust=True)(image)[known], image[:, 3:4][known])
 
     made[0].unlink()
     times = {path: path.stat().st_mtime_ns for path in made[1:]}
@@ -207,7 +213,7 @@ def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None])
     source = LabelSource("regression")
     image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.pair("test/0")[1]))
     drawn: list[torch.Tensor] = []
-    method = training.load_method(Path("run"), trust=True)
+    method = load_method(Path("run"), trust=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "png_uri", lambda picture: drawn.append(picture) or "uri")
         row = pictures._row({"run": method}, EvalSample(image, target, "test/0"))

@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
 
 SHORT = [
     *("data.size=64", "data.train=20", "data.val=4", "data.test=4", "data.crop=64", "data.workers=0", "steps=2"),
-    *("data.batch_size=4", "validations=1", "model._target_=tests.tiny.TinyModel", "trainer.accelerator=cpu"),
+    *("data.batch_size=4", "validations=1", "model._target_=tests.helpers.tiny.TinyModel", "trainer.accelerator=cpu"),
 ]
 """What makes a training of the page take a second."""
 

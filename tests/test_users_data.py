@@ -32,7 +32,7 @@ NO_TEXT = os.fsdecode(b"caf\xe9.png")
 
 KNOWN = (
     *("data=folder", "data.workers=0", "data.crop=32", "data.batch_size=2", "method=supervised", "run=run"),
-    *("model._target_=tests.tiny.ColourModel", "optimizer.lr=0", "steps=1", "trainer.accelerator=cpu"),
+    *("model._target_=tests.helpers.tiny.ColourModel", "optimizer.lr=0", "steps=1", "trainer.accelerator=cpu"),
 )
 
 
@@ -363,7 +363,7 @@ class TestPairs:
         for part in ("train", "val", "test"):
             for kind in ("inputs", "targets"):
                 photograph(regions()).save(path_of(root, kind, part, f"{part}.png"))
-        keys = ("task=denoising", "data=pairs", f"data.root={root}", "model._target_=tests.tiny.TinyModel")
+        keys = ("task=denoising", "data=pairs", f"data.root={root}", "model._target_=tests.helpers.tiny.TinyModel")
         usual = [item for item in KNOWN if not item.startswith(("data=", "model."))]
         assert command("data", "check", root).code == 0
         assert command("train", *usual, *keys).code == 0

@@ -25,7 +25,7 @@ from benchmarks.accuracy.compare import SETTINGS, VARIANTS, figure, labels_of, m
 from benchmarks.common import RESULTS, Record, new_parser, records_in, run, write_records
 from semipix.errors import SemipixError
 from semipix.functional.precision import fast_precision
-from semipix.report.comparison import environment, run_variants
+from semipix.launch.variants import environment, run_variants
 
 BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
 """Lightning's names."""

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_module
 
 from benchmarks.common import Record, new_parser, node, options, records_in, run, write_records
-from semipix.config import open_overrides, plain
+from semipix.config import plain
 from semipix.errors import SemipixError
 from semipix.functional.precision import fast_precision
-from semipix.report.comparison import environment, run_variants
+from semipix.launch.overrides import open_overrides
+from semipix.launch.variants import environment, run_variants
 
 SETTINGS = options("experiment/compare")
 VARIANTS = options("variant")

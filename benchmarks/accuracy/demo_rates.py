@@ -8,7 +8,7 @@ Prints the mIoU of every run at every rate on the validation images, which the d
 from pathlib import Path
 
 from benchmarks.common import new_parser, run, write_records
-from semipix.report.comparison import environment, run_variants
+from semipix.launch.variants import environment, run_variants
 from semipix.report.demo import COMMON, VARIANTS
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import Record, new_parser, run, write_records
-from semipix import train
-from semipix.checkpoints import read_checkpoint
 from semipix.errors import SemipixError
 from semipix.inference.evaluate import measure
-from semipix.report.comparison import environment
+from semipix.launch.variants import environment
+from semipix.training.checkpoints import read_checkpoint
+from semipix.training.run_folder import checkpoint_of
 
 EARLIER = 0.5
 """Mean and deviation that evaluation took."""
@@ -33,7 +33,7 @@ def with_earlier_statistics(run: Path, folder: Path) -> Path:
     (copy / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "split.json"):
         shutil.copy(run / name, copy / name)
-    checkpoint = train.checkpoint_of(run)
+    checkpoint = checkpoint_of(run)
     state = read_checkpoint(checkpoint)
     changed = [key for key in state["state_dict"] if key.endswith(("normalize.mean", "normalize.std"))]
     if not changed:

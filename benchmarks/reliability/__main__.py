@@ -82,7 +82,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.case and len(options.only or ()) != 1:
         parser.error("--case needs one --only SECTION")
-    from semipix.report.comparison import environment
+    from semipix.launch.variants import environment
 
     names = options.only or list(sections.ALL)
     found = {name: measure(sections.ALL[name], options.seed, options.case) for name in names}

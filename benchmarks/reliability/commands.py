@@ -23,7 +23,13 @@ from benchmarks.reliability.outcomes import Ended
 ROOT = Path(__file__).resolve().parents[2]
 
 PRELOADED = (
-    *("semipix.training_app", "semipix.train", "semipix.sweep", "semipix.data.check", "semipix.data.shards"),
+    *(
+        "semipix.launch.app",
+        "semipix.training.run",
+        "semipix.launch.sweep",
+        "semipix.data.check",
+        "semipix.data.batches.shards",
+    ),
     *("semipix.inference.predict", "semipix.inference.evaluate", "benchmarks.reliability.commands"),
 )
 """What the server imports before the first fork."""

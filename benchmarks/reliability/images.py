@@ -96,7 +96,7 @@ class ReadingChild:
 
 def _read_all(pipe: Connection) -> None:
     """Read what is asked for until nobody asks."""
-    from semipix.data.reader import Reader
+    from semipix.data.files.reader import Reader
     from semipix.errors import UnreadableFileError
 
     warnings.simplefilter("ignore")

@@ -29,21 +29,21 @@ from PIL import Image
 from torch import nn
 
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.folder import FolderSource
-from semipix.inference.batches import pixels_of_a_batch
+from semipix.data.sources.folder import FolderSource
+from semipix.functional.grouping import pixels_of_a_batch
 from semipix.inference.files import find_images
 from semipix.inference.pipeline import predict_files
 from semipix.inference.predictor import Predictor
-from semipix.learner import Learner
+from semipix.launch.variants import environment
 from semipix.methods.base import Method
 from semipix.methods.gct import GCT
 from semipix.methods.supervised import Supervised
 from semipix.models.adapt import make_model
 from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.smp import SMP
-from semipix.report.comparison import environment
 from semipix.tasks.segmentation import Segmentation
-from semipix.training_app import quiet
+from semipix.training.learner import Learner
+from semipix.training.quiet import quiet
 
 CLASSES = 11
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semipix.report.comparison import environment
+from semipix.launch.variants import environment
 
 HERE = Path(__file__).resolve().parents[2] / "src"
 

@@ -28,11 +28,11 @@ from torchvision import tv_tensors
 from benchmarks.common import Record, new_parser, records_in, run, write_records
 from benchmarks.speed.memory import held_bytes
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.decode import unit_range
-from semipix.data.folder import FolderSource
-from semipix.data.names import Names
+from semipix.data.files.decode import unit_range
+from semipix.data.files.names import Names
+from semipix.data.sources.folder import FolderSource
 from semipix.data.splits import Split
-from semipix.report.comparison import environment
+from semipix.launch.variants import environment
 
 CROP = 256
 COUNTS = {500: 24, 4000: 4}

@@ -35,9 +35,9 @@ from benchmarks.speed.memory import peak_bytes
 from benchmarks.speed.step import step_of
 from semipix.batch import Batch
 from semipix.config import parameters, target_of
-from semipix.report.comparison import environment
+from semipix.launch.variants import environment
 from semipix.tasks.base import Task
-from semipix.train import build_method, build_task
+from semipix.training.build import build_method, build_task
 
 CLASSES = 21
 """Of Pascal VOC."""

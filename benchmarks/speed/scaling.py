@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.common import Record, device, device_name, new_parser, run, write_records
 from benchmarks.speed.step import CASES, GCT, Bench, take_turns
-from semipix.report.comparison import environment
+from semipix.launch.variants import environment
 
 SIDES = (64, 96, 128, 192, 256, 384, 512)
 BATCHES = (2, 4, 8, 16)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, new_parser, output_of, run, write_records
-from semipix.report.comparison import environment
+from semipix.launch.variants import environment
 
 COMMANDS = {
     "help": ["--help"],

@@ -46,17 +46,17 @@ from benchmarks.speed.memory import forget_peak, held_bytes, peak_bytes
 from benchmarks.speed.released import ReleasedGCT
 from semipix.batch import Batch
 from semipix.errors import SemipixError
+from semipix.launch.variants import environment
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.dhdn import DHDN
-from semipix.models.layout import compile_networks, lay_out
+from semipix.models.memory_format import compile_networks, lay_out
 from semipix.models.smp import SMP
-from semipix.optimizers import optimizer_maker
-from semipix.report.comparison import environment
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.segmentation import Segmentation
+from semipix.training.optimizers import optimizer_maker
 
 Step = Callable[[], object]
 

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+VOID = 255
+"""The index that says nothing about a pixel in a segmentation mask."""
+
 
 class Batch(NamedTuple):
     """Images of one training step, the labeled ones first.
@@ -29,3 +32,45 @@ class Batch(NamedTuple):
     def unlabeled(self) -> Tensor:
         """The unlabeled images, (N - L, C_in, H, W)."""
         return self.image[len(self.target) :]
+
+
+class LabeledImages(NamedTuple):
+    """The labeled part of a training batch.
+
+    Attributes:
+        image: (B, C_in, H, W) float32 in [0, 1].
+        target: (B, H, W) int64 for classification, (B, C, H, W) float32 for regression.
+        names: the images' names.
+    """
+
+    image: Tensor
+    target: Tensor
+    names: list[str]
+
+
+class UnlabeledImages(NamedTuple):
+    """The unlabeled part of a training batch.
+
+    Attributes:
+        image: (B, C_in, H, W) float32 in [0, 1].
+        names: the images' names.
+        seeds: a seed for each image, from which its strong views are drawn.
+    """
+
+    image: Tensor
+    names: list[str]
+    seeds: list[int]
+
+
+class EvalSample(NamedTuple):
+    """One image to evaluate.
+
+    Attributes:
+        image: (C_in, h, w) float32 in [0, 1], resized for the network.
+        target: the label at its own size, (H, W) int64 or (C, H, W) float32.
+        name: the image's name.
+    """
+
+    image: Tensor
+    target: Tensor
+    name: str

@@ -110,7 +110,7 @@ def _train(overrides: list[str]) -> int:
     if not overrides or not {"-h", "--help"} & set(overrides):
         before = "interrupted before the first step; nothing was trained"
         try:
-            from semipix.training_app import run
+            from semipix.launch.app import run
         except BaseException as error:
             interruption.check(error, before)  # an import may make something else of it
             raise
@@ -228,7 +228,7 @@ def _data_keys(given: Sequence[str]) -> dict[str, Any]:
     """Keys of `data`, by the grammar of `semipix train`, with or without `data.` before them."""
     if not given:
         return {}
-    from semipix.training_app import read_overrides
+    from semipix.launch.overrides import read_overrides
 
     keys = {key.removeprefix("data."): value for key, value in read_overrides(given).items()}
     if "root" in keys:

@@ -8,11 +8,9 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +18,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from torch import Tensor
 
 from semipix.errors import SemipixError
+
+Config = Mapping[str, Any]
 
 GROUPS = ("task", "method", "model", "second_model", "data", "optimizer", "scheduler", "trainer")
 
@@ -60,28 +60,6 @@ WORDS: dict[Any, str] = {
     Path: "a path",
     type(None): "null",
 }
-
-
-def open_overrides(overrides: Sequence[str]) -> list[str]:
-    """Let overrides reach every constructor parameter, though the YAML files hold only what deviates.
-
-    `method.lambda_dc=10` becomes `++method.lambda_dc=10` (misspelt keys are found later, by `check_keys`), and
-    `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra refuses null for a group; `scheduler` and
-    `second_model` may be left out by it.
-    """
-    opened = []
-    for override in overrides:
-        key = override.partition("=")[0]
-        if override == "second_model=null":
-            continue
-        if override == "scheduler=null":
-            override = "~scheduler"
-        elif key == "second_model":
-            override = "model@" + override
-        elif "." in key and key.partition(".")[0] in GROUPS:
-            override = "++" + override
-        opened.append(override)
-    return opened
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:
@@ -419,39 +397,3 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise SemipixError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items() if key != "hydra"}
-
-
-def paper_table(task: str) -> dict[str, dict[str, Any]]:
-    """Appendix C's hyper-parameters of each method for one task."""
-    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
-        files("semipix.conf").joinpath("paper.yaml").read_text("utf-8")
-    )
-    return tables[task]
-
-
-def with_paper_row(
-    config: Mapping[str, Any], experiment: str | None, method: str, overrides: Iterable[str]
-) -> dict[str, Any]:
-    """The configuration with the chosen method's row of `paper_table`, under what the command line gives.
-
-    Args:
-        config: a resolved configuration.
-        experiment: the chosen experiment; any but `paper/TASK` changes nothing.
-        method: name of the chosen method.
-        overrides: what the user gave, as KEY=VALUE.
-
-    Raises:
-        SemipixError: the paper's table does not list the method.
-    """
-    group, _, task = (experiment or "").partition("/")
-    if group != "paper":
-        return dict(config)
-    table = paper_table(task)
-    if method not in table:
-        raise SemipixError(
-            f"method={method}: the paper's table has no such row, it lists {', '.join(table)}; choose one of them, or "
-            f"leave experiment={experiment} out"
-        )
-    given = {override.partition("=")[0].lstrip("+") for override in overrides}
-    row = {key: value for key, value in table[method].items() if f"method.{key}" not in given}
-    return {**config, "method": {**config["method"], **row}}

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.conftest import noise, save
 
-from semipix.data.camvid import CLASSES, CamVidSource
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.decode import unit_range
-from semipix.data.lol import LOLSource
-from semipix.data.matting import MattingSource
-from semipix.data.polyu import PolyUSource
+from semipix.data.files.decode import unit_range
 from semipix.data.source import Source
+from semipix.data.sources.alphamatting import MattingSource
+from semipix.data.sources.camvid import CLASSES, CamVidSource
+from semipix.data.sources.lol import LOLSource
+from semipix.data.sources.polyu import PolyUSource
 from semipix.errors import SemipixError
-from semipix.tasks.segmentation import VOID
+from semipix.tasks.label_losses import VOID
+from tests.data.conftest import noise, save
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

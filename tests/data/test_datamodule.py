@@ -13,12 +13,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torchvision import tv_tensors
 
+from semipix.batch import EvalSample
+from semipix.data.batches.sampler import ShardSampler, StreamSampler, stable_seed
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.folder import FolderSource
-from semipix.data.loaders import EvalSample
-from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
-from semipix.data.scenes import ScenesSource
 from semipix.data.source import Source
+from semipix.data.sources.folder import FolderSource
+from semipix.data.sources.scenes import ScenesSource
 from semipix.data.splits import Split
 from semipix.errors import SemipixError
 

@@ -4,10 +4,10 @@ import io
 import struct
 
 from PIL import Image
-from tests.data.conftest import noise
-from tests.data.files import png
 
-from semipix.data.file_headers import PNG, png_chunks, webp_without_metadata
+from semipix.data.files.file_headers import PNG, png_chunks, webp_without_metadata
+from tests.data.conftest import noise
+from tests.helpers.image_files import png
 
 
 def test_a_chunk_is_never_longer_than_its_file() -> None:

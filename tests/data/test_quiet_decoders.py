@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.data.conftest import noise
 
-from semipix.data.decode import read_image
-from semipix.data.quiet_decoders import quiet_decoders
+from semipix.data.files.decode import read_image
+from semipix.data.files.quiet_decoders import quiet_decoders
 from semipix.errors import UnreadableFileError
+from tests.data.conftest import noise
 
 
 def lzw() -> bytearray:

@@ -156,7 +156,7 @@ class TestListFile:
     def test_ambiguous_stem(
         self, folder: Path, write_image: Callable[..., Path], write_mask: Callable[..., Path]
     ) -> None:
-        from semipix.data.folder import FolderSource
+        from semipix.data.sources.folder import FolderSource
 
         write_image(folder / "images/train/deep/a.png")
         write_mask(folder / "masks/train/deep/a.png")

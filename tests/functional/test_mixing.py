@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from semipix.functional.mixing import RATIO, cutmix_mask, mix
-from tests.tiny import rand
+from tests.helpers.tiny import rand
 
 SIZES = [(64, 64), (40, 100), (90, 33), (7, 5)]
 

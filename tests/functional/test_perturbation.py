@@ -15,7 +15,7 @@ from semipix.functional.perturbation import (
     mask_context,
     mask_objects,
 )
-from tests.tiny import rand
+from tests.helpers.tiny import rand
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import torch
 
 from semipix.functional.flaw import flaw_target, normalize_flaw
 from semipix.functional.precision import at_least_float32, fast_precision
-from semipix.train import with_precision
-from tests.tiny import rand
+from semipix.training.build import with_precision
+from tests.helpers.tiny import rand
 
 KEPT = [
     (torch.bfloat16, torch.float32),

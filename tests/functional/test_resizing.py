@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from semipix.functional.resizing import Window, resize_aligned, resize_rows, source_rows
-from tests.tiny import rand
+from tests.helpers.tiny import rand
 
 
 @pytest.mark.parametrize("size", [(101, 33), (19, 11), (37, 20), (37, 31), (1, 20), (1000, 20)])

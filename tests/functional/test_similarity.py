@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semipix.functional.similarity import psnr, ssim
-from tests.tiny import rand
+from tests.helpers.tiny import rand
 
 TARGET = rand(1, 3, 20, 24)
 PREDICTION = (TARGET + 0.2 * (rand(1, 3, 20, 24, seed=1) - 0.5)).clamp(0, 1)

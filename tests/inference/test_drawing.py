@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semipix.data.sizes import Size
-from semipix.inference import rows as blocks
+from semipix.data.files.sizes import Size
+from semipix.functional import rows as blocks
 from semipix.inference.drawing import Drawing
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.matting import Matting
 from semipix.tasks.regression import Regression
 from semipix.tasks.segmentation import Segmentation
-from tests.tiny import rand
+from tests.helpers.tiny import rand
 
 SEEN: Size = (40, 24)
 

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.errors import SemipixError
+from semipix.functional.grouping import pixels_of_a_batch
 from semipix.inference import pipeline
-from semipix.inference.batches import pixels_of_a_batch
 from semipix.inference.pipeline import AHEAD, Room, predict_files
 from semipix.inference.predictor import Photo, Predictor
-from tests.tiny import make_method
+from tests.helpers.tiny import make_method
 
 SECONDS = 60
 """Longest wait for another thread."""

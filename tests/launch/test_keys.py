@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from semipix.config import TOP, open_overrides
+from semipix.config import TOP
 from semipix.launch import completion
 from semipix.launch.keys import ABOUT, describe
+from semipix.launch.overrides import open_overrides
 
 
 def lines(*overrides: str) -> list[str]:

@@ -14,7 +14,7 @@ from semipix.errors import SemipixError
 from semipix.functional.routing import frozen
 from semipix.methods.advssl import AdvSSL
 from semipix.models.discriminator import FCDiscriminator
-from tests.tiny import CLASSES, FixedModel, make_batch, make_method, rand
+from tests.helpers.tiny import CLASSES, FixedModel, make_batch, make_method, rand
 
 TERMS = {"supervised", "discrimination"}
 ADVERSARIAL = {"adversarial_labeled", "adversarial_unlabeled"}

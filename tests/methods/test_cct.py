@@ -13,8 +13,8 @@ from semipix.functional.routing import frozen
 from semipix.methods.cct import CCT, PERTURBATIONS, AuxiliaryDecoder
 from semipix.models.adapt import adapt
 from semipix.models.smp import SMP
-from semipix.optimizers import optimizer_maker
-from tests.tiny import CLASSES, TinyModel, make_batch, make_method, predict_always, rand
+from semipix.training.optimizers import optimizer_maker
+from tests.helpers.tiny import CLASSES, TinyModel, make_batch, make_method, predict_always, rand
 
 
 class TwoScales(nn.Module):

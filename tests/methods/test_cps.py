@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from semipix.errors import SemipixError
 from semipix.functional.mixing import cutmix_mask
 from semipix.methods.cps import CPS
-from tests.tiny import make_batch, make_method, predict_always
+from tests.helpers.tiny import make_batch, make_method, predict_always
 
 
 def make_cps(**given: Any) -> CPS:

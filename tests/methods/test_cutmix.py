@@ -8,7 +8,7 @@ from semipix.errors import SemipixError
 from semipix.functional.mixing import cutmix_mask
 from semipix.functional.routing import frozen
 from semipix.methods.cutmix import CutMix
-from tests.tiny import CLASSES, make_batch, make_method, predict_always, rand
+from tests.helpers.tiny import CLASSES, make_batch, make_method, predict_always, rand
 
 
 def method_with(**given: object) -> CutMix:

@@ -8,7 +8,7 @@ from semipix.errors import SemipixError
 from semipix.functional.mixing import cutmix_mask
 from semipix.functional.routing import frozen
 from semipix.methods.fixmatch import FixMatch
-from tests.tiny import TinyRegression, make_batch, make_method, make_regression_batch, predict_always
+from tests.helpers.tiny import TinyRegression, make_batch, make_method, make_regression_batch, predict_always
 
 
 def make_fixmatch(**given: float) -> FixMatch:

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semipix.methods.flaw_guided import diagnostic_metrics, update_diagnostics
-from semipix.tasks.segmentation import VOID, Segmentation
+from semipix.tasks.label_losses import VOID
+from semipix.tasks.segmentation import Segmentation
 
 TASK = Segmentation(2)
 LABEL = torch.tensor([[[0, 0, 0, 0, 1, 1, 1, 1, VOID, VOID]]])

@@ -15,7 +15,7 @@ from semipix.functional.flaw import flaw_target, normalize_flaw
 from semipix.functional.routing import frozen
 from semipix.methods.flaw_mean_teacher import FlawMeanTeacher
 from semipix.methods.mean_teacher import MeanTeacher
-from tests.tiny import CLASSES, FixedModel, make_batch, make_method, rand
+from tests.helpers.tiny import CLASSES, FixedModel, make_batch, make_method, rand
 
 
 class PixelDetector(nn.Module):

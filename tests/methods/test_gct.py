@@ -17,7 +17,7 @@ from semipix.errors import SemipixError
 from semipix.functional.flaw import exchange, flaw_target, normalize_flaw
 from semipix.methods.gct import GCT
 from semipix.models import flaw_detector
-from tests.tiny import CLASSES, FixedModel, TinyModel, make_batch, make_method, rand
+from tests.helpers.tiny import CLASSES, FixedModel, TinyModel, make_batch, make_method, rand
 
 TERMS = {"supervised", "flaw_detection"}
 THRESHOLD = 0.5

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.gct_strong import StrongGCT
-from tests.tiny import FixedModel, make_batch, make_method, predict_always
+from tests.helpers.tiny import FixedModel, make_batch, make_method, predict_always
 
 LOW, HIGH = 0.2, 0.9
 
@@ -38,7 +38,7 @@ def with_flaws(method: StrongGCT, first: float, second: float) -> StrongGCT:
 @pytest.fixture(autouse=True)
 def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the detector's maps as they are: scaling each to [0, 1] is tested with `normalize_flaw`."""
-    monkeypatch.setattr("semipix.methods.gct_strong.normalize_flaw", lambda flaw: flaw)
+    monkeypatch.setattr("semipix.functional.flaw.normalize_flaw", lambda flaw: flaw)
 
 
 def views_of(method: StrongGCT) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch.optim import SGD
 from semipix.errors import SemipixError
 from semipix.functional.routing import frozen
 from semipix.methods.mean_teacher import MeanTeacher
-from tests.tiny import make_batch, make_method
+from tests.helpers.tiny import make_batch, make_method
 
 
 def method_at(step: int = 0, **given: float) -> MeanTeacher:

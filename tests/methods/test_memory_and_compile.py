@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from semipix.models import flaw_detector
 from semipix.models.adapt import adapt
-from semipix.models.layout import compile_networks, lay_out
-from tests.tiny import CLASSES, TinyModel, make_batch, make_method, method_class, options
+from semipix.models.memory_format import compile_networks, lay_out
+from tests.helpers.tiny import CLASSES, TinyModel, make_batch, make_method, method_class, options
 
 METHODS = options("method")
 

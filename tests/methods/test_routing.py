@@ -6,7 +6,7 @@ from torch.optim import SGD
 
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
-from tests.tiny import TinyRegression, make_active, make_batch, make_method, make_regression_batch, options
+from tests.helpers.tiny import TinyRegression, make_active, make_batch, make_method, make_regression_batch, options
 
 PARTS = {"features": ("first", "norm"), "head": ("last",)}
 """The modules of the tiny model behind each half of the feature protocol."""

@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from semipix.errors import SemipixError
 from semipix.methods.s4l import S4L, RotationClassifier, rotate
-from tests.tiny import CLASSES, TinyModel, TinyRegression, make_batch, make_method, make_regression_batch, rand
+from tests.helpers.tiny import CLASSES, TinyModel, TinyRegression, make_batch, make_method, make_regression_batch, rand
 
 
 class Oracle(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 
 from semipix.errors import SemipixError
 from semipix.methods.unimatch import UniMatch, complementary_dropout
-from tests.tiny import FixedModel, make_batch, make_method, predict_always, rand
+from tests.helpers.tiny import FixedModel, make_batch, make_method, predict_always, rand
 
 
 def make_unimatch(**given: float) -> UniMatch:

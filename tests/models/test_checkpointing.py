@@ -8,7 +8,7 @@ from torch import nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import CheckpointedSequential, checkpoint_stages, checkpointed
-from semipix.models.sizes import check_size, pad_to_multiple
+from semipix.models.padding import check_image_size, pad_to_multiple
 from tests.models.base import images
 
 
@@ -79,6 +79,6 @@ def test_padding_keeps_the_image_where_it_is(mode) -> None:
 
 
 def test_the_smallest_size_is_taken() -> None:
-    check_size(images(8, 9), 8, "Net")
+    check_image_size(images(8, 9), 8, "Net")
     with pytest.raises(SemipixError, match=r"data.crop: 8x9 \(height x width\) found, but Net expects at least 9x9"):
-        check_size(images(8, 9), 9, "Net")
+        check_image_size(images(8, 9), 9, "Net")

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.models import VGG16_Weights, vgg16
 
 from semipix.config import parameters, target_of
+from tests.helpers.tiny import node_of, options
 from tests.models.base import images
-from tests.tiny import node_of, options
 
 SMALL: dict[str, dict[str, Any]] = {
     "deeplab_v2": {"backbone": "resnet18"},

@@ -14,8 +14,8 @@ from torch import nn
 
 from semipix.errors import SemipixError
 from semipix.models.deeplab_v2 import DeepLabV2
+from semipix.models.padding import pad_to_multiple
 from semipix.models.pretrained import Normalize, offline_file
-from semipix.models.sizes import pad_to_multiple
 from semipix.models.smp import ARCHITECTURES, SMP, options_of
 from tests.models.base import CheckpointingTests, FeatureModelTests, images
 

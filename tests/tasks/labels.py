@@ -5,13 +5,13 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.batch import Batch
-from semipix.data.source import ImageTarget, Matte
+from semipix.data.targets import ImageTarget, Matte
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.enhancement import Enhancement
 from semipix.tasks.matting import Matting
 from semipix.tasks.regression import Regression
-from tests.tiny import TinySource, rand
+from tests.helpers.tiny import TinySource, rand
 
 TASKS: dict[str, Task] = {
     "regression": Regression(channels=2, low=-1.0, high=3.0, loss="smooth_l1"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.tiny import TinyRegression, rand
+from tests.helpers.tiny import TinyRegression, rand
 
 TASK = TinyRegression()
 OUTPUT = 4 * rand(2, 3, 4, 5) - 2

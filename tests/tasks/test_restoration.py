@@ -11,7 +11,7 @@ from semipix.errors import SemipixError
 from semipix.functional.similarity import psnr, ssim
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.enhancement import Enhancement
-from tests.tiny import rand
+from tests.helpers.tiny import rand
 
 EVERYWHERE = torch.ones(1, 1, 70, 66, dtype=torch.bool)
 

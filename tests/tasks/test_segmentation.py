@@ -11,8 +11,9 @@ from segmentation_models_pytorch import losses
 from torch import Tensor
 
 from semipix.errors import SemipixError
-from semipix.tasks.segmentation import VOID, Segmentation, palette
-from tests.tiny import rand, randint
+from semipix.tasks.label_losses import VOID
+from semipix.tasks.segmentation import Segmentation, palette
+from tests.helpers.tiny import rand, randint
 
 TASK = Segmentation(3)
 OUTPUT = 4 * rand(2, 3, 4, 5) - 2

@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from semipix.batch import VOID
 from semipix.config import check_keys, parameters
-from semipix.data.class_names import read_classes
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.decode import MAX_PIXELS, bits, read_values
-from semipix.data.folder import FolderSource, judge_masks, lookup_table
-from semipix.data.layout import PAIRS, SPLITS, Listing, duplicates, list_folder
-from semipix.data.pairs import EXTRAS, PairsSource
-from semipix.data.reader import Reader
-from semipix.data.source import VOID
+from semipix.data.files.decode import bits, read_values
+from semipix.data.files.listing import PAIRS, SPLITS, Listing, duplicates, list_folder
+from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.reader import Reader
+from semipix.data.sources.class_names import read_classes
+from semipix.data.sources.folder import FolderSource, judge_masks, lookup_table
+from semipix.data.sources.pairs import EXTRAS, PairsSource
 from semipix.data.survey import SEVERAL_PAGES, each, further_parts
 from semipix.errors import SemipixError, one_line
 

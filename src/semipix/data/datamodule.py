@@ -11,28 +11,20 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
-from semipix.data.cache import GIB, Cache, DiskCache, MemoryCache
-from semipix.data.decode import MAX_PIXELS
-from semipix.data.loaders import (
-    EvalDataset,
-    LabeledDataset,
-    LoaderSettings,
-    SourceLoader,
-    StreamLoader,
-    TrainSettings,
-    UnlabeledDataset,
-    collate_labeled,
-    collate_unlabeled,
-)
-from semipix.data.names import composed
-from semipix.data.reader import Reader
-from semipix.data.sampler import ShardSampler, StreamSampler, stable_seed
-from semipix.data.shards import PoolSampler, ShardDataset, Shards
-from semipix.data.skipped import OnError, Skipped
+from semipix.data.batches.augment import train_transform
+from semipix.data.batches.datasets import EvalDataset, LabeledDataset, TrainSettings, UnlabeledDataset
+from semipix.data.batches.loaders import LoaderSettings, SourceLoader, StreamLoader, collate_labeled, collate_unlabeled
+from semipix.data.batches.sampler import ShardSampler, StreamSampler, stable_seed
+from semipix.data.batches.shards import PoolSampler, ShardDataset, Shards
+from semipix.data.batches.skipped import OnError, Skipped
+from semipix.data.batches.strong_views import StrongViews
+from semipix.data.files.cache import GIB, Cache, DiskCache, MemoryCache
+from semipix.data.files.names import composed
+from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.reader import Reader
+from semipix.data.files.sizes import as_resize, as_size
 from semipix.data.source import Source
 from semipix.data.splits import Amount, Split, check_overlap, make_split
-from semipix.data.strong import StrongViews
-from semipix.data.transforms import as_resize, as_size, train_transform
 from semipix.errors import SemipixError
 
 _TrainDataset = LabeledDataset | UnlabeledDataset | ShardDataset

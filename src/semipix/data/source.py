@@ -3,34 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 from torchvision import tv_tensors
 
-from semipix.data.reader import Reader
-
-VOID = 255
-"""The index that says nothing about a pixel in a segmentation mask."""
-
-KINDS = ("segmentation", "denoising", "enhancement", "matting", "regression")
-"""What targets may be: class indices; clean images; bright images; alpha mattes; maps of any channels and units."""
-
-
-class ImageTarget(tv_tensors.Image):  # type: ignore[misc]
-    """A regression target (C, H, W) float32; pixels that say nothing are NaN, and so is padding."""
-
-
-class Matte(ImageTarget):
-    """A matting target (8, H, W) float32.
-
-    Channel 0 is alpha in [0, 1]; channel 1 is 1 where the trimap is unknown and 0 elsewhere; 2 to 4 are the
-    foreground's colour and 5 to 7 the background's in [0, 1], NaN where there is none. Padding is known background
-    without colours.
-    """
-
-
-Target: TypeAlias = tv_tensors.Mask | tv_tensors.Image
-"""A label: a mask of class indices, or an image for regression."""
+from semipix.batch import VOID
+from semipix.data.files.reader import Reader
+from semipix.data.targets import Target
 
 
 class Source(ABC):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from semipix.atomic import write_text
-from semipix.data.names import Names, composed
+from semipix.data.files.names import Names, composed
 from semipix.data.source import Source
 from semipix.errors import SemipixError
 

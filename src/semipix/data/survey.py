@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from semipix.data.decode import MAX_PIXELS, Header, check_same_size, read_header
-from semipix.data.decode_masks import read_mask_file
-from semipix.data.opening import SIDEWAYS
+from semipix.data.files.decode import Header, check_same_size, read_header
+from semipix.data.files.decode_masks import read_mask_file
+from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS
 from semipix.errors import SemipixError, UnreadableFileError
 
 T = TypeVar("T")

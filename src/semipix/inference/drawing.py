@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from semipix.data.decode import unit_range
-from semipix.data.sizes import Size
-from semipix.inference.rows import RowResizer
+from semipix.data.files.decode import unit_range
+from semipix.data.files.sizes import Size
+from semipix.functional.rows import RowResizer
 from semipix.tasks.base import Task
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from semipix import interruption, train
-from semipix.callbacks import RunProgress, StopOnSignal
+from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError
-from semipix.run_folder import write_json
-from semipix.training_app import quiet
+from semipix.training.build import build_learner, data_of_run, load_method
+from semipix.training.callbacks import RunProgress
+from semipix.training.check import check_config
+from semipix.training.failures import memory_short
+from semipix.training.quiet import quiet
+from semipix.training.run_folder import load_config, with_root, write_json
+from semipix.training.stopping import StopOnSignal
 
 
 def evaluate(
@@ -52,7 +56,7 @@ def measure(
         batch_size: images of one batch; by default the run's `data.eval_batch_size`.
         root: where the run's data folder is now; by default the run's `data.root`.
         max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
-        trust: run code that the run folder names outside of the known packages, see `train.load_config`.
+        trust: run code that the run folder names outside of the known packages, see `load_config`.
 
     Returns:
         Metrics by name; NaN for a class that is absent, in no label and in no prediction.
@@ -62,19 +66,19 @@ def measure(
             measure in that split, other data than the run's, or too little memory.
     """
     quiet()
-    config = train.load_config(run, trust)
+    config = load_config(run, trust)
     if root is not None:
-        config = train.with_root(config, root)
+        config = with_root(config, root)
     if batch_size is not None:
         config["data"]["eval_batch_size"] = batch_size
     if max_pixels is not None:
         config["data"]["max_pixels"] = max_pixels
-    train.check_config(config)
-    method = train.load_method(run, checkpoint, trust)
-    data = train.data_of_run(config, run, method.task, [split] if split == "test" else ["train", "val"])
+    check_config(config)
+    method = load_method(run, checkpoint, trust)
+    data = data_of_run(config, run, method.task, [split] if split == "test" else ["train", "val"])
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
-    learner = train.build_learner(config, method, steps=1)
+    learner = build_learner(config, method, steps=1)
     options = {key: config["trainer"][key] for key in ("precision",) if key in config["trainer"]}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if config["trainer"].get("accelerator") == "cpu" else "auto"
@@ -95,7 +99,7 @@ def measure(
         raise interruption.Interrupted(interruption.received() or signal.SIGINT) from None
     except (RuntimeError, MemoryError) as error:
         interruption.check(error)
-        if not (short := train.memory_short(error)):
+        if not (short := memory_short(error)):
             raise
         raise SemipixError(
             f"{run}: out of {short} in batches of {data.eval_batch_size} {split} images; lower --batch-size, or train "

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from semipix.data.decode import EXTENSIONS
-from semipix.data.layout import is_image, walk
+from semipix.data.files.listing import is_image, walk
+from semipix.data.files.opening import EXTENSIONS
 from semipix.errors import SemipixError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from semipix import train
-from semipix.data.decode import unit_range
+from semipix.data.files.decode import unit_range
 from semipix.errors import SemipixError
-from semipix.inference.batches import pixels_of_a_batch
+from semipix.functional.grouping import pixels_of_a_batch
 from semipix.inference.predictor import Photo, Predictor
 from semipix.interruption import check
+from semipix.training.failures import memory_short
 
 READ_AHEAD_BYTES = 2**28
 """Bytes of the images that are read ahead of the network: one larger image, or as many as fit in."""
@@ -146,7 +146,7 @@ def _read(predictor: Predictor, file: Path, name: Path, turn: int, room: Room) -
     except SemipixError as error:
         found = str(error)
     except (MemoryError, RuntimeError) as error:
-        if not (short := train.memory_short(error)):
+        if not (short := memory_short(error)):
             raise
         found = f"{file}: out of {short} while this image was read; {MORE_MEMORY}"
     size = found.nbytes if isinstance(found, Photo) else 0
@@ -226,7 +226,7 @@ def _write(photo: Photo, write: Callable[..., None], *what: Any) -> Failure | No
 
 def _refusal(photo: Photo, error: Exception) -> Failure:
     size = f"{photo.image.shape[-1]}x{photo.image.shape[-2]}"
-    if short := train.memory_short(error):
+    if short := memory_short(error):
         return f"{photo.file}: out of {short} for this image of {size} pixels; {MORE_MEMORY}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{photo.file}: this image of {size} pixels could not be predicted: {reason}"

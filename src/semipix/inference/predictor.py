@@ -11,20 +11,22 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix import train
 from semipix.atomic import written
-from semipix.data.decode import MAX_PIXELS, image_size, unit_range
-from semipix.data.matte import Matting
-from semipix.data.reader import Reader
-from semipix.data.sizes import Size, resized_size
-from semipix.data.transforms import as_resize, resize_image
+from semipix.data.files.decode import image_size, unit_range
+from semipix.data.files.mattes import Matting
+from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.reader import Reader
+from semipix.data.files.resize import resize_image
+from semipix.data.files.sizes import Size, as_resize, resized_size
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
-from semipix.inference.slabs import Slabs
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
-from semipix.models.layout import lay_out
+from semipix.methods.slabs import Slabs
+from semipix.models.memory_format import lay_out
 from semipix.tasks.base import Task
+from semipix.training.build import load_method
+from semipix.training.run_folder import load_config
 
 COMPRESSION = 1
 """Of PNG files, where Pillow takes 6: less processor time for larger files of the same pixels."""
@@ -203,14 +205,14 @@ def load_predictor(
         checkpoint: `best` or `last`; by default best where validation chose one.
         trimaps: folder with a trimap for each image; for matting alone.
         max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
-        trust: run code that the folder names outside of the known packages, see `train.load_config`.
+        trust: run code that the folder names outside of the known packages, see `load_config`.
 
     Raises:
         SemipixError: no run, no checkpoint, a run that could run code and is not trusted, or no folder of trimaps for a
             task that needs one.
     """
-    config = train.load_config(run, trust)
-    method = train.load_method(run, checkpoint, trust)
+    config = load_config(run, trust)
+    method = load_method(run, checkpoint, trust)
     _check_trimaps(run, method.task, trimaps)
     data = config["data"]
     reader = Reader(

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from semipix.data.decode import MAX_PIXELS, check_same_size
-from semipix.data.layout import Remarks, stems
-from semipix.data.matte import middle, trimap_of
-from semipix.data.names import composed
+from semipix.data.files.decode import check_same_size
+from semipix.data.files.listing import Remarks, stems
+from semipix.data.files.mattes import middle, trimap_of
+from semipix.data.files.names import composed
+from semipix.data.files.opening import MAX_PIXELS
 from semipix.errors import SemipixError
 
 

@@ -9,8 +9,8 @@ from torchvision.models import VGG16_Weights
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import runner
+from semipix.models.padding import check_image_size, pad_to_multiple
 from semipix.models.pretrained import Normalize, download
-from semipix.models.sizes import check_size, pad_to_multiple
 
 DEPTHS = (2, 2, 3, 3, 3)
 """Convolutions of VGG-16's stages."""
@@ -115,7 +115,7 @@ class DeepImageMatting(nn.Module):
         Raises:
             SemipixError: a side is smaller than 32.
         """
-        check_size(image, STRIDE, "DeepImageMatting")
+        check_image_size(image, STRIDE, "DeepImageMatting")
         seen = self.normalize(pad_to_multiple(image, STRIDE, "reflect"))
         features, taken = seen, []
         for stage in self.encoder:

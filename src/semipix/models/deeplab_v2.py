@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.functional.resizing import Window, resize_aligned
 from semipix.models.checkpointing import checkpoint_stages
+from semipix.models.padding import check_image_size
 from semipix.models.pretrained import Normalize, check_encoder, download, zero_extra_channels
-from semipix.models.sizes import check_size
 
 RATES = (6, 12, 18, 24)
 SMALLEST = 33
@@ -90,7 +90,7 @@ class DeepLabV2(nn.Module):
         Raises:
             SemipixError: a side is smaller than 33.
         """
-        check_size(image, SMALLEST, "DeepLabV2")
+        check_image_size(image, SMALLEST, "DeepLabV2")
         return [self.backbone(self.normalize(image))]
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:

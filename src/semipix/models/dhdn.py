@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import chain
-from semipix.models.sizes import check_size, pad_to_multiple
+from semipix.models.padding import check_image_size, pad_to_multiple
 
 LEVELS = 3
 STRIDE = 2**LEVELS
@@ -68,7 +68,7 @@ class DHDN(nn.Module):
         Raises:
             SemipixError: a side is smaller than 8.
         """
-        check_size(image, STRIDE, "DHDN")
+        check_image_size(image, STRIDE, "DHDN")
         features = self.first(pad_to_multiple(image, STRIDE, "reflect"))
         skipped: list[Tensor] = []
         for level, down in zip(self.encoder, self.down, strict=True):

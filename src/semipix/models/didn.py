@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import chain
-from semipix.models.sizes import check_size, pad_to_multiple
+from semipix.models.padding import check_image_size, pad_to_multiple
 
 STRIDE = 8
 """One stride-2 convolution before the blocks, two within each."""
@@ -61,7 +61,7 @@ class DIDN(nn.Module):
         Raises:
             SemipixError: a side is smaller than 8.
         """
-        check_size(image, STRIDE, "DIDN")
+        check_image_size(image, STRIDE, "DIDN")
         features = self.first(pad_to_multiple(image, STRIDE, "reflect"))
         reconstructions: list[Tensor] = []
         for block in self.blocks:

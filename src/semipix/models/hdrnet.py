@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
-from semipix.models.sizes import check_size
+from semipix.models.padding import check_image_size
 
 GRID_STRIDE = 16
 """Pixels of the low-resolution image per cell of the grid."""
@@ -98,7 +98,7 @@ class HDRNet(nn.Module):
         Raises:
             SemipixError: a side is smaller than 8.
         """
-        check_size(image, SMALLEST, "HDRNet")
+        check_image_size(image, SMALLEST, "HDRNet")
         image = at_least_float32(image)
         transforms = slice_grid(self.grid(image), self.guide(image))  # (N, K (C_in + 1), H, W)
         return transform(image, transforms)

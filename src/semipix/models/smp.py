@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import Part, runner
+from semipix.models.padding import pad_to_multiple
 from semipix.models.pretrained import (
     OFFLINE_ENCODER,
     Normalize,
@@ -24,7 +25,6 @@ from semipix.models.pretrained import (
     offline_weights,
     zero_extra_channels,
 )
-from semipix.models.sizes import pad_to_multiple
 
 
 @dataclass(frozen=True)

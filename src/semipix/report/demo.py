@@ -5,12 +5,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from semipix import train
 from semipix.atomic import write_text
 from semipix.interruption import Interrupted, number_of
-from semipix.report.comparison import environment, run_variants
+from semipix.launch.variants import environment, run_variants
 from semipix.report.pictures import rows
-from semipix.run_folder import write_json
+from semipix.training.run_folder import load_split, write_json
 
 COMMON = [
     "data=scenes",
@@ -96,7 +95,7 @@ def _verdict(summary: dict[str, dict[str, Any]]) -> str:
 
 
 def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str) -> str:
-    split = train.load_split(out / "gct_strong")
+    split = load_split(out / "gct_strong")
     prefix = "val/diagnostics/"
     trained = found["gct_strong"]["trained"]
     diagnostics = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}

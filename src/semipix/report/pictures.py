@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.io import encode_png
 
-from semipix import train
-from semipix.data.loaders import EvalSample
+from semipix.batch import EvalSample
 from semipix.methods.base import Method
+from semipix.training.build import build_data, load_method
+from semipix.training.run_folder import load_config, load_split
 
 
 def png_uri(picture: Tensor, side: int = 160) -> str:
@@ -32,9 +33,9 @@ def rows(runs: Mapping[str, Path], count: int = 6) -> list[dict[str, str]]:
     Returns:
         A row for each image, addresses of PNG pictures by column title.
     """
-    methods = {title: train.load_method(run) for title, run in runs.items()}
+    methods = {title: load_method(run) for title, run in runs.items()}
     first = next(iter(runs.values()))
-    data = train.build_data(train.load_config(first), train.load_split(first))
+    data = build_data(load_config(first), load_split(first))
     samples = [data.test_dataloader().dataset[index] for index in range(min(count, len(data.split.test)))]
     return [_row(methods, sample) for sample in samples]
 

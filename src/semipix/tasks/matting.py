@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from semipix.errors import SemipixError
-from semipix.functional import matting
+from semipix.functional import matting_errors as matting
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import masked_mean
 from semipix.functional.similarity import psnr

@@ -14,8 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
 from semipix.tasks.base import Task
-from semipix.tasks.label_losses import LOSSES, WITHOUT_WEIGHTS, loss_weights
-from semipix.tasks.label_losses import VOID as VOID
+from semipix.tasks.label_losses import LOSSES, VOID, WITHOUT_WEIGHTS, loss_weights
 
 
 def palette(classes: int) -> Tensor:

@@ -1,0 +1,187 @@
+"""Geometry that images and their targets go through together."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from semipix.data.files.resize import _MATTE_COLOURS, UNKNOWN, Window, _nearest, resize_to, scaled_window
+from semipix.data.files.sizes import Size
+from semipix.data.targets import ImageTarget, Matte
+
+
+def train_transform(
+    crop: Size, scale: tuple[float, float], flip: float, target_fill: float, at_unknown: bool = False
+) -> "TrainTransform":
+    """Joint augmentation of an image and its target: random scale, horizontal flip and crop.
+
+    Args:
+        crop: height and width of the result.
+        scale: smallest and largest factor an image is scaled by, its aspect kept.
+        flip: probability of a horizontal flip.
+        target_fill: written into masks where a scaled-down image does not fill the crop; images are filled with 0,
+            regression targets with NaN.
+        at_unknown: whether crops are centred at unknown pixels of the image's trimap.
+
+    Returns:
+        A transform to be called as `transform(image)` or `transform(image, target)` with tv_tensors of one size. It
+        draws from torch's global generator.
+    """
+    crops = UnknownCrop(crop, target_fill) if at_unknown else RandomPaddedCrop(crop, target_fill)
+    return TrainTransform(RandomScale(scale), flip, crops)
+
+
+class TrainTransform:
+    """Random scale, horizontal flip and crop, at the cost of what the crop holds.
+
+    The place is drawn first. Then only the pixels that it needs are converted to floats and scaled.
+
+    Args:
+        scale: draws the size that the image is scaled to.
+        flip: probability of a horizontal flip.
+        crop: draws the place, and pads.
+    """
+
+    def __init__(self, scale: "RandomScale", flip: float, crop: "RandomPaddedCrop") -> None:
+        self.scale = scale
+        self.flip = flip
+        self.crop = crop
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Transform an image, or an image and its target, of one size.
+
+        Args:
+            *inputs: tv_tensors: an image (C, H, W) of bytes or in [0, 1], a mask (H, W) of integers, or a regression
+                target.
+
+        Returns:
+            As many: images float32 in [0, 1], masks int64.
+        """
+        first = inputs[0]
+        size = self.scale.make_params([first])["size"]
+        mirrored = bool(torch.rand(1) < self.flip)
+        place = self.crop.place(size, lambda: _mirrored(_nearest(first[3:4], size)[0], mirrored))
+        outputs = tuple(self._part(inpt, size, mirrored, place) for inpt in inputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def _part(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
+        top, left, height, width = window = self.crop.window(size, place)
+        if mirrored:
+            window = (top, size[1] - left - width, height, width)
+        part = _mirrored(scaled_window(inpt, size, window), mirrored)
+        return self.crop.padded(tv_tensors.wrap(part, like=inpt), place)
+
+
+def _mirrored(values: Tensor, mirrored: bool) -> Tensor:
+    return values.flip(-1) if mirrored else values
+
+
+class RandomScale(v2.Transform):  # type: ignore[misc]
+    """Scale by a random factor, the aspect kept.
+
+    Args:
+        scale: smallest and largest factor.
+    """
+
+    def __init__(self, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        low, high = self.scale
+        factor = low + (high - low) * torch.rand(()).item()
+        height, width = flat_inputs[0].shape[-2:]
+        return {"size": (max(1, round(height * factor)), max(1, round(width * factor)))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return resize_to(inpt, params["size"])
+
+
+class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
+    """Crop at a random place; an image smaller than the crop lands at a random place in it and is padded.
+
+    Args:
+        crop: height and width of the result.
+        target_fill: padding of masks; images are padded with 0, regression targets with NaN.
+    """
+
+    def __init__(self, crop: Size, target_fill: float) -> None:
+        super().__init__()
+        self.crop = crop
+        self.target_fill = target_fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        first = flat_inputs[0]
+        return self.place(tuple(first.shape[-2:]), lambda: first[3])
+
+    def place(self, size: Size, trimap: Callable[[], Tensor]) -> dict[str, Any]:
+        """Draw where the crop starts in an image of this size, or the image in the crop.
+
+        Args:
+            size: height and width of the image.
+            trimap: makes its trimap (H, W), where crops depend on it.
+        """
+        spare = [have - want for have, want in zip(size, self.crop, strict=True)]
+        # One draw a side serves both cases.
+        return {"spare": spare, "start": [int(torch.randint(abs(room) + 1, ()).item()) for room in spare]}
+
+    def window(self, size: Size, place: dict[str, Any]) -> Window:
+        """The part of an image of this size that the crop shows."""
+        (room_y, room_x), (y, x) = place["spare"], place["start"]
+        return (
+            y if room_y > 0 else 0,
+            x if room_x > 0 else 0,
+            min(self.crop[0], size[0]),
+            min(self.crop[1], size[1]),
+        )
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self.padded(F.crop(inpt, *self.window(tuple(inpt.shape[-2:]), params)), params)
+
+    def padded(self, part: Any, place: dict[str, Any]) -> Any:
+        """The crop around what it shows of the image."""
+        (room_y, room_x), (y, x) = place["spare"], place["start"]
+        top, left = y if room_y < 0 else 0, x if room_x < 0 else 0
+        bottom, right = max(0, -room_y) - top, max(0, -room_x) - left
+        if not any((top, left, bottom, right)):
+            return part
+        fill = self.target_fill if isinstance(part, tv_tensors.Mask) else 0
+        padded = F.pad(part, [left, top, right, bottom], fill=fill)
+        if isinstance(part, ImageTarget):
+            silent = torch.ones(padded.shape[-2:], dtype=torch.bool)
+            silent[top : top + part.shape[-2], left : left + part.shape[-1]] = False
+            padded[_MATTE_COLOURS if isinstance(part, Matte) else slice(None), silent] = math.nan
+        return padded
+
+
+class UnknownCrop(RandomPaddedCrop):
+    """Crop around a random unknown pixel of the trimap, an image's fourth channel; anywhere where there is none."""
+
+    def place(self, size: Size, trimap: Callable[[], Tensor]) -> dict[str, Any]:
+        params = super().place(size, trimap)
+        unknown = (trimap() == UNKNOWN).nonzero()
+        if len(unknown) == 0:
+            return params
+        pixel = unknown[int(torch.randint(len(unknown), ()).item())].tolist()
+        for axis, (room, side) in enumerate(zip(params["spare"], self.crop, strict=True)):
+            if room > 0:
+                params["start"][axis] = min(max(0, pixel[axis] - side // 2), room)
+        return params
+
+
+def augment(transform: Callable[..., Any], seed: int, *tensors: Tensor) -> Any:
+    """Run a transform with a seed of its own; torch's global generator is neither read nor changed."""
+    with torch.random.fork_rng(devices=[]):
+        # Not `torch.manual_seed`, which would also reseed the accelerators, and those are not forked.
+        torch.default_generator.manual_seed(seed)
+        return transform(*tensors)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A contiguous tensor without its tv_tensor type."""
+    return tensor.as_subclass(torch.Tensor).contiguous()

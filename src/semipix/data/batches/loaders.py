@@ -1,0 +1,153 @@
+"""Data sets and loaders between a source and the batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from semipix.batch import LabeledImages, UnlabeledImages
+from semipix.data.batches.sampler import StreamSampler
+from semipix.errors import SemipixError
+from semipix.processes import worker_init
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """What all loaders share.
+
+    Attributes:
+        workers: reading processes of each loader; 0 reads in the main process.
+        prefetch: batches that each of them reads ahead.
+        pin: whether batches stand in memory from which an accelerator copies faster.
+    """
+
+    workers: int
+    prefetch: int = 2
+    pin: bool = False
+
+
+class SourceLoader(DataLoader[Any]):
+    """A loader over a source.
+
+    Args:
+        dataset: what to read.
+        sampler: in which order.
+        batch_size: samples of a batch in this process.
+        settings: what all loaders share.
+        collate: samples to batch.
+        seed: for the workers' own generators, so that iterating leaves torch's global generator alone.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: Sampler[Any],
+        batch_size: int,
+        settings: LoaderSettings,
+        collate: Callable[[list[Any]], Any],
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=settings.workers,
+            persistent_workers=settings.workers > 0,
+            prefetch_factor=settings.prefetch if settings.workers else None,
+            pin_memory=settings.pin,
+            collate_fn=Collate(collate),
+            generator=torch.Generator().manual_seed(seed),
+            worker_init_fn=worker_init(),
+        )
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, SemipixError):
+                    # A copy: this frame would hold an error that holds this frame, and closing the workers by garbage
+                    # collection takes torch ten seconds.
+                    raise SemipixError(*batch.args)
+                yield batch
+        except RuntimeError as error:
+            if told := died_worker(error):
+                raise SemipixError(told) from None
+            raise
+
+
+def died_worker(error: RuntimeError) -> str | None:
+    """What to tell where torch says that a reading process died; None for all other errors."""
+    message = " ".join(str(error).split())
+    if "DataLoader worker (pid" not in message:
+        return None
+    return (
+        f"a reading process died ({message}), most likely because memory ran out; lower data.workers, data.prefetch or "
+        "data.cache_limit"
+    )
+
+
+class StreamLoader(SourceLoader):
+    """A training loader that goes on where a checkpoint was written.
+
+    Its place is asked for at an epoch's first batch, not before: by then the trainer has restored its counters of
+    batches, whether the checkpoint is from an epoch's middle, its end or after validation. (Its counter of epochs runs
+    ahead after some.) That makes it resumable without a state of its own; the empty state tells Lightning so, which
+    would otherwise warn.
+
+    Args:
+        dataset, sampler, batch_size, settings, collate, seed: see `SourceLoader`.
+        progress: batches trained in all and in the present epoch, or None outside of training.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: StreamSampler,
+        batch_size: int,
+        settings: LoaderSettings,
+        collate: Callable[[list[Any]], Any],
+        seed: int,
+        progress: Callable[[], tuple[int, int] | None],
+    ) -> None:
+        super().__init__(dataset, sampler, batch_size, settings, collate, seed)
+        self.stream = sampler
+        self.progress = progress
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if progress := self.progress():
+            self.stream.continue_at(*progress)
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the sampler is a pure function of the trainer's counters."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class Collate:
+    """Collate samples, or hand over the first error among them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """A batch, or a `SemipixError`."""
+        errors = [sample for sample in samples if isinstance(sample, SemipixError)]
+        return errors[0] if errors else self.collate(list(samples))
+
+
+def collate_labeled(samples: list[LabeledImages]) -> LabeledImages:
+    """Samples of one size to a batch."""
+    images, targets, names = zip(*samples, strict=True)
+    return LabeledImages(torch.stack(images), torch.stack(targets), [name for part in names for name in part])
+
+
+def collate_unlabeled(samples: list[UnlabeledImages]) -> UnlabeledImages:
+    """Samples of one size to a batch."""
+    images, names, seeds = zip(*samples, strict=True)
+    return UnlabeledImages(
+        torch.stack(images), [name for part in names for name in part], [seed for part in seeds for seed in part]
+    )

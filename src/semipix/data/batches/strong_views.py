@@ -1,0 +1,63 @@
+"""Strong photometric views of unlabeled images, made on the batch's device."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from semipix.data.batches.augment import augment
+from semipix.data.batches.sampler import stable_seed
+
+KERNEL = 13
+"""Side of the blur's kernel in pixels, three of its largest sigmas to either side."""
+
+
+class StrongViews:
+    """Colour jitter, grey and blur, drawn for each view of each image; the geometry stays.
+
+    Each view depends on its image's seed alone, so that it is the same on every device, in every process and after
+    resuming. The strengths are those of UniMatch (Yang et al., CVPR 2023).
+
+    Args:
+        jitter: strength of the change of brightness, contrast and saturation; half of it for hue.
+        jitter_probability: share of the views with colour jitter.
+        grey_probability: share of the views without colour.
+        blur_probability: share of the views with a Gaussian blur of sigma 0.1 to 2 pixels.
+    """
+
+    def __init__(
+        self,
+        jitter: float = 0.5,
+        jitter_probability: float = 0.8,
+        grey_probability: float = 0.2,
+        blur_probability: float = 0.5,
+    ) -> None:
+        self.colour = [
+            v2.RandomApply([v2.ColorJitter(jitter, jitter, jitter, min(jitter / 2, 0.5))], jitter_probability),
+            v2.RandomGrayscale(grey_probability),
+        ]
+        self.blur_probability = blur_probability
+
+    def __call__(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
+        """Make strong views.
+
+        Args:
+            image: (B, C, H, W) in [0, 1]; red, green and blue come first, what follows them is left alone.
+            seeds: one seed for each image.
+            views: how many views of each image.
+
+        Returns:
+            (views B, C, H, W), the first view of all images before the second.
+        """
+        # The blur reflects at the borders and so reaches no further than an image's sides.
+        kernel = min(KERNEL, 2 * min(image.shape[-2:]) - 1)
+        blur = v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], self.blur_probability)
+        transform = v2.Compose([*self.colour, blur])
+        made = [
+            augment(transform, stable_seed(seed, f"strong {view}"), single[:3].float())
+            for view in range(views)
+            for single, seed in zip(image, seeds, strict=True)
+        ]
+        colour = torch.stack(made).to(image.dtype)
+        return torch.cat([colour, image[:, 3:].repeat(views, 1, 1, 1)], dim=1)

@@ -1,0 +1,93 @@
+"""Reading masks: files of class indices."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semipix.data.files.decode import stored_numbers
+from semipix.data.files.file_headers import webp_is_lossy
+from semipix.data.files.opening import MAX_PIXELS, Opened, opened
+from semipix.errors import SemipixError
+
+_LARGEST = 65535
+
+
+class MaskFile(NamedTuple):
+    """A mask as it is stored, upright by its own orientation.
+
+    Args:
+        values: (H, W) uint8 or int32.
+        palette: red, green and blue, 0 to 255, of each index that occurs; None where the mask has no palette.
+        orientation: the file's own tag, 1 to 8.
+    """
+
+    values: Tensor
+    palette: dict[int, tuple[int, int, int]] | None
+    orientation: int
+
+
+def read_indices(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a mask of class indices: grey of up to 16 bits, the indices of a palette, or 1 bit a pixel.
+
+    Args:
+        path: see `read_mask_file`.
+        max_pixels: see `read_mask_file`.
+
+    Returns:
+        (H, W) uint8 or int32, the values as stored.
+
+    Raises:
+        SemipixError: see `read_mask_file`.
+    """
+    return read_mask_file(path, max_pixels=max_pixels).values
+
+
+def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
+    """Read a mask with the colours of its palette.
+
+    Args:
+        path: the mask's file, which is turned upright by its own orientation; of several pages or frames, the first is
+            read. Grey of 2 and 4 bits keeps its numbers, 1 bit is 1 where white is shown. A GIF whose colours are all
+            grey is a grey mask, since a GIF cannot store grey.
+        max_pixels: the `data.max_pixels` setting; a larger mask is refused before it is decoded.
+
+    Raises:
+        SemipixError: the file is missing, no image, corrupt or truncated, too large, stored with loss, or holds colours
+            instead of indices, or grey that counts from white.
+    """
+    with opened(path, max_pixels) as file:
+        if kind := _lossy_kind(file):
+            raise SemipixError(
+                f"{path}: a mask stored as {kind}, a lossy format in which class values change; expected PNG, or "
+                "another lossless format; save it again from the original annotation"
+            )
+        mode = file.image.mode
+        if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
+            raise SemipixError(
+                f"{path}: found a mask of colours (mode {mode}), expected class indices; "
+                "save it as 8-bit grey or palette with one index a pixel (255 = void)"
+            )
+        numbers, palette = stored_numbers(file)
+        values = np.array(file.turned(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
+        if values.min() < 0 or values.max() > _LARGEST:
+            raise SemipixError(
+                f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to "
+                f"{_LARGEST}"
+            )
+        return MaskFile(torch.from_numpy(values), palette, file.orientation)
+
+
+def _lossy_kind(file: Opened) -> str:
+    """What a file is called that is stored with loss; empty for others."""
+    image = file.image
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        return "TIFF with JPEG compression"
+    if image.format == "WEBP":
+        file.file.seek(0)
+        return "lossy WebP" if webp_is_lossy(file.file.read()) else ""
+    return ""

@@ -1,0 +1,369 @@
+"""What a data folder holds, by file name alone, and which of its files are the same.
+
+This is the one listing: training, `semipix data check`, evaluation and prediction all go through `walk`.
+"""
+
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from semipix.data.files.decode import ARRAY
+from semipix.data.files.names import Names, composed
+from semipix.data.files.opening import EXTENSIONS, FORMATS
+
+SPLITS = ("train", "val", "test")
+
+MOST_COUNTED = 10_000
+"""Files and folders that are counted of a folder that is not read."""
+
+_DELAY = 3.0
+"""Seconds after which listing a folder shows its progress."""
+
+UNLABELED = "unlabeled"
+"""Folder of further images without labels."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where images and labels of each split are, below a root.
+
+    Attributes:
+        images, labels: folder names, in which `{split}` stands for train, val or test.
+        image, label: what an image and a label are called in messages.
+        arrays: whether labels may be `.npy` files.
+        others: further folders and files of the root that are read.
+    """
+
+    images: str
+    labels: str
+    image: str = "image"
+    label: str = "mask"
+    arrays: bool = False
+    others: tuple[str, ...] = ()
+
+
+MASKS = Layout("images/{split}", "masks/{split}", others=("classes.txt",))
+
+PAIRS = Layout(
+    *("inputs/{split}", "targets/{split}", "input", "target"),
+    arrays=True,
+    others=("trimaps", "foregrounds", "backgrounds"),
+)
+
+
+@dataclass
+class Remarks:
+    """What is to be said about files.
+
+    Attributes:
+        problems: one line for each file or folder that cannot be used as it is.
+        left_out: one line, with a count, for each kind of file that is not read.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Listing(Remarks):
+    """What a data folder holds; no file is opened.
+
+    Attributes:
+        labels: for each split the labeled images' names with the names of their labels.
+        bare: for each split the names of the images without a label.
+        unlabeled: names of the images in `unlabeled/`.
+    """
+
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    bare: dict[str, Names] = field(default_factory=dict)
+    unlabeled: Names = field(default_factory=Names)
+
+    def files(self, root: Path, extensions: Collection[str]) -> list[Path]:
+        """Files of all images that have one of these extensions, in lower case."""
+        names = itertools.chain(*self.labels.values(), *self.bare.values(), self.unlabeled)
+        return [root / name for name in names if split_extension(name)[1] in extensions]
+
+    def parts(self) -> dict[str, list[str]]:
+        """Names of all images by the part they belong to: train (with the unlabeled ones), val and test."""
+        parts = {split: [*self.labels.get(split, {}), *self.bare.get(split, [])] for split in SPLITS}
+        parts["train"] += [*self.unlabeled]
+        return parts
+
+
+def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
+    """List a data folder and gather everything wrong with its layout."""
+    listing = Listing(labels={split: {} for split in SPLITS}, bare={split: Names() for split in SPLITS})
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        expected = layout.images.format(split="train")
+        listing.problems = [f"{root}: found {found}, expected a data folder with {expected}; mend data.root"]
+        return listing
+    parent = layout.images.rpartition("/")[0]
+    if parent and not (root / parent).is_dir():  # another kind of folder, maybe a whole disk: nothing of it is listed
+        listing.problems = [no_images(root / layout.images.format(split="train"), "training images")]
+        return listing
+    for split in SPLITS:
+        _list_split(root, layout, split, listing)
+    listing.unlabeled = Names(sorted(stems(root, UNLABELED, listing).values()))
+    _note_other_folders(root, layout, listing)
+    if listing.bare["train"] and not listing.labels["train"]:
+        listing.problems.append(
+            f"{root / layout.labels.format(split='train')}: no labeled {layout.image}: found no {layout.label} for any "
+            f"of the {len(listing.bare['train'])} {layout.image}s in {layout.images.format(split='train')}; add "
+            f"{layout.label}s with the same stems"
+        )
+    return listing
+
+
+def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
+    image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
+    images = stems(root, image_folder, listing)
+    labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
+    if split == "train" and not images:
+        listing.problems.append(no_images(root / image_folder, "training images"))
+    listing.labels[split] = {images[stem]: labels[stem] for stem in images if stem in labels}
+    listing.bare[split] = Names(images[stem] for stem in images if stem not in labels)
+    article = "an" if layout.image[0] in "aeiou" else "a"
+    listing.problems += [
+        f"{root / labels[stem]}: {layout.label} without {article} {layout.image}; expected {image_folder}/{stem} with "
+        f"one of the image extensions, add the {layout.image} or remove the {layout.label}"
+        for stem in labels
+        if stem not in images
+    ]
+    # An evaluation folder without any label cannot be used; one with holes is an error worth telling.
+    if split != "train" and labels:
+        listing.problems += [
+            f"{root / name}: {split} {layout.image} without a {layout.label} in {label_folder}; add the "
+            f"{layout.label}, or move the {layout.image} to unlabeled/"
+            for name in listing.bare[split]
+        ]
+
+
+def _note_other_folders(root: Path, layout: Layout, listing: Listing) -> None:
+    """Count what is beside the folders that are read, such as `images/valid`."""
+    parents = {pattern.rpartition("/")[0] for pattern in (layout.images, layout.labels)}
+    if "" in parents:  # the splits are folders of the root, which may hold anything else
+        return
+    for parent in sorted(parents):
+        read = ", ".join(f"{parent}/{split}" for split in SPLITS)
+        _note_others(root, parent, SPLITS, f"{read} are; rename the folder or move the files", listing)
+    known = (*parents, UNLABELED, *layout.others)
+    _note_others(root, "", known, f"{', '.join(sorted(known))} are", listing, files_too=False)
+
+
+def _note_others(
+    root: Path, folder: str, known: Sequence[str], read: str, listing: Listing, files_too: bool = True
+) -> None:
+    """Count the files below the folders of a folder that are none of the known ones, and those directly in it."""
+    loose = 0
+    for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name) if (root / folder).is_dir() else ():
+        if entry.name in known or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            count = _counted(root / folder / entry.name)
+            listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
+        else:
+            loose += 1
+    if loose and files_too:
+        listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
+
+
+def _counted(folder: Path) -> str:
+    """The number of visible files below a folder that is not read, without listing more of it than `MOST_COUNTED`."""
+    files = entries = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += sum(not name.startswith(".") for name in names)
+        entries += len(folders) + len(names)
+        if entries > MOST_COUNTED:
+            return f"{files} or more"
+    return str(files)
+
+
+def stems(
+    root: Path, folder: str, remarks: Remarks, *, arrays: bool = False, labels_of: Iterable[str] | None = None
+) -> dict[str, str]:
+    """Image files below a folder: path without extension, relative to it, to name relative to the root; sorted.
+
+    Stems are in Unicode's composed form (NFC), in which names from macOS and from elsewhere are equal; names are as the
+    files are called.
+
+    Args:
+        root: the data folder.
+        folder: a folder below it, or "" for the root itself; one that is missing holds nothing.
+        remarks: gets a problem for each file whose stem is taken already, and lines about what is not read.
+        arrays: whether `.npy` files count too.
+        labels_of: where the files are labels, the stems of their images: a file of such a stem that is not read is a
+            problem unless another one of the stem is.
+    """
+    extensions = EXTENSIONS | {ARRAY} if arrays else EXTENSIONS
+    found: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    walked = walk(root / folder)
+    for path in walked.files:
+        stem, extension = split_extension(path)
+        stem = composed(stem)
+        name = f"{folder}/{path}" if folder else path
+        if extension not in extensions:
+            unread[path] = stem
+        elif stem in found:
+            remarks.problems.append(
+                f"{root / name}: same stem as {PurePosixPath(found[stem]).name}; expected one file a stem in "
+                f"{folder}, rename or remove one"
+            )
+        else:
+            found[stem] = name
+    formats = f"{FORMATS}{f' or {ARRAY}' if arrays else ''}"
+    if labels_of is not None:
+        wanted = {path for path, stem in unread.items() if stem not in found and stem in labels_of}
+        remarks.problems += [
+            f"{root / folder / path}: a label of a format that is not read, expected {formats}; convert it, or move it "
+            "away if the image is to count as unlabeled"
+            for path in unread
+            if path in wanted
+        ]
+        unread = {path: stem for path, stem in unread.items() if path not in wanted}
+    remarks.left_out += walked.left_out(root / folder, unread, formats)
+    return found
+
+
+class Walked(NamedTuple):
+    """What `walk` found.
+
+    Attributes:
+        files: paths of all visible files, relative to the folder, with forward slashes, sorted.
+        hidden: paths of the hidden files and folders that were left out.
+        circles: paths of the links that lead back to a folder around them, which were not followed.
+    """
+
+    files: list[str]
+    hidden: list[str]
+    circles: list[str]
+
+    def left_out(self, folder: Path, unread: Iterable[str], formats: str = FORMATS) -> list[str]:
+        """A line with a count for each reason why files of the folder are not read.
+
+        Args:
+            folder: what was walked.
+            unread: its visible files that are not read for their extension.
+            formats: what is read.
+        """
+        lines = []
+        counts = Counter(PurePosixPath(path).suffix.lower() or "without extension" for path in unread)
+        if counts:
+            several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
+            lines.append(f"{folder}: {counts.total()} files are not read ({several}); expected {formats}")
+        for paths, reason in (
+            (self.hidden, "hidden files or folders are left out"),
+            (self.circles, "links are not followed, since they lead back to a folder around them"),
+        ):
+            if paths:
+                lines.append(f"{folder}: {len(paths)} {reason} ({paths[0]}{', ...' if len(paths) > 1 else ''})")
+        return lines
+
+
+def split_extension(path: str) -> tuple[str, str]:
+    """A path without its extension, and the extension in lower case; pathlib takes seconds for a million files."""
+    stem, dot, extension = path.rpartition(".")
+    return (path, "") if not dot or "/" in extension else (stem, f".{extension.lower()}")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file has the extension of an image that is read."""
+    return split_extension(name)[1] in EXTENSIONS
+
+
+def walk(folder: Path, without: Path | None = None) -> Walked:
+    """List a folder with its subfolders; links are followed. A folder that is missing holds nothing.
+
+    Args:
+        folder: the folder.
+        without: a folder that is left out, should it be below.
+    """
+    found = Walked([], [], [])
+    left = None if without is None else without.resolve()
+    if left is not None and folder.resolve().is_relative_to(left):
+        return found
+    progress = tqdm(
+        os.walk(folder, followlinks=True),
+        desc=f"listing {folder}",
+        unit=" folders",
+        leave=False,
+        disable=None,  # shown on a terminal alone
+        delay=_DELAY,
+    )
+    for parent, folders, names in progress:
+        here = Path(parent)
+        inside = here.relative_to(folder).as_posix()
+        before = "" if inside == "." else f"{inside}/"
+        found.files.extend(before + name for name in names if not name.startswith("."))
+        found.hidden.extend(before + name for name in (*names, *folders) if name.startswith("."))
+        circles = [name for name in folders if name[0] != "." and _leads_back(here / name, folder)]
+        found.circles.extend(before + name for name in circles)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name not in circles and (left is None or (here / name).resolve() != left)
+        )
+    for paths in found:
+        paths.sort()
+    return found
+
+
+def _leads_back(path: Path, top: Path) -> bool:
+    """Whether a link leads to a folder around it, on the way from `top` through whatever links."""
+    if not path.is_symlink():
+        return False
+    around = [path.parent, *(parent for parent in path.parent.parents if parent.is_relative_to(top))]
+    return any(parent.resolve().is_relative_to(path.resolve()) for parent in around)
+
+
+def no_images(folder: Path, expected: str) -> str:
+    """What to tell about a folder that should hold images and holds none."""
+    others = walk(folder).files
+    if others:
+        found = f"no image among {len(others)} files ({others[0]}, ...)"
+    else:
+        found = "an empty folder" if folder.is_dir() else "no such folder"
+    return f"{folder}: found {found}, expected {expected} ({FORMATS}); put them there or mend data.root"
+
+
+def duplicates(root: Path, parts: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Evaluation images whose file has the same content as an image of an earlier part.
+
+    Only files of equal length are read.
+
+    Args:
+        root: the data folder.
+        parts: names of the images by part, training first.
+
+    Returns:
+        Pairs of the later name and the earlier one.
+    """
+    by_length: dict[int, list[tuple[str, str]]] = {}
+    for part, names in parts.items():
+        for name in names:
+            if (root / name).is_file():
+                by_length.setdefault((root / name).stat().st_size, []).append((part, name))
+    return [pair for same in by_length.values() for pair in _same_content(root, same)]
+
+
+def _same_content(root: Path, names: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    names = list(names)
+    if len({part for part, _ in names}) < 2:
+        return []
+    first: dict[bytes, tuple[str, str]] = {}
+    pairs = []
+    for part, name in names:
+        digest = hashlib.blake2b((root / name).read_bytes(), digest_size=16).digest()
+        earlier = first.setdefault(digest, (part, name))
+        if earlier[0] != part:
+            pairs.append((name, earlier[1]))
+    return pairs

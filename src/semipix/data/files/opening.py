@@ -1,0 +1,307 @@
+"""Opening image files: their headers, orientation and size, and what is wrong with them."""
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImagePalette, UnidentifiedImageError
+from PIL.TiffImagePlugin import COMPRESSION_INFO
+
+from semipix.data.files import file_headers as headers
+from semipix.data.files.file_headers import Tags
+from semipix.data.files.missing_rows import missing
+from semipix.data.files.quiet_decoders import quiet_decoders
+from semipix.data.files.sizes import Size
+from semipix.errors import UnreadableFileError
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+"""Extensions of readable files, in lower case."""
+
+FORMATS = "png, jpeg, webp, bmp, tiff or gif"
+
+_DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow's names of the formats that are opened, whatever a file is called; for others it may start programs."""
+
+MAX_PIXELS = 160_000_000
+"""Pixels that an image may have unless `data.max_pixels` says otherwise.
+
+The largest camera sensors in common use have 151 million, a tile of Sentinel-2 has 121. Reading takes at most 16 bytes
+of memory a pixel, whatever the file holds, so that this is also a limit of 2.6 GB.
+"""
+
+# Pillow's limit is one of the whole process; `opened` checks each file against its reader's own limit instead.
+Image.MAX_IMAGE_PIXELS = None
+
+quiet_decoders()
+
+SIDEWAYS = range(5, 9)
+"""Orientations that swap width and height."""
+
+# Pillow reports a broken file by whichever of these its decoder happens to stumble over.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that is in memory, such as a member of an archive; its text is what messages call it."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass
+class Opened:
+    """An image file whose header was read.
+
+    Args:
+        path: what messages call it.
+        file: its bytes.
+        image: Pillow's image, not decoded yet.
+        orientation: how its pixels are to be turned, 1 to 8.
+        tags: of a TIFF's first page.
+    """
+
+    path: Path | Encoded
+    file: IO[bytes]
+    image: Image.Image
+    orientation: int
+    tags: Tags | None
+
+    @property
+    def sideways(self) -> bool:
+        """Whether the image is stored lying on its side."""
+        return self.orientation in SIDEWAYS
+
+    @property
+    def stored_size(self) -> Size:
+        """Height and width as they are stored."""
+        stored = headers.tiff_size(self.tags) if self.tags is not None else None
+        return stored or (self.image.height, self.image.width)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the upright image."""
+        height, width = self.stored_size
+        return (width, height) if self.sideways else (height, width)
+
+    def load(self) -> Image.Image:
+        """The decoded image, as it is stored.
+
+        Raises:
+            UnreadableFileError: the file holds only a part of its pixels.
+        """
+        self.image.load()
+        if held := missing(self.image, self.file, self.tags):
+            raise UnreadableFileError(
+                f"{self.path}: corrupt or truncated image (holds {held}); replace or remove the file"
+            )
+        # Pillow gives a TIFF that lies on its side the upright size; a new image of the same pixels has theirs.
+        return self.image._new(self.image.im) if self.image.size != self.image.im.size else self.image
+
+    def turned(self, values: NDArray[_Number]) -> NDArray[_Number]:
+        """Stored values (H, W) or (H, W, C) made upright; a view."""
+        if self.orientation in (2, 3, 7, 8):
+            values = values[:, ::-1]
+        if self.orientation in (3, 4, 6, 7):
+            values = values[::-1]
+        return values.swapaxes(0, 1) if self.sideways else values
+
+    def stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
+        """Upright values (H, W) or (H, W, C) as they lie in the file; a view, and the opposite of `turned`."""
+        values = upright.swapaxes(0, 1) if self.sideways else upright
+        if self.orientation in (3, 4, 6, 7):
+            values = values[::-1]
+        return values[:, ::-1] if self.orientation in (2, 3, 7, 8) else values
+
+
+@contextmanager
+def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
+    """Open an image file and read its header; whatever is wrong with it, then or later, becomes a message of one line.
+
+    Args:
+        path: the file.
+        max_pixels: see `read_image`.
+
+    Raises:
+        UnreadableFileError: the file is missing, no image, too large, corrupt, or of a kind that cannot be read.
+    """
+    try:
+        with io.BytesIO(path.content) if isinstance(path, Encoded) else path.open("rb") as file:
+            yield _open(path, file, max_pixels)
+    except FileNotFoundError:
+        raise UnreadableFileError(f"{path}: no such file; restore it") from None
+    except UnidentifiedImageError:
+        raise UnreadableFileError(
+            f"{path}: not a readable image; expected {FORMATS}, replace or remove the file"
+        ) from None
+    except MemoryError:  # a damaged length of a part, which Pillow asks for at once
+        raise UnreadableFileError(
+            f"{path}: corrupt image, or too large for the memory of this machine; replace or remove the file, or make "
+            "it smaller"
+        ) from None
+    except BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise UnreadableFileError(
+            f"{path}: corrupt or truncated image ({reason}); replace or remove the file"
+        ) from None
+
+
+def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> Opened:
+    start = file.read(30)
+    if canvas := headers.webp_size(start):
+        check_pixels(path, canvas, max_pixels)  # libwebp takes the memory where it opens the file
+    png = headers.png_metadata(file) if start.startswith(headers.PNG) else None
+    if png and png[1]:  # damage there would surface behind the last pixel
+        file = io.BytesIO(headers.png_without_metadata(_content(file)))
+    tags = next(headers.tiff_pages(file), {})
+    try:
+        image = _identified(file, start)
+    except UnidentifiedImageError:
+        _explain_tiff(path, start, tags)
+        raise
+    if image.format == "TIFF":
+        _explain_bands(path, image, tags)
+        # Pillow would turn it while decoding; here that is done in one place for all formats.
+        image.getexif = Image.Exif  # type: ignore[method-assign]
+        orientation = headers.orientation_of(tags, _xmp(image))
+    else:
+        _repair_bmp(file, image)
+        orientation = png[0] if png else _orientation(image)
+    opened = Opened(path, file, image, orientation, tags if image.format == "TIFF" else None)
+    check_pixels(path, opened.size, max_pixels)
+    return opened
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the pixels of an image are to be turned, 1 to 8, by its EXIF or else its XMP; 1 where these are damaged."""
+    exif = image.info.get("exif", b"")
+    return headers.orientation(exif if isinstance(exif, bytes) else b"", _xmp(image))
+
+
+def _xmp(image: Image.Image) -> bytes:
+    xmp = image.info.get("xmp", b"")
+    return xmp if isinstance(xmp, bytes) else b""
+
+
+def check_pixels(path: Path | Encoded, size: Size, max_pixels: int) -> None:
+    """Refuse a file by the size in its header.
+
+    Raises:
+        UnreadableFileError: it has more than `max_pixels` pixels.
+    """
+    height, width = size
+    if height * width > max_pixels:
+        raise UnreadableFileError(
+            f"{path}: {width}x{height} pixels, more than data.max_pixels={max_pixels}; raise data.max_pixels to read "
+            "it, or make the image smaller"
+        )
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _identified(file: IO[bytes], start: bytes) -> Image.Image:
+    """Pillow's image of a file; where it fails over EXIF, XMP or texts, of the file without them.
+
+    Raises:
+        UnidentifiedImageError: it is no image.
+        OSError: it is a corrupt one.
+    """
+    try:
+        return Image.open(file, formats=_DECODERS)
+    except Exception as error:  # EXIF that is damaged in the right place may raise any
+        content = _content(file)
+        for without in _removers(start):
+            with suppress(Exception):
+                return Image.open(io.BytesIO(without(content)), formats=_DECODERS)
+        raise error if isinstance(error, BROKEN) else OSError(str(error)) from None
+
+
+def _removers(start: bytes) -> tuple[Callable[[bytes], bytes], ...]:
+    """What removes the metadata from a file that begins like this, the least first."""
+    if start.startswith(headers.PNG):
+        return (headers.png_without_metadata,)
+    if start.startswith(b"RIFF"):
+        return (headers.webp_without_metadata,)
+    if start.startswith(b"\xff\xd8"):
+        return headers.jpeg_without_index, headers.jpeg_without_metadata
+    return ()
+
+
+def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
+    """Have a BMP with a palette of greys read by the bits it has: Pillow takes 1 or 8, whatever the file says."""
+    tile = next(iter(getattr(image, "tile", [])), None)
+    if image.format != "BMP" or tile is None or tile[0] != "raw" or image.mode not in ("1", "L"):
+        return
+    file.seek(28)
+    depth = int.from_bytes(file.read(2), "little")
+    if depth == (1 if image.mode == "1" else 8):
+        return
+    greys = (0, 255) if image.mode == "1" else range(1 << depth)
+    image._mode = "P"
+    image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
+    image.tile = [relabeled(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
+
+
+def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
+    """Say what a TIFF holds that Pillow cannot open, where the TIFF itself is a proper one."""
+    if headers.tiff_size(tags) is None:
+        return
+    if start.startswith(b"MM\0\x2b"):
+        raise UnreadableFileError(
+            f"{path}: a BigTIFF of big-endian byte order, which cannot be read; expected little-endian or a classic "
+            "TIFF, save it again as one of these"
+        )
+    bands, depths, kind = headers.tiff_samples(tags)
+    compression = headers.tiff_number(tags, 259, 1)
+    if compression not in COMPRESSION_INFO:
+        raise UnreadableFileError(
+            f"{path}: a TIFF compressed by method {compression}, which cannot be read; expected none, LZW or deflate, "
+            "save it again with one of these"
+        )
+    if bands in (1, 3) and kind == "unsigned" and depths in ((8,) * bands, (16,) * bands, (1,), (2,), (4,)):
+        return
+    samples = f"{bands}x{depths[0]}-bit" if len(set(depths)) == 1 else "-".join(map(str, depths[:8])) + "-bit"
+    if bands in (1, 3):
+        problem = f"{samples} {kind} samples, which cannot be read; expected 8 or 16 bits a sample, save it like this"
+    else:
+        problem = f"{bands} bands ({samples} {kind} samples); expected 1 or 3, save the bands to use as RGB"
+    raise UnreadableFileError(f"{path}: holds {problem}")
+
+
+def _explain_bands(path: Path | Encoded, image: Image.Image, tags: Tags) -> None:
+    """Refuse a TIFF whose bands would be read wrongly, or mostly left out."""
+    bands, depths, _ = headers.tiff_samples(tags)
+    if bands > 4:
+        raise UnreadableFileError(f"{path}: holds {bands} bands; expected 1 or 3, save the bands to use as RGB")
+    if bands > 1 and headers.tiff_number(tags, 284, 1) == 2 and max(depths) > 8:
+        raise UnreadableFileError(
+            f"{path}: holds {max(depths)}-bit bands one after another (PlanarConfiguration 2), of which 8 bits would "
+            "be lost; expected them pixel by pixel, save it as a 16-bit PNG or with PlanarConfiguration 1"
+        )
+
+
+def rawmode(image: Image.Image) -> str:
+    """How the pixels of a file are laid out by Pillow's names, such as "RGB;16B", before they are decoded."""
+    for tile in getattr(image, "tile", []):
+        return tile[3] if isinstance(tile[3], str) else str(next(iter(tile[3] or ()), ""))
+    return ""
+
+
+def relabeled(tile: Any, layout: str) -> Any:
+    """A tile of Pillow's with another layout of its pixels."""
+    arguments = layout if isinstance(tile[3], str) else (layout, *tile[3][1:])
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)

@@ -1,0 +1,173 @@
+"""Resize images and targets to a size, or read a window of a resized one."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from semipix.data.files.decode import unit_range
+from semipix.data.files.sizes import Size, resized_size
+from semipix.data.targets import ImageTarget, Matte, Target
+
+Window = tuple[int, int, int, int]
+"""Top, left, height and width of a part of an image."""
+
+UNKNOWN = 0.5
+"""Value of a trimap's unknown pixels in an image."""
+
+_MATTE_COLOURS = slice(2, 8)
+
+_MATTE_UNKNOWN = 1
+
+
+def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tensors.Image:
+    """Resize an image by the `data.resize` setting: colours antialiased bilinear, a trimap behind them to the nearest.
+
+    Args:
+        image: (C, H, W); red, green and blue come first.
+        resize: length of the longer side (aspect kept), the exact height and width, or None for no change.
+
+    Returns:
+        (C, H', W').
+    """
+    resized: tv_tensors.Image = resize_to(image, resized_size(tuple(image.shape[-2:]), resize))
+    return resized
+
+
+def resize_target(target: Target, resize: int | Size | None) -> Target:
+    """Resize a target by the `data.resize` setting: nearest for masks, antialiased bilinear for images.
+
+    A pixel stays NaN where more than half of what it is made of is.
+    """
+    resized: Target = resize_to(target, resized_size(tuple(target.shape[-2:]), resize))
+    return resized
+
+
+def resize_to(inpt: Any, size: Size) -> Any:
+    """Resize a tv_tensor to (height, width): masks and trimaps to the nearest pixel, images antialiased bilinear.
+
+    What has that size already stays as it is; other bytes become floats in [0, 1].
+    """
+    if tuple(inpt.shape[-2:]) == tuple(size):
+        return inpt
+    plain = inpt.as_subclass(torch.Tensor)
+    if isinstance(inpt, tv_tensors.Mask):
+        return tv_tensors.wrap(_nearest(plain[None], size)[0], like=inpt)
+    resized = _by_channel(inpt, unit_range(plain), lambda part: _nearest(part, size), lambda part: _whole(part, size))
+    return tv_tensors.wrap(resized, like=inpt)
+
+
+def scaled_window(inpt: Any, size: Size, window: Window) -> Tensor:
+    """A part of what `resize_to` would make of a tv_tensor, from the pixels that this part depends on.
+
+    Args:
+        inpt: an image of bytes or in [0, 1], a mask of integers, or a regression target.
+        size: height and width of the whole result.
+        window: the part of it.
+
+    Returns:
+        A new tensor (..., height, width) of the window: float32, or int64 for masks.
+    """
+    plain: Tensor = inpt.as_subclass(torch.Tensor)
+    top, left, height, width = window
+    if tuple(plain.shape[-2:]) == tuple(size):
+        part = plain[..., top : top + height, left : left + width]
+        if isinstance(inpt, tv_tensors.Mask):
+            return part.to(torch.int64, copy=True)
+        return unit_range(part.contiguous()).clone()
+    rows, columns = (
+        _nearest_indices(have, want, start, count)
+        for have, want, start, count in zip(plain.shape[-2:], size, (top, left), (height, width), strict=True)
+    )
+    if isinstance(inpt, tv_tensors.Mask):
+        indices: Tensor = plain[rows[:, None], columns].long()
+        return indices
+    box = _Box(plain.shape[-2:], size, window)
+    nearby = plain[..., box.rows, box.columns]
+    rows, columns = rows - box.rows.start, columns - box.columns.start
+    return _by_channel(inpt, unit_range(nearby.contiguous()), lambda part: part[:, rows[:, None], columns], box.scaled)
+
+
+class _Box:
+    """The pixels that a window of a resized image depends on.
+
+    Args:
+        have: height and width of the image.
+        size: height and width that it is resized to.
+        window: the part of the result.
+    """
+
+    def __init__(self, have: Sequence[int], size: Size, window: Window) -> None:
+        self.window = window
+        spans = []
+        for side, want, start, count in zip(have, size, window[:2], window[2:], strict=True):
+            step = side / want
+            reach = math.ceil(max(1.0, step)) + 1
+            first, last = start * step, (start + count) * step
+            low, high = max(0, math.floor(first) - reach), min(side, math.ceil(last) + reach)
+            spans.append((slice(low, high), first - low, min(last, side) - low))
+        (self.rows, top, bottom), (self.columns, left, right) = spans
+        self._edges = left, top, right, bottom
+
+    def scaled(self, nearby: Tensor) -> Tensor:
+        """The window from (C, rows, columns), antialiased bilinear."""
+        _, _, height, width = self.window
+        channels = [
+            Image.fromarray(channel.numpy()).resize((width, height), Image.Resampling.BILINEAR, self._edges)
+            for channel in nearby.contiguous()
+        ]
+        return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels]))
+
+
+def _by_channel(
+    inpt: Any, plain: Tensor, nearest: Callable[[Tensor], Tensor], bilinear: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Resize channels (C, H, W) by what they mean in the given tv_tensor: trimaps and masks to the nearest pixel."""
+    resized = _known(plain, bilinear)
+    if isinstance(inpt, Matte):
+        resized[_MATTE_UNKNOWN] = nearest(plain[_MATTE_UNKNOWN][None])[0]
+    elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
+        resized[3:] = nearest(plain[3:])
+    return resized
+
+
+def _nearest(plain: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size)."""
+    rows, columns = (_nearest_indices(have, want, 0, want) for have, want in zip(plain.shape[-2:], size, strict=True))
+    return plain.as_subclass(torch.Tensor)[:, rows[:, None], columns]
+
+
+def _nearest_indices(have: int, want: int, start: int, count: int) -> Tensor:
+    """For pixels `start` to `start + count` of `want`, the pixel of `have` whose centre is nearest.
+
+    That keeps pixel centres where bilinear does; torchvision's choice for masks shifts them by up to half a pixel
+    against their image.
+    """
+    step = np.float32(have / want)
+    places = (np.arange(start, start + count, dtype=np.float32) + np.float32(0.5)) * step
+    return torch.from_numpy(np.minimum(places.astype(np.int64), have - 1))
+
+
+def _whole(values: Tensor, size: Size) -> Tensor:
+    """(C, H, W) to (C, *size), antialiased bilinear."""
+    result: Tensor = F.resize_image(values, list(size), InterpolationMode.BILINEAR, antialias=True)
+    return result
+
+
+def _known(plain: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
+    """Resize channels (C, H, W); what is NaN has no weight, and more than half of it makes a NaN."""
+    unknown = plain.isnan()
+    if not bool(unknown.any()):
+        return resized(plain)
+    weight = resized((~unknown).float())
+    values = resized(plain.nan_to_num(0.0))
+    whole = ~unknown.flatten(1).any(1)[:, None, None]
+    enough = weight > 0.4999  # an exact half counts, whatever the rounding
+    return values.where(whole, (values / weight.clamp(min=1e-6)).where(enough, math.nan))

@@ -1,0 +1,1 @@
+"""Data sets: which images and labels there are. One file a data set."""

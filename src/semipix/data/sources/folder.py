@@ -1,0 +1,230 @@
+"""Images and masks in folders."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from semipix.batch import VOID
+from semipix.data.files.decode import check_label_size
+from semipix.data.files.listing import MASKS, SPLITS, Layout, Listing, list_folder
+from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.reader import Reader
+from semipix.data.source import Source
+from semipix.data.sources.class_names import (
+    FILE,
+    binary_problem,
+    check_same,
+    class_values_warnings,
+    infer_classes,
+    outside_problem,
+    read_classes,
+)
+from semipix.data.survey import survey
+from semipix.errors import SemipixError
+
+
+@dataclass
+class Judged:
+    """What the masks of a folder come to.
+
+    Attributes:
+        classes: class names; empty where a problem leaves them unknown.
+        by_image: a line for each image whose mask cannot be used.
+        of_all: a line for each thing that is wrong with the masks of the training images together.
+        warnings: one line for each thing that may be meant so.
+        pixels: number of pixels by class index (255 is void) over all readable masks.
+        unreadable: names of the images whose mask cannot be read.
+    """
+
+    classes: list[str]
+    by_image: dict[str, str]
+    of_all: list[str]
+    warnings: list[str]
+    pixels: Counter[int]
+    unreadable: set[str]
+
+
+class FolderSource(Source):
+    """Images in `images/{train,val,test}` and masks of the same stems in `masks/{train,val,test}`.
+
+    An image in `images/train` without a mask is unlabeled, and so is every image in the optional folder `unlabeled`.
+    The optional file `classes.txt` names the classes (see `read_classes`); without it they are counted in the training
+    masks. A mask value of 255 is void.
+
+    All masks are looked through at first, so that nothing is trained on or measured that `semipix data check` refuses.
+
+    Args:
+        root: the data folder.
+        mask_values: class index (or 255) for mask values that are stored otherwise, e.g. `{0: 0, 255: 1}`; values that
+            are not listed stay as they are.
+        on_error: with skip, training masks that cannot be read are no problem and do not count.
+        max_pixels: most pixels of a file that is read; the `data.max_pixels` setting.
+        run_classes: class names of the run that the data are used by; `classes.txt` has to agree with them.
+        needed_splits: parts whose masks have to be usable; without any, no mask is looked at before it is read.
+
+    Raises:
+        SemipixError: the folder is missing or not laid out like this, no training image has a mask, or a mask cannot be
+            used.
+    """
+
+    layout: Layout = MASKS
+
+    def __init__(
+        self,
+        root: str | Path,
+        mask_values: Mapping[int, int] | None = None,
+        on_error: Literal["stop", "skip"] = "stop",
+        max_pixels: int = MAX_PIXELS,
+        run_classes: Sequence[str] | None = None,
+        needed_splits: Sequence[str] = SPLITS,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        self.reader = Reader(max_pixels=max_pixels)
+        self._on_error = on_error
+        self._table = lookup_table(mask_values) if mask_values else None
+        self.listing = list_folder(self.root, self.layout)
+        if self.listing.problems:
+            raise SemipixError(self.listing.problems[0])
+        self.left_out = self.listing.left_out
+        self._masks = {image: mask for masks in self.listing.labels.values() for image, mask in masks.items()}
+        names = self.read_names()
+        if run_classes is not None:
+            if names is not None:
+                check_same(run_classes, names, self.root / FILE)
+            names = list(run_classes)
+        if names is not None and not needed_splits:
+            self.classes: list[str] = names
+            return
+        judged = judge_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
+        if problems := self._serious(judged, needed_splits):
+            raise SemipixError(problems[0])
+        self.classes = judged.classes
+        self.warnings = judged.warnings
+
+    def labeled(self) -> list[str]:
+        return list(self.listing.labels["train"])
+
+    def unlabeled(self) -> list[str]:
+        return sorted([*self.listing.bare["train"], *self.listing.unlabeled])
+
+    def val(self) -> list[str]:
+        return list(self.listing.labels["val"])
+
+    def test(self) -> list[str]:
+        return list(self.listing.labels["test"])
+
+    def files(self, extensions: Collection[str]) -> list[Path]:
+        return self.listing.files(self.root, extensions)
+
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+        return tv_tensors.Image(self.reader.image(self.root / name))
+
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        return self.image(name, seed), self._mask(name)
+
+    def _mask(self, name: str) -> tv_tensors.Mask:
+        """The checked class indices of an image's pixels, (H, W)."""
+        mask = self.root / self._masks[name]
+        indices = self._mapped(self.reader.mask(mask))
+        check_label_size(self.root / name, mask, indices, max_pixels=self.reader.max_pixels)
+        check_indices(mask, indices, len(self.classes))
+        return tv_tensors.Mask(indices)
+
+    def _serious(self, judged: Judged, needed_splits: Sequence[str]) -> list[str]:
+        """The problems of the masks that are needed, but for those that training skips."""
+        general = judged.of_all if "train" in needed_splits else []
+        needed = [name for split in needed_splits for name in self.listing.labels[split]]
+        if self._on_error == "skip":
+            skipped = judged.unreadable.intersection(self.listing.labels["train"])
+            needed = [name for name in needed if name not in skipped]
+        return [*(judged.by_image[name] for name in needed if name in judged.by_image), *general]
+
+    def read_names(self) -> list[str] | None:
+        """Names of the classes, by index; None where nothing names them."""
+        return read_classes(self.root)
+
+    def _mapped(self, values: Tensor) -> Tensor:
+        """Values (H, W) after `mask_values`."""
+        if self._table is None:
+            return values
+        if values.dtype == torch.uint8:
+            return torch.from_numpy(self._table[:256].byte().numpy()[values.numpy()])
+        return self._table[values.long()]
+
+
+def judge_masks(
+    root: Path,
+    listing: Listing,
+    names: Sequence[str] | None,
+    table: Tensor | None = None,
+    max_pixels: int = MAX_PIXELS,
+    layout: Layout = MASKS,
+) -> Judged:
+    """Look all masks of a folder through.
+
+    Args:
+        root: the data folder.
+        listing: its listing.
+        names: class names; None where they are to be counted in the training masks.
+        table: of `lookup_table`.
+        max_pixels: the `data.max_pixels` setting.
+        layout: where the masks are.
+    """
+    folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
+    masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
+    found = survey(root, masks, table, max_pixels)
+    by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
+    training = found.present(listing.labels["train"])
+    classes = list(names or [])
+    if training and (problem := binary_problem(folders["train"], set(training))):
+        of_all.append(problem)
+    elif training and not names:
+        try:
+            classes = infer_classes(folders["train"], set(training))
+        except SemipixError as error:
+            of_all.append(str(error))
+    if classes:
+        for image, pixels in found.pixels.items():
+            outside = {value: count for value, count in pixels.items() if value >= len(classes) and value != VOID}
+            if outside:
+                by_image.setdefault(image, outside_problem(root / masks[image], outside, len(classes)))
+        present = {value for value in training if value != VOID}
+        warnings += class_values_warnings(folders["train"], present, classes, named=bool(names))
+    for split in ("val", "test"):
+        pixels = found.present(listing.labels[split])
+        if pixels and not set(pixels) - {VOID}:
+            warnings.append(
+                f"{folders[split]}: all pixels of the {len(listing.labels[split])} masks are void (255), so "
+                "that nothing can be measured on them; map the values with data.mask_values={VALUE:CLASS}"
+            )
+    pixels = found.present(masks)
+    return Judged(classes, by_image, of_all, warnings, pixels, found.unreadable)
+
+
+def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
+    """Check that a mask (H, W) holds class indices below `classes` and void only.
+
+    Raises:
+        SemipixError: it holds something else.
+    """
+    outside = indices[(indices >= classes) & (indices != VOID)]
+    if len(outside):
+        raise SemipixError(outside_problem(mask, Counter(outside.tolist()), classes))
+
+
+def lookup_table(mask_values: Mapping[int, int]) -> Tensor:
+    """Table (65536,) int64 from stored mask value to class index."""
+    table = torch.arange(65536)
+    for value, index in mask_values.items():
+        if not (0 <= int(value) < len(table) and 0 <= int(index) <= VOID):
+            raise SemipixError(
+                f"data.mask_values: found {value}:{index}, expected a value from 0 to 65535 and a class from 0 to 255"
+            )
+        table[int(value)] = int(index)
+    return table

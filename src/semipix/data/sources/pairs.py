@@ -1,0 +1,225 @@
+"""Images and target images in folders."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from torch import Tensor
+
+from semipix.data.batches.skipped import OnError
+from semipix.data.files.decode import ARRAY, check_same_size, image_size, read_header, read_values
+from semipix.data.files.listing import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
+from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.names import composed
+from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.reader import Reader
+from semipix.data.sources.paired import ImageTargets, MatteTargets, PairedSource
+from semipix.data.survey import each, first_and_count, turned_warning
+from semipix.data.targets import check_target_kind
+from semipix.errors import SemipixError, UnreadableFileError
+
+EXTRAS = ("trimaps", "foregrounds", "backgrounds")
+
+
+class MapTargets(ImageTargets):
+    """Targets are numbers in the units of the data.
+
+    Args:
+        root: the folder that names are relative to.
+        targets: the target's name by the input's name.
+        unit: what stored numbers are multiplied by.
+        missing: a stored number that means that there is none.
+
+    Attributes:
+        channels: of the first target, which all others need; None where that cannot be read.
+    """
+
+    def __init__(self, root: Path, targets: Mapping[str, str], unit: float, missing: float | None) -> None:
+        super().__init__(root, targets)
+        self.unit = unit
+        self.missing = missing
+        self.channels: int | None = None
+
+    def values(self, path: Path, reader: Reader) -> Tensor:
+        values = read_values(path, max_pixels=reader.max_pixels)
+        if self.channels not in (None, len(values)):
+            raise SemipixError(
+                f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected as many"
+            )
+        if self.missing is not None:
+            values = values.masked_fill(values == self.missing, float("nan"))
+        return values * self.unit
+
+    def count_channels(self, max_pixels: int) -> None:
+        """Note the number of channels of the first target; where that cannot be read, its use raises the reason."""
+        with contextlib.suppress(SemipixError, StopIteration):
+            first = self.root / next(iter(self.targets.values()))
+            self.channels = len(read_values(first, max_pixels=max_pixels))
+
+
+class PairsSource(PairedSource):
+    """Images in `inputs/{train,val,test}` and targets of the same stems in `targets/{train,val,test}`.
+
+    An input in `inputs/train` without a target is unlabeled, and so is every image in the optional folder `unlabeled`.
+    What the targets are depends on the kind:
+    - denoising, enhancement: images of 8 or 16 bits a channel;
+    - regression: numbers in the units of the data: `.npy` of (H, W) or (C, H, W), float TIFF, or the pixels of 8 or
+      16-bit images as they are stored; what is not finite is missing;
+    - matting: alphas in grey. Optional are `trimaps/{train,val,test,unlabeled}` (0, 128, 255; without unknown pixels it
+      is taken for a mask and widened), `foregrounds/{train,val,test}` and `backgrounds/{train,val,test}` with each
+      image's own colours, and photographs directly in `backgrounds/`, which training puts behind known foregrounds. An
+      image without trimap gets one from its alpha.
+
+    Args:
+        root: the data folder.
+        kind: denoising, enhancement, matting or regression.
+        unit: for regression, what stored numbers are multiplied by, e.g. 0.001 for millimetres.
+        missing: for regression, a stored number that says nothing, e.g. 0.
+        trimap_widths: for matting, fewest and most pixels by which a trimap that is made reaches beyond fractional
+            alphas.
+        replace_background: for matting, share of the training samples with a known foreground that get another
+            background.
+        max_pixels: most pixels of a file that is read.
+        on_error: with skip, training pairs that cannot be read are no problem.
+        needed_splits: parts whose pairs have to fit by their headers; without any, none is looked at before it is read.
+
+    Raises:
+        SemipixError: the folder is missing or not laid out like this, no training input has a target, or an input and
+            its target do not fit.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        kind: str,
+        unit: float = 1.0,
+        missing: float | None = None,
+        trimap_widths: Sequence[int] = (1, 25),
+        replace_background: float = 0.5,
+        max_pixels: int = MAX_PIXELS,
+        on_error: OnError = "stop",
+        needed_splits: Sequence[str] = SPLITS,
+    ) -> None:
+        check_target_kind(kind, self.kinds)
+        folder = Path(root).expanduser()
+        listing = list_folder(folder, PAIRS)
+        unlabeled = [*listing.bare["train"], *listing.unlabeled]
+        targets = {name: target for part in SPLITS for name, target in sorted(listing.labels.get(part, {}).items())}
+        reading: MapTargets | MatteTargets | None = None
+        if kind == "regression":
+            reading = MapTargets(folder, targets, unit, missing)
+            reading.count_channels(max_pixels)
+        elif kind == "matting" and folder.is_dir():
+            mattes = _matte_files(folder, listing)
+            pool = background_pool(folder, mattes)
+            matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
+            reading = MatteTargets(mattes, matting)
+        self.refuse(listing.problems)
+        super().__init__(folder, kind, listing.labels, unlabeled, reading=reading, left_out=listing.left_out)
+        self.reader = Reader(max_pixels=max_pixels)
+        if isinstance(reading, MapTargets):
+            self.channels = reading.channels
+        problems, self.warnings = self._misfits(needed_splits, on_error)
+        self.refuse(problems)
+
+    def refuse(self, problems: Sequence[str]) -> None:
+        """Tell the first problem of the layout.
+
+        Raises:
+            SemipixError: there is one.
+        """
+        if problems:
+            raise SemipixError(problems[0])
+
+    def _misfits(self, splits: Sequence[str], on_error: OnError) -> tuple[list[str], list[str]]:
+        """Problems and warnings about inputs and targets that do not fit or cannot be opened, by their headers."""
+        word, most = "alpha" if self.kind == "matting" else "target", self.reader.max_pixels
+
+        def look(name: str) -> SemipixError | str | None:
+            image, target = self.reading.file(name), self.root / self._targets[name]
+            try:
+                self._check_storage(target)
+                header, size = read_header(image, max_pixels=most), image_size(target, max_pixels=most)
+                check_same_size(image, target, header.size, size, word)
+                array = target.suffix.lower() == ARRAY
+                orientation = 1 if array else read_header(target, max_pixels=most).orientation
+                return turned_warning(image, target, header, orientation, size, word)
+            except SemipixError as error:
+                return error
+
+        names = [name for split in splits for name in self._pairs[split]]
+        skipped = self._pairs["train"] if on_error == "skip" else {}
+        problems, turned = [], []
+        for name, found in zip(names, each(look, names, "reading headers"), strict=True):
+            if isinstance(found, str):
+                turned.append(found)
+            elif found and not (name in skipped and isinstance(found, UnreadableFileError)):
+                problems.append(str(found))
+        return problems, first_and_count(turned, f"{word}s")
+
+
+def check_widths(widths: Sequence[int]) -> tuple[int, int]:
+    """The reach of a trimap's unknown region.
+
+    Raises:
+        SemipixError: it is not two whole numbers in order.
+    """
+    if len(widths) != 2 or not 0 <= widths[0] <= widths[1]:
+        raise SemipixError(f"data.trimap_widths={list(widths)}: expected [fewest,most] pixels, 0 or more")
+    return int(widths[0]), int(widths[1])
+
+
+def check_share(share: float) -> float:
+    """The share of samples that get another background.
+
+    Raises:
+        SemipixError: it is not from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise SemipixError(f"data.replace_background={share}: expected a share from 0 to 1")
+    return share
+
+
+def background_pool(root: Path, mattes: dict[str, MatteFiles], folder: str = "backgrounds") -> tuple[Path, ...]:
+    """Photographs directly in a folder of backgrounds.
+
+    Raises:
+        SemipixError: there are some, but no foreground to put before them.
+    """
+    pool = [root / name for stem, name in stems(root, folder, Remarks()).items() if "/" not in stem]
+    if pool and not any(files.foreground for files in mattes.values()):
+        raise SemipixError(
+            f"{root / folder}: found {len(pool)} photographs to put behind foregrounds, but no foreground; add "
+            "foregrounds/train with the stems of the inputs, or remove the photographs"
+        )
+    return tuple(pool)
+
+
+def _matte_files(root: Path, listing: Listing) -> dict[str, MatteFiles]:
+    """What belongs to each image; problems go to the listing."""
+    parts = {split: {**listing.labels[split], **dict.fromkeys(listing.bare[split])} for split in SPLITS}
+    parts[UNLABELED] = dict.fromkeys(listing.unlabeled)
+    found: dict[str, MatteFiles] = {}
+    for part, names in parts.items():
+        extras = {extra: stems(root, f"{extra}/{part}", listing) for extra in EXTRAS}
+        folder = part if part == UNLABELED else f"inputs/{part}"
+        by_stem = {composed(str(PurePosixPath(name).relative_to(folder).with_suffix(""))): name for name in names}
+        for extra, candidates in extras.items():
+            listing.problems += [
+                f"{root / name}: {extra[:-1]} without an input; expected {folder}/{stem} with one of the image "
+                f"extensions, add the input or remove the {extra[:-1]}"
+                for stem, name in candidates.items()
+                if stem not in by_stem
+            ]
+        for stem, name in by_stem.items():
+            alpha = names[name]
+            trimap, foreground, background = (
+                root / candidates[stem] if stem in candidates else None for candidates in extras.values()
+            )
+            found[name] = MatteFiles(root / name, root / alpha if alpha else None, trimap, foreground, background)
+            if trimap is None and alpha is None and (part in ("train", UNLABELED)):
+                listing.problems.append(
+                    f"{root / name}: neither trimap nor alpha; add trimaps/{part}/{stem}, a trimap of 0, 128 and 255, "
+                    "or a mask of 0 and 255"
+                )
+    return found

@@ -1,0 +1,154 @@
+"""Pascal VOC 2012 with the masks of SBD (Everingham et al. 2010; Hariharan et al., ICCV 2011)."""
+
+import importlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.datasets import SBDataset, VOCSegmentation
+
+from semipix.data.files.decode import check_label_size
+from semipix.data.source import Source
+from semipix.data.sources.folder import check_indices
+from semipix.data.sources.paired import check_root
+from semipix.errors import SemipixError
+
+CLASSES = [
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+]
+
+_VOC = "VOCdevkit/VOC2012"
+
+_SBD = "sbd"
+
+_PNG = "SegmentationClassAug"
+
+
+class VOCSource(Source):
+    """VOC's 1,449 validation images, and its 1,464 training images or the 10,582 that SBD makes of them.
+
+    The 10,582 are those of VOC's `train` and of SBD's `train` and `val`, without those of VOC's `val`. Where both have
+    a mask, VOC's counts. All images are VOC's. The folder holds `VOCdevkit/VOC2012` as VOC's archive does and `sbd/`
+    with SBD's `cls/*.mat`, `train.txt` and `val.txt`; PNG masks in `VOCdevkit/VOC2012/SegmentationClassAug` go before
+    the `.mat` files, which need scipy.
+
+    Args:
+        root: the data folder.
+        augmented: whether to use SBD.
+        download: fetch what is missing, checked by its MD5.
+
+    Raises:
+        SemipixError: the folder is not laid out like this, a listed file is missing, or the download failed.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("segmentation",)
+
+    def __init__(self, root: str | Path, augmented: bool = True, download: bool = False) -> None:
+        folder = Path(root).expanduser()
+        if download:
+            _download(folder, augmented)
+        self.root = check_root(folder, f"{_VOC}/JPEGImages", f"{_VOC}/SegmentationClass")
+        self.classes = list(CLASSES)
+        val = self._list(f"{_VOC}/ImageSets/Segmentation/val.txt")
+        drawn = self._list(f"{_VOC}/ImageSets/Segmentation/train.txt")
+        self._masks = {stem: f"{_VOC}/SegmentationClass/{stem}.png" for stem in [*drawn, *val]}
+        train = set(drawn)
+        if augmented:
+            more = set(self._list(f"{_SBD}/train.txt")) | set(self._list(f"{_SBD}/val.txt"))
+            as_png = (self.root / _VOC / _PNG).is_dir()
+            pattern = f"{_VOC}/{_PNG}/{{}}.png" if as_png else f"{_SBD}/cls/{{}}.mat"
+            self._masks = {stem: pattern.format(stem) for stem in more} | self._masks
+            train |= more - set(val)
+        self._train, self._val = sorted(train), sorted(val)
+        self._check_files()
+
+    def labeled(self) -> list[str]:
+        return [_name(stem) for stem in self._train]
+
+    def unlabeled(self) -> list[str]:
+        return []
+
+    def val(self) -> list[str]:
+        return [_name(stem) for stem in self._val]
+
+    def test(self) -> list[str]:
+        return []
+
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+        return tv_tensors.Image(self.reader.image(self.root / name))
+
+    def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        return self.image(name, seed), self._mask(name)
+
+    def _mask(self, name: str) -> tv_tensors.Mask:
+        """The checked class indices of an image's pixels, (H, W)."""
+        path = self.root / self._masks[Path(name).stem]
+        mask = read_sbd(path) if path.suffix == ".mat" else self.reader.mask(path)
+        check_label_size(self.root / name, path, mask, max_pixels=self.reader.max_pixels)
+        check_indices(path, mask, len(CLASSES))
+        return tv_tensors.Mask(mask)
+
+    def _list(self, name: str) -> list[str]:
+        path = self.root / name
+        if not path.is_file():
+            mend = "set data.augmented=false to do without SBD, or " if name.startswith(_SBD) else ""
+            raise SemipixError(f"{path}: no such file; {mend}set data.download=true or mend data.root")
+        return path.read_text("utf-8").split()
+
+    def _check_files(self) -> None:
+        """Refuse a list that names files which are not there, by the folders' listings alone."""
+        stems = [*self._train, *self._val]
+        wanted = [_name(stem) for stem in stems] + [self._masks[stem] for stem in stems]
+        there = {
+            f"{folder}/{path.name}"
+            for folder in {name.rpartition("/")[0] for name in wanted}
+            if (self.root / folder).is_dir()
+            for path in (self.root / folder).iterdir()
+        }
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            raise SemipixError(
+                f"{self.root / missing[0]}: no such file, and {len(missing) - 1} more of the split lists are missing; "
+                "complete the archives, or set data.download=true in an empty data.root"
+            )
+
+
+def read_sbd(path: Path) -> Tensor:
+    """The class indices (H, W) int64 of an SBD file.
+
+    Raises:
+        SemipixError: scipy is missing, or the file is no SBD mask.
+    """
+    try:
+        loadmat: Any = importlib.import_module("scipy.io").loadmat
+    except ImportError:
+        raise SemipixError(
+            f"{path}: scipy is needed to read it: pip install scipy, put the masks as PNG into {_VOC}/{_PNG}, or set "
+            "data.augmented=false"
+        ) from None
+    try:
+        values = loadmat(path)["GTcls"][0]["Segmentation"][0]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+        raise SemipixError(f"{path}: no SBD mask ({' '.join(str(error).split())[:80]}); replace the file") from None
+    return torch.from_numpy(np.asarray(values).astype(np.int64))
+
+
+def _name(stem: str) -> str:
+    return f"{_VOC}/JPEGImages/{stem}.jpg"
+
+
+def _download(root: Path, augmented: bool) -> None:
+    """Fetch the archives that are not there by torchvision, which checks their MD5."""
+    try:
+        if not (root / _VOC).is_dir():
+            VOCSegmentation(str(root), "2012", "train", download=True)
+        if augmented and not (root / _SBD / "cls").is_dir():
+            SBDataset(str(root / _SBD), "train", "segmentation", download=True)
+    except (RuntimeError, OSError) as error:
+        raise SemipixError(
+            f"data.download: {' '.join(str(error).split())}; fetch the archives by hand to {root}"
+        ) from error

@@ -1,0 +1,172 @@
+"""From overrides to a resolved configuration, through Hydra."""
+
+import argparse
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, check_type, plain, unknown_key
+from semipix.data.files.listing import PAIRS
+from semipix.errors import SemipixError
+from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together
+from semipix.launch.paper import with_paper_row
+from semipix.launch.sweep import quoted
+
+CONFIG = "semipix.conf"
+"""Module of the configuration."""
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration of one training, with the paper's values where an experiment of the paper is chosen.
+
+    Args:
+        overrides: as on the command line: KEY=VALUE and GROUP=NAME.
+
+    Raises:
+        SemipixError: an override is at fault.
+    """
+    overrides = put_together(overrides)
+    check_syntax(overrides)
+    return composed(parse_flags(open_overrides(overrides)))
+
+
+def data_overrides(data: str) -> list[str]:
+    """Overrides that choose data by one word: the name of a data configuration, or a data folder's path.
+
+    A folder with `inputs` holds pairs, any other one images and masks.
+    """
+    if resources.files(CONFIG).joinpath("data", f"{data}.yaml").is_file():
+        return [f"data={data}"]
+    root = Path(data).expanduser()
+    kind = "pairs" if (root / PAIRS.images.partition("/")[0]).is_dir() else "folder"
+    return [f"data={kind}", f"data.root={quoted(root)}"]
+
+
+def composed(flags: argparse.Namespace) -> dict[str, Any]:
+    """The resolved configuration of the overrides that were parsed."""
+    with _hydra_configuration(flags) as config:
+        return resolved_configuration(_without_hydra(config))
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """A configuration without Hydra's own, which has keys that are missing."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+@contextlib.contextmanager
+def _hydra_configuration(flags: argparse.Namespace) -> Iterator[DictConfig]:
+    """The composed configuration with Hydra's own; references in it can be resolved while this lasts.
+
+    Raises:
+        SemipixError: an override is at fault.
+    """
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    searched = [f"hydra.searchpath=[{_search_entry(flags.config_dir)}]"] if flags.config_dir else []
+    overrides = [*searched, *flags.overrides]
+    try:
+        with initialize_config_module(CONFIG, version_base="1.3", job_name="train"):
+            config = hydra_compose(flags.config_name or "train", overrides, return_hydra_config=True)
+            hydra_config.set_config(config)
+            yield config
+    except SemipixError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SemipixError(one_line_of_hydra(str(error))) from error
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:  # of overrides like a.b=1 c=2
+        raise unreadable(error) from error
+    finally:
+        hydra_config.cfg = before
+
+
+def _search_entry(folder: str) -> str:
+    """A folder of configurations as an entry of Hydra's search path.
+
+    Raises:
+        SemipixError: there is no such folder.
+    """
+    path = Path(folder).absolute()
+    if not path.is_dir():
+        raise SemipixError(f"--config-dir: {folder} found, a folder of configurations expected")
+    return quoted(f"file://{path}")
+
+
+def shown_configuration(flags: argparse.Namespace) -> str:
+    """The configuration as YAML, for --cfg."""
+    with _hydra_configuration(flags) as config:
+        shown: Any = OmegaConf.masked_copy(config, ["hydra"]) if flags.cfg == "hydra" else config
+        if flags.cfg == "job":
+            shown = _without_hydra(config)
+        if flags.package:
+            shown = OmegaConf.select(shown, flags.package)
+        if not OmegaConf.is_config(shown):
+            return f"{shown}\n"
+        return OmegaConf.to_yaml(shown, resolve=flags.resolve)
+
+
+def unreadable(error: Exception) -> SemipixError:
+    """What an error of Hydra's that is meant for programmers says to a user."""
+    reason = " ".join(str(error).split())
+    return SemipixError(
+        f"these overrides make no configuration ({type(error).__name__}: {reason[:160]}); expected KEY=VALUE and "
+        "GROUP=NAME, see semipix train --help"
+    )
+
+
+def one_line_of_hydra(message: str) -> str:
+    """Hydra's message without its layout: first line, and the options where it lists them."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if "Available options" in message:
+        start = next(index for index, line in enumerate(lines) if line.startswith("Available options"))
+        options = [line for line in lines[start + 1 :] if not line.startswith(("Config search", "provider="))]
+        missing = re.search(r"Could not find '(.+?)'", lines[0])
+        group, _, option = missing[1].partition("/") if missing else ("", "", "")
+        return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
+    experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra lists no options of nested folders
+    if experiment:
+        known = "paper/TASK, e.g. experiment=paper/segmentation, and compare/DATA, e.g. experiment=compare/camvid"
+        return f"experiment={experiment[1]}: no such option; known: {known}"
+    unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
+    if unknown:
+        return unknown_key(unknown[1], {*GROUPS, *TOP, *OUTSIDE})
+    if message.startswith("Ambiguous value"):
+        return f"{lines[0]}: several values make a sweep, add -m; one list is KEY=[VALUE,VALUE]"
+    return " ".join(lines[:2])
+
+
+def given_overrides() -> list[str]:
+    """The job's overrides as they were given, with references in them left alone."""
+    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(given, list)
+    return list(map(str, given))
+
+
+def run_folder_of(config: dict[str, Any]) -> Path:
+    """The absolute path of the run folder.
+
+    Raises:
+        SemipixError: `run` is no path.
+    """
+    run = config.get("run")
+    check_type("run", run or None, Path)
+    return Path(str(run)).absolute()
+
+
+def resolved_configuration(config: DictConfig) -> dict[str, Any]:
+    """The job's configuration as plain values, with the paper's row for the chosen method."""
+    chosen = HydraConfig.get().runtime.choices
+    resolved = plain(config)
+    check_needed(resolved)
+    if resolved.get("resume") is not None:
+        raise SemipixError("resume: takes no + and no other key; continue a run by semipix train resume=RUN alone")
+    return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], given_overrides())

@@ -1,0 +1,314 @@
+"""The jobs of a sweep, whatever launches them.
+
+A job trains in a process of its own. One that is finished is left out, one that was cut off is resumed, one that dies
+is tried again, and what becomes of it never touches the others. Beside the run folders, `jobs/` holds a record and a
+log of each job; a lock keeps two sweeps from training one folder at the same time.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from semipix.errors import PREFIX, SemipixError, one_line
+from semipix.interruption import ENDING, check, deferred
+from semipix.processes import dying_with_parent, stop
+from semipix.training.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
+
+JOBS = "jobs"
+"""Folder of records and logs in a sweep's folder."""
+
+TRIES = 2
+"""How often a job is started that ends by a signal or a bug; a user's slip is not tried again."""
+
+PATIENCE = 30.0
+"""Seconds in which a job that is asked to end has to, and the process of a launcher that died to let go of its job."""
+
+State = Literal["running", "finished", "finished before", "interrupted", "failed", "killed", "running elsewhere"]
+
+INTERRUPTED = tuple(128 + number for number in ENDING)
+"""Exit statuses of a training that a signal has ended in good order."""
+
+_SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+"""By these Lightning would take a job for one rank of a training that SLURM has started."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a job.
+
+    Attributes:
+        folder: the run folder.
+        sweep: which start of the sweep wrote this.
+        state: `running` until it has ended.
+        tries: how often it was started.
+        reason: why it failed, in one line.
+        metric: name and value of the primary validation metric, if it has ended.
+    """
+
+    folder: str
+    sweep: str
+    state: State
+    tries: int = 0
+    reason: str = ""
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a sweep.
+
+    Attributes:
+        folder: its run folder, in the sweep's folder.
+        sweep_folder: the sweep's folder.
+        sweep: which start of the sweep this is.
+        overrides: its part of the command line, and Hydra's options that say where configurations are.
+        config: composes them; a slip is raised here.
+        started_in: where relative paths begin.
+        path: where modules are imported from; a launcher's process may know less of them.
+    """
+
+    folder: Path
+    sweep_folder: Path
+    sweep: str
+    overrides: Sequence[str]
+    config: Callable[[], Mapping[str, Any]]
+    started_in: Path
+    path: Sequence[str]
+
+    @property
+    def place(self) -> Path:
+        """Record and log without their extensions."""
+        return self.sweep_folder / JOBS / str(self.folder.relative_to(self.sweep_folder)).replace("/", "__")
+
+
+def run_job(job: Job) -> Record:
+    """Train, resume or leave out one job, and record what became of it. Nothing that goes wrong in it is raised.
+
+    Raises:
+        KeyboardInterrupt: the sweep was interrupted; the job has ended.
+    """
+    with _locked(job.place) as lock:
+        if lock is None:
+            return Record(str(job.folder), job.sweep, "running elsewhere")
+        try:
+            record = _attempts(job, lock)
+            with contextlib.suppress(SemipixError):  # a task that cannot be imported in this process
+                record = replace(record, metric=primary(job.folder, job.config()["task"]))
+        except SemipixError as error:
+            record = Record(str(job.folder), job.sweep, "failed", reason=one_line(str(error)))
+        except KeyboardInterrupt:
+            _write(job, Record(str(job.folder), job.sweep, "interrupted"))
+            raise
+        with contextlib.suppress(OSError):
+            job.folder.rmdir()  # Hydra made it; it stays where the training wrote something
+        _write(job, record)
+    return record
+
+
+def _attempts(job: Job, lock: TextIO) -> Record:
+    trust = _check_same(job)
+    if is_finished(job.folder):
+        return Record(str(job.folder), job.sweep, "finished before")
+    reason, code = "", 0
+    for attempt in range(1, TRIES + 1):
+        _write(job, Record(str(job.folder), job.sweep, "running", attempt))
+        code, reason = _train(job, lock, trust if attempt == 1 else _check_same(job))
+        if code in (0, *INTERRUPTED) and is_finished(job.folder):
+            return Record(str(job.folder), job.sweep, "finished", attempt)
+        if code in INTERRUPTED:
+            return Record(str(job.folder), job.sweep, "interrupted", attempt, reason)
+        if code == 2:
+            break
+    if code < 0:
+        return Record(
+            str(job.folder), job.sweep, "killed", attempt, f"{signal.Signals(-code).name}, see {job.place}.log"
+        )
+    return Record(str(job.folder), job.sweep, "failed", attempt, reason)
+
+
+def _train(job: Job, lock: TextIO, trust: bool) -> tuple[int, str]:
+    """Train or resume in a process of its own: its exit status, and the last line of its log."""
+    arguments = way_on(job.folder, [*job.overrides, f"run={quoted(job.folder)}"])
+    if trust and arguments[0].startswith("resume="):
+        arguments.append("--trust")
+    environment = {
+        **{key: value for key, value in os.environ.items() if key not in _SLURM},
+        "PYTHONPATH": os.pathsep.join(filter(None, job.path)),
+    }
+    log = Path(f"{job.place}.log")
+    with log.open("a") as output:
+        with deferred(None):  # until it is known whom to stop
+            process = subprocess.Popen(
+                [sys.executable, "-m", "semipix.cli", "train", *arguments],
+                cwd=job.started_in,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
+                # By SIGTERM: it writes its checkpoint.
+                preexec_fn=dying_with_parent(signal.SIGTERM),
+            )
+        try:
+            check()
+            code = process.wait()
+        except BaseException:
+            stop([process], PATIENCE)
+            raise
+    return code, last_line(log, "its log is empty").removeprefix(PREFIX).removeprefix("semipix: ")
+
+
+def _check_same(job: Job) -> bool:
+    """Refuse a folder that holds a training of another configuration.
+
+    Returns:
+        Whether the folder names code that this command names too, so that the job has to trust it.
+
+    Raises:
+        SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
+    """
+    from semipix.training.check import KINDS
+    from semipix.training.run_folder import NEW_KEYS, load_config
+    from semipix.training.trust import refused
+
+    asked = _leaves(job.config())
+    path = job.folder / "config.yaml"
+    if not path.exists():
+        return False
+    config = load_config(job.folder, trust=True)  # compared below; nothing in it is imported
+    found = _leaves(config)
+    for key, value in asked.items():
+        if key.partition(".")[0] in ("run", "resume") or key not in found or found[key] == value:
+            continue
+        if (key, value) in (("task.classes", None), ("trainer.precision", "auto")):  # written down when it trained
+            continue
+        raise SemipixError(
+            f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
+            "another run=PATH for the sweep, or remove it"
+        )
+    refusal = refused(config, KINDS)
+    if refusal is None:
+        return False
+    # The job trusts all of the folder or nothing: then nothing may be in there that was not asked for.
+    for key, value in found.items():
+        same = key in asked and asked[key] == value
+        names = key == "task.classes" and isinstance(value, list) and all(isinstance(name, str) for name in value)
+        precision = key == "trainer.precision" and isinstance(value, str)
+        if not (same or names or precision or key in ("run", "resume", *NEW_KEYS)):
+            raise SemipixError(
+                f"{path}: {key}={str(value)[:80]!r} found, which this command does not ask for, beside {refusal}; "
+                "remove the folder, or choose another run=PATH for the sweep"
+            )
+    return True
+
+
+def _leaves(node: Any, name: str = "") -> dict[str, Any]:
+    """A nested configuration as values by dotted keys."""
+    if not isinstance(node, Mapping):
+        return {name: node}
+    nested = (_leaves(value, f"{name}.{key}" if name else str(key)) for key, value in node.items())
+    return {key: value for leaves in nested for key, value in leaves.items()}
+
+
+def quoted(path: Path | str) -> str:
+    """A path as Hydra reads it from a command line."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[TextIO | None]:
+    """The job's lock, or None while another process holds it for longer than a dying one would."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{place}.lock").open("w") as file:
+        deadline = time.monotonic() + PATIENCE
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                yield None
+                return
+            time.sleep(0.2)
+        yield file
+
+
+def _try_lock(file: TextIO) -> bool:
+    import fcntl  # Windows, which has none, trains without sweeps
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _write(job: Job, record: Record) -> None:
+    write_json(Path(f"{job.place}.json"), asdict(record))
+
+
+def records(sweep_folder: Path, sweep: str) -> list[Record]:
+    """The jobs of one start of a sweep, in the order of their names, when all of them have ended.
+
+    A launcher may give up while jobs of it still run on this machine or on others; this waits for them.
+    """
+    found = []
+    for path in sorted((sweep_folder / JOBS).glob("*.json")):
+        with Path(f"{str(path).removesuffix('.json')}.lock").open("a") as lock:
+            ours = Record(**json.loads(path.read_text())).sweep == sweep
+            while ours and not _try_lock(lock):
+                time.sleep(0.5)
+            held = not _try_lock(lock)
+        record = Record(**json.loads(path.read_text()))
+        if record.sweep == sweep and record.state == "running":
+            record = Record(record.folder, sweep, "killed", record.tries, f"its process died, see {path.stem}.log")
+        if record.sweep == sweep:
+            found.append(record)
+        elif held:
+            found.append(Record(record.folder, record.sweep, "running elsewhere"))
+    return found
+
+
+def forget_refused(sweep_folder: Path, sweep: str) -> list[Record]:
+    """Remove the folder of records where every job of a sweep was refused; some that were are reported by theirs.
+
+    Returns:
+        The records that were removed, if they were.
+    """
+    found = records(sweep_folder, sweep)
+    if not found or any(each.state != "failed" or Path(each.folder).exists() for each in found):
+        return []
+    shutil.rmtree(sweep_folder / JOBS)
+    return found
+
+
+def table(found: Sequence[Record], sweep_folder: Path) -> str:
+    """Job, state and primary validation metric, in aligned lines."""
+    rows = [("job", "state", "metric")]
+    for record in found:
+        folder = Path(record.folder)
+        rows.append((str(folder.relative_to(sweep_folder)), record.state, record.metric or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{job:{widths[0]}}  {state:{widths[1]}}  {metric}" for job, state, metric in rows)
+
+
+def primary(folder: Path, task: Mapping[str, Any]) -> str:
+    """A finished run's primary metric by name and value; empty where there is none.
+
+    Args:
+        folder: the run folder. Nothing that it names is imported.
+        task: the task that was asked for.
+    """
+    from semipix.config import target_of
+
+    if not is_finished(folder):
+        return ""
+    name = f"val/{getattr(target_of('task', task), 'primary', '')}"
+    value = json.loads((folder / SUMMARY).read_text()).get(name)
+    return "" if value is None else f"{name} {value:.4f}"

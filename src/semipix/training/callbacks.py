@@ -1,0 +1,150 @@
+"""What a training shows and keeps while it runs, and when it stops: early, or after a signal."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
+
+from semipix.batch import Batch
+from semipix.training.learner import Learner
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint by a metric; one whose metric is NaN never is. Lightning would keep a first one."""
+
+    @property
+    def state_key(self) -> str:
+        """That of Lightning's class, so that checkpoints of older trainings fit."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        return current is not None and not bool(current.isnan()) and super().check_monitor_top_k(trainer, current)
+
+
+class RunProgress(ProgressBar):
+    """One bar over all steps of the run, with loss, speed and time left, whatever an epoch's length.
+
+    A test has a bar over its batches.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: tqdm[Any] | None = None
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._open("train", "step", trainer.max_steps, trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.bar is not None and trainer.global_step > self.bar.n:
+            if trainer.global_step % 10 == 0 or self.bar.n == self.bar.initial:
+                self._show(trainer)
+            self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.bar is not None and not trainer.sanity_checking:
+            self._show(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.bar is not None:
+            self._show(trainer)
+        self._close()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._open("evaluate", "batch", int(sum(trainer.num_test_batches)), 0)
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _open(self, name: str, unit: str, total: int, done: int) -> None:
+        if self.enabled:
+            interval = 0.2 if sys.stderr.isatty() else 15  # a log file wants fewer lines
+            self.bar = tqdm(total=total, initial=done, desc=name, unit=unit, mininterval=interval)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        assert self.bar is not None
+        metrics = trainer.progress_bar_metrics.items()
+        self.bar.set_postfix(
+            {key.removeprefix("train/"): f"{float(value):.4g}" for key, value in metrics}, refresh=False
+        )
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class SamplePictures(Callback):
+    """Rows of input, label, prediction and the method's maps for the first validation images.
+
+    Args:
+        folder: where `step-NNNNNN.png` goes after each validation.
+        count: how many images.
+        side: longer side of one picture in pixels.
+    """
+
+    def __init__(self, folder: Path, count: int = 4, side: int = 192) -> None:
+        self.folder = folder
+        self.count = count
+        self.side = side
+
+    @torch.no_grad()
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Learner)
+        assert trainer.val_dataloaders is not None
+        dataset = trainer.val_dataloaders.dataset
+        shown = range(min(self.count, len(dataset)))
+        rows = []
+        precision = trainer.precision_plugin
+        with precision.forward_context():
+            for sample in (dataset[index] for index in shown):
+                image = precision.convert_input(sample.image.to(pl_module.device))
+                rows += self._row(pl_module, image, sample.target.to(pl_module.device))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        grid = make_grid(rows, nrow=len(rows) // len(shown))
+        save_image(grid, self.folder / f"step-{trainer.global_step:06d}.png")
+
+    def _row(self, learner: Learner, image: Tensor, target: Tensor) -> list[Tensor]:
+        method, task = learner.method, learner.method.task
+        batch = image.unsqueeze(0)
+        prediction = task.activate(method(batch))[0]
+        label = F.interpolate(task.encode(target.unsqueeze(0)), image.shape[-2:])[0]
+        known = F.interpolate(task.valid(target.unsqueeze(0)).float(), image.shape[-2:])[0]  # elsewhere black is drawn
+        maps = method.maps(Batch(batch, target.new_zeros((0, *target.shape)))).values()
+        pictures = [
+            image[:3],
+            task.render(image, label) / 255.0 * known,
+            task.render(image, prediction) / 255.0,
+            *(single[0].expand(3, -1, -1) for single in maps),
+        ]
+        return [self._fit(picture.float().cpu()) for picture in pictures]
+
+    def _fit(self, picture: Tensor) -> Tensor:
+        """Scale a picture (3, H, W) to the common square, padded with black."""
+        height, width = picture.shape[-2:]
+        scale = self.side / max(height, width)
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = F.interpolate(picture.unsqueeze(0), size, mode="bilinear", antialias=True)[0]
+        return F.pad(scaled, (0, self.side - size[1], 0, self.side - size[0])).clamp(0, 1)

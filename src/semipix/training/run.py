@@ -1,0 +1,236 @@
+"""From a resolved configuration to a run folder."""
+
+import json
+import math
+import signal
+import sys
+import time
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from semipix import interruption
+from semipix.atomic import write_text
+from semipix.config import Config, with_path_text
+from semipix.data.compatibility import check_serves
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.survey import SEVERAL_PAGES, further_parts
+from semipix.errors import SemipixError, one_line
+from semipix.methods.base import Method
+from semipix.processes import die_with_parent, is_first_process, is_started_by_lightning
+from semipix.training.build import (
+    build_data,
+    build_learner,
+    build_method,
+    build_task,
+    build_trainer,
+    data_of_run,
+    steps_of,
+    with_classes,
+    with_precision,
+)
+from semipix.training.check import check_config
+from semipix.training.checkpoints import read_checkpoint
+from semipix.training.failures import explained
+from semipix.training.learner import Learner
+from semipix.training.run_folder import (
+    SUMMARY,
+    checkpoint_of,
+    claimed,
+    emptied_where_refused,
+    is_finished,
+    load_config,
+    no_empty_folders,
+    with_root,
+    write_json,
+)
+from semipix.training.stopping import StopOnSignal, stopped_early
+from semipix.training.trust import check_state
+
+
+class TrainingInterrupted(interruption.Interrupted):
+    """A training that a signal has ended.
+
+    Args:
+        error: what ended it.
+        trainer: of the training.
+
+    Attributes:
+        step: of the checkpoint that was written then, or None.
+        begun: whether a step was made.
+    """
+
+    def __init__(self, error: BaseException, trainer: pl.Trainer) -> None:
+        # Where another process has got the signal, this one has no number.
+        number = signal.SIGTERM if isinstance(error, interruption.Stopped) else signal.SIGINT
+        super().__init__(interruption.received() or number)
+        self.step = next(
+            (each.step for each in getattr(trainer, "callbacks", ()) if isinstance(each, StopOnSignal)), None
+        )
+        self.begun = trainer.global_step > 0
+
+
+def start(config: Config, run: Path) -> dict[str, float]:
+    """Train in a new run folder.
+
+    Raises:
+        SemipixError: the folder already holds a training, another training is writing it, or the input is at fault.
+    """
+    if "\0" in str(run):
+        raise SemipixError(f"run={str(run)!r}: a name with a null character; choose another run=PATH")
+    try:
+        str(run.absolute()).encode()
+    except UnicodeEncodeError:
+        raise SemipixError(
+            f"run={run}: a name that is not UTF-8 text, which loggers cannot write; choose another run=PATH"
+        ) from None
+    with ExitStack() as claim:
+        if is_first_process():
+            claim.enter_context(no_empty_folders(run))
+            claim.enter_context(claimed(run))
+        return _start(config, run)
+
+
+def _start(config: Config, run: Path) -> dict[str, float]:
+    if is_first_process() and any((run / "checkpoints").glob("*.ckpt")):
+        raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
+    config = with_precision(config)
+    check_config(config)
+    config = {**config, "data": with_path_text("data", config["data"], SemiSupervisedDataModule)}
+    data = build_data(config)
+    config = with_classes(config, data)
+    task = build_task(config)
+    check_serves(task, data.source)
+    interruption.check()
+    method = build_method(config, task)
+    if method.needs_unlabeled and not data.mixed:
+        raise SemipixError(
+            f"data.labels={data.labels}: leaves no unlabeled image, from which "
+            f"{type(method).__name__} learns; set data.labels=1/8, say, or add images without labels"
+        )
+    learner, trainer = _built(config, data, method, run)
+    first = is_first_process()
+    with emptied_where_refused(run, lambda: trainer.global_step > 0) if first else nullcontext():
+        if first:
+            write_text(run / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            data.split.to_json(run / "split.json")
+        return _fit(config, data, learner, trainer, run, None)
+
+
+def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str, float]:
+    """Continue an interrupted run to the weights that an uninterrupted one would have reached.
+
+    Args:
+        run: run folder.
+        root: where the run's data folder is now; by default the run's `data.root`.
+        trust: run code that the folder names outside of the known packages, see `load_config`.
+
+    Raises:
+        SemipixError: the folder holds no run or no checkpoint, it could run code and is not trusted, another training
+            is writing it, or its data are not those that the run was trained on.
+    """
+    config = load_config(run, trust)
+    if root is not None:
+        config = with_root(config, root)
+    check_config(config)
+    with ExitStack() as claim:
+        if is_first_process() and not is_finished(run):
+            claim.enter_context(claimed(run))
+        last = checkpoint_of(run, "last")
+        state = read_checkpoint(last)
+        if not trust:
+            check_state(last, state)
+        done = state["global_step"]
+        task = build_task(config)
+        data = data_of_run(config, run, task, ["train", "val"])
+        if is_finished(run):
+            summary = dict(json.loads((run / SUMMARY).read_text()))
+            if done >= steps_of(config, data) or "stopped_early" in summary:
+                if is_first_process():
+                    print(f"{run}: finished already, nothing to resume")
+                return summary
+            if is_first_process():
+                claim.enter_context(claimed(run))
+        method = build_method(config, task, pretrained=False)
+        return _fit(config, data, *_built(config, data, method, run), run, last)
+
+
+def _built(config: Config, data: SemiSupervisedDataModule, method: Method, run: Path) -> tuple[Learner, pl.Trainer]:
+    """Learner and trainer of a run; nothing is written yet, so that a refused option leaves nothing behind."""
+    steps = steps_of(config, data)
+    validate = bool(data.split.val) and config["validations"] > 0
+    learner = build_learner(config, method, steps, data.strong)
+    return learner, build_trainer(config, run, method.task, steps, validate=validate)
+
+
+def _fit(
+    config: Config,
+    data: SemiSupervisedDataModule,
+    learner: Learner,
+    trainer: pl.Trainer,
+    run: Path,
+    checkpoint: Path | None,
+) -> dict[str, float]:
+    if is_started_by_lightning():
+        die_with_parent()
+    data.skipped.path = run / "skipped.txt"
+    if is_first_process():
+        _begin(data)
+    began = time.perf_counter()
+    try:
+        with interruption.deferred("step"):
+            # Lightning downloads what begins with http, and by default torch's environment decides what is unpickled.
+            start = None if checkpoint is None else checkpoint.absolute()
+            trainer.fit(learner, datamodule=data, ckpt_path=start, weights_only=True)
+            trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
+    except (interruption.Stopped, KeyboardInterrupt, SystemExit) as error:  # Lightning makes the third of the second
+        raise TrainingInterrupted(error, trainer) from None
+    except Exception as error:
+        if interruption.received():  # as when the data-loading workers have got the signal too
+            raise TrainingInterrupted(error, trainer) from error
+        if isinstance(error, MisconfigurationException | RuntimeError | MemoryError | OSError | ValueError):
+            raise explained(error, run, trainer.global_step, config) from error
+        raise
+    check_steps(trainer)
+    summary: dict[str, Any] = {
+        "steps": trainer.global_step,
+        "seconds": round(time.perf_counter() - began, 1),
+        "labeled": len(data.split.labeled),
+        "unlabeled": data.unlabeled_count,
+        **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
+    }
+    if why := stopped_early(trainer):
+        summary["stopped_early"] = why
+    if is_first_process():
+        if skipped := data.skipped.count():
+            summary["skipped"] = skipped
+            told = f"{skipped} files could not be read and were skipped"
+            print(f"semipix: {told}, see {data.skipped.path}", file=sys.stderr)
+        write_json(run / SUMMARY, summary)
+    return summary
+
+
+def check_steps(trainer: pl.Trainer) -> None:
+    """Refuse a training that has ended too early.
+
+    Raises:
+        SemipixError: it made no step, or fewer than it should and nothing asked it to stop.
+    """
+    made, asked = trainer.global_step, trainer.max_steps
+    if made == 0 or (made < asked and not trainer.should_stop):
+        raise SemipixError(
+            f"trainer: the training ended after {made} of {asked} steps; check trainer.callbacks, trainer.strategy and "
+            "the limits among the keys of trainer"
+        )
+
+
+def _begin(data: SemiSupervisedDataModule) -> None:
+    """Print what is trained on, and what of the data is unusual or left out."""
+    print(data.counts(), flush=True)
+    further = further_parts(data.source.files(SEVERAL_PAGES), data.max_pixels)
+    for line in [*data.source.warnings, *data.source.left_out, *further]:
+        print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{one_line(line)}", file=sys.stderr)

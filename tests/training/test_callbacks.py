@@ -1,0 +1,69 @@
+"""What is kept of a training while it runs."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from semipix.training.callbacks import BestCheckpoint
+
+NAN = float("nan")
+
+
+class Scripted(pl.LightningModule):
+    """Validates after each step, with a given value each time."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.values = values
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/miou", self.values[self.global_step - 1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("mode", "values", "best"),
+    [
+        ("max", [NAN, 0.2, NAN, 0.1], 2),
+        ("min", [NAN, 0.2, NAN, 0.1], 4),
+        ("max", [0.3, NAN, 0.2], 1),
+        ("max", [NAN, NAN], None),
+    ],
+)
+def test_a_checkpoint_is_never_chosen_by_nan(mode: str, values: list[float], best: int | None, tmp_path: Path) -> None:
+    callback = BestCheckpoint(tmp_path, filename="best", monitor="val/miou", mode=mode, enable_version_counter=False)
+    data = DataLoader(torch.zeros(len(values), 1))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=len(values),
+        max_epochs=-1,
+        val_check_interval=1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=[callback],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Scripted(values), data, DataLoader(torch.zeros(1, 1)))
+    path = tmp_path / "best.ckpt"
+    assert path.exists() == (best is not None)
+    if best is not None:
+        assert torch.load(path, weights_only=True)["global_step"] == best
+
+
+def test_checkpoints_of_older_trainings_fit() -> None:
+    given = {"monitor": "val/miou", "mode": "max"}
+    assert BestCheckpoint(**given).state_key == ModelCheckpoint(**given).state_key

@@ -1,0 +1,329 @@
+"""The Learner under Lightning's trainer."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import PolynomialLR
+
+from semipix.batch import Batch
+from semipix.data.targets import ImageTarget
+from semipix.errors import SemipixError
+from semipix.functional import grouping as batches
+from semipix.methods.base import Method
+from semipix.tasks.regression import Regression
+from semipix.training.finiteness import Finiteness
+from semipix.training.learner import Learner
+from tests.helpers.tiny import SIDE, TinySource, make_data, make_method, options, predict_always
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*isinstance.*deprecated.*"),
+    pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training.*"),
+]
+
+
+class Count(Callback):
+    """Counts what a method is asked for, and keeps the gradient's norm after each step."""
+
+    def __init__(self, method: Method) -> None:
+        self.losses = self.steps = 0
+        self.epochs: list[float] = []
+        self.batches: list[Batch] = []
+        self.norms: list[float] = []
+        losses, after_step = method.losses, method.after_step
+
+        def count_losses(batch: Batch, epoch: float) -> dict[str, Tensor]:
+            self.losses += 1
+            self.epochs.append(epoch)
+            self.batches.append(batch)
+            return losses(batch, epoch)
+
+        def count_steps() -> None:
+            self.steps += 1
+            gradients = [value.grad for value in method.parameters() if value.grad is not None]
+            self.norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+            after_step()
+
+        method.losses, method.after_step = count_losses, count_steps  # type: ignore[method-assign]
+
+
+def make_learner(method: Method, lr: float = 0.01, **given: Any) -> Learner:
+    return Learner(method, optimizer=functools.partial(SGD, lr=lr), **given)
+
+
+def fit(learner: Learner, source: TinySource | None = None, data: dict[str, Any] | None = None, **given: Any) -> Any:
+    """A trainer after two steps without validation, unless told otherwise."""
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_steps": 2,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
+    }
+    trainer = pl.Trainer(**{**settings, **given})
+    trainer.fit(learner, datamodule=make_data(learner.method, source, **(data or {})))
+    return trainer
+
+
+def validate(learner: Learner, source: TinySource) -> None:
+    """One pass over the validation images."""
+    settings: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = pl.Trainer(accelerator="cpu", enable_model_summary=False, **settings)
+    trainer.validate(learner, datamodule=make_data(learner.method, source), verbose=False)
+
+
+class ColourSource(TinySource):
+    """Targets are the images themselves."""
+
+    kind = "regression"
+
+    def target(self, name: str) -> Any:
+        return self.image(name).as_subclass(ImageTarget)
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", options("method"))
+class TestEveryMethod:
+    def test_logs_every_term_and_counts_each_step_once(self, name: str) -> None:
+        method = make_method(name)
+        count = Count(method)
+        before = state(method)
+        trainer = fit(make_learner(method), max_steps=3)
+        assert trainer.global_step == count.losses == count.steps == 3
+        terms = {f"train/{term}" for term in make_method(name).losses(count.batches[0], 0.0)}
+        assert {key for key in trainer.callback_metrics if key.startswith("train/")} == {*terms, "train/loss"}
+        total = sum(float(trainer.callback_metrics[term]) for term in terms)
+        assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(total, rel=1e-5)
+        trained = {key for key, value in method.named_parameters() if not torch.equal(value, before[key])}
+        assert trained == {key for key, _ in method.named_parameters()}
+
+    def test_accumulates_gradients(self, name: str) -> None:
+        method = make_method(name)
+        count = Count(method)
+        trainer = fit(make_learner(method), TinySource(labeled=8, unlabeled=8), accumulate_grad_batches=2)
+        assert (trainer.global_step, count.steps, count.losses) == (2, 2, 4)
+
+    def test_trains_in_bfloat16(self, name: str) -> None:
+        method = make_method(name)
+        seen = []
+        models = [module for module in method.modules() if isinstance(module, nn.Conv2d)]
+        models[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+        fit(make_learner(method), precision="bf16-mixed", max_steps=1)
+        assert set(seen) == {torch.bfloat16}
+        assert all(value.dtype == torch.float32 and value.isfinite().all() for value in method.parameters())
+
+    @pytest.mark.parametrize("frozen", [True, False])
+    def test_freezes_running_statistics(self, name: str, frozen: bool) -> None:
+        method = make_method(name)
+        before = {key: value.clone() for key, value in method.named_buffers() if "running" in key}
+        learner = make_learner(method, freeze_batch_norm=frozen)
+        fit(learner, limit_val_batches=1, val_check_interval=1, num_sanity_val_steps=1)  # validation switches modes
+        after = dict(method.named_buffers())
+        assert all(torch.equal(after[key], value) == frozen for key, value in before.items())
+        assert learner.training, "what is not a batch norm trains on"
+
+
+def test_what_a_method_sees() -> None:
+    method = make_method("gct")
+    count = Count(method)
+    fit(make_learner(method), data={"labeled_per_batch": 1}, max_steps=3)
+    assert [batch.image.shape for batch in count.batches] == [(4, 3, SIDE, SIDE)] * 3
+    assert [batch.target.shape for batch in count.batches] == [(1, SIDE, SIDE)] * 3
+    assert count.epochs == pytest.approx([0, 1 / 2, 1]), "six unlabeled images are two batches of three"
+    method = make_method("supervised")
+    count = Count(method)
+    fit(make_learner(method), max_steps=1)
+    assert count.batches[0].target.shape == (4, SIDE, SIDE), "all of the batch is labeled"
+
+
+@pytest.mark.parametrize("name", ["supervised", "gct"])
+def test_clipping_limits_the_gradient_over_all_networks(name: str) -> None:
+    norms = {}
+    for limit in (None, 0.01):
+        method = make_method(name)
+        count = Count(method)
+        fit(make_learner(method), gradient_clip_val=limit, max_steps=1)
+        norms[limit] = count.norms[0]
+    assert norms[None] > 0.1
+    assert norms[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_schedule_moves_every_optimizer_each_step() -> None:
+    method = make_method("gct")
+    scheduler = functools.partial(PolynomialLR, total_iters=4, power=1.0)
+    trainer = fit(make_learner(method, lr=0.4, scheduler=scheduler), max_steps=3)
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    assert rates == pytest.approx([0.1, 0.1, 1e-4 / 4])
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_channels_last_is_asked_of_images_and_weights(memory: bool) -> None:
+    method = make_method("mean_teacher")
+    count = Count(method)
+    fit(make_learner(method, channels_last=memory), max_steps=1)
+    image = count.batches[0].image
+    assert image.is_contiguous(memory_format=torch.channels_last) == memory
+    assert image.is_contiguous() == (not memory)
+    assert method.student.last.weight.is_contiguous(memory_format=torch.channels_last) == memory
+
+
+class TestValidation:
+    SIZES = TinySource(val=5, label=1)
+    """Validation images of four sizes, all pixels of class 1."""
+
+    @pytest.mark.parametrize("better", [0, 1])
+    def test_deploys_the_better_of_the_pair(self, better: int) -> None:
+        method = make_method("gct")
+        predict_always(method.models[better], 1)
+        predict_always(method.models[1 - better], 0)
+        trainer = fit(make_learner(method, lr=0.0), self.SIZES, limit_val_batches=1.0, val_check_interval=1)
+        names = ["first", "second"]
+        assert method.deployed_name() == names[better]
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        assert metrics[f"val/{names[better]}/miou"] == metrics["val/miou"] == metrics["val/accuracy"] == 1
+        assert metrics[f"val/{names[1 - better]}/miou"] == 0
+        assert metrics["val/iou/1"] == 1
+        assert {key for key in metrics if key.startswith("val/diagnostics/")} == {
+            f"val/diagnostics/{name}" for name in method.diagnostics()
+        }
+
+    def test_the_sanity_check_deploys_nothing_and_leaves_no_trace(self) -> None:
+        method = make_method("gct")
+        predict_always(method.models[1], 1)
+        predict_always(method.models[0], 0)
+        learner = make_learner(method, lr=0.0)
+        fit(learner, self.SIZES, limit_val_batches=1.0, num_sanity_val_steps=1, val_check_interval=2, max_steps=1)
+        assert method.deployed_name() == "first"
+        for metrics in learner.candidate_metrics.values():
+            assert int(metrics["miou"].confmat.sum()) == 0
+
+    def test_every_image_counts_at_its_own_size(self) -> None:
+        method = make_method("supervised")
+        source = TinySource(val=5)
+        predict_always(method.model, 2)
+        trainer = fit(make_learner(method, lr=0.0), source, limit_val_batches=1.0, val_check_interval=1)
+        pixels = torch.cat([source.target(name).flatten() for name in source.val()])
+        assert len({source.target(name).shape for name in source.val()}) > 2
+        assert float(trainer.callback_metrics["val/accuracy"]) == pytest.approx(float((pixels == 2).float().mean()))
+
+    @pytest.mark.parametrize("name", ["gct", "supervised"])
+    def test_figures_do_not_depend_on_the_batches(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = []
+        for pixels, settings in ((1, {}), (2**17, {"eval_batch_size": 9}), (2 * SIDE**2, {"eval_batch_size": 4})):
+            monkeypatch.setitem(batches.BATCH_PIXELS, "cpu", pixels)
+            learner = make_learner(make_method(name), lr=0.0)
+            trainer = fit(learner, TinySource(val=9), settings, limit_val_batches=1.0, val_check_interval=1)
+            found.append({key: float(value) for key, value in trainer.callback_metrics.items() if "val/" in key})
+        assert "val/iou/1" in found[0]
+        assert "val/diagnostics/both_flawed" in found[0] or name == "supervised"
+        for others in found[1:]:
+            assert others == pytest.approx(found[0], rel=1e-5, nan_ok=True)
+
+    def test_candidates_and_diagnostics_share_one_pass_of_each_model(self) -> None:
+        method = make_method("gct", fusion=True)
+        images = [0, 0]
+        for number, model in enumerate(method.models):
+
+            def count(module: nn.Module, inputs: tuple[Tensor], number: int = number) -> None:
+                images[number] += 0 if module.training else len(inputs[0])
+
+            model.register_forward_pre_hook(count)
+        fit(make_learner(method), TinySource(val=5), limit_val_batches=1.0, val_check_interval=1, max_steps=1)
+        assert images == [5, 5]
+
+    def test_a_candidate_without_a_figure_is_never_the_best(self) -> None:
+        method = make_method("gct", task=Regression(3))
+        nn.init.constant_(method.models[0].last.bias, float("nan"))
+        learner = make_learner(method)
+        validate(learner, ColourSource(val=3))
+        assert method.deployed_name() == "second"
+        assert learner.unmeasured == ""
+
+    def test_figures_that_are_not_numbers_name_their_cause(self, capfd: pytest.CaptureFixture[str]) -> None:
+        method = make_method("gct", task=Regression(3))
+        for model in method.models:
+            nn.init.constant_(model.last.bias, float("nan"))
+        method.deploy("second")
+        learner = make_learner(method)
+        for _ in range(2):
+            validate(learner, ColourSource(val=3))
+        pixels = sum(ColourSource(val=3).image(name)[0].numel() for name in ColourSource(val=3).val())
+        told = [line for line in capfd.readouterr().err.splitlines() if "semipix" in line]
+        assert told == [
+            f"semipix: validation: rmse of the 3 images is not a number though {pixels} pixels count, so there is "
+            "nothing to measure or choose by; check that the network's outputs are finite"
+        ], "once"
+        assert method.deployed_name() == "second", "nothing was chosen"
+
+    def test_a_test_measures_what_validation_chose(self) -> None:
+        method = make_method("gct")
+        predict_always(method.models[0], 1)
+        predict_always(method.models[1], 0)
+        method.deploy("second")
+        learner = make_learner(method)
+        trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        source = TinySource(test=3, label=1)
+        (results,) = trainer.test(learner, datamodule=make_data(method, source), verbose=False)
+        assert results["test/miou"] == results["test/second/miou"] == 0
+        assert results["test/first/miou"] == 1
+        assert method.deployed_name() == "second"
+
+
+class TestNonFinite:
+    @pytest.mark.parametrize(
+        ("spoil", "terms"),
+        [
+            (lambda method: method.student, "supervised, consistency"),
+            (lambda method: method.teacher, "consistency"),
+        ],
+    )
+    def test_names_the_term_and_the_files(self, spoil: Callable[[Any], nn.Module], terms: str) -> None:
+        method = make_method("mean_teacher")
+        count = Count(method)
+        nn.init.constant_(spoil(method).last.bias, float("nan"))
+        with pytest.raises(SemipixError) as error:
+            fit(make_learner(method))
+        message = str(error.value)
+        assert f"at step 0 in {terms}; images of the batch: " in message
+        assert message.count("unlabeled/") == 2
+        assert message.replace("unlabeled/", "").count("labeled/") == 2
+        assert "\n" not in message
+        assert count.steps == 0, "no weight was spoilt"
+
+    @pytest.mark.parametrize("reads", ["on_train_end", "on_save_checkpoint"])
+    def test_what_a_device_tells_late_is_read_before_anything_is_kept(self, reads: str) -> None:
+        learner = make_learner(make_method("mean_teacher"))
+        given = ({},) if reads == "on_save_checkpoint" else ()
+        learner._unread = Finiteness(torch.tensor([True, True]), ["supervised", "consistency"], ["a.png"], 3)
+        getattr(learner, reads)(*given)
+        learner._unread = Finiteness(torch.tensor([True, False]), ["supervised", "consistency"], ["a.png"], 4)
+        with pytest.raises(SemipixError, match=r"at step 4 in consistency; images of the batch: a\.png;"):
+            getattr(learner, reads)(*given)
+
+
+def test_random_numbers_of_a_step_depend_on_seed_and_step_alone() -> None:
+    def draws(seed: int, disturb: bool) -> list[float]:
+        seen = []
+
+        class Draw(Callback):
+            def on_before_zero_grad(self, *args: Any) -> None:
+                seen.append(float(torch.rand(())))
+                torch.rand(17 * disturb)  # as a method would that draws more in one step than in another
+
+        fit(make_learner(make_method("supervised"), seed=seed), callbacks=[Draw()])
+        return seen
+
+    assert draws(1, disturb=False) == draws(1, disturb=True) != draws(2, disturb=False)
+    assert len(set(draws(1, disturb=False))) == 2

@@ -1,0 +1,259 @@
+"""A run that was cut off reaches the weights of one that was not."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from semipix.errors import SemipixError
+from semipix.models import flaw_detector
+from semipix.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from semipix.training.learner import Learner
+from tests.conftest import QUICK, Result
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = str(Path(sys.executable).with_name("semipix"))
+STEPS = 10
+"""Two and a half epochs: 8 unlabeled images, 2 a step."""
+
+Command = Callable[..., Result]
+
+
+def environment() -> dict[str, str]:
+    """Of a command in a process of its own: one thread, no GPU, this code."""
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
+    """Wait until a process has written a file, or has ended."""
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+class Killed(BaseException):
+    """Ends a training at once, as a kill does."""
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], None]:
+    """Make the training end before the step after `step`; returns what undoes it."""
+    whole = Learner.on_train_batch_start
+
+    def hook(self: Learner, batch: Any, batch_idx: int) -> None:
+        if self.trainer.global_step >= step:
+            raise Killed
+        whole(self, batch, batch_idx)
+
+    monkeypatch.setattr(Learner, "on_train_batch_start", hook)
+    return lambda: monkeypatch.setattr(Learner, "on_train_batch_start", whole)
+
+
+def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from tensors(item, f"{name}/{key}")
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """Weights, running statistics, the deployed flag and the optimizers' states are equal to the last bit."""
+    states = [torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (first, second)]
+    assert states[0]["global_step"] == states[1]["global_step"]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        found = [dict(tensors(state[part])) for state in states]
+        assert found[0].keys() == found[1].keys()
+        for name, value in found[0].items():
+            assert torch.equal(value, found[1][name]), f"{part}{name} differs"
+
+
+@pytest.fixture(scope="module")
+def whole_runs(shared_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Uninterrupted runs by method and overrides, each trained once."""
+    from semipix.cli import main
+
+    made: dict[tuple[str, ...], Path] = {}
+
+    def get(*overrides: str) -> Path:
+        if overrides not in made:
+            folder = tmp_path_factory.mktemp("whole") / "run"
+            usual = [item for item in QUICK if not item.startswith("steps=")]
+            assert main(["train", *usual, f"data.root={shared_photos}", *overrides, f"run={folder}"]) == 0
+            made[overrides] = folder
+        return made[overrides]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("every", "killed", "workers"),
+    [
+        pytest.param(3, 3, 0, id="mid_epoch"),
+        pytest.param(3, 3, 1, id="mid_epoch_with_a_reading_process"),
+        pytest.param(3, 5, 0, id="steps_after_the_checkpoint_are_lost"),
+        pytest.param(4, 4, 0, id="end_of_epoch"),
+        pytest.param(5, 5, 0, id="after_validation"),
+        pytest.param(8, 8, 0, id="end_of_second_epoch"),
+    ],
+)
+def test_resumed_mean_teacher_is_the_uninterrupted_one(
+    every: int,
+    killed: int,
+    workers: int,
+    train: Command,
+    command: Command,
+    whole_runs: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An epoch has 4 steps, and validation follows steps 5 and 10."""
+    overrides = ("method=mean_teacher", f"steps={STEPS}", "validations=2", "trainer.log_every_n_steps=1")
+    undo = cut_off(monkeypatch, killed)
+    with pytest.raises(Killed):
+        train(*overrides, f"checkpoint_every={every}", f"data.workers={workers}")
+    assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == every
+    undo()
+    first = Path("run/metrics/version_0/metrics.csv")
+    before = first.read_text()
+    assert len(before.splitlines()) > killed
+
+    result = command("train", "resume=run")
+    assert result.code == 0
+    assert f"{STEPS}/{STEPS}" in result.err
+    assert "weights_only" not in result.err
+    assert_same(Path("run"), whole_runs(*overrides))
+    assert first.read_text() == before
+    assert Path("run/metrics/version_1/metrics.csv").exists()
+
+
+def test_accumulated_steps_resume(
+    train: Command, command: Command, whole_runs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ("method=supervised", "steps=5", "validations=2", "trainer.accumulate_grad_batches=3")
+    undo = cut_off(monkeypatch, 2)
+    with pytest.raises(Killed):
+        train(*overrides, "checkpoint_every=2")
+    undo()
+    assert command("train", "resume=run").code == 0
+    assert_same(Path("run"), whole_runs(*overrides))
+
+
+@pytest.mark.parametrize("place", [("--data", "elsewhere"), ("data.root=elsewhere",)])
+def test_data_that_have_moved(
+    place: tuple[str, ...],
+    photos: Path,
+    train: Command,
+    command: Command,
+    whole_runs: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    overrides = ("method=mean_teacher", "steps=5", "validations=2")
+    undo = cut_off(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(*overrides, "checkpoint_every=3", f"data.root={photos}")
+    undo()
+    written = Path("run/config.yaml").read_text()
+    photos.rename("elsewhere")
+    assert command("train", "resume=run", *place).code == 0
+    whole = whole_runs(*overrides)
+    assert_same(Path("run"), whole)
+    assert command("evaluate", "run", "--data", "elsewhere").out == command("evaluate", whole).out != ""
+    assert Path("run/config.yaml").read_text() == written
+
+
+def test_interrupted_before_the_first_checkpoint(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By code that raises this itself, so that no checkpoint is written."""
+
+    def interrupt(self: Learner, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "on_train_batch_start", interrupt)
+    result = train()
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == (
+        "semipix: interrupted before the first checkpoint (checkpoint_every) of run; remove it and start again"
+    )
+
+
+def test_a_finished_run_has_nothing_to_resume(command: Command, finished: Path) -> None:
+    kept = (finished / "summary.json").read_text()
+    before = (finished / "checkpoints/last.ckpt").stat().st_mtime_ns
+    result = command("train", f"resume={finished}")
+    assert result.code == 0
+    assert "finished already, nothing to resume" in result.out
+    assert (finished / "summary.json").read_text() == kept
+    assert (finished / "checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def fail_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch.save write `count` files, then find a full disk in the middle of the next."""
+    whole, written = torch.save, []
+
+    def save(state: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        written.append(1)
+        if len(written) <= count:
+            whole(state, file, *args, **kwargs)
+            return
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+
+
+def test_a_failing_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    """The system refuses files above 100 kB, as a full disk would in the middle of a write."""
+    path = tmp_path / "folder/last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "global_step": 1}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="the previous one is kept") as caught:
+            AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(10**6)}, "global_step": 2}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(path)
+    assert read_checkpoint(path)["global_step"] == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_first_checkpoint_that_cannot_be_written(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        fail_after(0, full)
+        told = train("checkpoint_every=1", "validations=0").told
+    assert told.endswith("No space left on device; there is none yet: make room, then start the run again")
+    assert train("checkpoint_every=1", "validations=0").code == 0
+
+
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(
+    train: Command, command: Command, monkeypatch: pytest.MonkeyPatch, whole_runs: Callable[..., Path]
+) -> None:
+    overrides = ("method=supervised", "steps=6", "validations=0")
+    with monkeypatch.context() as full:
+        fail_after(1, full)
+        told = train(*overrides, "checkpoint_every=2").told
+    path = Path("run/checkpoints/last.ckpt").resolve()
+    assert told == (
+        f"semipix: error: {path}: checkpoint not written: No space left on device; the previous one is kept: "
+        "make room, then resume the run"
+    )
+    assert read_checkpoint(path)["global_step"] == 2
+    assert command("train", "resume=run").code == 0
+    assert_same(Path("run"), whole_runs(*overrides))
+
+
+def test_reading_refuses_what_could_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "global_step": 1, "function": flaw_detector.FlawDetector}, path)
+    with pytest.raises(SemipixError, match=f"{path}: damaged, or no checkpoint"):
+        read_checkpoint(path)
