@@ -20,17 +20,26 @@ from semipix import __version__, interruption
 from semipix.errors import PREFIX, SemipixError, one_line
 from semipix.processes import die_with_parent, is_first, is_started_by_lightning
 
-TRAIN_HELP = """semipix train [KEY=VALUE ...] [-m]
+TRAIN_HELP = """semipix train [GROUP=NAME ...] [KEY=VALUE ...]
 
-Train in a new run folder. Groups: task, method, model, second_model, data, optimizer, scheduler, trainer, experiment.
+Train in a new run folder, or continue one. The six most common uses:
 
-  semipix train data=folder data.root=PATH data.labels=1/8 method=gct steps=2000
-  semipix train -m method=supervised,mean_teacher,gct seed=0,1,2 run=SWEEP    a sweep; again: what is missing of it
-  semipix train resume=RUN                                            continue an interrupted run
-  semipix train resume=RUN --data ROOT                                ... whose data folder is now at ROOT
-  semipix train experiment=compare/portrait variant=gct data.root=PATH    one run of the documentation's comparisons
-  semipix train resume=RUN --trust                                    ... that names classes of your own (_target_)
-  semipix train --cfg job                                             show the configuration
+  semipix train data=folder data.root=ROOT                        a folder of images, part of it labeled
+  semipix train data=folder data.root=ROOT method=supervised steps=2000 run=runs/baseline
+  semipix train resume=RUN                                        continue an interrupted run (--data ROOT: moved data)
+  semipix train -m method=supervised,gct_strong seed=0,1,2 run=SWEEP   a sweep; the same command does what is missing
+  semipix train task=denoising data=pairs data.root=ROOT          also task=enhancement, matting, regression
+  semipix train experiment=paper/segmentation data=folder data.root=ROOT   the paper's hyper-parameters
+
+What it writes to RUN: config.yaml, split.json, checkpoints/{best,last}.ckpt, metrics/, samples/, summary.json.
+
+  semipix train --help KEYS                 every key with its type, default and meaning
+  semipix train --help KEYS model=dhdn      ... of these options of the groups
+  semipix train --cfg job                   the composed configuration
+  semipix train resume=RUN --trust          continue a run folder that names code of your own
+  semipix train experiment=compare/portrait variant=gct data.root=ROOT   one run of the documentation's comparisons
+
+Groups and their options:
 """
 
 TRUST_HELP = "run code that the run folder names: classes of your own packages, commands; default: refuse it"
@@ -81,6 +90,10 @@ def _command(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        import argcomplete
+
+        argcomplete.autocomplete(_parser())
     try:
         if given[:1] == ["train"]:
             return _train(given[1:])
@@ -120,15 +133,60 @@ def _train(overrides: list[str]) -> int:
             if str(error) != interruption.MESSAGE:  # it says more already
                 raise
             raise interruption.Interrupted(error.number, before) from None
-    print(TRAIN_HELP)
+    return _train_help([item for item in overrides if item not in ("-h", "--help")])
+
+
+def _train_help(asked: list[str]) -> int:
+    """Print the common uses, or with KEYS and options of groups every key of them."""
+    from semipix.launch.completion import groups
+
+    if not asked:
+        print(TRAIN_HELP + "\n".join(f"  {group:<14}{', '.join(names)}" for group, names in groups().items()))
+        return 0
+    if asked[0].lower() != "keys":
+        raise SemipixError(f"--help {asked[0]}: KEYS expected, as in semipix train --help KEYS model=dhdn")
+    from semipix.launch.compose import compose_unresolved
+    from semipix.launch.keys import describe
+
+    print("\n".join(describe(compose_unresolved(asked[1:]))))
     return 0
+
+
+def _complete(prefix: str, **found: Any) -> list[str]:
+    """Completions of an argument of `semipix train`."""
+    from semipix.launch.completion import overrides
+
+    return overrides(prefix, **found)
+
+
+class _InstallCompletion(argparse.Action):
+    """Installs shell completion and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, value: Any, option: Any = None) -> None:
+        from semipix.launch.completion import install
+
+        shell = value or os.environ.get("SHELL", "")
+        try:
+            start = install(shell)
+        except ValueError as error:
+            raise SemipixError(f"--install-completion: {error}, as in semipix --install-completion bash") from None
+        print(f"{start}: completion is installed; open a new shell, or run: source {start}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semipix", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--version", action="version", version=f"semipix {__version__}")
+    parser.add_argument(
+        "--install-completion",
+        action=_InstallCompletion,
+        nargs="?",
+        metavar="SHELL",
+        help="install completion of commands and keys for bash or zsh, and exit",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("train", help="train on labeled and unlabeled images (semipix train --help)")
+    train = commands.add_parser("train", help="train on labeled and unlabeled images (semipix train --help)")
+    train.add_argument("overrides", nargs="*").completer = _complete  # type: ignore[attr-defined]
 
     evaluate = commands.add_parser("evaluate", help="measure a run on held-out images")
     evaluate.add_argument("run", type=Path, help="run folder")

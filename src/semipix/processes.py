@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 if TYPE_CHECKING:  # `semipix --help` needs none of it
     import subprocess
 
@@ -127,8 +125,3 @@ def is_first() -> bool:
     """Whether this process speaks for its training; known before torch is imported."""
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     return not rank.isdecimal() or int(rank) == 0
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the run folder; the others of a distributed training only compute."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0

@@ -85,9 +85,6 @@ class Predictor:
         self.out = out
         self.reader = reader or Reader()
         self.trimaps = trimaps
-        made = self.task.to_file(torch.zeros(self.task.channels, 1, 1))
-        in_one = made.ndim == 2 or (len(made) == 3 and made.dtype == torch.uint8)
-        self._channels = 0 if in_one else len(made)  # files of one prediction, where they are several
 
     def is_done(self, name: Path) -> bool:
         """Whether an image's results are there: the task's own files, which are renamed into place after all others."""
@@ -182,11 +179,9 @@ class Predictor:
             _save(made.movedim(0, -1) if made.ndim == 3 else made, paths[0])
 
     def _results(self, name: Path) -> list[Path]:
-        """Where the task's files of one prediction go: one, or one for each channel."""
+        """Where the task's files of one prediction go."""
         path = self.out / ("masks" if self.task.classification else "predictions") / name
-        if not self._channels:
-            return [path]
-        return [path.with_suffix(f".{channel}.png") for channel in range(self._channels)]
+        return [path.with_suffix(f"{ending}.png") for ending in self.task.file_endings]
 
 
 def load_predictor(

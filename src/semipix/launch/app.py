@@ -241,9 +241,8 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
 
 def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None, trust: bool = False) -> None:
     """Train a configuration, or resume without one and with the data at `root`, and say what came of it."""
-    from semipix.processes import is_first_process
     from semipix.training.run import resume, start
-    from semipix.training.run_folder import needs_trust
+    from semipix.training.run_folder import is_first_process, needs_trust
 
     flag = " --trust" if trust or (config is not None and needs_trust(config)) else ""
     try:

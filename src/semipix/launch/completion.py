@@ -13,6 +13,9 @@ from typing import Any
 _SHELLS = {"bash": ".bashrc", "zsh": ".zshrc"}
 """Shells that complete, with the file in which each begins."""
 
+_WHOLE = ("experiment", "variant")
+"""Groups without keys of their own."""
+
 _FILLED_IN = {"self", "task", "make_model", "source", "split", "use_unlabeled", "run_classes", "needed_splits"}
 """Parameters that semipix fills in itself."""
 
@@ -57,20 +60,20 @@ def overrides(prefix: str, parsed_args: Any = None, **_: Any) -> list[str]:
     """
     given = list(getattr(parsed_args, "overrides", None) or [])
     key, equals, _value = prefix.partition("=")
-    groups = _groups()
+    options = groups()
     if equals:
-        return [f"{key}={name}" for name in groups.get(key, ())] if key in groups else []
+        return [f"{key}={name}" for name in options.get(key, ())]
     group, dot, _rest = prefix.partition(".")
     if dot:
         return [f"{group}.{name}=" for name in _keys(group, given)]
-    return [f"{name}=" for name in (*groups, *_top())] + [f"{group}." for group in groups if group != "experiment"]
+    return [f"{name}=" for name in (*options, *_top())] + [f"{group}." for group in options if group not in _WHOLE]
 
 
 def _folder(*parts: str) -> Path:
     return Path(str(files("semipix").joinpath("conf", *parts)))
 
 
-def _groups() -> dict[str, list[str]]:
+def groups() -> dict[str, list[str]]:
     """Names of the options of each group."""
     found = {
         group.name: sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))

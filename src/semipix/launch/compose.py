@@ -40,6 +40,19 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     return composed(parse_flags(open_overrides(overrides)))
 
 
+def compose_unresolved(overrides: Sequence[str]) -> dict[str, Any]:
+    """The composed configuration with its references and missing values as they are, to be shown.
+
+    Raises:
+        SemipixError: an override is at fault.
+    """
+    check_syntax(overrides)
+    with _hydra_configuration(parse_flags(open_overrides(overrides))) as config:
+        found = OmegaConf.to_container(_without_hydra(config), resolve=False)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
 def data_overrides(data: str) -> list[str]:
     """Overrides that choose data by one word: the name of a data configuration, or a data folder's path.
 

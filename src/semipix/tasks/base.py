@@ -73,12 +73,20 @@ class Task(ABC):
         """Overwrite outputs (N, K, H, W) that the images (N, C_in, H, W) determine; the default changes nothing."""
         return output
 
+    @property
+    def file_endings(self) -> tuple[str, ...]:
+        """What follows an image's name in the names of the files of its prediction, one for each file of `to_file`.
+
+        Empty for the only file. By default a file for each channel: `.0`, `.1` and so on.
+        """
+        return ("",) if self.channels == 1 else tuple(f".{channel}" for channel in range(self.channels))
+
     def to_file(self, prediction: Tensor) -> Tensor:
         """One prediction (K, H, W) as `semipix predict` writes it; by default 16 bit, 0 for 0 and 65535 for 1.
 
         Returns:
-            (H, W) of one channel, uint8 (3, H, W) of a colour picture, or any other (K, H, W), which becomes one file
-            for each channel; uint8 or uint16.
+            uint8 or uint16: (H, W) or, of a colour picture, (3, H, W) where there is one file; else (K, H, W), a file
+            for each channel.
         """
         levels = (at_least_float32(prediction).clamp(0, 1) * 65535).round().to(torch.int32).to(torch.uint16)
         return levels[0] if len(levels) == 1 else levels

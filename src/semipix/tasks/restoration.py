@@ -34,6 +34,10 @@ class Restoration(Regression):
     def _ssim(self, prediction: Tensor, target: Tensor) -> Tensor:
         return ssim(prediction, self.encode(target), self.valid(target))
 
+    @property
+    def file_endings(self) -> tuple[str, ...]:
+        return ("",)
+
     def to_file(self, prediction: Tensor) -> Tensor:
         """An 8-bit RGB image."""
         return (prediction.clamp(0, 1) * 255).round().to(torch.uint8)

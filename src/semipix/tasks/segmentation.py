@@ -186,6 +186,10 @@ class Segmentation(Task):
         photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)
         return (0.4 * photo + 0.6 * colours).round().to(torch.uint8)
 
+    @property
+    def file_endings(self) -> tuple[str, ...]:
+        return ("",)
+
     def to_file(self, prediction: Tensor) -> Tensor:
         """The likeliest class's index, 8 bit."""
         return likeliest(prediction, 0).to(torch.uint8)

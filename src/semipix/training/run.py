@@ -21,7 +21,7 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Method
-from semipix.processes import die_with_parent, is_first_process, is_started_by_lightning
+from semipix.processes import die_with_parent, is_started_by_lightning
 from semipix.training.build import (
     build_data,
     build_learner,
@@ -43,6 +43,7 @@ from semipix.training.run_folder import (
     claimed,
     emptied_where_refused,
     is_finished,
+    is_first_process,
     load_config,
     no_empty_folders,
     with_root,

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
 
 from semipix.atomic import write_text
 from semipix.config import GROUPS, TOP, Config, parameters, target_of
@@ -26,6 +27,11 @@ SUMMARY = "summary.json"
 
 LOCK = ".lock"
 """File by which a training claims its run folder; the system lets go of it when the process ends, however it ends."""
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the run folder; the others of a distributed training only compute."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 @contextlib.contextmanager
