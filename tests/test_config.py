@@ -271,7 +271,7 @@ def test_the_papers_table_has_the_compared_methods() -> None:
 @pytest.mark.parametrize("method", ROWS)
 def test_the_papers_values_arrive(method: str, resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = {key: value / 2 for key, value in ROWS[method].items()}  # so that no value is a constructor's default
-    monkeypatch.setattr("semipix.config.paper_table", lambda task: {method: changed})
+    monkeypatch.setattr("semipix.launch.paper.paper_table", lambda task: {method: changed})
     config = resolve(PAPER, f"method={method}")
     assert {key: value for key, value in config["method"].items() if key != "_target_"} == changed
 

@@ -216,9 +216,9 @@ class StrongGCT(FlawGuidedPair):
             return output
         try:
             parts = features_of(model)
+            features = parts.features(images)  # (L + U, C_i, h_i, w_i) each
         except SemipixError as error:
-            raise SemipixError(f"{error}; or set method.feature_dropout=0") from None
-        features = parts.features(images)  # (L + U, C_i, h_i, w_i) each
+            raise SemipixError(f"{error}; or set method.feature_dropout=0, or take method=gct") from None
         dropped = [F.dropout2d(maps[len(labeled) :], self.feature_dropout) for maps in features]
         features = [torch.cat([maps[: len(labeled)], rest]) for maps, rest in zip(features, dropped, strict=True)]
         return self.task.constrain(parts.head(features, images.shape[-2:]), images)
