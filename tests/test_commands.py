@@ -42,10 +42,15 @@ def test_a_run_folder_holds_all_that_later_commands_need(shared_run: Path) -> No
 def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None:
     result = train("trainer.log_every_n_steps=1")
     assert result.code == 0
-    assert result.out == (
+    assert result.out.splitlines() == [
+        "task: segmentation, 2 classes: 0, 1",
         "data: 4 labeled, 8 unlabeled (not used by this method), 4 labels hidden by data.labels=4, 2 held out for "
-        "validation\nrun: 2 steps, see run/summary.json; next: semipix evaluate run --trust\n"
-    )
+        "validation",
+        "model: TinyModel, 190 parameters",
+        "method: Supervised, 1 network of the model, 190 trained parameters in all",
+        "length: 2 steps of 4 images, validated 10 times; writes run",
+        "run: 2 steps, see run/summary.json; next: semipix evaluate run --trust",
+    ]
     lines = result.err.replace("\r", "\n").splitlines()
     assert [line for line in lines if line and not line.startswith("train:")] == []
     assert "2/2" in lines[-1]

@@ -134,6 +134,7 @@ class SMP(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = _known(architecture)
+        self.title = f"{self.architecture} on {encoder}"
         encoder = encoder.removeprefix("tu-")  # the library's prefix of timm's names
         check_encoder(encoder, key="encoder")
         given = _library_options(self.architecture, options)

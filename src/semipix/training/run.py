@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from semipix.training.check import check_config
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.failures import explained
 from semipix.training.learner import Learner
+from semipix.training.opening import opening_lines
 from semipix.training.run_folder import (
     SUMMARY,
     checkpoint_of,
@@ -180,7 +182,7 @@ def _fit(
         die_with_parent()
     data.skipped.path = run / "skipped.txt"
     if is_first_process():
-        _begin(data)
+        _begin(data, opening_lines(learner.method, data, trainer.max_steps, config["validations"], run))
     began = time.perf_counter()
     try:
         with interruption.deferred("step"):
@@ -229,9 +231,9 @@ def check_steps(trainer: pl.Trainer) -> None:
         )
 
 
-def _begin(data: SemiSupervisedDataModule) -> None:
-    """Print what is trained on, and what of the data is unusual or left out."""
-    print(data.counts(), flush=True)
+def _begin(data: SemiSupervisedDataModule, opening: Sequence[str]) -> None:
+    """Print what begins, and what of the data is unusual or left out."""
+    print("\n".join(opening), flush=True)
     further = further_parts(data.source.files(SEVERAL_PAGES), data.max_pixels)
     for line in [*data.source.warnings, *data.source.left_out, *further]:
         print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{one_line(line)}", file=sys.stderr)

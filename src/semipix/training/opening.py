@@ -1,0 +1,66 @@
+"""The five lines with which a training begins: task, data, model, method, length."""
+
+from pathlib import Path
+
+from torch import nn
+
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.methods.base import Method
+from semipix.models.adapt import Adapter
+from semipix.tasks.base import Task
+
+MOST_NAMES = 8
+"""Class names that are listed; of more, the first ones."""
+
+
+def opening_lines(
+    method: Method, data: SemiSupervisedDataModule, steps: int, validations: int, run: Path
+) -> tuple[str, str, str, str, str]:
+    """What a training is about to do.
+
+    Args:
+        method: with its networks.
+        data: the data module.
+        steps: optimizer steps in all.
+        validations: how often validation runs; 0 without validation images.
+        run: the run folder.
+    """
+    models = [module for module in method.modules() if isinstance(module, Adapter)]
+    titles = dict.fromkeys(f"{_title(each.model)}, {_count(each)} parameters" for each in models)
+    trained = sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+    images = f"{data.batch_size} images" + (f", {data.labeled_per_batch} of them labeled" if data.mixed else "")
+    checks = f"validated {_several(validations, 'time')}" if data.split.val and validations else "no validation"
+    place = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
+    return (
+        f"task: {_task_line(method.task)}",
+        data.counts(),
+        f"model: {'; '.join(titles)}",
+        f"method: {type(method).__name__}, {_several(len(models), 'network')} of the model, "
+        f"{_millions(trained)} trained parameters in all",
+        f"length: {_several(steps, 'step')} of {images}, {checks}; writes {place}",
+    )
+
+
+def _task_line(task: Task) -> str:
+    name = type(task).__name__.lower()
+    classes = getattr(task, "classes", None)
+    if classes is None:
+        return f"{name}, {task.in_channels} channels to {task.channels}"
+    more = f" and {len(classes) - MOST_NAMES} more" if len(classes) > MOST_NAMES else ""
+    return f"{name}, {len(classes)} classes: {', '.join(classes[:MOST_NAMES])}{more}"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _title(model: nn.Module) -> str:
+    return str(getattr(model, "title", type(model).__name__))
+
+
+def _count(model: nn.Module) -> str:
+    return _millions(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else str(count)
