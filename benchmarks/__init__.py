@@ -1,4 +1,4 @@
-"""What semipix costs (`speed`), how well it does (`accuracy`), the records of both and the tables made of them.
+"""Measurements of semipix: `accuracy`, `speed` and `reliability`, their `results`, and tables made from them.
 
-Each script is a module and runs from the root of the repository: `python -m benchmarks.speed.step --help`.
+Each script is a module. Run it from the root of the repository: `python -m benchmarks.speed.step --help`.
 """

@@ -1,7 +1,7 @@
-"""Write the figures of benchmarks/results as tables into the pages of docs, between their markers.
+"""Write the figures of benchmarks/results as tables into the pages of docs, between `<!-- NAME -->` markers.
 
-python -m benchmarks.tables            write; prints nothing
-python -m benchmarks.tables --check    name the pages that differ from the results, with exit status 1
+python -m benchmarks.tables            write the tables; prints nothing
+python -m benchmarks.tables --check    write nothing; name the pages that differ from the results and exit with status 1
 """
 
 import argparse

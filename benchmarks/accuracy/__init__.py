@@ -1,1 +1,1 @@
-"""Trainings on real data that are compared by their test metrics."""
+"""Trainings whose metrics are compared."""

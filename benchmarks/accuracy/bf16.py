@@ -1,9 +1,9 @@
 """Does a training in bfloat16 end as well as one in float32?
 
-Trains variants of a comparison in bfloat16 on the same splits and seeds as its float32 records, which
-`benchmarks.accuracy.compare` left; where there is no such record, in float32 too. Needs a GPU or a CPU that multiplies
-bfloat16: torch's emulation is ten times slower and more. Prints the test metric of each pair of runs and their mean
-difference. What a run folder or the file of `--json` has already is not trained again.
+Trains variants of a comparison in bfloat16, on the same splits and seeds as the float32 records of
+`benchmarks.accuracy.compare`; if there is no such record, in float32 too. Needs a GPU or a CPU with bfloat16
+instructions: torch's emulation is at least ten times slower. Prints the test metric of each pair of runs and the mean
+difference. Runs that are already in a run folder or in the file of `--json` are not trained again.
 
     python -m benchmarks.accuracy.bf16 camvid_long --data CAMVID --json benchmarks/results/bf16.json
     python -m benchmarks.accuracy.bf16 camvid_long --data CAMVID --variants supervised --seeds 2 3 4 5 \\
@@ -11,8 +11,8 @@ difference. What a run folder or the file of `--json` has already is not trained
     python -m benchmarks.accuracy.bf16 camvid_long --data CAMVID --variants supervised --seeds 0 1 2 3 4 5 \\
         --part none --json benchmarks/results/bf16.json
 
-`--part none` stays in float32 and only sums in another order, to see by how much two runs differ that should not; it
-needs no such CPU.
+`--part none` trains in float32 with another order of summation. It shows by how much runs differ through rounding, and
+needs no bfloat16 instructions.
 """
 
 import statistics

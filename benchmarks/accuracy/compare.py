@@ -2,8 +2,8 @@
 
 Trains variants of methods (`src/semipix/conf/variant`) in one setting (`src/semipix/conf/experiment/compare`) on the
 same splits for the same number of steps, and measures each on the test images. Prints the test metric of every variant:
-the mean over seeds, then each seed. A run that is there already, as a folder or as a record of the same configuration
-in the file of `--json`, is not trained again, so an interrupted comparison goes on and a finished one can be added to.
+the mean over seeds, then each seed. A run that exists already, as a folder or as a record of the same configuration in
+the file of `--json`, is not trained again. So an interrupted comparison can be continued and a finished one extended.
 
     python -m benchmarks.accuracy.compare portrait --data PORTRAIT --labels 8 16 32
     python -m benchmarks.accuracy.compare camvid --data CAMVID
@@ -11,7 +11,7 @@ in the file of `--json`, is not trained again, so an interrupted comparison goes
     python -m benchmarks.accuracy.compare camvid_ablation --data CAMVID --seeds 0 \\
         --ablation constraints threshold rampup
 
-One run alone: `semipix train experiment=compare/portrait variant=gct data.root=PORTRAIT data.labels=8 seed=0`.
+One run: `semipix train experiment=compare/portrait variant=gct data.root=PORTRAIT data.labels=8 seed=0`.
 """
 
 import math
@@ -49,7 +49,7 @@ class Measure(NamedTuple):
 
 
 REGRESSION = ("polyu", "lol", "matting")
-"""Settings whose validation images play the test's part, since there are no test images, or none worth measuring on."""
+"""Settings whose validation images are used as test images, because there are no usable test images."""
 
 PAPER_EPOCHS = 20
 """Epochs of the paper's training on VOC. A ramp-up keeps its share of the training: 5 epochs are a quarter of it."""
@@ -67,7 +67,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
 ABLATED = "camvid_ablation"
 
 TRAINED = "trained"
-"""Of a record: evaluation saw images by the statistics that training took; records without it took 0.5 and 0.5."""
+"""Mark of a record: evaluation used the input statistics of training; records without it used 0.5 and 0.5."""
 
 ELSEWHERE = ("run", "data.root", "trainer.precision")
 """Keys that differ from machine to machine; `precision` of a record says which one it was trained in."""

@@ -1,6 +1,6 @@
-"""Which learning rate suits each run of `semipix demo`?
+"""Which learning rate is best for each run of `semipix demo`?
 
-Prints the mIoU of every run at every rate on the validation images, which the demo's table does not use.
+Prints the mIoU of every run at every rate on the validation images. The demo's table is measured on test images.
 
     python -m benchmarks.accuracy.demo_rates --json benchmarks/results/demo_rates.json
 """

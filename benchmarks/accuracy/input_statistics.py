@@ -1,9 +1,9 @@
-"""What it cost to measure the default encoder on other input statistics than those it was trained on.
+"""What changes if the default encoder is evaluated with other input statistics than those it was trained with?
 
-Until November 2026 the encoder was trained on (x - 127/255) / (128/255), but evaluated, predicted with and resumed on
-(x - 0.5) / 0.5. This measures finished runs twice, on the statistics in their checkpoint and on 0.5 and 0.5; weights
-and images are the same, so that the difference is that of the statistics alone. Prints the test mIoU of each run on
-both, and the mean difference.
+Until November 2026 the encoder was trained with (x - 127/255) / (128/255), but evaluated, predicted with and resumed
+with (x - 0.5) / 0.5. This evaluates finished runs twice, with the statistics in their checkpoint and with 0.5 and 0.5.
+Weights and images are the same, so only the statistics make the difference. Prints the test mIoU of each run with both,
+and the mean difference.
 
     python -m benchmarks.accuracy.input_statistics runs/compare/portrait/8-* \\
         --json benchmarks/results/input_statistics.json
@@ -24,11 +24,11 @@ from semipix.training.checkpoints import read_checkpoint
 from semipix.training.run_folder import checkpoint_of
 
 EARLIER = 0.5
-"""Mean and deviation that evaluation took."""
+"""Mean and standard deviation that evaluation used before."""
 
 
 def with_earlier_statistics(run: Path, folder: Path) -> Path:
-    """A copy of a run folder whose networks see images by the earlier statistics."""
+    """A copy of a run folder whose networks use the earlier statistics."""
     copy = folder / run.name
     (copy / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "split.json"):

@@ -1,4 +1,4 @@
-"""Whether semipix keeps its word where everything goes wrong: damaged images, kills, full disks, hostile folders.
+"""Tests what semipix promises when something goes wrong: damaged images, kills, full disks, tampered folders.
 
-`python -m benchmarks.reliability` runs all sections; docs/reliability.md says what they count.
+`python -m benchmarks.reliability` runs all sections; docs/reliability.md describes the promises and the sections.
 """

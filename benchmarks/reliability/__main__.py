@@ -1,4 +1,4 @@
-"""All sections, or one of them, or one case of it; figures go to benchmarks/results/reliability.json.
+"""Run all sections, one section or one case; write the figures to benchmarks/results/reliability.json.
 
 python -m benchmarks.reliability
 python -m benchmarks.reliability --only images
@@ -23,7 +23,7 @@ PROGRESS = 5.0
 
 
 def measure(section: Section, seed: int, numbers: list[int] | None) -> dict[str, Any]:
-    """Run a section and count what came of it."""
+    """Run a section and count its outcomes."""
     began = shown = time.monotonic()
     cases = section.cases(seed, numbers)
     counts: Counter[str] = Counter()
@@ -33,9 +33,9 @@ def measure(section: Section, seed: int, numbers: list[int] | None) -> dict[str,
             counts[result.outcome.kind] += 1
             if result.outcome.kind in BAD:
                 failed.append(result)
-                print(f"  FAILED {told(result)}", flush=True)
+                print(f"  FAILED {described(result)}", flush=True)
             elif numbers is not None:
-                print(f"  {told(result)}", flush=True)
+                print(f"  {described(result)}", flush=True)
             if time.monotonic() - shown > PROGRESS:
                 shown = time.monotonic()
                 print(f"  {section.name}: {done} of {len(cases)}, {len(failed)} failed", flush=True)
@@ -56,18 +56,18 @@ def measure(section: Section, seed: int, numbers: list[int] | None) -> dict[str,
                 "case": each.case.number,
                 "name": each.name,
                 "outcome": each.outcome.kind,
-                "told": each.outcome.told[:300],
+                "message": each.outcome.message[:300],
             }
             for each in failed
         ],
     }
 
 
-def told(result: Result) -> str:
+def described(result: Result) -> str:
     case = result.case
     return (
         f"{case.section} --seed {case.seed} --case {case.number} ({result.name}): "
-        f"{result.outcome.kind}: {result.outcome.told[:200]}"
+        f"{result.outcome.kind}: {result.outcome.message[:200]}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Commands of semipix in processes of their own, watched from outside.
+"""Run commands of semipix in processes of their own and observe how they end.
 
 `Command` forks from a server that has imported everything once, so that a command costs a tenth of a second instead of
-five. `real_command` starts Python anew, as a user does.
+five. `real_command` starts a new Python, as a user does.
 """
 
 import contextlib
@@ -51,12 +51,12 @@ context.set_forkserver_preload(list(PRELOADED))
 
 
 def patient(seconds: float) -> float:
-    """A limit on the clock for a machine that is busy with something else."""
+    """A time limit, longer on a machine that is busy with something else."""
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def environment() -> dict[str, str]:
-    """Of commands: this code, one thread, no GPU."""
+    """Environment of the commands: this code, one thread, no GPU."""
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -102,11 +102,11 @@ class Command:
             _send(process, number)
 
     def kill(self) -> None:
-        """Kill it alone, as the system does where memory is short."""
+        """Kill only its first process, as the system does when memory is short."""
         _send(self.pid, signal.SIGKILL)
 
     def wait(self, limit: float = 60.0) -> Ended:
-        """Wait for its end, at most so many seconds, then kill it."""
+        """Wait for its end for at most so many seconds, then kill it."""
         self._process.join(max(0.0, self._began + patient(limit) - time.monotonic()))
         seconds = time.monotonic() - self._began
         code = self._process.exitcode
@@ -138,7 +138,7 @@ def real_command(arguments: Sequence[str | Path], folder: Path) -> subprocess.Po
 
 
 def ended(process: subprocess.Popen[str], began: float, limit: float = 60.0) -> Ended:
-    """Wait for the end of a real command, at most so many seconds, then kill it."""
+    """Wait for the end of a real command for at most so many seconds, then kill it."""
     try:
         out, err = process.communicate(timeout=patient(limit))
         code: int | None = process.returncode
@@ -186,7 +186,7 @@ def _send(process: int, number: int) -> None:
 
 
 def _usual_signals() -> None:
-    """Undo what a shell hands down to what it runs in the background."""
+    """Undo the signal settings that a shell gives to background processes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -215,7 +215,7 @@ def _become(
     prepare: Callable[[], Any] | None,
     memory: int,
 ) -> None:
-    """Be a command: in a fork of the server."""
+    """Run a command in a fork of the server."""
     os.setsid()
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)

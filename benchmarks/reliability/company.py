@@ -1,4 +1,4 @@
-"""Two commands at once on one folder: one of them does the work and the other says so, or both are right."""
+"""Two commands on one folder at the same time: one works and the other is refused, or both give correct results."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ STEPS = ("steps=8", "validations=1", "checkpoint_every=2")
 
 
 def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
-    """Start both within a second, wait for both, compare with one alone."""
+    """Start both within a second, wait for both, and compare with a command that ran by itself."""
     photos = write_photos(folder / "photos")
     training = ["train", *SMALL, f"data.root={photos}", *STEPS]
     alone = trained(folder / "alone", *training[1:])
@@ -39,7 +39,7 @@ def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
 
 
 def _cut_off(arguments: Sequence[str | Path], place: Path) -> None:
-    """Leave a run with its first checkpoint."""
+    """Make a run folder that has only its first checkpoint."""
     command = Command(arguments, place)
     while command.alive and not (place / "run/checkpoints/last.ckpt").exists():
         time.sleep(0.01)
@@ -48,19 +48,19 @@ def _cut_off(arguments: Sequence[str | Path], place: Path) -> None:
 
 
 def _judged(kind: str, outcomes: list[Outcome], place: Path, folder: Path, alone: Path) -> Outcome:
-    told = "; ".join(f"{each.kind}: {each.told}" for each in outcomes)
+    messages = "; ".join(f"{each.kind}: {each.message}" for each in outcomes)
     for each in outcomes:
         if each.kind not in ("right", "one line"):
-            return Outcome(each.kind, told)
+            return Outcome(each.kind, messages)
     if all(each.kind == "one line" for each in outcomes):
-        return Outcome("lost", f"both were refused: {told}")
+        return Outcome("lost", f"both were refused: {messages}")
     if kind == "predictions":
         same = contents(place / "out") == contents(folder / "wanted")
-        return Outcome("right" if same else "mixed", told)
+        return Outcome("right" if same else "mixed", messages)
     problem = difference(place / ("sweep/model.width_2" if kind == "sweeps" else "run"), alone)
     if kind == "sweeps" and not problem:
         problem = "" if (place / "sweep/model.width_4/summary.json").exists() else "model.width_4 has no summary"
-    return Outcome("mixed", f"{problem}; {told}") if problem else Outcome("right", told)
+    return Outcome("mixed", f"{problem}; {messages}") if problem else Outcome("right", messages)
 
 
 SECTION = Section("company", COUNT, run_cases)

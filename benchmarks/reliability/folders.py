@@ -1,4 +1,4 @@
-"""What the sections work on: a small data folder, short trainings, and what they left behind."""
+"""What the sections share: a small data folder, short trainings, and comparisons of what they wrote."""
 
 import hashlib
 import shutil
@@ -99,7 +99,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def emptied(folder: Path) -> Path:
-    """A folder, made anew."""
+    """An empty folder; what was in it is removed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

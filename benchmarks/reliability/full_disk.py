@@ -1,8 +1,8 @@
-"""A disk that is full at any moment: one line, what was whole stays whole, and the work goes on after making room.
+"""The disk is full at any moment: one error line, whole files stay whole, and the work continues once there is room.
 
-The disk is a small file system in memory where mounting is permitted. It is filled by the command's own process when
-that opens a file for the n-th time, so that the moment is exact. Elsewhere the process's limit of file sizes drops to
-zero at that moment (`RLIMIT_FSIZE`), which the system reports by another error.
+Where mounting is permitted, the disk is a small file system in memory. The command's own process fills it when it opens
+a file for the n-th time, so the moment is exact. Elsewhere the process's limit of file sizes is set to zero at that
+moment (`RLIMIT_FSIZE`), which the system reports as another error.
 """
 
 import os
@@ -132,7 +132,7 @@ def _judged(
     if outcome.kind not in ("right", "one line"):
         return outcome
     if lost := [name for name, digest in before.items() if contents(place).get(name) != digest]:
-        return Outcome("lost", f"{lost[0]} has changed: {outcome.told}")
+        return Outcome("lost", f"{lost[0]} has changed: {outcome.message}")
     again = list(arguments)  # which is what the line says where there is no checkpoint yet
     if (place / "run/checkpoints/last.ckpt").exists() and kind in ("training", "cache"):
         again = ["train", "resume=run"]
@@ -140,9 +140,9 @@ def _judged(
         again.append("--skip-existing")
     more = judged(run(again, place, limit=LIMIT))
     if more.kind != "right":
-        return Outcome("lost", f"after making room: {more.kind}: {more.told}; before: {outcome.told}")
+        return Outcome("lost", f"after making room: {more.kind}: {more.message}; before: {outcome.message}")
     problem = _compared(kind, place, folder / f"whole {kind}")
-    return Outcome("wrong", f"{problem}; {outcome.told}") if problem else outcome
+    return Outcome("wrong", f"{problem}; {outcome.message}") if problem else outcome
 
 
 def _compared(kind: str, found: Path, wanted: Path) -> str:

@@ -1,7 +1,7 @@
-"""Damaged image files: what is read has to be right, and what cannot be read has to be refused in one line.
+"""Damaged image files: what is read must be correct, and what cannot be read must be refused in one line.
 
-Most files go through the one reader in a child process with limits of time and memory; some lie in a folder together
-that `predict` and `data check` are given.
+Most files are read by semipix's reader in a child process with limits of time and memory. The others are in one folder
+that is given to `predict` and `data check`.
 """
 
 import io
@@ -61,7 +61,7 @@ def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
 
 
 class ReadingChild:
-    """A process that reads files, and is started again where one of them kills or stops it."""
+    """A process that reads files, and is started again if a file kills or blocks it."""
 
     def __init__(self) -> None:
         self._start()
@@ -95,7 +95,7 @@ class ReadingChild:
 
 
 def _read_all(pipe: Connection) -> None:
-    """Read what is asked for until nobody asks."""
+    """Read the files that are asked for until the pipe is closed."""
     from semipix.data.files.reader import Reader
     from semipix.errors import UnreadableFileError
 
@@ -145,8 +145,8 @@ def judged_file(base: Base, mutant: Mutant, path: Path, answer: Outcome | NDArra
 def _judged_refusal(mutant: Mutant, path: Path, answer: Outcome) -> Outcome:
     if answer.kind != "one line":
         return answer
-    if "\n" in answer.told or path.name not in answer.told or len(answer.told) > LONGEST:
-        return Outcome("unclear", answer.told)
+    if "\n" in answer.message or path.name not in answer.message or len(answer.message) > LONGEST:
+        return Outcome("unclear", answer.message)
     return answer
 
 
@@ -158,7 +158,7 @@ def expected(base: Base) -> NDArray[Any] | None:
 
 
 def decoded(content: bytes) -> NDArray[Any] | None:
-    """An image (3, H, W) in [0, 1] by Pillow alone; None where Pillow cannot read it."""
+    """An image (3, H, W) in [0, 1] read only with Pillow; None if Pillow cannot read it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -176,7 +176,7 @@ def decoded(content: bytes) -> NDArray[Any] | None:
 
 
 def decoded_mask(content: bytes) -> NDArray[Any] | None:
-    """The numbers of a mask (H, W) by Pillow alone; None where Pillow cannot read it."""
+    """The numbers of a mask (H, W) read only with Pillow; None if Pillow cannot read it."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
@@ -189,7 +189,7 @@ def decoded_mask(content: bytes) -> NDArray[Any] | None:
 
 
 def _same(found: NDArray[Any], wanted: NDArray[Any], high_bytes: bool) -> bool:
-    """Whether values are equal; of deep colours, of which Pillow gives the high bytes, whether these are."""
+    """Whether values are equal; for colours of 16 bits, whether the high bytes are, since Pillow gives only those."""
     if found.shape != wanted.shape:
         return False
     tolerance = 1.01 / 255 if high_bytes else 1e-6
@@ -229,7 +229,7 @@ def _by_commands(cases: Sequence[Case], folder: Path, made: Path) -> Iterator[Re
         outcome = Outcome("right")
         if broken:
             command, bad = next(iter(broken.items()))
-            outcome = Outcome(bad.kind, f"{command}: {bad.told}")
+            outcome = Outcome(bad.kind, f"{command}: {bad.message}")
         elif not base.mask:
             written = (folder / f"out/masks/train/{path.stem}.png").exists()
             named = [line for line in ended["predict"].errors if f"{path.name}:" in line]
@@ -241,7 +241,7 @@ def _by_commands(cases: Sequence[Case], folder: Path, made: Path) -> Iterator[Re
 
 
 def _wrong_as_a_whole(ended: Ended) -> Outcome | None:
-    """What is wrong with a command as a whole; None where nothing is, whatever it said of single files."""
+    """What is wrong with a command as a whole; None if nothing is. Messages about single files do not count."""
     if ended.code == 2:
         long = [line for line in [*ended.out.splitlines(), *ended.lines] if len(line) > LONGEST + 20]
         foreign = [line for line in ended.lines if not line.startswith("semipix: ")]

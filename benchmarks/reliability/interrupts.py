@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP in the first seconds of the real command.
 
-It ends with 128 and the signal's number, says so in one line, leaves no process, and a folder that is empty or can be
-resumed.
+The command must end with status 128 plus the signal's number and one line. It must leave no process, and a folder that
+is empty or can be resumed.
 """
 
 import os
@@ -17,7 +17,7 @@ from benchmarks.reliability.outcomes import Case, Ended, Outcome, Result, Sectio
 SIGNALS = (*(signal.SIGINT,) * 4, signal.SIGTERM, signal.SIGHUP)
 COUNT = 30
 FIRST = 6.0
-"""Seconds within which the signal comes, on a machine that does nothing else."""
+"""Seconds within which the signal is sent, on an idle machine."""
 
 ENDLESS = ("steps=1000000", "validations=0", "checkpoint_every=20", "data.workers=2", "run=run")
 LIMIT = 20.0
@@ -41,24 +41,24 @@ def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
 
 
 def _start_of_python(folder: Path) -> float:
-    """Seconds after which Python surely has reached semipix: before that, a signal meets Python alone."""
+    """Seconds after which semipix is surely running; an earlier signal would only meet Python's own start."""
     began = time.monotonic()
     process = real_command(["--help"], folder)
     process.communicate()
     return 1.5 * (time.monotonic() - began)
 
 
-def _judged(told: Ended, number: signal.Signals, place: Path) -> Outcome:
-    lines = [line for line in told.lines if not line.startswith("semipix: stopping")]
+def _judged(end: Ended, number: signal.Signals, place: Path) -> Outcome:
+    lines = [line for line in end.lines if not line.startswith("semipix: stopping")]
     last = lines[-1] if lines else ""
-    if told.code is None:
+    if end.code is None:
         return Outcome("hang", f"no end within {LIMIT} s of the signal: {last}")
-    if "Traceback (most recent call last)" in told.err:
+    if "Traceback (most recent call last)" in end.err:
         return Outcome("traceback", last)
-    if told.left:
-        return Outcome("left behind", f"{told.left} processes: {last}")
-    if told.code != 128 + number or len(lines) != 1 or not last.startswith("semipix: "):
-        return Outcome("unclear", f"exit status {told.code}, {128 + number} expected: {' / '.join(lines)}")
+    if end.left:
+        return Outcome("left behind", f"{end.left} processes: {last}")
+    if end.code != 128 + number or len(lines) != 1 or not last.startswith("semipix: "):
+        return Outcome("unclear", f"exit status {end.code}, {128 + number} expected: {' / '.join(lines)}")
     if "memory" in last:
         return Outcome("unclear", last)
     if not any(place.iterdir()):
@@ -71,7 +71,7 @@ def _judged(told: Ended, number: signal.Signals, place: Path) -> Outcome:
 
 
 def _resumed(place: Path, last: str) -> Outcome:
-    """Whether the run can be continued; it is interrupted again once it does, since it has no end."""
+    """Whether the run can be continued; once it continues it is interrupted again, because it would not end."""
     process, began = real_command(["train", "resume=run"], place), time.monotonic()
     before = (place / "run/checkpoints/last.ckpt").stat().st_mtime_ns
     while process.poll() is None and time.monotonic() - began < patient(60):

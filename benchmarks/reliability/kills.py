@@ -1,6 +1,6 @@
-"""SIGKILL at any moment of a training, a prediction, a sweep or of filling a cache; then the documented way on.
+"""SIGKILL at any moment of a training, a prediction, a sweep or of filling a cache; then continue as documented.
 
-The result has to be that of a command that nobody killed, bit by bit.
+The result must equal that of an uninterrupted command, bit by bit.
 """
 
 import shutil
@@ -38,7 +38,7 @@ CACHE = ("data.cache=disk", "data.cache_folder=cache")
 
 
 class Whole:
-    """The commands that are killed, and what each leaves behind and how long it takes where nobody kills it."""
+    """The commands that are killed, with the result and the time of each when it is not killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,7 +104,7 @@ def _judged(kind: str, killed: Ended, place: Path, whole: Whole) -> Outcome:
     again = _way_on(kind, place, whole)
     outcome = judged(run(again, place, limit=LIMIT))
     if outcome.kind != "right":
-        return Outcome("lost", f"{' '.join(map(str, again))[:60]} ended in {outcome.kind}: {outcome.told}")
+        return Outcome("lost", f"{' '.join(map(str, again))[:60]} ended in {outcome.kind}: {outcome.message}")
     problem = COMPARE[kind](place, whole.get(kind)[0])
     return Outcome("wrong", problem) if problem else Outcome("right")
 

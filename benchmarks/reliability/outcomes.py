@@ -1,4 +1,4 @@
-"""What may come of a case, and how the end of a command is judged."""
+"""The possible outcomes of a case, and how the end of a command is judged."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 LONGEST = 300
-"""Characters of a message that is still read."""
+"""Characters of the longest acceptable message."""
 
 GOOD = ("right", "one line")
-"""Outcomes that a user can live with."""
+"""Outcomes that are as they should be."""
 
 BAD = {
     "traceback": "an error that is printed with its trace",
@@ -27,10 +27,10 @@ BAD = {
 
 
 class Outcome(NamedTuple):
-    """What came of a case, and the line that says more."""
+    """The outcome of a case: its kind and a line with details."""
 
     kind: str
-    told: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Case:
 
     Attributes:
         section: its section.
-        seed: of the whole run.
-        number: the case's number in the section, which together with the seed decides everything that is drawn.
+        seed: seed of the whole run.
+        number: the case's number in the section; number and seed determine all random choices.
     """
 
     section: str
@@ -53,7 +53,7 @@ class Case:
 
 
 class Result(NamedTuple):
-    """What came of which case."""
+    """A case and its outcome."""
 
     case: Case
     name: str
@@ -62,7 +62,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """One kind of harm.
+    """One kind of fault.
 
     Attributes:
         name: what `--only` takes.
@@ -84,10 +84,10 @@ class Ended:
     """A command that has ended.
 
     Attributes:
-        code: its exit status, negative for a signal; None where it did not end in time and was killed.
+        code: its exit status, negative for a signal; None if it did not end in time and was killed.
         out, err: what it printed.
         seconds: how long it ran.
-        left: processes of it that lived on.
+        left: number of its processes that are still alive.
     """
 
     code: int | None

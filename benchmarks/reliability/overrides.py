@@ -1,4 +1,4 @@
-"""Hostile overrides of `semipix train`: it trains, or refuses in one line and leaves nothing behind.
+"""Hostile overrides of `semipix train`: it must train, or refuse them in one line and leave nothing behind.
 
 The keys are those of the composed configuration and of the constructors that it names, so that a new key is tried
 without being listed here.
@@ -32,7 +32,7 @@ VALUES = (
     *("choice(a,b)", "glob(*)", "int(x)", "../x", "./nothing", "-", "0b1", "2024-01-01", "~", "@"),
     *("!!python/object:os.system", "%s", "\\", "'"),
 )
-"""Values that hardly any key takes."""
+"""Values that few keys accept."""
 
 GARBAGE = (
     *("=", "==", "=1", "a", "a=", "a.b", ".a=1", "a.=1", "..=1", "+", "++", "~", "~~", "+=1", "~=1", "@=1", "a@=1"),
@@ -52,7 +52,7 @@ GARBAGE = (
     *("model._target_=..", "trainer=null", "trainer={}", "method={a:1}", "task=[segmentation]", "data=folder,scenes"),
     *("steps=1,2", "seed=range(0,1e9)"),
 )
-"""Arguments that are no overrides, or none that means anything."""
+"""Arguments that are no overrides, or overrides without a meaning."""
 # fmt: on
 
 
@@ -120,7 +120,7 @@ def _judged(ended: Ended, place: Path, folder: Path) -> Outcome:
     outcome = judged(ended)
     there = sorted(str(path.relative_to(folder / "a")) for path in (folder / "a").rglob("*") if path.is_file())
     if outcome.kind == "one line" and there:
-        return Outcome("left behind", f"{there[0]}: {outcome.told}")
+        return Outcome("left behind", f"{there[0]}: {outcome.message}")
     if (
         outcome.kind == "right"
         and not any(path.endswith("summary.json") for path in there)

@@ -1,6 +1,7 @@
-"""Tar archives with members that point outside, that are no files, or that are not what they say.
+"""Tar archives with members whose names lead outside of the folder, that are no files, or whose headers are wrong.
 
-A training refuses such an archive in one line, or goes on without the member; nothing is written outside of its folder.
+A training must refuse such an archive in one line, or continue without the member. Nothing may be written outside of
+its folder.
 """
 
 import io
@@ -49,7 +50,7 @@ def _with(*more: tuple[tarfile.TarInfo, bytes]) -> Callable[[Path, random.Random
 
 
 def _named(name: str) -> Callable[[Path, random.Random], bytes]:
-    """An archive in which an image has a name that points elsewhere."""
+    """An archive in which an image's name leads outside of the folder."""
 
     def make(photos: Path, draw: random.Random) -> bytes:
         return _with((tarfile.TarInfo(name), _images(photos, 1)[0][1]))(photos, draw)
@@ -70,7 +71,7 @@ def _flipped(photos: Path, draw: random.Random) -> bytes:
 
 
 def _huge(photos: Path, draw: random.Random) -> bytes:
-    """An archive whose last member says that it is as large as no disk."""
+    """An archive whose last member claims to be larger than any disk."""
     whole = bytearray(_archive(_images(photos)))
     member = tarfile.TarInfo("999.png")
     member.size = draw.choice((2**33, 2**40, 2**62))
@@ -138,13 +139,13 @@ def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
         outcome = judged(ended)
         outside = [name for name in contents(folder) if name not in before and not name.startswith("a/b/c/run/")]
         if outside or Path("/tmp/outside.png").exists():
-            outcome = Outcome("executed", f"{(outside or ['/tmp/outside.png'])[0]} was written: {outcome.told}")
+            outcome = Outcome("executed", f"{(outside or ['/tmp/outside.png'])[0]} was written: {outcome.message}")
         elif form == "as it should be" and outcome.kind != "right":
-            outcome = Outcome("lost", f"a good archive was refused: {outcome.told}")
+            outcome = Outcome("lost", f"a good archive was refused: {outcome.message}")
         elif outcome.kind == "one line" and (place / "run/checkpoints").exists():
             shutil.rmtree(place / "run")  # refused after some steps, whose checkpoint stays
         elif outcome.kind == "one line" and (place / "run").exists():
-            outcome = Outcome("left behind", f"{sorted(contents(place / 'run'))[:2]}: {outcome.told}")
+            outcome = Outcome("left behind", f"{sorted(contents(place / 'run'))[:2]}: {outcome.message}")
         yield Result(case, f"{form}, {'skip' if skips else 'stop'}", outcome)
 
 

@@ -1,4 +1,4 @@
-"""Run folders that somebody tampered with: whatever they name, nothing of it is executed or touched.
+"""Run folders that somebody tampered with: nothing that they name may be executed, and no other file may be touched.
 
 Each form goes through `predict`, `evaluate` and `train resume=`. A payload that is executed touches a file.
 """
@@ -21,7 +21,7 @@ MARKER = "executed"
 """The file that a payload touches."""
 
 Tamper = Callable[[Path, str], None]
-"""Changes a run folder, given the shell command that has to be executed."""
+"""Changes a run folder so that it names a shell command, which is given."""
 
 
 def _change(run_folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -119,7 +119,7 @@ def _split(name: str) -> Tamper:
 
 
 def _module(run_folder: Path, command: str) -> None:
-    """A module that lies in the folder from which the command is started, whose import executes something."""
+    """A module in the folder from which the command is started; importing it executes something."""
     (run_folder.parent / "sidecar.py").write_text(f"import os\nos.system({command!r})\n")
     _change(run_folder, lambda config: config["model"].update(_target_="sidecar.Model"))
 
@@ -188,9 +188,9 @@ def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
         after = {name for name, digest in contents(folder).items() if before.get(name) != digest}
         outside = sorted(name for name in after if not name.startswith("tampered/"))
         if outside:
-            outcome = Outcome("executed", f"{outside[0]} was written: {outcome.told}")
+            outcome = Outcome("executed", f"{outside[0]} was written: {outcome.message}")
         elif "split" in form and outcome.kind == "right" and command != "predict":
-            outcome = Outcome("executed", f"a file outside of the data was read: {outcome.told}")
+            outcome = Outcome("executed", f"a file outside of the data was read: {outcome.message}")
         marker.unlink(missing_ok=True)
         yield Result(case, f"{form}, {command}", outcome)
 

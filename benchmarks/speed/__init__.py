@@ -1,1 +1,1 @@
-"""Seconds, images a second and memory of training, reading and predicting."""
+"""Time and memory of training, reading and prediction."""

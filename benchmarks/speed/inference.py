@@ -1,10 +1,11 @@
-"""Do `semipix predict` and `evaluate` keep up with the model's bare forward on the same images?
+"""How close are `semipix predict` and `evaluate` to the speed of the model's bare forward pass?
 
-Bare forwards over images that are decoded already, in the batches that `predict` makes, and whole passes of `predict`
-and `evaluate` over the folder of files are interleaved in one run. `predict` is compared with the prediction and its
-flaw map, `evaluate` with all candidates for deployment: what each has to compute anyway. Figures are medians of images
-a second, and the shares are medians of each round's own: by the clock, and for `predict` by processor time too, which
-is the share where reading and writing have no core of their own. A record of the same case and threads is replaced.
+Three things take turns in one run: bare forward passes over images that are already decoded, in the batches that
+`predict` makes, and whole passes of `predict` and of `evaluate` over the folder of files. `predict` is compared with
+the prediction and its flaw map, `evaluate` with all candidates for deployment, which is what each has to compute.
+Figures are medians of images a second. Shares are medians over the rounds: by the clock, and for `predict` by processor
+time too, which is the share to expect if reading and writing have no core of their own. A record of the same case and
+threads is replaced.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.inference --json benchmarks/results/inference.json
     python -m benchmarks.speed.inference --json benchmarks/results/inference.json
@@ -172,9 +173,9 @@ def main() -> None:
         print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
         if options.json:
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-            told = environment(device, torch.get_num_threads())
-            told["load_average"] = os.getloadavg()[0]
-            options.json.write_text(json.dumps({**told, "seed": 0, "records": records}, indent=2))
+            about = environment(device, torch.get_num_threads())
+            about["load_average"] = os.getloadavg()[0]
+            options.json.write_text(json.dumps({**about, "seed": 0, "records": records}, indent=2))
 
 
 if __name__ == "__main__":

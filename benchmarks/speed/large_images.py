@@ -1,9 +1,8 @@
 """How much memory and time does `semipix predict` take for large images?
 
-Each case is a child process that predicts one image by a `unet` of one training step from ImageNet weights; its peak of
-resident memory and its processor time are what the system counted, start-up included. `--tree` measures the
-package of another source tree too, in the same run, so that two versions compare. A record of the same tree and case is
-replaced.
+Each case is a child process that predicts one image with a `unet` that was trained for one step from ImageNet weights.
+The system counts its peak of resident memory and its processor time, start-up included. `--tree` also measures the
+package of another source tree in the same run, to compare two versions. A record of the same tree and case is replaced.
 
     OMP_NUM_THREADS=2 python -m benchmarks.speed.large_images --json benchmarks/results/large_images.json
     OMP_NUM_THREADS=2 python -m benchmarks.speed.large_images --tree before=../other/src --megapixels 1 4 9
@@ -116,9 +115,9 @@ def main() -> None:
                         records.append({**found, **measured, **loads})
                         print(json.dumps(records[-1]), flush=True)
                         if options.json:
-                            told = environment("CPU", torch.get_num_threads())
+                            about = environment("CPU", torch.get_num_threads())
                             options.json.write_text(
-                                json.dumps({**told, "seed": 0, "records": records}, indent=2) + "\n"
+                                json.dumps({**about, "seed": 0, "records": records}, indent=2) + "\n"
                             )
 
 

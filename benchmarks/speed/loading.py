@@ -1,12 +1,12 @@
-"""How fast are images read, decoded and augmented, and what do very many of them cost?
+"""How fast are images read, decoded and augmented, and what do millions of files cost?
 
     python -m benchmarks.speed.loading speed      images/s of JPEG and PNG, 500 and 4,000 px, by cache and workers
     python -m benchmarks.speed.loading names      a list of 1,000,000 files: seconds to start, memory of each worker
     python -m benchmarks.speed.loading shards     200,000 small images in shards: memory at start, middle and end
 
-Prints its records. `--json` writes them to a file and leaves those of the other two there. Variants of a size and
-format take turns, and the figure is the median of the rounds, since machines are noisy and often shared. Where one
-process does all, its seconds of processor time are given too: they depend less on what else runs.
+Prints its records. `--json` writes them to a file and keeps the records of the other two there. Variants of a size and
+format take turns, and the figure is the median of the rounds, because the speed of a machine varies. If one process
+does all the work, its processor time is given too, which depends less on other processes.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Memory of this process, as the system counts it."""
+"""Memory of this process as the operating system counts it."""
 
 import resource
 import sys

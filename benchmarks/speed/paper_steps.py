@@ -3,7 +3,7 @@
 One labeled and one unlabeled image, two task models of full width and the detector: all losses, one backward, all
 optimizers. Each setting runs in a process of its own. Prints seconds of a step and peak memory: the largest resident
 memory of the process, on a GPU what was allocated there. The first step, which also makes the optimizers' states, is
-measured apart from the others.
+reported separately.
 
     python -m benchmarks.speed.paper_steps                                       all four settings, on the CPU or GPU
     python -m benchmarks.speed.paper_steps --settings segmentation --size 65     a quick look

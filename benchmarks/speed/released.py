@@ -1,9 +1,10 @@
-"""The GCT recipe in the order of the released code, for segmentation: what `benchmarks.speed.step` compares with.
+"""GCT for segmentation in the order of the released code, which `benchmarks.speed.step` compares with.
 
-Written from the paper and from what is known of the release: the task models' step with the detector fixed, then the
-detector's step with predictions of a second, gradient-free pass; a pass of the detector for each prediction; blurs by
-dense two-dimensional kernels; labels made dense on the CPU in NumPy. The networks are semipix's own, but that the
-detector runs layer by layer, without semipix's order of operations that keeps less for the backward pass.
+Written from the paper and from what is known of the release. First the task models' step with the detector fixed, then
+the detector's step with predictions of a second pass without gradients; one pass of the detector for each prediction;
+blurs with dense two-dimensional kernels; one-hot labels made on the CPU with NumPy. The networks are semipix's own,
+except that the detector runs layer by layer, without semipix's order of operations, which keeps less for the backward
+pass.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """How does the cost of a GCT step grow with pixels, batch and unlabeled images?
 
 Measures three curves of `benchmarks.speed.step`'s case `unet` on the CPU or GPU. Prints the seconds at each point and
-the slope of seconds over size on logarithmic axes: 1 is linear growth. Points take turns, so that a machine that slows
-down does so for all of them.
+the slope of seconds over size on logarithmic axes: 1 is linear growth. Points take turns, so that a machine that
+becomes slower affects all of them.
 
     python -m benchmarks.speed.scaling --json benchmarks/results/scaling.json
 """

@@ -1,7 +1,7 @@
 """How long does `semipix --help` take, and `semipix train` to the end of its first step on the built-in data?
 
 Prints medians of seconds by the clock and of processor time, and the fastest by the clock. Processor time depends less
-on what else the machine does; a run that nothing slows down takes about as long by the clock.
+on other processes of the machine; on an idle machine both are about equal.
 
     python -m benchmarks.speed.startup --json benchmarks/results/startup.json
 """

@@ -1,13 +1,14 @@
-"""What does a training step cost: GCT, the least a pair can cost, the recipe as released, every method?
+"""What does a training step cost: of GCT, of two supervised models, of the released recipe, of every method?
 
-Prints seconds, peak memory and computing speed of each variant; the least is two supervised steps on the same images.
+Prints seconds, peak memory and computing speed of each variant. The lower bound (`floor`) is two supervised steps on
+the same images.
 
-All variants take turns in one run, since machines are noisy; seconds are medians of the turns. Peak memory of each is
-measured in a process of its own, above what the process held before any network was made (on a GPU: what was
-allocated). `flops` are the floating-point operations of a step's convolutions and matrix products, `matrix_share` what
-share of the device's measured throughput of matrix products they reach. The file of `--json` holds a list of records. A
+All variants take turns in one run, because the speed of a machine varies; seconds are medians of the turns. Peak memory
+of each is measured in a process of its own, above what the process held before any network was made (on a GPU: what was
+allocated). `flops` are the floating-point operations of a step's convolutions and matrix products, `matrix_share` is
+their share of the device's measured throughput of matrix products. The file of `--json` holds a list of records. A
 record of the same case, size, precision, device and threads is replaced; a record of all methods does not replace one
-of GCT's forms alone, because the networks of all methods are in memory together.
+of only GCT's forms, because the networks of all methods are in memory together.
 
     python -m benchmarks.speed.step --case deeplab_v2                          321x321, 2 + 2 images, fp32
     python -m benchmarks.speed.step --case unet --methods all --precision bf16 --compile
@@ -253,7 +254,7 @@ def take_turns(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], 
         try:
             with nullcontext() if name == COMPILED else counter:
                 step()
-        except SemipixError as error:  # s4l takes squares alone
+        except SemipixError as error:  # s4l takes only squares
             print(f"{name}: {error}", file=sys.stderr)
             del seconds[name]
             continue
@@ -276,7 +277,7 @@ def measure(bench: Bench, names: list[str], repeats: int) -> tuple[dict[str, flo
     for name in names:
         try:
             steps[name] = bench.step(name)
-        except SemipixError as error:  # cct and others serve classification alone
+        except SemipixError as error:  # cct and others serve only classification
             print(f"{name}: {error}", file=sys.stderr)
     return take_turns(steps, repeats)
 
@@ -358,7 +359,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=[], help="more methods to measure, or all")
     parser.add_argument("--compile", action="store_true", help="also measure GCT through torch.compile")
     parser.add_argument("--no-literal", dest="literal", action="store_false", help="without the recipe as released")
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="seconds alone")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="measure only seconds")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
