@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--kind", choices=kinds, help="what targets/ are; default: what they look like")
     check.set_defaults(command=_check)
 
-    demo = commands.add_parser("demo", help="train gct and both supervised baselines on the built-in data")
+    demo = commands.add_parser("demo", help="train gct_strong and both supervised baselines on the built-in data")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"))
     demo.set_defaults(command=_demo)
     return parser
