@@ -14,7 +14,7 @@ from semipix.data.targets import KINDS, data_for
 from semipix.errors import SemipixError
 from semipix.tasks.segmentation import Segmentation
 from tests.conftest import QUICK, Result
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 from tests.helpers.tiny import TinyRegression, options
 
 

@@ -6,7 +6,7 @@ import struct
 from PIL import Image
 
 from semipix.data.files.file_headers import PNG, png_chunks, webp_without_metadata
-from tests.data.conftest import noise
+from tests.helpers.tiny_files import noise
 from tests.helpers.image_files import png
 
 

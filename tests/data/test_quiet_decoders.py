@@ -10,7 +10,7 @@ from PIL import Image
 from semipix.data.files.decode import read_image
 from semipix.data.files.quiet_decoders import quiet_decoders
 from semipix.errors import UnreadableFileError
-from tests.data.conftest import noise
+from tests.helpers.tiny_files import noise
 
 
 def lzw() -> bytearray:

@@ -16,9 +16,9 @@ from semipix.data.files.listing import PAIRS, SPLITS, Listing, duplicates, list_
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.sources.class_names import read_classes
-from semipix.data.sources.folder import FolderSource, judge_masks, lookup_table
+from semipix.data.sources.folder import FolderSource, check_masks, lookup_table
 from semipix.data.sources.pairs import EXTRAS, PairsSource
-from semipix.data.survey import SEVERAL_PAGES, each, further_parts
+from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 
 T = TypeVar("T")
@@ -100,10 +100,6 @@ class Report:
         return [*lines, f"  void      {self.void_share:>7.1%} of all mask pixels"]
 
 
-def _indented(messages: Sequence[str]) -> list[str]:
-    return [f"    {one_line(message)}" for message in messages]
-
-
 def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
     """Read every file of a data folder and report what it holds and each problem.
 
@@ -133,6 +129,22 @@ def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
     return report
 
 
+def guess_kind(root: Path, listing: Listing) -> str:
+    """What the targets of a folder of pairs seem to be: matting, regression or denoising (images, as enhancement's)."""
+    if any((root / extra).is_dir() for extra in EXTRAS):
+        return "matting"
+    first = next((root / name for names in listing.labels.values() for name in names.values()), None)
+    try:
+        numbers = first is not None and (bits(first) == "float" or len(read_values(first)) != 3)
+    except SemipixError:
+        numbers = False
+    return "regression" if numbers else "denoising"
+
+
+def _indented(messages: Sequence[str]) -> list[str]:
+    return [f"    {one_line(message)}" for message in messages]
+
+
 def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pixels: int) -> Report:
     table = lookup_table(mask_values) if mask_values else None
     listing = list_folder(root)
@@ -140,14 +152,14 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
     names = _collected(report, read_classes, root)
     images = [root / name for part in listing.parts().values() for name in part]
     _read_images(report, images, Reader(max_pixels=max_pixels))
-    judged = judge_masks(root, listing, names, table, max_pixels)
-    report.problems += [*judged.by_image.values(), *judged.of_all]
-    report.warnings += judged.warnings
-    report.classes, report.pixels = judged.classes, judged.pixels
+    findings = check_masks(root, listing, names, table, max_pixels)
+    report.problems += [*findings.by_image.values(), *findings.of_all]
+    report.warnings += findings.warnings
+    report.classes, report.pixels = findings.classes, findings.pixels
     return report
 
 
-class _Unrefused(PairsSource):
+class _LenientPairsSource(PairsSource):
     """A source whose layout may have problems."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -162,7 +174,7 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
     listing = list_folder(root, PAIRS)
     report = _begin(root, listing, options.get("max_pixels", MAX_PIXELS))
     report.label, report.kind = PAIRS.label, kind or guess_kind(root, listing)
-    source = _collected(report, _Unrefused, root, report.kind, **options)
+    source = _collected(report, _LenientPairsSource, root, report.kind, **options)
     if source is None:
         return report
     report.problems = source.problems
@@ -176,18 +188,6 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
         if name in labeled:
             _collected(report, source.target, name)
     return report
-
-
-def guess_kind(root: Path, listing: Listing) -> str:
-    """What the targets of a folder of pairs seem to be: matting, regression or denoising (images, as enhancement's)."""
-    if any((root / extra).is_dir() for extra in EXTRAS):
-        return "matting"
-    first = next((root / name for names in listing.labels.values() for name in names.values()), None)
-    try:
-        numbers = first is not None and (bits(first) == "float" or len(read_values(first)) != 3)
-    except SemipixError:
-        numbers = False
-    return "regression" if numbers else "denoising"
 
 
 def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
@@ -219,7 +219,7 @@ def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
             return error
         return height, width
 
-    for found in each(read, paths, "reading images"):
+    for found in in_threads(read, paths, "reading images"):
         if isinstance(found, SemipixError):
             report.problems.append(str(found))
         else:

@@ -7,7 +7,7 @@ from semipix.data.targets import KINDS, data_for
 from semipix.errors import SemipixError
 from semipix.tasks.base import Task
 
-_ASKS = {
+_TARGETS = {
     "segmentation": "masks of class indices",
     "matting": "alpha mattes and trimaps",
     "regression": "images or maps as targets",
@@ -26,11 +26,11 @@ def check_serves(task: Task | type[Task], source: Source) -> None:
     """
     name = (task if isinstance(task, type) else type(task)).__name__
     asked = "segmentation" if task.classification else "matting" if task.trimap else "regression"
-    given = source.kind if source.kind in _ASKS else "regression"
+    given = source.kind if source.kind in _TARGETS else "regression"
     if asked != given:
         serving = data_for(*(KINDS[1:3] + KINDS[4:] if asked == "regression" else (asked,)))
         raise SemipixError(
-            f"task: {name} learns from {_ASKS[asked]}, but data: {type(source).__name__} has {_ASKS[given]} "
+            f"task: {name} learns from {_TARGETS[asked]}, but data: {type(source).__name__} has {_TARGETS[given]} "
             f"(kind {source.kind}); set data={'|'.join(serving)}, or a task that fits the data"
         )
     channels = getattr(task, "channels", None)

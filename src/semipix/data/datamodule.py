@@ -36,7 +36,7 @@ MOST_SCALE = 100
 MOST_JITTER = 100
 """More than any training asks for, and less than what fills a machine with processes or overflows."""
 
-_COLOUR_COUNTS = ("denoising", "enhancement", "matting")
+_COLOUR_MATTERS = ("denoising", "enhancement", "matting")
 """Kinds whose targets change with the image's colours."""
 
 
@@ -149,7 +149,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.pad = pad
         self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
-        jitter, grey, blur = (0.0, 0.0, 0.0) if source.kind in _COLOUR_COUNTS else (0.5, 0.2, 0.5)
+        jitter, grey, blur = (0.0, 0.0, 0.0) if source.kind in _COLOUR_MATTERS else (0.5, 0.2, 0.5)
         self.strong = StrongViews(
             _at_least_zero("data.strong_jitter", jitter if strong_jitter is None else strong_jitter),
             grey_probability=_probability("data.strong_grey", grey if strong_grey is None else strong_grey),
@@ -157,7 +157,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         )
         self.seed = seed
         if split is not None:
-            split = _of_source(split, source)
+            split = _with_names_of(split, source)
         self.split = split or make_split(source, labels, val, seed)
         self.shards = None if shards is None else self._open_shards(shards)
         check_overlap(self.split, source)
@@ -290,7 +290,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         return share
 
 
-def _of_source(split: Split, source: Source) -> Split:
+def _with_names_of(split: Split, source: Source) -> Split:
     """A split by the names that the source has, which may be in another form of Unicode than where the run trained.
 
     Raises:

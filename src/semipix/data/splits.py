@@ -83,7 +83,7 @@ def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
     Raises:
         SemipixError: there are not that many labels, validation takes all of them, or a listed image is not there.
     """
-    scenes = _scenes(source, seed)
+    scenes = _labeled_by_scene(source, seed)
     if not scenes:
         raise SemipixError("data: found no labeled training image, expected at least one")
     candidates = [name for names in scenes for name in names]
@@ -137,14 +137,6 @@ def check_overlap(split: Split, source: Source) -> None:
             )
 
 
-def _scenes(source: Source, seed: int) -> list[list[str]]:
-    """Names of the labeled training images by scene, in an order that depends on the seed and each scene only."""
-    scenes: dict[str, list[str]] = {}
-    for name in sorted(source.labeled()):
-        scenes.setdefault(source.scene(name), []).append(name)
-    return [scenes[scene] for scene in sorted(scenes, key=lambda scene: _rank(seed, scene))]
-
-
 def parse_labels(labels: Amount, available: int, several: str = "images") -> int:
     """Number of labels that an amount stands for.
 
@@ -165,6 +157,14 @@ def parse_labels(labels: Amount, available: int, several: str = "images") -> int
     if count > available:
         raise SemipixError(f"data.labels={labels}: only {available} labeled {several} are there; lower data.labels")
     return count
+
+
+def _labeled_by_scene(source: Source, seed: int) -> list[list[str]]:
+    """Names of the labeled training images by scene, in an order that depends on the seed and each scene only."""
+    scenes: dict[str, list[str]] = {}
+    for name in sorted(source.labeled()):
+        scenes.setdefault(source.scene(name), []).append(name)
+    return [scenes[scene] for scene in sorted(scenes, key=lambda scene: _rank(seed, scene))]
 
 
 def _parse_val(val: Amount, available: int) -> int:
@@ -217,8 +217,8 @@ def _listed(path: str, candidates: list[str]) -> list[str]:
     for line in filter(None, lines):
         matches = found.get(composed(line), [])
         if len(matches) != 1:
-            told = f"stands for {len(matches)} images" if matches else "is no training image with a label"
-            raise SemipixError(f"{path}: {line!r} {told}; expected names such as {candidates[0]}, one a line")
+            problem = f"stands for {len(matches)} images" if matches else "is no training image with a label"
+            raise SemipixError(f"{path}: {line!r} {problem}; expected names such as {candidates[0]}, one a line")
         names += matches
     if not names:
         raise SemipixError(f"{path}: found no name, expected one image name or stem a line")

@@ -26,7 +26,7 @@ R = TypeVar("R")
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp"})
 """Extensions of formats that may hold several pages, or more bands than an image has colours."""
 
-_DELAY = 2.0
+_READING_DELAY = 2.0
 """Seconds after which looking through a folder shows its progress."""
 
 Colour = tuple[int, int, int]
@@ -67,7 +67,9 @@ class Survey:
         return sum((self.pixels[name] for name in names if name in self.pixels), Counter())
 
 
-def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, max_pixels: int = MAX_PIXELS) -> Survey:
+def survey_masks(
+    root: Path, masks: Mapping[str, str], table: Tensor | None = None, max_pixels: int = MAX_PIXELS
+) -> Survey:
     """Read all masks, and the headers of their images.
 
     Args:
@@ -86,7 +88,7 @@ def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, ma
     found = Survey()
     colours: dict[int, tuple[Colour, Path]] = {}
     turned = []
-    for image, result in zip(masks, each(look, list(masks), "reading masks"), strict=True):
+    for image, result in zip(masks, in_threads(look, list(masks), "reading masks"), strict=True):
         if isinstance(result, SemipixError):
             found.problems[image] = str(result)
             if isinstance(result, UnreadableFileError):
@@ -107,28 +109,15 @@ def first_and_count(lines: Sequence[str], several: str) -> list[str]:
     return [lines[0] + more] if lines else []
 
 
-def each(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
+def in_threads(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
     """Results of a function in the order of the items, by a few threads, with a bar where it takes long."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         results = pool.map(function, items)
         # None: only on a terminal
-        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None, delay=_DELAY)
+        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None, delay=_READING_DELAY)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for what is left
-
-
-def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
-    mask = read_mask_file(path, max_pixels=max_pixels)
-    try:
-        header = read_header(image, max_pixels=max_pixels)
-    except SemipixError:  # the image's own problem, found when it is read
-        header = None
-    if header is not None:
-        check_same_size(image, path, header.size, mask.values.shape)
-    pixels = _mapped(_counts(mask.values), table)
-    warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
-    return MaskCounts(pixels, mask.palette, warning)
 
 
 def turned_warning(
@@ -154,6 +143,51 @@ def turned_warning(
     )
 
 
+def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
+    """A line, with a count, about pages and bands of image files that are not read.
+
+    Only headers are read. Files that cannot be read are left alone.
+
+    Args:
+        files: image files of the formats that may hold such parts, `SEVERAL_PAGES`.
+        max_pixels: the `data.max_pixels` setting.
+    """
+
+    def look(path: Path) -> Header | None:
+        try:
+            return read_header(path, max_pixels=max_pixels)
+        except SemipixError:
+            return None
+
+    pages, bands = [], []
+    for path, header in zip(files, in_threads(look, files, "reading headers"), strict=True):
+        if header is not None and header.pages > 1:
+            pages.append(path)
+        if header is not None and header.dropped_bands:
+            bands.append(path)
+    return [
+        f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {mend}"
+        for paths, what, mend in (
+            (pages, "hold several pages, of which only the first is read", "save each page as a file to use it"),
+            (bands, "hold further bands, of which red, green and blue alone are read", "the others are left out"),
+        )
+        if paths
+    ]
+
+
+def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
+    mask = read_mask_file(path, max_pixels=max_pixels)
+    try:
+        header = read_header(image, max_pixels=max_pixels)
+    except SemipixError:  # the image's own problem, found when it is read
+        header = None
+    if header is not None:
+        check_same_size(image, path, header.size, mask.values.shape)
+    pixels = _by_class(_counts(mask.values), table)
+    warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
+    return MaskCounts(pixels, mask.palette, warning)
+
+
 def _counts(values: Tensor) -> Counter[int]:
     """Number of pixels by stored value."""
     array = values.numpy()
@@ -163,7 +197,7 @@ def _counts(values: Tensor) -> Counter[int]:
     return Counter({int(value): int(counts[value]) for value in counts.nonzero()[0]})
 
 
-def _mapped(counts: Counter[int], table: Tensor | None) -> Counter[int]:
+def _by_class(counts: Counter[int], table: Tensor | None) -> Counter[int]:
     if table is None:
         return counts
     mapped: Counter[int] = Counter()
@@ -183,35 +217,3 @@ def _palette_problem(path: Path, palette: Mapping[int, Colour], seen: dict[int, 
                 "grey with the class index as value"
             )
     return None
-
-
-def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
-    """A line, with a count, about pages and bands of image files that are not read.
-
-    Only headers are read. Files that cannot be read are left alone.
-
-    Args:
-        files: image files of the formats that may hold such parts, `SEVERAL_PAGES`.
-        max_pixels: the `data.max_pixels` setting.
-    """
-
-    def look(path: Path) -> Header | None:
-        try:
-            return read_header(path, max_pixels=max_pixels)
-        except SemipixError:
-            return None
-
-    pages, bands = [], []
-    for path, header in zip(files, each(look, files, "reading headers"), strict=True):
-        if header is not None and header.pages > 1:
-            pages.append(path)
-        if header is not None and header.dropped_bands:
-            bands.append(path)
-    return [
-        f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {mend}"
-        for paths, what, mend in (
-            (pages, "hold several pages, of which only the first is read", "save each page as a file to use it"),
-            (bands, "hold further bands, of which red, green and blue alone are read", "the others are left out"),
-        )
-        if paths
-    ]

@@ -27,8 +27,8 @@ from semipix.errors import SemipixError
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import Result
-from tests.data.conftest import MemorySource, noise
 from tests.data.test_datamodule import module
+from tests.helpers.tiny_files import MemorySource, noise
 
 COUNTS = (5, 3, 6)
 
@@ -133,7 +133,7 @@ def test_a_failed_command_is_told_by_its_exit_status(monkeypatch: pytest.MonkeyP
     def fail(url: str) -> None:
         raise OSError(f"((['curl', '-f', '{url}'],), {{'bufsize': 8192}}): exit 7 (read) {{}}")
 
-    monkeypatch.setattr("semipix.data.batches.shards._opened", fail)
+    monkeypatch.setattr("semipix.data.batches.shards._open_shard", fail)
     with pytest.raises(SemipixError, match=r"^http://there/pool\.tar: truncated .* ended with exit status 7\); mend"):
         Shards("http://there/pool.tar")
 

@@ -17,8 +17,8 @@ from semipix.data.files.cache import GIB, Cache, DiskCache, MemoryCache
 from semipix.data.files.reader import Reader
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.conftest import noise, save
 from tests.data.test_datamodule import module, steps
+from tests.helpers.tiny_files import noise, save
 
 LIMIT = 100_000
 MakeCache = Callable[..., Cache]

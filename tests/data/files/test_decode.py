@@ -16,7 +16,7 @@ from semipix.data.files.decode import bits, image_size, read_grey, read_image, r
 from semipix.data.files.opening import Encoded
 from semipix.data.files.resize import resize_image
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 DEEP = noise(6, 8, 3, top=65536)
 

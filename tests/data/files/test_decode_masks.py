@@ -11,7 +11,7 @@ from semipix.data.files.decode import bits, read_values
 from semipix.data.files.decode_masks import read_indices, read_mask_file
 from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 from tests.helpers.image_files import gif, grey_png, tiff
 
 

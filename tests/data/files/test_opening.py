@@ -29,7 +29,7 @@ from semipix.data.files.decode import (
 from semipix.data.files.decode_masks import read_indices
 from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 from tests.helpers.image_files import PASSES, chunk, gif, grey_png, packed, png, tiff
 
 UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {

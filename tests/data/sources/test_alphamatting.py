@@ -11,7 +11,7 @@ import torch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.alphamatting import MattingSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 
 @pytest.fixture

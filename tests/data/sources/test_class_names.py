@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from semipix.data.sources.class_names import class_values_warnings, read_classes, suggested
+from semipix.data.sources.class_names import class_values_warnings, read_classes, suggested_mask_values
 from semipix.errors import SemipixError
 
 ROAD_CAR = ["background", "road", "car"]
@@ -64,5 +64,5 @@ def test_one_value_is_nothing_to_learn() -> None:
 
 
 def test_suggested_values_number_the_classes() -> None:
-    assert suggested({0, 100, 200}) == "{0:0,100:1,200:2}"
-    assert suggested(set(range(1, 20))) == "{1:0,2:1,3:2,4:3,5:4,6:5,7:6,...}"
+    assert suggested_mask_values({0, 100, 200}) == "{0:0,100:1,200:2}"
+    assert suggested_mask_values(set(range(1, 20))) == "{1:0,2:1,3:2,4:3,5:4,6:5,7:6,...}"

@@ -8,7 +8,7 @@ import pytest
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.lol import LOLSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 SPLIT = {
     "train": ["000", "001", "002", "003", "004"],

@@ -14,7 +14,7 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.pairs import PairsSource
 from semipix.data.targets import Matte
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 
 @pytest.fixture

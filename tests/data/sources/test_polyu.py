@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.sources.polyu import PolyUSource, scene_of
+from semipix.data.sources.polyu import PolyUSource, camera_and_object
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 CROPS = [f"Canon5D2_5_160_3200_{what}_{number}" for what in ("chair", "plug", "desk") for number in (1, 2, 3)]
 
@@ -24,8 +24,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_scenes() -> None:
-    assert scene_of("noisy/Canon5D2_5_160_3200_chair_11.jpg") == "Canon5D2/chair"
-    assert scene_of("unlabeled/Canon5D2_bag_00.jpg") == "Canon5D2/bag"
+    assert camera_and_object("noisy/Canon5D2_5_160_3200_chair_11.jpg") == "Canon5D2/chair"
+    assert camera_and_object("unlabeled/Canon5D2_bag_00.jpg") == "Canon5D2/bag"
 
 
 def test_labels_count_scenes_and_validation_shows_others(root: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from semipix.data.drawing.scenes import CLASSES
+from semipix.data.drawing.scenes import SCENE_CLASSES
 from semipix.data.drawing.shapes import SHAPES, TEXTURES, smooth_noise
 from semipix.data.sources.scenes import ScenesSource
 from semipix.data.targets import KINDS
@@ -36,7 +36,7 @@ def test_image_and_target(size: int | list[int], shape: tuple[int, int]) -> None
     assert image.min() >= 0
     assert image.max() <= 1
     assert image.std() > 0.05
-    assert 0 <= target.min() <= target.max() < len(CLASSES)
+    assert 0 <= target.min() <= target.max() < len(SCENE_CLASSES)
 
 
 def test_an_image_depends_on_seed_split_and_number_only() -> None:
@@ -61,7 +61,11 @@ def test_what_is_handed_out_is_not_the_cached_picture() -> None:
 
 def test_all_classes_are_common() -> None:
     source = ScenesSource(48, train=60)
-    pixels = torch.stack([source.pair(name)[1] for name in source.labeled()]).flatten().bincount(minlength=len(CLASSES))
+    pixels = (
+        torch.stack([source.pair(name)[1] for name in source.labeled()])
+        .flatten()
+        .bincount(minlength=len(SCENE_CLASSES))
+    )
     shares = pixels / pixels.sum()
     assert 0.5 < shares[0] < 0.85
     assert (shares[1:] > 0.02).all()
@@ -69,7 +73,7 @@ def test_all_classes_are_common() -> None:
 
 def test_colour_does_not_tell_the_class() -> None:
     source = ScenesSource(48, train=150)
-    colours: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(CLASSES))}
+    colours: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(SCENE_CLASSES))}
     for name in source.labeled():
         image, target = source.image(name), source.pair(name)[1]
         for index in target.unique().tolist():

@@ -8,7 +8,7 @@ import torch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.sidd import SIDDSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 INSTANCES = [f"{number:04d}_{scene:03d}_S6_00100_L" for number, scene in enumerate((1, 1, 2, 2, 3), 1)]
 

@@ -8,9 +8,9 @@ import pytest
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources import voc
-from semipix.data.sources.voc import CLASSES, VOCSource
+from semipix.data.sources.voc import VOC_CLASSES, VOCSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 LISTS = {
     "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt": ["a", "b"],
@@ -48,8 +48,8 @@ def stems(names: list[str]) -> str:
 def test_the_augmented_training_list(root: Path) -> None:
     source = VOCSource(root)
     assert (stems(source.labeled()), stems(source.val()), source.test()) == ("abcd", "vw", [])
-    assert source.classes == CLASSES
-    assert len(CLASSES) == 21
+    assert source.classes == VOC_CLASSES
+    assert len(VOC_CLASSES) == 21
     values = {name: source.pair(f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg")[1][1, 1].item() for name in "abcdvw"}
     assert values == {"a": 1, "b": 1, "c": 2, "d": 2, "v": 1, "w": 1}, "VOC's masks count before SBD's"
     assert (source.pair(source.labeled()[0])[1][0] == 255).all()

@@ -66,19 +66,15 @@ class TrainTransform:
         size = self.scale.make_params([first])["size"]
         mirrored = bool(torch.rand(1) < self.flip)
         place = self.crop.place(size, lambda: _mirrored(_nearest(first[3:4], size)[0], mirrored))
-        outputs = tuple(self._part(inpt, size, mirrored, place) for inpt in inputs)
+        outputs = tuple(self._cropped(inpt, size, mirrored, place) for inpt in inputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def _part(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
+    def _cropped(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
         top, left, height, width = window = self.crop.window(size, place)
         if mirrored:
             window = (top, size[1] - left - width, height, width)
         part = _mirrored(scaled_window(inpt, size, window), mirrored)
         return self.crop.padded(tv_tensors.wrap(part, like=inpt), place)
-
-
-def _mirrored(values: Tensor, mirrored: bool) -> Tensor:
-    return values.flip(-1) if mirrored else values
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]
@@ -153,9 +149,9 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         fill = self.target_fill if isinstance(part, tv_tensors.Mask) else 0
         padded = F.pad(part, [left, top, right, bottom], fill=fill)
         if isinstance(part, ImageTarget):
-            silent = torch.ones(padded.shape[-2:], dtype=torch.bool)
-            silent[top : top + part.shape[-2], left : left + part.shape[-1]] = False
-            padded[_MATTE_COLOURS if isinstance(part, Matte) else slice(None), silent] = math.nan
+            padding = torch.ones(padded.shape[-2:], dtype=torch.bool)
+            padding[top : top + part.shape[-2], left : left + part.shape[-1]] = False
+            padded[_MATTE_COLOURS if isinstance(part, Matte) else slice(None), padding] = math.nan
         return padded
 
 
@@ -182,6 +178,10 @@ def augment(transform: Callable[..., Any], seed: int, *tensors: Tensor) -> Any:
         return transform(*tensors)
 
 
-def plain(tensor: Tensor) -> Tensor:
+def plain_tensor(tensor: Tensor) -> Tensor:
     """A contiguous tensor without its tv_tensor type."""
     return tensor.as_subclass(torch.Tensor).contiguous()
+
+
+def _mirrored(values: Tensor, mirrored: bool) -> Tensor:
+    return values.flip(-1) if mirrored else values

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from semipix.batch import EvalSample, LabeledImages, UnlabeledImages
-from semipix.data.batches.augment import TrainTransform, augment, plain
+from semipix.data.batches.augment import TrainTransform, augment, plain_tensor
 from semipix.data.batches.sampler import Draw, stable_seed
 from semipix.data.batches.skipped import Skipped
 from semipix.data.files.decode import unit_range
@@ -69,7 +69,7 @@ class TrainSettings:
     skipped: Skipped | None = None
 
 
-class _TrainDataset(_SourceDataset):
+class _AugmentedDataset(_SourceDataset):
     def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings) -> None:
         super().__init__(source, names, settings.reader.resize)
         self.settings = settings
@@ -101,7 +101,7 @@ class _TrainDataset(_SourceDataset):
         )
 
 
-def fitted(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
+def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
     """The image after `data.resize`, at least as large as the crop unless it may be padded.
 
     Raises:
@@ -113,26 +113,26 @@ def fitted(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_te
     return image
 
 
-class LabeledDataset(_TrainDataset):
+class LabeledDataset(_AugmentedDataset):
     """Augmented images with their targets, by draw."""
 
     def read(self, item: Draw) -> LabeledImages:
         index, seed = item
         name = self.names[index]
         image, target = self.source.pair(name, stable_seed(seed, "source"))
-        image, target = fitted(name, image, self.settings), resize_target(as_target(target), self.resize)
+        image, target = resize_and_check(name, image, self.settings), resize_target(as_target(target), self.resize)
         image, target = augment(self.settings.transform, seed, image, target)
-        return LabeledImages(plain(image), plain(target), [name])
+        return LabeledImages(plain_tensor(image), plain_tensor(target), [name])
 
 
-class UnlabeledDataset(_TrainDataset):
+class UnlabeledDataset(_AugmentedDataset):
     """Augmented images, by draw."""
 
     def read(self, item: Draw) -> UnlabeledImages:
         index, seed = item
         name = self.names[index]
-        image = fitted(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
-        return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [name], [seed])
+        image = resize_and_check(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
+        return UnlabeledImages(plain_tensor(augment(self.settings.transform, seed, image)), [name], [seed])
 
 
 class EvalDataset(_SourceDataset):
@@ -141,7 +141,9 @@ class EvalDataset(_SourceDataset):
     def read(self, item: int) -> EvalSample:
         name = self.names[item]
         image, target = self.source.pair(name)
-        return EvalSample(plain(unit_range(resize_image(image, self.resize))), plain(full_precision(target)), name)
+        return EvalSample(
+            plain_tensor(unit_range(resize_image(image, self.resize))), plain_tensor(full_precision(target)), name
+        )
 
 
 def with_skip_hint(error: UnreadableFileError) -> UnreadableFileError:

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from semipix.batch import UnlabeledImages
-from semipix.data.batches.augment import augment, plain
-from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, fitted, with_skip_hint
+from semipix.data.batches.augment import augment, plain_tensor
+from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, resize_and_check, with_skip_hint
 from semipix.data.batches.sampler import StreamSampler, stable_seed
 from semipix.data.files.names import Names
 from semipix.data.files.opening import EXTENSIONS, Encoded
@@ -46,12 +46,7 @@ _BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
 
 def is_plain_pattern(pattern: str) -> bool:
     """Whether opening the shards of a pattern runs no command: `pipe:` does, and so do some file systems of fsspec."""
-    return "$" not in pattern and all(map(_is_plain, pattern.split("::")))
-
-
-def _is_plain(url: str) -> bool:
-    """Whether a shard is a local file, or an address that names a file and nothing else."""
-    return ":" not in url or bool(re.match(r"[A-Za-z]:[\\/][^:]*$", url)) or bool(_PLAIN_URL.fullmatch(url))
+    return "$" not in pattern and all(map(_is_plain_address, pattern.split("::")))
 
 
 class Shards:
@@ -97,7 +92,7 @@ class Shards:
     def _count(self, url: str, skip: bool) -> int:
         count = 0
         try:
-            for _ in _headers(url) if not _URL.match(url) else images_of(url):
+            for _ in _image_keys(url) if not _URL.match(url) else images_of(url):
                 count += 1
         except UnreadableFileError as error:
             if not skip:
@@ -118,7 +113,7 @@ class Shards:
             number = int(np.searchsorted(ends, place, side="right"))
             count = min(stop - start, int(ends[number]) - place)
             first = place - int(ends[number] - self.counts[order[number]])
-            yield from _part(self.urls[order[number]], first, count)
+            yield from _shard_images(self.urls[order[number]], first, count)
             start += count
 
 
@@ -214,8 +209,8 @@ class ShardDataset(Dataset[Any]):
         if isinstance(encoded, UnreadableFileError):
             raise encoded
         image = tv_tensors.Image(self.settings.reader.image(encoded))
-        image = fitted(encoded.name, image, self.settings)
-        return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [encoded.name], [seed])
+        image = resize_and_check(encoded.name, image, self.settings)
+        return UnlabeledImages(plain_tensor(augment(self.settings.transform, seed, image)), [encoded.name], [seed])
 
     def _encoded(self, draw: ShardDraw) -> Encoded | UnreadableFileError:
         if self._next != draw._replace(seed=0):
@@ -237,13 +232,6 @@ class ShardDataset(Dataset[Any]):
         yield from held  # not taken out: the last one may have to stand in for itself
 
 
-def _taken(held: list[Any], chosen: random.Random) -> Any:
-    """A random item, taken out of a list whose order does not matter."""
-    place = chosen.randrange(len(held))
-    held[place], held[-1] = held[-1], held[place]
-    return held.pop()
-
-
 def images_of(url: str) -> Iterator[Encoded]:
     """The images of a shard, in order.
 
@@ -252,7 +240,7 @@ def images_of(url: str) -> Iterator[Encoded]:
     """
     last = ""
     try:
-        stream = _opened(url)
+        stream = _open_shard(url)
         try:
             for member in _webdataset("tariterators").tar_file_iterator(stream):
                 key = _image_key(member["fname"])
@@ -266,7 +254,19 @@ def images_of(url: str) -> Iterator[Encoded]:
         raise _damaged(url, error) from None
 
 
-def _opened(url: str) -> Any:
+def _is_plain_address(url: str) -> bool:
+    """Whether a shard is a local file, or an address that names a file and nothing else."""
+    return ":" not in url or bool(re.match(r"[A-Za-z]:[\\/][^:]*$", url)) or bool(_PLAIN_URL.fullmatch(url))
+
+
+def _taken(held: list[Any], chosen: random.Random) -> Any:
+    """A random item, taken out of a list whose order does not matter."""
+    place = chosen.randrange(len(held))
+    held[place], held[-1] = held[-1], held[place]
+    return held.pop()
+
+
+def _open_shard(url: str) -> Any:
     """A shard as a file to read from: by webdataset or, where it does not know the scheme, by fsspec.
 
     Raises:
@@ -288,7 +288,7 @@ def _opened(url: str) -> Any:
         ) from error
 
 
-def _headers(path: str) -> Iterator[str]:
+def _image_keys(path: str) -> Iterator[str]:
     """Keys of the images of a local shard, by its headers alone if it is not compressed."""
     last = ""
     whole = True
@@ -316,7 +316,7 @@ def _image_key(name: str) -> str | None:
     return f"{folder}/{stem}"
 
 
-def _part(url: str, first: int, count: int) -> Iterator[Encoded | UnreadableFileError]:
+def _shard_images(url: str, first: int, count: int) -> Iterator[Encoded | UnreadableFileError]:
     """Images `first` to `first + count` of a shard; an error for each that is missing."""
     given = seen = 0
     problem = None
@@ -382,7 +382,7 @@ def _read_index(path: Path) -> tuple[list[str], list[int]]:
             "...}, ...]"
         ) from None
     for url in urls:
-        if not _is_plain(url):
+        if not _is_plain_address(url):
             raise SemipixError(
                 f"data.shards={path}: {url[:80]!r} found in the index, a file or a plain address expected; give a "
                 "command as data.shards=pipe:COMMAND, without an index"

@@ -19,14 +19,14 @@ class Skipped:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     def add(self, problem: Exception) -> None:
         """Add a line for a file, unless it has one."""
         line = " ".join(str(problem).split())
-        if line in self._told:
+        if line in self._noted:
             return
-        self._told.add(line)
+        self._noted.add(line)
         if self.path is None:
             warnings.warn(f"skipped {line}", stacklevel=2)
         elif line not in self.lines():

@@ -9,11 +9,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from semipix.data.drawing.camera import Colours, photograph, photograph_at_night
-from semipix.data.drawing.shapes import SHAPES, TEXTURES, Plane, smooth_noise, turned
+from semipix.data.drawing.shapes import SHAPES, TEXTURES, Plane, rotated, smooth_noise
 from semipix.data.files.mattes import make_trimap
 from semipix.data.files.sizes import Size
 
-CLASSES = ["background", *SHAPES]
+SCENE_CLASSES = ["background", *SHAPES]
 
 Pixels: TypeAlias = NDArray[Any]
 """(H, W) or (H, W, C): class indices and bytes as uint8, other numbers as float32."""
@@ -117,7 +117,8 @@ def draw_clean(size: Size, generator: Generator) -> tuple[Colours, list[Layer]]:
     height, width = size
     scene = _background(size, generator)
     layers = [
-        _add_object(scene, int(generator.integers(1, len(CLASSES))), generator) for _ in range(generator.integers(3, 6))
+        _add_object(scene, int(generator.integers(1, len(SCENE_CLASSES))), generator)
+        for _ in range(generator.integers(3, 6))
     ]
     scene *= (1 + 0.35 * smooth_noise(generator, 1, height, width))[..., None]
     return scene, layers
@@ -129,7 +130,7 @@ def _soft_object(size: Size, generator: Generator) -> Plane:
     radius = generator.uniform(0.22, 0.34) * side
     centre = (generator.uniform(0.35, 0.65) * length for length in size)
     y, x = _grid(slice(0, size[0]), slice(0, size[1]), *centre)
-    u, v = turned(x / np.float32(radius), y / np.float32(radius), generator.uniform(0, 2 * np.pi))
+    u, v = rotated(x / np.float32(radius), y / np.float32(radius), generator.uniform(0, 2 * np.pi))
     shape = list(SHAPES.values())[int(generator.integers(len(SHAPES)))]
     distance = shape(u, v) * np.float32(radius)
     softness = 1 + 0.06 * side * np.clip(smooth_noise(generator, 3, *size), 0, 1)
@@ -147,7 +148,7 @@ def _soft_object(size: Size, generator: Generator) -> Plane:
 def _slant(size: Size, generator: Generator) -> Plane:
     """A plane through 0 that reaches from -1 to 1 at most, (H, W)."""
     y, x = (np.linspace(-0.7, 0.7, length, dtype=np.float32) for length in size)
-    across, _ = turned(x[None] + 0 * y[:, None], y[:, None] + 0 * x[None], generator.uniform(0, 2 * np.pi))
+    across, _ = rotated(x[None] + 0 * y[:, None], y[:, None] + 0 * x[None], generator.uniform(0, 2 * np.pi))
     return across
 
 
@@ -185,8 +186,10 @@ def _add_object(scene: Colours, index: int, generator: Generator) -> Layer:
 
     def distance(shift_y: float, shift_x: float) -> Plane:
         """Pixels to the outline of the object moved by a shift, negative inside."""
-        u, v = turned((x - shift_x) / radius, (y - shift_y) / radius, angle)
-        outline: Plane = SHAPES[CLASSES[index]](u, (v / stretch).astype(np.float32)) * np.float32(radius * stretch)
+        u, v = rotated((x - shift_x) / radius, (y - shift_y) / radius, angle)
+        outline: Plane = SHAPES[SCENE_CLASSES[index]](u, (v / stretch).astype(np.float32)) * np.float32(
+            radius * stretch
+        )
         return outline
 
     part = scene[rows, columns]
@@ -195,7 +198,7 @@ def _add_object(scene: Colours, index: int, generator: Generator) -> Layer:
     outline = distance(0, 0)
     own = generator.random() < _OWN_TEXTURE
     surface = _surface(index - 1 if own else int(generator.integers(5)), x, y, size, generator)
-    lit, _ = turned(x, y, generator.uniform(0, 2 * np.pi))
+    lit, _ = rotated(x, y, generator.uniform(0, 2 * np.pi))
     surface *= (1 + generator.uniform(0, 0.3) * lit / radius)[..., None]
     part += np.clip(0.5 - outline, 0, 1)[..., None] * (surface - part)
     inside = np.zeros(size, np.bool_)
@@ -215,7 +218,7 @@ def _surface(texture: int, x: Plane, y: Plane, size: Size, generator: Generator)
 def _texture(index: int, x: Plane, y: Plane, size: Size, generator: Generator) -> Plane:
     """A texture in [-1, 1] at pixel coordinates, turned, and with a period that grows with the scene's size."""
     period = np.float32(generator.uniform(0.08, 0.12) * min(size))
-    u, v = turned(x / period, y / period, generator.uniform(0, 2 * np.pi))
+    u, v = rotated(x / period, y / period, generator.uniform(0, 2 * np.pi))
     return TEXTURES[index](u, v, generator)
 
 

@@ -95,7 +95,7 @@ def smooth_noise(generator: Generator, cells: int, height: int, width: int) -> P
     return np.asarray(rows @ corners @ columns.T, np.float32)
 
 
-def turned(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
+def rotated(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
     """Coordinates turned by an angle in radians."""
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return cosine * u + sine * v, cosine * v - sine * u

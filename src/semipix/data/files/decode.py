@@ -1,6 +1,6 @@
 """Reading image files: their pixels, the numbers of maps, and what their headers say.
 
-Every file is opened by `opened` of `opening`. Of a file with several pages or frames the first one is read. Masks are
+Every file is opened by `open_image` of `opening`. Of a file with several pages or frames the first one is read. Masks are
 read in `decode_masks`.
 """
 
@@ -17,7 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.data.files import file_headers as headers
-from semipix.data.files.opening import BROKEN, MAX_PIXELS, Encoded, Opened, check_pixels, opened, rawmode, relabeled
+from semipix.data.files.opening import (
+    BROKEN,
+    MAX_PIXELS,
+    Encoded,
+    OpenedImage,
+    check_pixels,
+    open_image,
+    raw_mode_of,
+    with_raw_mode,
+)
 from semipix.data.files.sizes import Size, at_most_half, reduction, resized_size
 from semipix.errors import SemipixError, UnreadableFileError
 
@@ -36,7 +45,7 @@ _LOW_BYTES = {
     "16L": "16B",
     "16N": "16B" if _NATIVE_IS_LITTLE else "16L",
 }
-"""Layouts of 16-bit colour in a file, and the layout by which Pillow reads the low bytes instead of the high ones."""
+"""Layouts of 16-bit colour in a file, and the raw_mode by which Pillow reads the low bytes instead of the high ones."""
 
 _BAND = 2**20
 """Pixels that are converted at a time, since a copy of a large image costs gigabytes."""
@@ -93,88 +102,14 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_p
     Raises:
         SemipixError: see `read_image`.
     """
-    with opened(path, max_pixels) as file:
-        layout = rawmode(file.image)
-        if not _is_deep(layout):
-            return _grey_or_bytes(file, layout, resize)
+    with open_image(path, max_pixels) as file:
+        raw_mode = raw_mode_of(file.image)
+        if not _is_deep(raw_mode):
+            return _grey_or_bytes(file, raw_mode, resize)
         del file
     deep = _deep_colours(path, max_pixels)
     deep /= np.float32(_GREY_16_BIT)
     return torch.from_numpy(deep)
-
-
-def _grey_or_bytes(file: Opened, layout: str, resize: int | Size | None) -> Tensor:
-    """What `read_pixels` returns of a file, unless it holds colours of 16 bits."""
-    if layout == _GREY_ALPHA:
-        return torch.from_numpy(_planes(file, _deep_grey(file), _of_two_bytes))
-    wanted = resized_size(file.size, resize)
-    shrinks = at_most_half(wanted, file.size)
-    stored_wanted = wanted[::-1] if file.sideways else wanted
-    box = _reduce(file, stored_wanted) if shrinks else None
-    image = file.load()
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return torch.from_numpy(_unit_grey(file.path, image.mode, _planes(file, image, _numbers)))
-    if shrinks:
-        image = _as_rgb(file.path, image).resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
-    upright = np.empty((*_upright_size(file, image), 3), np.uint8)
-    _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
-    return torch.from_numpy(upright).permute(2, 0, 1)
-
-
-def _upright_size(file: Opened, image: Image.Image) -> Size:
-    return (image.width, image.height) if file.sideways else (image.height, image.width)
-
-
-def _fill(
-    file: Opened,
-    upright: NDArray[Any],
-    image: Image.Image,
-    values_of: Callable[[Image.Image], NDArray[Any]],
-    add: bool = False,
-) -> None:
-    """Write the pixels of a file to an upright array (H, W, C), or add them to what it holds, some rows at a time."""
-    stored = file.stored(upright)
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        values = values_of(image.crop((0, top, image.width, min(top + rows, image.height))))
-        if add:
-            stored[top : top + rows] += values
-        else:
-            stored[top : top + rows] = values
-
-
-def _planes(file: Opened, image: Image.Image, values_of: Callable[[Image.Image], NDArray[Any]]) -> NDArray[np.float32]:
-    """Upright float32 (3, H, W) of what a function makes of some rows at a time, (rows, W, 1) or (rows, W, 3)."""
-    planes = np.empty((3, *_upright_size(file, image)), np.float32)
-    _fill(file, planes.transpose(1, 2, 0), image, values_of)
-    return planes
-
-
-def _numbers(band: Image.Image) -> NDArray[Any]:
-    return np.asarray(band)[..., None]
-
-
-def _reduce(file: Opened, wanted: Size) -> tuple[float, float, float, float] | None:
-    """Have a JPEG decoded at the least scale that covers a size twice.
-
-    Returns:
-        What the whole image covers of the reduced one; less than all where a side is no multiple of the factor, since
-        the last column then covers fewer pixels. None for other files.
-    """
-    image = file.image
-    factor = reduction(wanted, file.stored_size)  # Pillow compares sizes rounded down, and takes less than it could
-    drafted = image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
-    return drafted[1] if drafted else None
-
-
-def _as_rgb(path: Path | Encoded, image: Image.Image) -> Image.Image:
-    if image.mode in ("LAB", "HSV"):
-        raise SemipixError(f"{path}: found colours of the space {image.mode}, expected RGB; save the image as RGB")
-    if image.mode == "La":
-        image = image.convert("LA")
-    # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
-    colour = image.convert("RGBA") if "transparency" in image.info else image
-    return colour if colour.mode == "RGB" else colour.convert("RGB")  # which copies what is RGB already
 
 
 def unit_range(pixels: Tensor) -> Tensor:
@@ -223,17 +158,17 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if path.suffix.lower() == ARRAY:
         values = _load(path, max_pixels)
     else:
-        with opened(path, max_pixels) as file:
-            layout = rawmode(file.image)
+        with open_image(path, max_pixels) as file:
+            raw_mode = raw_mode_of(file.image)
             pixels, colours = stored_numbers(file)
             if colours is not None or not _is_numeric(file.image.mode):
                 raise SemipixError(
                     f"{path}: found pixels of mode {file.image.mode}, expected grey, RGB or float values; save it as "
                     "16-bit PNG, float TIFF or .npy"
                 )
-            pixels = file.turned(pixels)
+            pixels = file.to_upright(pixels)
             planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-            values = None if _is_deep(layout) else np.array(planes, np.float32, order="C")
+            values = None if _is_deep(raw_mode) else np.array(planes, np.float32, order="C")
             del file, pixels, planes
         if values is None:
             values = _deep_colours(path, max_pixels)
@@ -241,11 +176,7 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _is_numeric(mode: str) -> bool:
-    return mode in ("L", "P", "RGB", "F", "I") or mode.startswith("I;16")
-
-
-def stored_numbers(file: Opened) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
+def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
     """The numbers that a file holds, neither scaled nor turned, (H, W) or (H, W, C).
 
     A GIF has no grey pixels: where all colours of its palette that occur are grey, these are its numbers.
@@ -257,7 +188,7 @@ def stored_numbers(file: Opened) -> tuple[NDArray[Any], dict[int, tuple[int, int
     Raises:
         SemipixError: a TIFF of more than 1 bit counts its grey from white to black, or the file is truncated.
     """
-    step = _STEPS.get(rawmode(file.image)[:3], 1)
+    step = _STEPS.get(raw_mode_of(file.image)[:3], 1)
     if file.tags is not None and headers.tiff_number(file.tags, 262, 0) == 0:
         bands, depths, kind = headers.tiff_samples(file.tags)
         if bands == 1 and max(depths) > 1 and kind != "float":
@@ -290,13 +221,13 @@ def bits(path: Path, *, max_pixels: int = MAX_PIXELS) -> str:
         SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
     if path.suffix.lower() == ARRAY:
-        kind, size = (dtype := _mapped(path, max_pixels).dtype).kind, dtype.itemsize
+        kind, size = (dtype := _memory_mapped(path, max_pixels).dtype).kind, dtype.itemsize
         return "float" if kind == "f" else f"{8 * size}-bit"
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         if file.image.mode == "F":
             return "float"
-        layout = rawmode(file.image)
-        return "16-bit" if file.image.mode.startswith("I") or _is_deep(layout) or layout == _GREY_ALPHA else "8-bit"
+        raw_mode = raw_mode_of(file.image)
+        return "16-bit" if file.image.mode.startswith("I") or _is_deep(raw_mode) or raw_mode == _GREY_ALPHA else "8-bit"
 
 
 def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> Size:
@@ -310,9 +241,9 @@ def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> Size:
         SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
     if path.suffix.lower() == ARRAY:
-        height, width = _mapped(path, max_pixels).shape[-2:]
+        height, width = _memory_mapped(path, max_pixels).shape[-2:]
         return height, width
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         return file.size
 
 
@@ -326,7 +257,7 @@ def read_header(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Header
     Raises:
         SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         if file.tags is not None:
             pages = headers.page_count(list(headers.tiff_pages(file.file)))
             dropped = file.tags.get(338, ()).count(0)
@@ -369,11 +300,91 @@ def check_same_size(image: Path, label: Path, wanted: Sequence[int], found: Sequ
         )
 
 
-def _deep_grey(file: Opened) -> Image.Image:
+def _grey_or_bytes(file: OpenedImage, raw_mode: str, resize: int | Size | None) -> Tensor:
+    """What `read_pixels` returns of a file, unless it holds colours of 16 bits."""
+    if raw_mode == _GREY_ALPHA:
+        return torch.from_numpy(_planes(file, _deep_grey(file), _of_two_bytes))
+    wanted = resized_size(file.size, resize)
+    shrinks = at_most_half(wanted, file.size)
+    stored_wanted = wanted[::-1] if file.sideways else wanted
+    box = _reduce(file, stored_wanted) if shrinks else None
+    image = file.load()
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return torch.from_numpy(_unit_grey(file.path, image.mode, _planes(file, image, _numbers)))
+    if shrinks:
+        image = _as_rgb(file.path, image).resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
+    upright = np.empty((*_upright_size(file, image), 3), np.uint8)
+    _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
+    return torch.from_numpy(upright).permute(2, 0, 1)
+
+
+def _upright_size(file: OpenedImage, image: Image.Image) -> Size:
+    return (image.width, image.height) if file.sideways else (image.height, image.width)
+
+
+def _fill(
+    file: OpenedImage,
+    upright: NDArray[Any],
+    image: Image.Image,
+    values_of: Callable[[Image.Image], NDArray[Any]],
+    add: bool = False,
+) -> None:
+    """Write the pixels of a file to an upright array (H, W, C), or add them to what it holds, some rows at a time."""
+    stored = file.to_stored(upright)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        values = values_of(image.crop((0, top, image.width, min(top + rows, image.height))))
+        if add:
+            stored[top : top + rows] += values
+        else:
+            stored[top : top + rows] = values
+
+
+def _planes(
+    file: OpenedImage, image: Image.Image, values_of: Callable[[Image.Image], NDArray[Any]]
+) -> NDArray[np.float32]:
+    """Upright float32 (3, H, W) of what a function makes of some rows at a time, (rows, W, 1) or (rows, W, 3)."""
+    planes = np.empty((3, *_upright_size(file, image)), np.float32)
+    _fill(file, planes.transpose(1, 2, 0), image, values_of)
+    return planes
+
+
+def _numbers(band: Image.Image) -> NDArray[Any]:
+    return np.asarray(band)[..., None]
+
+
+def _reduce(file: OpenedImage, wanted: Size) -> tuple[float, float, float, float] | None:
+    """Have a JPEG decoded at the least scale that covers a size twice.
+
+    Returns:
+        What the whole image covers of the reduced one; less than all where a side is no multiple of the factor, since
+        the last column then covers fewer pixels. None for other files.
+    """
+    image = file.image
+    factor = reduction(wanted, file.stored_size)  # Pillow compares sizes rounded down, and takes less than it could
+    drafted = image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
+    return drafted[1] if drafted else None
+
+
+def _as_rgb(path: Path | Encoded, image: Image.Image) -> Image.Image:
+    if image.mode in ("LAB", "HSV"):
+        raise SemipixError(f"{path}: found colours of the space {image.mode}, expected RGB; save the image as RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
+    colour = image.convert("RGBA") if "transparency" in image.info else image
+    return colour if colour.mode == "RGB" else colour.convert("RGB")  # which copies what is RGB already
+
+
+def _is_numeric(mode: str) -> bool:
+    return mode in ("L", "P", "RGB", "F", "I") or mode.startswith("I;16")
+
+
+def _deep_grey(file: OpenedImage) -> Image.Image:
     """Grey of 16 bits beside an alpha channel, for Pillow an image of four channels: two bytes each."""
     image = file.image
     image._mode = "RGBA"
-    image.tile = [relabeled(tile, "RGBA") for tile in image.tile]  # type: ignore[attr-defined]
+    image.tile = [with_raw_mode(tile, "RGBA") for tile in image.tile]  # type: ignore[attr-defined]
     return file.load()
 
 
@@ -397,30 +408,30 @@ def _deep_colours(path: Path | Encoded, max_pixels: int) -> NDArray[np.float32]:
     def low(band: Image.Image) -> NDArray[np.float32]:
         return np.asarray(band.convert("RGB"), np.float32)
 
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         deep = _planes(file, file.load(), high)
         del file
-    with opened(path, max_pixels) as file:
-        name, _, order = rawmode(file.image).partition(";")
+    with open_image(path, max_pixels) as file:
+        name, _, order = raw_mode_of(file.image).partition(";")
         image: Any = file.image
-        image.tile = [relabeled(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]
+        image.tile = [with_raw_mode(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]
         _fill(file, deep.transpose(1, 2, 0), file.load(), low, add=True)
     return deep
 
 
-def _is_deep(layout: str) -> bool:
-    """Whether a layout is one of 16-bit colours."""
-    name, _, order = layout.partition(";")
+def _is_deep(raw_mode: str) -> bool:
+    """Whether a raw_mode is one of 16-bit colours."""
+    name, _, order = raw_mode.partition(";")
     return name in ("RGB", "RGBA", "RGBX") and order in _LOW_BYTES
 
 
 def _load(path: Path, max_pixels: int) -> NDArray[np.float32]:
     """An array file as (C, H, W) float32."""
-    values = np.array(_mapped(path, max_pixels), np.float32, order="C")
+    values = np.array(_memory_mapped(path, max_pixels), np.float32, order="C")
     return values[None] if values.ndim == 2 else values
 
 
-def _mapped(path: Path, max_pixels: int) -> NDArray[Any]:
+def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
     """An array file of numbers, (H, W) or (C, H, W), read when it is used."""
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)

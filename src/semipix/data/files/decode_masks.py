@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semipix.data.files.decode import stored_numbers
 from semipix.data.files.file_headers import webp_is_lossy
-from semipix.data.files.opening import MAX_PIXELS, Opened, opened
+from semipix.data.files.opening import MAX_PIXELS, OpenedImage, open_image
 from semipix.errors import SemipixError
 
 _LARGEST = 65535
@@ -58,7 +58,7 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
         SemipixError: the file is missing, no image, corrupt or truncated, too large, stored with loss, or holds colours
             instead of indices, or grey that counts from white.
     """
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         if kind := _lossy_kind(file):
             raise SemipixError(
                 f"{path}: a mask stored as {kind}, a lossy format in which class values change; expected PNG, or "
@@ -71,7 +71,7 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
                 "save it as 8-bit grey or palette with one index a pixel (255 = void)"
             )
         numbers, palette = stored_numbers(file)
-        values = np.array(file.turned(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
+        values = np.array(file.to_upright(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
         if values.min() < 0 or values.max() > _LARGEST:
             raise SemipixError(
                 f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to "
@@ -80,7 +80,7 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
         return MaskFile(torch.from_numpy(values), palette, file.orientation)
 
 
-def _lossy_kind(file: Opened) -> str:
+def _lossy_kind(file: OpenedImage) -> str:
     """What a file is called that is stored with loss; empty for others."""
     image = file.image
     if image.format in ("JPEG", "MPO"):

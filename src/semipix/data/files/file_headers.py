@@ -92,7 +92,7 @@ def png_metadata(file: IO[bytes]) -> tuple[int, bool]:
             text_exif = _from_hex(_text(kind, data)) or text_exif
         elif data.startswith(_XMP_TEXT + b"\0"):
             xmp = _text(kind, data) or xmp
-    return orientation(exif or text_exif, xmp), late
+    return orientation_of_exif(exif or text_exif, xmp), late
 
 
 def png_without_metadata(content: bytes) -> bytes:
@@ -129,51 +129,15 @@ def png_rows(file: IO[bytes]) -> Size:
     return held, sum(rows for rows, _ in lengths)
 
 
-def _inflated_length(file: IO[bytes], chunks: list[Chunk]) -> int:
-    inflate, total = zlib.decompressobj(), 0
-    for kind, start, length in chunks:
-        if kind == b"IDAT":
-            file.seek(start)
-            data = file.read(length)
-            while data:
-                total += len(inflate.decompress(data, 1 << 20))
-                data = inflate.unconsumed_tail
-    return total + len(inflate.flush())
-
-
-def _text(kind: bytes, data: bytes) -> bytes:
-    """The text of a PNG's text chunk, unpacked; empty where it is damaged or too long."""
-    text = data.partition(b"\0")[2]
-    packed = kind == b"zTXt"
-    if kind == b"iTXt":
-        packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
-    elif packed:
-        text = text[1:]
-    if not packed:
-        return text
-    try:
-        return zlib.decompressobj().decompress(text, _MOST_TEXT)
-    except zlib.error:
-        return b""
-
-
-def _from_hex(text: bytes) -> bytes:
-    """EXIF in a text: a line with its name, one with its length, then its bytes as hexadecimal digits."""
-    try:
-        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
-    except ValueError:
-        return b""
-
-
-def orientation(exif: bytes, xmp: bytes = b"") -> int:
+def orientation_of_exif(exif: bytes, xmp: bytes = b"") -> int:
     """How pixels are to be turned, 1 to 8, by EXIF, or by XMP where EXIF does not say; 1 where both are damaged."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]
-    return orientation_of(next(tiff_pages(io.BytesIO(exif)), {}), xmp)
+    return orientation_of_tags(next(tiff_pages(io.BytesIO(exif)), {}), xmp)
 
 
-def orientation_of(tags: Tags, xmp: bytes = b"") -> int:
-    """As `orientation`, from the tags of EXIF or of a TIFF's page."""
+def orientation_of_tags(tags: Tags, xmp: bytes = b"") -> int:
+    """As `orientation_of_exif`, from the tags of EXIF or of a TIFF's page."""
     values = tags.get(ORIENTATION)
     if values is None and (found := _XMP_ORIENTATION.search(xmp)):
         values = (int(found[1][:3]),)
@@ -214,21 +178,6 @@ def tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
         if len(following) < inline:
             return
         (place,) = struct.unpack(order + pointer, following)
-
-
-def _values(file: IO[bytes], order: str, pointer: str, kind: int, amount: int, field: bytes) -> tuple[int, ...]:
-    """The values of a tag, which are in its field where they fit, and otherwise where it points to."""
-    letter = _WHOLE_NUMBERS[kind]
-    amount = min(amount, _MOST_VALUES)
-    length = amount * struct.calcsize(order + letter)
-    if length > len(field):
-        (place,) = struct.unpack(order + pointer, field)
-        if place >= 1 << 62:
-            return ()
-        file.seek(place)
-        field = file.read(length)
-    whole = len(field) // struct.calcsize(order + letter)
-    return struct.unpack_from(f"{order}{min(amount, whole)}{letter}", field)
 
 
 def page_count(pages: list[Tags]) -> int:
@@ -286,13 +235,6 @@ def webp_size(prefix: bytes) -> Size | None:
     return height & 0x3FFF, width & 0x3FFF
 
 
-def _webp_chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    while start + 8 <= end:
-        kind, (length,) = content[start : start + 4], struct.unpack_from("<I", content, start + 4)
-        yield kind, start + 8, length
-        start += 8 + length + length % 2
-
-
 def webp_is_lossy(content: bytes) -> bool:
     """Whether a picture in a WebP is stored with loss (VP8); lossless ones are VP8L."""
     for kind, start, length in _webp_chunks(content, 12, len(content)):
@@ -317,21 +259,6 @@ def webp_without_metadata(content: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, beginning and end of each segment of a JPEG up to its first scan's header."""
-    place = 2
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
-        if marker == 0xFF:  # padding
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        yield marker, place, end
-        if marker == 0xDA or end < place + 4:
-            return
-        place = end
-
-
 def jpeg_scan(content: bytes) -> Size | None:
     """Where the pixels of a JPEG of one scan begin and end; None for a progressive one, or one without an end."""
     for marker, _, end in _jpeg_segments(content):
@@ -351,6 +278,79 @@ def jpeg_without_index(content: bytes) -> bytes:
 def jpeg_without_metadata(content: bytes) -> bytes:
     """A JPEG without its index of further pictures (MPF), EXIF and XMP."""
     return _without_segments(content, exif=True)
+
+
+def _inflated_length(file: IO[bytes], chunks: list[Chunk]) -> int:
+    inflate, total = zlib.decompressobj(), 0
+    for kind, start, length in chunks:
+        if kind == b"IDAT":
+            file.seek(start)
+            data = file.read(length)
+            while data:
+                total += len(inflate.decompress(data, 1 << 20))
+                data = inflate.unconsumed_tail
+    return total + len(inflate.flush())
+
+
+def _text(kind: bytes, data: bytes) -> bytes:
+    """The text of a PNG's text chunk, unpacked; empty where it is damaged or too long."""
+    text = data.partition(b"\0")[2]
+    packed = kind == b"zTXt"
+    if kind == b"iTXt":
+        packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif packed:
+        text = text[1:]
+    if not packed:
+        return text
+    try:
+        return zlib.decompressobj().decompress(text, _MOST_TEXT)
+    except zlib.error:
+        return b""
+
+
+def _from_hex(text: bytes) -> bytes:
+    """EXIF in a text: a line with its name, one with its length, then its bytes as hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def _values(file: IO[bytes], order: str, pointer: str, kind: int, amount: int, field: bytes) -> tuple[int, ...]:
+    """The values of a tag, which are in its field where they fit, and otherwise where it points to."""
+    letter = _WHOLE_NUMBERS[kind]
+    amount = min(amount, _MOST_VALUES)
+    length = amount * struct.calcsize(order + letter)
+    if length > len(field):
+        (place,) = struct.unpack(order + pointer, field)
+        if place >= 1 << 62:
+            return ()
+        file.seek(place)
+        field = file.read(length)
+    whole = len(field) // struct.calcsize(order + letter)
+    return struct.unpack_from(f"{order}{min(amount, whole)}{letter}", field)
+
+
+def _webp_chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while start + 8 <= end:
+        kind, (length,) = content[start : start + 4], struct.unpack_from("<I", content, start + 4)
+        yield kind, start + 8, length
+        start += 8 + length + length % 2
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, beginning and end of each segment of a JPEG up to its first scan's header."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        yield marker, place, end
+        if marker == 0xDA or end < place + 4:
+            return
+        place = end
 
 
 def _without_segments(content: bytes, exif: bool) -> bytes:

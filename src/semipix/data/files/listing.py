@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 MOST_COUNTED = 10_000
 """Files and folders that are counted of a folder that is not read."""
 
-_DELAY = 3.0
+_LISTING_DELAY = 3.0
 """Seconds after which listing a folder shows its progress."""
 
 UNLABELED = "unlabeled"
@@ -50,6 +50,7 @@ class Layout:
 
 
 MASKS = Layout("images/{split}", "masks/{split}", others=("classes.txt",))
+
 
 PAIRS = Layout(
     *("inputs/{split}", "targets/{split}", "input", "target"),
@@ -120,71 +121,6 @@ def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
             f"{layout.label}s with the same stems"
         )
     return listing
-
-
-def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
-    image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
-    images = stems(root, image_folder, listing)
-    labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
-    if split == "train" and not images:
-        listing.problems.append(no_images(root / image_folder, "training images"))
-    listing.labels[split] = {images[stem]: labels[stem] for stem in images if stem in labels}
-    listing.bare[split] = Names(images[stem] for stem in images if stem not in labels)
-    article = "an" if layout.image[0] in "aeiou" else "a"
-    listing.problems += [
-        f"{root / labels[stem]}: {layout.label} without {article} {layout.image}; expected {image_folder}/{stem} with "
-        f"one of the image extensions, add the {layout.image} or remove the {layout.label}"
-        for stem in labels
-        if stem not in images
-    ]
-    # An evaluation folder without any label cannot be used; one with holes is an error worth telling.
-    if split != "train" and labels:
-        listing.problems += [
-            f"{root / name}: {split} {layout.image} without a {layout.label} in {label_folder}; add the "
-            f"{layout.label}, or move the {layout.image} to unlabeled/"
-            for name in listing.bare[split]
-        ]
-
-
-def _note_other_folders(root: Path, layout: Layout, listing: Listing) -> None:
-    """Count what is beside the folders that are read, such as `images/valid`."""
-    parents = {pattern.rpartition("/")[0] for pattern in (layout.images, layout.labels)}
-    if "" in parents:  # the splits are folders of the root, which may hold anything else
-        return
-    for parent in sorted(parents):
-        read = ", ".join(f"{parent}/{split}" for split in SPLITS)
-        _note_others(root, parent, SPLITS, f"{read} are; rename the folder or move the files", listing)
-    known = (*parents, UNLABELED, *layout.others)
-    _note_others(root, "", known, f"{', '.join(sorted(known))} are", listing, files_too=False)
-
-
-def _note_others(
-    root: Path, folder: str, known: Sequence[str], read: str, listing: Listing, files_too: bool = True
-) -> None:
-    """Count the files below the folders of a folder that are none of the known ones, and those directly in it."""
-    loose = 0
-    for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name) if (root / folder).is_dir() else ():
-        if entry.name in known or entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            count = _counted(root / folder / entry.name)
-            listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
-        else:
-            loose += 1
-    if loose and files_too:
-        listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
-
-
-def _counted(folder: Path) -> str:
-    """The number of visible files below a folder that is not read, without listing more of it than `MOST_COUNTED`."""
-    files = entries = 0
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += sum(not name.startswith(".") for name in names)
-        entries += len(folders) + len(names)
-        if entries > MOST_COUNTED:
-            return f"{files} or more"
-    return str(files)
 
 
 def stems(
@@ -297,7 +233,7 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
         unit=" folders",
         leave=False,
         disable=None,  # shown on a terminal alone
-        delay=_DELAY,
+        delay=_LISTING_DELAY,
     )
     for parent, folders, names in progress:
         here = Path(parent)
@@ -315,14 +251,6 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
     for paths in found:
         paths.sort()
     return found
-
-
-def _leads_back(path: Path, top: Path) -> bool:
-    """Whether a link leads to a folder around it, on the way from `top` through whatever links."""
-    if not path.is_symlink():
-        return False
-    around = [path.parent, *(parent for parent in path.parent.parents if parent.is_relative_to(top))]
-    return any(parent.resolve().is_relative_to(path.resolve()) for parent in around)
 
 
 def no_images(folder: Path, expected: str) -> str:
@@ -353,6 +281,79 @@ def duplicates(root: Path, parts: dict[str, list[str]]) -> list[tuple[str, str]]
             if (root / name).is_file():
                 by_length.setdefault((root / name).stat().st_size, []).append((part, name))
     return [pair for same in by_length.values() for pair in _same_content(root, same)]
+
+
+def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
+    image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
+    images = stems(root, image_folder, listing)
+    labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
+    if split == "train" and not images:
+        listing.problems.append(no_images(root / image_folder, "training images"))
+    listing.labels[split] = {images[stem]: labels[stem] for stem in images if stem in labels}
+    listing.bare[split] = Names(images[stem] for stem in images if stem not in labels)
+    article = "an" if layout.image[0] in "aeiou" else "a"
+    listing.problems += [
+        f"{root / labels[stem]}: {layout.label} without {article} {layout.image}; expected {image_folder}/{stem} with "
+        f"one of the image extensions, add the {layout.image} or remove the {layout.label}"
+        for stem in labels
+        if stem not in images
+    ]
+    # An evaluation folder without any label cannot be used; one with holes is an error worth telling.
+    if split != "train" and labels:
+        listing.problems += [
+            f"{root / name}: {split} {layout.image} without a {layout.label} in {label_folder}; add the "
+            f"{layout.label}, or move the {layout.image} to unlabeled/"
+            for name in listing.bare[split]
+        ]
+
+
+def _note_other_folders(root: Path, layout: Layout, listing: Listing) -> None:
+    """Count what is beside the folders that are read, such as `images/valid`."""
+    parents = {pattern.rpartition("/")[0] for pattern in (layout.images, layout.labels)}
+    if "" in parents:  # the splits are folders of the root, which may hold anything else
+        return
+    for parent in sorted(parents):
+        read = ", ".join(f"{parent}/{split}" for split in SPLITS)
+        _note_others(root, parent, SPLITS, f"{read} are; rename the folder or move the files", listing)
+    known = (*parents, UNLABELED, *layout.others)
+    _note_others(root, "", known, f"{', '.join(sorted(known))} are", listing, files_too=False)
+
+
+def _note_others(
+    root: Path, folder: str, known: Sequence[str], read: str, listing: Listing, files_too: bool = True
+) -> None:
+    """Count the files below the folders of a folder that are none of the known ones, and those directly in it."""
+    loose = 0
+    for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name) if (root / folder).is_dir() else ():
+        if entry.name in known or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            count = _counted(root / folder / entry.name)
+            listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
+        else:
+            loose += 1
+    if loose and files_too:
+        listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
+
+
+def _counted(folder: Path) -> str:
+    """The number of visible files below a folder that is not read, without listing more of it than `MOST_COUNTED`."""
+    files = entries = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += sum(not name.startswith(".") for name in names)
+        entries += len(folders) + len(names)
+        if entries > MOST_COUNTED:
+            return f"{files} or more"
+    return str(files)
+
+
+def _leads_back(path: Path, top: Path) -> bool:
+    """Whether a link leads to a folder around it, on the way from `top` through whatever links."""
+    if not path.is_symlink():
+        return False
+    around = [path.parent, *(parent for parent in path.parent.parents if parent.is_relative_to(top))]
+    return any(parent.resolve().is_relative_to(path.resolve()) for parent in around)
 
 
 def _same_content(root: Path, names: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

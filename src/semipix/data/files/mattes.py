@@ -40,7 +40,7 @@ class MatteFiles(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Matting:
+class MatteReader:
     """Reads matting samples, with what training varies.
 
     Attributes:
@@ -121,13 +121,13 @@ class Matting:
         """A part of a random photograph that fills the size, (3, *size)."""
         path = self.backgrounds[int(generator.integers(len(self.backgrounds)))]
         photograph = read_image(path, max_pixels=max_pixels)
-        sizes = list(zip(size, photograph.shape[-2:], strict=True))
-        scale = max(want / have for want, have in sizes)
+        sides = list(zip(size, photograph.shape[-2:], strict=True))
+        scale = max(want / have for want, have in sides)
         if scale > 1:
-            height, width = (max(want, round(have * scale)) for want, have in sizes)
+            height, width = (max(want, round(have * scale)) for want, have in sides)
             photograph = resize_to(tv_tensors.Image(photograph), (height, width)).as_subclass(Tensor)
-            sizes = list(zip(size, photograph.shape[-2:], strict=True))
-        y, x = (int(generator.integers(have - want + 1)) for want, have in sizes)
+            sides = list(zip(size, photograph.shape[-2:], strict=True))
+        y, x = (int(generator.integers(have - want + 1)) for want, have in sides)
         return photograph[:, y : y + size[0], x : x + size[1]]
 
 
@@ -170,8 +170,8 @@ def make_trimap(alpha: Tensor, inner: int, outer: int) -> Tensor:
         (H, W): 0 background, 0.5 unknown, 1 foreground. Fractional pixels are always unknown.
     """
     foreground, background = alpha >= 1, alpha <= 0
-    certain_foreground = foreground & ~_grown(~foreground, inner)
-    certain_background = background & ~_grown(~background, outer)
+    certain_foreground = foreground & ~_dilated(~foreground, inner)
+    certain_background = background & ~_dilated(~background, outer)
     trimap = torch.full_like(alpha, UNKNOWN)
     return trimap.masked_fill(certain_foreground, 1).masked_fill(certain_background, 0)
 
@@ -213,7 +213,7 @@ def _colours(files: MatteFiles, path: Path | None, word: str, max_pixels: int) -
     return colours
 
 
-def _grown(mask: Tensor, pixels: int) -> Tensor:
+def _dilated(mask: Tensor, pixels: int) -> Tensor:
     """A mask (H, W) dilated by a square of `pixels` to each side."""
     for axis in (0, 1):
         # How many marked pixels a window holds is the difference of two running counts, however wide it is.

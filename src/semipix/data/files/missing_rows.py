@@ -21,7 +21,7 @@ _PADDING = bytes(37 * index % 251 for index in range(4096))
 """Bytes that a decoder of JPEG takes for pixels where some are missing, and skips where none are."""
 
 
-def missing(image: Image.Image, file: IO[bytes], tags: Tags | None) -> str:
+def missing_part(image: Image.Image, file: IO[bytes], tags: Tags | None) -> str:
     """What an image that was loaded holds of what it should hold, such as "5 of 20 rows"; empty where it holds all.
 
     Of BMP, GIF and WebP Pillow itself says that pixels are missing.

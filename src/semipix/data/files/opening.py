@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from semipix.data.files import file_headers as headers
 from semipix.data.files.file_headers import Tags
-from semipix.data.files.missing_rows import missing
+from semipix.data.files.missing_rows import missing_part
 from semipix.data.files.quiet_decoders import quiet_decoders
 from semipix.data.files.sizes import Size
 from semipix.errors import UnreadableFileError
@@ -35,7 +35,7 @@ The largest camera sensors in common use have 151 million, a tile of Sentinel-2 
 of memory a pixel, whatever the file holds, so that this is also a limit of 2.6 GB.
 """
 
-# Pillow's limit is one of the whole process; `opened` checks each file against its reader's own limit instead.
+# Pillow's limit is one of the whole process; `open_image` checks each file against its reader's own limit instead.
 Image.MAX_IMAGE_PIXELS = None
 
 quiet_decoders()
@@ -61,7 +61,7 @@ class Encoded:
 
 
 @dataclass
-class Opened:
+class OpenedImage:
     """An image file whose header was read.
 
     Args:
@@ -102,14 +102,14 @@ class Opened:
             UnreadableFileError: the file holds only a part of its pixels.
         """
         self.image.load()
-        if held := missing(self.image, self.file, self.tags):
+        if held := missing_part(self.image, self.file, self.tags):
             raise UnreadableFileError(
                 f"{self.path}: corrupt or truncated image (holds {held}); replace or remove the file"
             )
         # Pillow gives a TIFF that lies on its side the upright size; a new image of the same pixels has theirs.
         return self.image._new(self.image.im) if self.image.size != self.image.im.size else self.image
 
-    def turned(self, values: NDArray[_Number]) -> NDArray[_Number]:
+    def to_upright(self, values: NDArray[_Number]) -> NDArray[_Number]:
         """Stored values (H, W) or (H, W, C) made upright; a view."""
         if self.orientation in (2, 3, 7, 8):
             values = values[:, ::-1]
@@ -117,8 +117,8 @@ class Opened:
             values = values[::-1]
         return values.swapaxes(0, 1) if self.sideways else values
 
-    def stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
-        """Upright values (H, W) or (H, W, C) as they lie in the file; a view, and the opposite of `turned`."""
+    def to_stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
+        """Upright values (H, W) or (H, W, C) as they lie in the file; a view, and the opposite of `to_upright`."""
         values = upright.swapaxes(0, 1) if self.sideways else upright
         if self.orientation in (3, 4, 6, 7):
             values = values[::-1]
@@ -126,7 +126,7 @@ class Opened:
 
 
 @contextmanager
-def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
+def open_image(path: Path | Encoded, max_pixels: int) -> Iterator[OpenedImage]:
     """Open an image file and read its header; whatever is wrong with it, then or later, becomes a message of one line.
 
     Args:
@@ -157,7 +157,34 @@ def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
         ) from None
 
 
-def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> Opened:
+def check_pixels(path: Path | Encoded, size: Size, max_pixels: int) -> None:
+    """Refuse a file by the size in its header.
+
+    Raises:
+        UnreadableFileError: it has more than `max_pixels` pixels.
+    """
+    height, width = size
+    if height * width > max_pixels:
+        raise UnreadableFileError(
+            f"{path}: {width}x{height} pixels, more than data.max_pixels={max_pixels}; raise data.max_pixels to read "
+            "it, or make the image smaller"
+        )
+
+
+def raw_mode_of(image: Image.Image) -> str:
+    """How the pixels of a file are laid out by Pillow's names, such as "RGB;16B", before they are decoded."""
+    for tile in getattr(image, "tile", []):
+        return tile[3] if isinstance(tile[3], str) else str(next(iter(tile[3] or ()), ""))
+    return ""
+
+
+def with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    """A tile of Pillow's with another raw_mode of its pixels."""
+    arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
+
+
+def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> OpenedImage:
     start = file.read(30)
     if canvas := headers.webp_size(start):
         check_pixels(path, canvas, max_pixels)  # libwebp takes the memory where it opens the file
@@ -174,38 +201,24 @@ def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> Opened:
         _explain_bands(path, image, tags)
         # Pillow would turn it while decoding; here that is done in one place for all formats.
         image.getexif = Image.Exif  # type: ignore[method-assign]
-        orientation = headers.orientation_of(tags, _xmp(image))
+        orientation = headers.orientation_of_tags(tags, _xmp(image))
     else:
         _repair_bmp(file, image)
-        orientation = png[0] if png else _orientation(image)
-    opened = Opened(path, file, image, orientation, tags if image.format == "TIFF" else None)
-    check_pixels(path, opened.size, max_pixels)
-    return opened
+        orientation = png[0] if png else _orientation_of(image)
+    image_file = OpenedImage(path, file, image, orientation, tags if image.format == "TIFF" else None)
+    check_pixels(path, image_file.size, max_pixels)
+    return image_file
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation_of(image: Image.Image) -> int:
     """How the pixels of an image are to be turned, 1 to 8, by its EXIF or else its XMP; 1 where these are damaged."""
     exif = image.info.get("exif", b"")
-    return headers.orientation(exif if isinstance(exif, bytes) else b"", _xmp(image))
+    return headers.orientation_of_exif(exif if isinstance(exif, bytes) else b"", _xmp(image))
 
 
 def _xmp(image: Image.Image) -> bytes:
     xmp = image.info.get("xmp", b"")
     return xmp if isinstance(xmp, bytes) else b""
-
-
-def check_pixels(path: Path | Encoded, size: Size, max_pixels: int) -> None:
-    """Refuse a file by the size in its header.
-
-    Raises:
-        UnreadableFileError: it has more than `max_pixels` pixels.
-    """
-    height, width = size
-    if height * width > max_pixels:
-        raise UnreadableFileError(
-            f"{path}: {width}x{height} pixels, more than data.max_pixels={max_pixels}; raise data.max_pixels to read "
-            "it, or make the image smaller"
-        )
 
 
 def _content(file: IO[bytes]) -> bytes:
@@ -253,7 +266,7 @@ def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
     greys = (0, 255) if image.mode == "1" else range(1 << depth)
     image._mode = "P"
     image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
-    image.tile = [relabeled(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
+    image.tile = [with_raw_mode(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
 
 
 def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
@@ -292,16 +305,3 @@ def _explain_bands(path: Path | Encoded, image: Image.Image, tags: Tags) -> None
             f"{path}: holds {max(depths)}-bit bands one after another (PlanarConfiguration 2), of which 8 bits would "
             "be lost; expected them pixel by pixel, save it as a 16-bit PNG or with PlanarConfiguration 1"
         )
-
-
-def rawmode(image: Image.Image) -> str:
-    """How the pixels of a file are laid out by Pillow's names, such as "RGB;16B", before they are decoded."""
-    for tile in getattr(image, "tile", []):
-        return tile[3] if isinstance(tile[3], str) else str(next(iter(tile[3] or ()), ""))
-    return ""
-
-
-def relabeled(tile: Any, layout: str) -> Any:
-    """A tile of Pillow's with another layout of its pixels."""
-    arguments = layout if isinstance(tile[3], str) else (layout, *tile[3][1:])
-    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)

@@ -51,7 +51,7 @@ class Reader:
             SemipixError: it cannot be read.
         """
         resize = self.resize if self.reduced and not whole else None
-        pixels = self._kept(
+        pixels = self._cached(
             path,
             f"image {resize}",
             lambda: read_pixels(path, resize, max_pixels=self.max_pixels).permute(1, 2, 0),
@@ -72,9 +72,9 @@ class Reader:
         Raises:
             SemipixError: it cannot be read.
         """
-        return self._kept(path, "mask", lambda: read_indices(path, max_pixels=self.max_pixels))
+        return self._cached(path, "mask", lambda: read_indices(path, max_pixels=self.max_pixels))
 
-    def _kept(self, path: Path | Encoded, what: str, read: Callable[[], Tensor]) -> Tensor:
+    def _cached(self, path: Path | Encoded, what: str, read: Callable[[], Tensor]) -> Tensor:
         """What the cache holds of a file, or what is read and, where there is room, cached."""
         if self.cache is None or isinstance(path, Encoded):
             return read()

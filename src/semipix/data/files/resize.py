@@ -60,7 +60,9 @@ def resize_to(inpt: Any, size: Size) -> Any:
     plain = inpt.as_subclass(torch.Tensor)
     if isinstance(inpt, tv_tensors.Mask):
         return tv_tensors.wrap(_nearest(plain[None], size)[0], like=inpt)
-    resized = _by_channel(inpt, unit_range(plain), lambda part: _nearest(part, size), lambda part: _whole(part, size))
+    resized = _by_channel(
+        inpt, unit_range(plain), lambda part: _nearest(part, size), lambda part: _bilinear(part, size)
+    )
     return tv_tensors.wrap(resized, like=inpt)
 
 
@@ -89,13 +91,13 @@ def scaled_window(inpt: Any, size: Size, window: Window) -> Tensor:
     if isinstance(inpt, tv_tensors.Mask):
         indices: Tensor = plain[rows[:, None], columns].long()
         return indices
-    box = _Box(plain.shape[-2:], size, window)
+    box = _SourceBox(plain.shape[-2:], size, window)
     nearby = plain[..., box.rows, box.columns]
     rows, columns = rows - box.rows.start, columns - box.columns.start
     return _by_channel(inpt, unit_range(nearby.contiguous()), lambda part: part[:, rows[:, None], columns], box.scaled)
 
 
-class _Box:
+class _SourceBox:
     """The pixels that a window of a resized image depends on.
 
     Args:
@@ -130,7 +132,7 @@ def _by_channel(
     inpt: Any, plain: Tensor, nearest: Callable[[Tensor], Tensor], bilinear: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Resize channels (C, H, W) by what they mean in the given tv_tensor: trimaps and masks to the nearest pixel."""
-    resized = _known(plain, bilinear)
+    resized = _ignoring_nan(plain, bilinear)
     if isinstance(inpt, Matte):
         resized[_MATTE_UNKNOWN] = nearest(plain[_MATTE_UNKNOWN][None])[0]
     elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
@@ -155,13 +157,13 @@ def _nearest_indices(have: int, want: int, start: int, count: int) -> Tensor:
     return torch.from_numpy(np.minimum(places.astype(np.int64), have - 1))
 
 
-def _whole(values: Tensor, size: Size) -> Tensor:
+def _bilinear(values: Tensor, size: Size) -> Tensor:
     """(C, H, W) to (C, *size), antialiased bilinear."""
     result: Tensor = F.resize_image(values, list(size), InterpolationMode.BILINEAR, antialias=True)
     return result
 
 
-def _known(plain: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
+def _ignoring_nan(plain: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
     """Resize channels (C, H, W); what is NaN has no weight, and more than half of it makes a NaN."""
     unknown = plain.isnan()
     if not bool(unknown.any()):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from semipix.data.files.listing import Remarks, stems
-from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.sources.paired import MatteTargets, PairedSource, check_root, matched, read_split
 from semipix.data.sources.pairs import background_pool, check_share, check_widths
 from semipix.errors import SemipixError
@@ -70,7 +70,7 @@ class MattingSource(PairedSource):
         pool = (
             () if backgrounds is None else background_pool(check_root(backgrounds, key="data.backgrounds"), mattes, "")
         )
-        matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
+        matting = MatteReader(check_widths(trimap_widths), pool, check_share(replace_background))
         reading = MatteTargets(mattes | more, matting)
         super().__init__(folder, "matting", pairs, list(more), reading=reading, left_out=remarks.left_out)
 

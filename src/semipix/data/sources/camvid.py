@@ -6,7 +6,7 @@ from pathlib import Path
 from semipix.data.files.listing import SPLITS, Layout
 from semipix.data.sources.folder import FolderSource
 
-CLASSES = [
+CAMVID_CLASSES = [
     *("sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist"),
 ]
 
@@ -34,4 +34,4 @@ class CamVidSource(FolderSource):
         super().__init__(root, {_VOID: 255}, needed_splits=needed_splits)
 
     def read_names(self) -> list[str]:
-        return list(CLASSES)
+        return list(CAMVID_CLASSES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from semipix.batch import VOID
 from semipix.errors import SemipixError
 
-FILE = "classes.txt"
+CLASSES_FILE = "classes.txt"
 
 _IGNORE = "__ignore__"
 """labelme's first line: pixels of no class, which its masks do not count as an index."""
@@ -30,14 +30,14 @@ def read_classes(root: Path) -> list[str] | None:
         SemipixError: the file names fewer than two or too many classes, names one twice, mixes forms, has indices that
             do not count from 0, or is no text.
     """
-    path = root / FILE
+    path = root / CLASSES_FILE
     if not path.is_file():
         return None
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise SemipixError(f"{path}: not UTF-8 text; expected one class name a line") from None
-    names = _plain(path, [line for line in lines if line and not line.startswith("#")])
+    names = _without_markup(path, [line for line in lines if line and not line.startswith("#")])
     if len(names) < 2:
         raise SemipixError(f"{path}: found {len(names)} class names, expected at least 2, one a line")
     for name in names:
@@ -45,37 +45,6 @@ def read_classes(root: Path) -> list[str] | None:
             raise SemipixError(f"{path}: class {name!r} is there {names.count(name)} times; give each its own name")
     check_class_count(path, len(names))
     return names
-
-
-def _plain(path: Path, lines: list[str]) -> list[str]:
-    """The names in index order, without what other tools write beside them."""
-    if lines and lines[0] == _IGNORE:
-        lines = lines[1:]
-    if _IGNORE in lines:
-        raise SemipixError(f"{path}: found {_IGNORE} after the first line, expected it first or not at all; move it")
-    for pattern, form in ((_CVAT, "name:red,green,blue:parts:actions"), (_NUMBERED, "index name")):
-        found = [pattern.fullmatch(line) for line in lines]
-        matches = [match for match in found if match]
-        if not matches:
-            continue
-        if len(matches) < len(lines):
-            if pattern is _NUMBERED:  # such as "2 wheeler" among other names
-                continue
-            other = next(line for line, match in zip(lines, found, strict=True) if not match)
-            raise SemipixError(f"{path}: found {other!r} among lines of the form {form}; expected one form, mend it")
-        names = [match["name"].strip() for match in matches]
-        return names if pattern is _CVAT else _by_index(path, [int(match["index"]) for match in matches], names)
-    return lines
-
-
-def _by_index(path: Path, indices: list[int], names: list[str]) -> list[str]:
-    if sorted(indices) != list(range(len(indices))):
-        raise SemipixError(
-            f"{path}: each line begins with a number, but they are not 0 to {len(indices) - 1}, each once (found "
-            f"{', '.join(map(str, indices[:5]))}{', ...' if len(indices) > 5 else ''}); expected one class name a line "
-            "in the order of the mask values"
-        )
-    return [name for _, name in sorted(zip(indices, names, strict=True))]
 
 
 def infer_classes(where: Path, present: set[int]) -> list[str]:
@@ -130,7 +99,7 @@ def class_values_warnings(where: Path, present: set[int], classes: Sequence[str]
             f"{where}: no pixel of {len(absent)} of the {len(classes)} classes ({several}); they cannot be learned. If "
             "the masks store other values for them, set data.mask_values={VALUE:CLASS}"
         ]
-    mend = f"if these are {len(present)} classes, set data.mask_values={suggested(present)}"
+    mend = f"if these are {len(present)} classes, set data.mask_values={suggested_mask_values(present)}"
     values = ", ".join(map(str, sorted(present)[:8])) + (", ..." if len(present) > 8 else "")
     if len(present) < 2:
         return [f"{where}: all pixels have the value {values}, so that there is nothing to tell apart; check the masks"]
@@ -140,13 +109,13 @@ def class_values_warnings(where: Path, present: set[int], classes: Sequence[str]
     return [f"{where}: the masks' values are {values}, with gaps: {gaps}; {mend}"]
 
 
-def suggested(present: set[int]) -> str:
+def suggested_mask_values(present: set[int]) -> str:
     """A value for `data.mask_values` that numbers the present values from 0 without gaps."""
     pairs = [f"{value}:{index}" for index, value in enumerate(sorted(present))]
     return "{" + ",".join(pairs if len(pairs) <= 8 else [*pairs[:7], "..."]) + "}"
 
 
-def check_same(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
+def check_same_classes(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
     """Check that the file of class names agrees with the classes of a run.
 
     A run that counted its classes in the masks calls them 0, 1, ...; a file may name them afterwards.
@@ -180,3 +149,34 @@ def check_class_count(origin: Path, count: int) -> None:
     """
     if count > VOID:
         raise SemipixError(f"{origin}: found {count} classes, expected at most {VOID}, for index {VOID} means void")
+
+
+def _without_markup(path: Path, lines: list[str]) -> list[str]:
+    """The names in index order, without what other tools write beside them."""
+    if lines and lines[0] == _IGNORE:
+        lines = lines[1:]
+    if _IGNORE in lines:
+        raise SemipixError(f"{path}: found {_IGNORE} after the first line, expected it first or not at all; move it")
+    for pattern, form in ((_CVAT, "name:red,green,blue:parts:actions"), (_NUMBERED, "index name")):
+        found = [pattern.fullmatch(line) for line in lines]
+        matches = [match for match in found if match]
+        if not matches:
+            continue
+        if len(matches) < len(lines):
+            if pattern is _NUMBERED:  # such as "2 wheeler" among other names
+                continue
+            other = next(line for line, match in zip(lines, found, strict=True) if not match)
+            raise SemipixError(f"{path}: found {other!r} among lines of the form {form}; expected one form, mend it")
+        names = [match["name"].strip() for match in matches]
+        return names if pattern is _CVAT else _by_index(path, [int(match["index"]) for match in matches], names)
+    return lines
+
+
+def _by_index(path: Path, indices: list[int], names: list[str]) -> list[str]:
+    if sorted(indices) != list(range(len(indices))):
+        raise SemipixError(
+            f"{path}: each line begins with a number, but they are not 0 to {len(indices) - 1}, each once (found "
+            f"{', '.join(map(str, indices[:5]))}{', ...' if len(indices) > 5 else ''}); expected one class name a line "
+            "in the order of the mask values"
+        )
+    return [name for _, name in sorted(zip(indices, names, strict=True))]

@@ -17,20 +17,20 @@ from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
 from semipix.data.sources.class_names import (
-    FILE,
+    CLASSES_FILE,
     binary_problem,
-    check_same,
+    check_same_classes,
     class_values_warnings,
     infer_classes,
     outside_problem,
     read_classes,
 )
-from semipix.data.survey import survey
+from semipix.data.survey import survey_masks
 from semipix.errors import SemipixError
 
 
 @dataclass
-class Judged:
+class MaskFindings:
     """What the masks of a folder come to.
 
     Attributes:
@@ -96,16 +96,16 @@ class FolderSource(Source):
         names = self.read_names()
         if run_classes is not None:
             if names is not None:
-                check_same(run_classes, names, self.root / FILE)
+                check_same_classes(run_classes, names, self.root / CLASSES_FILE)
             names = list(run_classes)
         if names is not None and not needed_splits:
             self.classes: list[str] = names
             return
-        judged = judge_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
-        if problems := self._serious(judged, needed_splits):
+        findings = check_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
+        if problems := self._serious(findings, needed_splits):
             raise SemipixError(problems[0])
-        self.classes = judged.classes
-        self.warnings = judged.warnings
+        self.classes = findings.classes
+        self.warnings = findings.warnings
 
     def labeled(self) -> list[str]:
         return list(self.listing.labels["train"])
@@ -131,25 +131,25 @@ class FolderSource(Source):
     def _mask(self, name: str) -> tv_tensors.Mask:
         """The checked class indices of an image's pixels, (H, W)."""
         mask = self.root / self._masks[name]
-        indices = self._mapped(self.reader.mask(mask))
+        indices = self._class_indices(self.reader.mask(mask))
         check_label_size(self.root / name, mask, indices, max_pixels=self.reader.max_pixels)
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
 
-    def _serious(self, judged: Judged, needed_splits: Sequence[str]) -> list[str]:
+    def _serious(self, findings: MaskFindings, needed_splits: Sequence[str]) -> list[str]:
         """The problems of the masks that are needed, but for those that training skips."""
-        general = judged.of_all if "train" in needed_splits else []
+        general = findings.of_all if "train" in needed_splits else []
         needed = [name for split in needed_splits for name in self.listing.labels[split]]
         if self._on_error == "skip":
-            skipped = judged.unreadable.intersection(self.listing.labels["train"])
+            skipped = findings.unreadable.intersection(self.listing.labels["train"])
             needed = [name for name in needed if name not in skipped]
-        return [*(judged.by_image[name] for name in needed if name in judged.by_image), *general]
+        return [*(findings.by_image[name] for name in needed if name in findings.by_image), *general]
 
     def read_names(self) -> list[str] | None:
         """Names of the classes, by index; None where nothing names them."""
         return read_classes(self.root)
 
-    def _mapped(self, values: Tensor) -> Tensor:
+    def _class_indices(self, values: Tensor) -> Tensor:
         """Values (H, W) after `mask_values`."""
         if self._table is None:
             return values
@@ -158,14 +158,14 @@ class FolderSource(Source):
         return self._table[values.long()]
 
 
-def judge_masks(
+def check_masks(
     root: Path,
     listing: Listing,
     names: Sequence[str] | None,
     table: Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
     layout: Layout = MASKS,
-) -> Judged:
+) -> MaskFindings:
     """Look all masks of a folder through.
 
     Args:
@@ -178,7 +178,7 @@ def judge_masks(
     """
     folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
     masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
-    found = survey(root, masks, table, max_pixels)
+    found = survey_masks(root, masks, table, max_pixels)
     by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
     training = found.present(listing.labels["train"])
     classes = list(names or [])
@@ -204,7 +204,7 @@ def judge_masks(
                 "that nothing can be measured on them; map the values with data.mask_values={VALUE:CLASS}"
             )
     pixels = found.present(masks)
-    return Judged(classes, by_image, of_all, warnings, pixels, found.unreadable)
+    return MaskFindings(classes, by_image, of_all, warnings, pixels, found.unreadable)
 
 
 def check_indices(mask: Path, indices: Tensor, classes: int) -> None:

@@ -47,10 +47,10 @@ class LOLSource(PairedSource):
             for part in ("train", "val")
         }
         pairs["test"] = matched(folder, test[0], test[1])
-        super().__init__(folder, "enhancement", pairs, scenes=_scenes(path, train[0]), left_out=remarks.left_out)
+        super().__init__(folder, "enhancement", pairs, scenes=_scene_groups(path, train[0]), left_out=remarks.left_out)
 
 
-def _scenes(path: Path, names: dict[str, str]) -> dict[str, str]:
+def _scene_groups(path: Path, names: dict[str, str]) -> dict[str, str]:
     """The first image of its group for each image that has one."""
     groups = read_json(path).get("scene_groups", []) if path.is_file() else []
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):

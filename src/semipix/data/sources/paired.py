@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from semipix.data.files.decode import bits, check_label_size
 from semipix.data.files.listing import SPLITS, split_extension
-from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.files.names import Names, composed
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
@@ -75,7 +75,7 @@ class MatteTargets:
         matting: how it is read.
     """
 
-    def __init__(self, files: Mapping[str, MatteFiles], matting: Matting) -> None:
+    def __init__(self, files: Mapping[str, MatteFiles], matting: MatteReader) -> None:
         self.files = files
         self.matting = matting
 

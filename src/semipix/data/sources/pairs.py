@@ -9,12 +9,12 @@ from torch import Tensor
 from semipix.data.batches.skipped import OnError
 from semipix.data.files.decode import ARRAY, check_same_size, image_size, read_header, read_values
 from semipix.data.files.listing import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
-from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.files.names import composed
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.sources.paired import ImageTargets, MatteTargets, PairedSource
-from semipix.data.survey import each, first_and_count, turned_warning
+from semipix.data.survey import first_and_count, in_threads, turned_warning
 from semipix.data.targets import check_target_kind
 from semipix.errors import SemipixError, UnreadableFileError
 
@@ -112,7 +112,7 @@ class PairsSource(PairedSource):
         elif kind == "matting" and folder.is_dir():
             mattes = _matte_files(folder, listing)
             pool = background_pool(folder, mattes)
-            matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
+            matting = MatteReader(check_widths(trimap_widths), pool, check_share(replace_background))
             reading = MatteTargets(mattes, matting)
         self.refuse(listing.problems)
         super().__init__(folder, kind, listing.labels, unlabeled, reading=reading, left_out=listing.left_out)
@@ -150,7 +150,7 @@ class PairsSource(PairedSource):
         names = [name for split in splits for name in self._pairs[split]]
         skipped = self._pairs["train"] if on_error == "skip" else {}
         problems, turned = [], []
-        for name, found in zip(names, each(look, names, "reading headers"), strict=True):
+        for name, found in zip(names, in_threads(look, names, "reading headers"), strict=True):
             if isinstance(found, str):
                 turned.append(found)
             elif found and not (name in skipped and isinstance(found, UnreadableFileError)):

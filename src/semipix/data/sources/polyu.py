@@ -34,11 +34,11 @@ class PolyUSource(PairedSource):
         lists = read_split(folder / "split.json", noisy, "train", "val") or {"train": list(noisy)}
         pairs = {part: {noisy[stem]: targets[noisy[stem]] for stem in names} for part, names in lists.items()}
         unlabeled = list(more.values())
-        scenes = {name: scene_of(name) for name in [*targets, *unlabeled]}
+        scenes = {name: camera_and_object(name) for name in [*targets, *unlabeled]}
         super().__init__(folder, "denoising", pairs, unlabeled, scenes, left_out=remarks.left_out)
 
 
-def scene_of(name: str) -> str:
+def camera_and_object(name: str) -> str:
     """Camera and object of a crop, such as "Canon5D2/chair" of "noisy/Canon5D2_5_160_3200_chair_11.jpg"."""
     parts = PurePosixPath(name).stem.split("_")
     return f"{parts[0]}/{parts[-2]}" if len(parts) > 2 else name

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.drawing.scenes import CLASSES, DRAW, Drawn, Pixels
+from semipix.data.drawing.scenes import DRAW, SCENE_CLASSES, Drawn, Pixels
+from semipix.data.files.listing import SPLITS
 from semipix.data.files.sizes import as_size
 from semipix.data.source import Source
 from semipix.data.targets import KINDS, Matte, Target, check_target_kind
 from semipix.errors import SemipixError
-
-_SPLITS = ("train", "val", "test")
 
 _SMALLEST = 32
 
@@ -63,14 +62,14 @@ class ScenesSource(Source):
         if merge_classes and kind != "segmentation":
             raise SemipixError(f"data.merge_classes=true: {kind} has no classes, leave it out or set data.kind")
         self.merge_classes = merge_classes
-        names = [CLASSES[0], "object"] if merge_classes else list(CLASSES)
+        names = [SCENE_CLASSES[0], "object"] if merge_classes else list(SCENE_CLASSES)
         self.classes = names if kind == "segmentation" else None
         self.channels = {"denoising": 3, "enhancement": 3, "regression": 1}.get(kind)
         self.size = as_size("data.size", size)
         if min(self.size) < _SMALLEST:
             raise SemipixError(f"data.size={size}: expected at least {_SMALLEST} pixels a side")
         self.seed = seed
-        self._counts = dict(zip(_SPLITS, (train, val, test), strict=True))
+        self._counts = dict(zip(SPLITS, (train, val, test), strict=True))
         for split, count in self._counts.items():
             if count < (split == "train"):
                 raise SemipixError(f"data.{split}={count}: expected at least {int(split == 'train')} images")
@@ -111,7 +110,7 @@ class ScenesSource(Source):
     def _draw(self, name: str) -> Drawn:
         if name not in self._drawn:
             _, split, number = name.split("/")
-            generator = np.random.default_rng([self.seed, _SPLITS.index(split), int(number)])
+            generator = np.random.default_rng([self.seed, SPLITS.index(split), int(number)])
             self._drawn[name] = DRAW[self.kind](self.size, generator)
         return self._drawn[name]
 

@@ -32,18 +32,18 @@ class BlockTargets(ImageTargets):
         self._last: dict[str, tuple[Path, Tensor]] = {}
 
     def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
-        return tv_tensors.Image(self._part(name, self._read("input", self.file(name), reader)))
+        return tv_tensors.Image(self._block(name, self._read("input", self.file(name), reader)))
 
     def target(self, name: str, reader: Reader) -> tv_tensors.Image:
         path = self.root / self.targets[name]
         whole = self._read("target", path, reader)
         check_label_size(self.file(name), path, whole, "target", max_pixels=reader.max_pixels)
-        return tv_tensors.Image(self._part(name, whole))
+        return tv_tensors.Image(self._block(name, whole))
 
     def file(self, name: str) -> Path:
         return self.root / name.partition("#")[0]
 
-    def _part(self, name: str, whole: Tensor) -> Tensor:
+    def _block(self, name: str, whole: Tensor) -> Tensor:
         """The whole image, or the block that a name asks for."""
         number = name.partition("#")[2]
         if not number:

@@ -16,7 +16,7 @@ from semipix.data.sources.folder import check_indices
 from semipix.data.sources.paired import check_root
 from semipix.errors import SemipixError
 
-CLASSES = [
+VOC_CLASSES = [
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
@@ -52,7 +52,7 @@ class VOCSource(Source):
         if download:
             _download(folder, augmented)
         self.root = check_root(folder, f"{_VOC}/JPEGImages", f"{_VOC}/SegmentationClass")
-        self.classes = list(CLASSES)
+        self.classes = list(VOC_CLASSES)
         val = self._list(f"{_VOC}/ImageSets/Segmentation/val.txt")
         drawn = self._list(f"{_VOC}/ImageSets/Segmentation/train.txt")
         self._masks = {stem: f"{_VOC}/SegmentationClass/{stem}.png" for stem in [*drawn, *val]}
@@ -89,7 +89,7 @@ class VOCSource(Source):
         path = self.root / self._masks[Path(name).stem]
         mask = read_sbd(path) if path.suffix == ".mat" else self.reader.mask(path)
         check_label_size(self.root / name, path, mask, max_pixels=self.reader.max_pixels)
-        check_indices(path, mask, len(CLASSES))
+        check_indices(path, mask, len(VOC_CLASSES))
         return tv_tensors.Mask(mask)
 
     def _list(self, name: str) -> list[str]:
