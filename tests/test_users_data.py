@@ -131,7 +131,7 @@ class TestOrientation:
         shutil.copytree(root / "images/test", root / "unlabeled")
         checked = command("data", "check", root)
         assert checked.code == 0
-        assert "image 10.tif is turned by its own (orientation 3)" in checked.out, "it may be meant either way"
+        assert "image 10.tif has one (orientation 3)" in checked.out, "it may be meant either way"
         assert "and 1 more such masks" in checked.out, "the size says that masks of photos on their side are upright"
         for more in ((), ("data.resize=72",)):
             shutil.rmtree("run", ignore_errors=True)
@@ -159,7 +159,7 @@ class TestOrientation:
             photograph(mask).transpose(turn).save(image, exif=exif, quality=98, subsampling=0)
             label = Image.fromarray(mask).transpose(turn)
             label.save(path_of(root, "masks", split, f"{index}.png"), **({"exif": exif} if tagged else {}))
-        warning = "has no orientation tag, but its image 0.jpg is turned by its own (orientation 3)"
+        warning = "has no orientation tag, but its image 0.jpg has one (orientation 3)"
         checked, trained = command("data", "check", root), train_known(command, root, "data.val=0")
         assert (checked.code, trained.code) == (0, 0)
         for told in (checked.out, trained.err):

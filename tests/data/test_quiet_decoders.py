@@ -1,4 +1,4 @@
-"""What libraries have to say of damaged files stays off the screen."""
+"""Libraries print nothing about damaged files."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""What the sources of benchmarks have in common, on the real data where they are there."""
+"""The sources of real data sets; tests are skipped if the data are not on this machine."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_real_scenes(name: str) -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_missing_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        SemipixError, match=r"(no such folder|expected a data folder|found no such).*mend data\.root"
+        SemipixError, match=r"(no such folder|expected a data folder|found no such).*fix data\.root"
     ) as caught:
         SOURCES[name](tmp_path / "nowhere")
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Looking through a data folder for everything that is wrong with it."""
+"""`semipix data check`: read a whole data folder and report every problem."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass
 class Report:
-    """What a data folder holds.
+    """Contents and problems of a data folder.
 
     Attributes:
         root: the folder.
@@ -35,11 +35,11 @@ class Report:
         sizes: number of readable images by (height, width).
         classes: class names, from `classes.txt` or counted.
         pixels: number of pixels by class index (255 is void) over all readable masks.
-        problems: one line for each thing to mend.
-        warnings: one line for each thing that may be meant so.
+        problems: one line for each thing that has to be fixed.
+        warnings: one line for each thing that is unusual but may be intended.
         left_out: one line, with a count, for each kind of file or part of a file that is not read.
         label: what a label is called.
-        kind: what the targets of pairs were taken for; empty for masks.
+        kind: the kind of the targets in a folder of pairs, given or guessed; empty for masks.
     """
 
     root: Path
@@ -101,19 +101,19 @@ class Report:
 
 
 def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
-    """Read every file of a data folder and report what it holds and each problem.
+    """Read every file of a data folder and report its contents and all problems.
 
     Args:
         root: a folder laid out as `FolderSource` or, if it holds `inputs`, as `PairsSource` expects it.
-        kind: as for `PairsSource`; by default what the files look like.
-        **options: keys of `data` as training takes them. Those of the source, such as `mask_values` and `max_pixels`,
-            mean here what they mean there; the others are checked and change nothing.
+        kind: as for `PairsSource`; by default guessed from the files.
+        **options: keys of `data` as training takes them. Keys of the source, such as `mask_values` and `max_pixels`,
+            have the same effect as in training. The other keys are checked, but have no effect.
 
     Returns:
-        The report. Nothing that is wrong with the data raises.
+        The report. Problems of the data are listed in it; they raise no error.
 
     Raises:
-        SemipixError: a key is unknown, or its value is of a wrong type or out of range.
+        SemipixError: an option has an unknown key, or a value of a wrong type or out of range.
     """
     root = Path(root).expanduser()
     source = PairsSource if (root / PAIRS.images.partition("/")[0]).is_dir() else FolderSource
@@ -130,7 +130,10 @@ def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
 
 
 def guess_kind(root: Path, listing: Listing) -> str:
-    """What the targets of a folder of pairs seem to be: matting, regression or denoising (images, as enhancement's)."""
+    """Guess the kind of targets in a folder of pairs: matting, regression or denoising.
+
+    Targets of denoising and enhancement are both images; denoising is returned for either.
+    """
     if any((root / extra).is_dir() for extra in EXTRAS):
         return "matting"
     first = next((root / name for names in listing.labels.values() for name in names.values()), None)
@@ -160,7 +163,7 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
 
 
 class _LenientPairsSource(PairsSource):
-    """A source whose layout may have problems."""
+    """A source that collects problems of the layout in `problems` instead of raising the first."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.problems: list[str] = []
@@ -191,7 +194,7 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
 
 
 def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
-    """A report of what can be told from file names, lengths and headers."""
+    """A report of everything that file names, lengths and headers show."""
     parts = listing.parts()
     return Report(
         root,
@@ -203,14 +206,15 @@ def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
             *further_parts(listing.files(root, SEVERAL_PAGES), max_pixels),
         ],
         warnings=[
-            f"{root / later}: same content as {earlier} of another part; evaluation needs images of its own"
+            f"{root / later}: same content as {earlier} of another part; expected different images for "
+            "evaluation, remove one of the two"
             for later, earlier in duplicates(root, parts)
         ],
     )
 
 
 def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
-    """Read images whole and note their sizes."""
+    """Read images at their own size and count the sizes."""
 
     def read(path: Path) -> tuple[int, int] | SemipixError:
         try:
@@ -227,7 +231,7 @@ def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
 
 
 def _collected(report: Report, function: Callable[..., T], *args: Any, **options: Any) -> T | None:
-    """Call a function; a problem goes to the report instead of being raised."""
+    """The result of a function; its error goes to the report, and the result is None."""
     try:
         return function(*args, **options)
     except SemipixError as error:

@@ -94,7 +94,7 @@ class TestSamples:
         assert target[2:].isnan().all()
         assert not target[:2].isnan().any()
 
-    def test_made_trimaps_vary_by_the_seed_alone(self, files: MatteFiles) -> None:
+    def test_made_trimaps_vary_only_by_the_seed(self, files: MatteFiles) -> None:
         matting = MatteReader(widths=(1, 9))
         first, again, *others = (matting.pair(files, seed) for seed in (0, 0, 1, 2, 3))
         assert all(map(torch.equal, first[0], again[0]))
@@ -130,7 +130,7 @@ class TestSamples:
 
 
 class TestBackgrounds:
-    def test_another_background_stands_behind_the_true_alpha(self, files: MatteFiles, tmp_path: Path) -> None:
+    def test_another_background_keeps_the_true_alpha(self, files: MatteFiles, tmp_path: Path) -> None:
         pool = (save(tmp_path / "wide.png", noise(50, 90, 3, seed=5)), save(tmp_path / "small.png", noise(20, 30, 3)))
         original = MatteReader().pair(files, 0)[1]
         seen = []

@@ -1,4 +1,4 @@
-"""PolyU's layout and scenes."""
+"""The folder layout and scenes of PolyU."""
 
 import json
 from pathlib import Path
@@ -56,10 +56,10 @@ def test_a_split_that_shows_one_scene_on_both_sides(root: Path) -> None:
         ("nonsense", r"split\.json: not a split file"),
         ("[]", r"split\.json: not a split file"),
         ('{"train": 3}', r"split\.json: train is no list of names"),
-        ('{"train": ["b", "a"]}', r"split\.json: train names a and 1 more that are not there"),
+        ('{"train": ["b", "a"]}', r"split\.json: train names a and 1 more images that do not exist"),
     ],
 )
-def test_split_slips(root: Path, content: str, pattern: str) -> None:
+def test_split_errors(root: Path, content: str, pattern: str) -> None:
     (root / "split.json").write_text(content)
     with pytest.raises(SemipixError, match=pattern):
         PolyUSource(root)

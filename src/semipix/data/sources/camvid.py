@@ -16,9 +16,9 @@ _SEGNET = Layout("{split}", "{split}annot")
 
 
 class CamVidSource(FolderSource):
-    """Frames and masks as SegNet's tutorial has them (`train`, `trainannot`, ...), or in `images/` and `masks/`.
+    """Frames and masks in the folders of SegNet's tutorial (`train`, `trainannot`, ...), or in `images/` and `masks/`.
 
-    Index 11 and 255 are void. The official split is kept; its frames come from the same drives in all parts.
+    The indices 11 and 255 are void. The official split is kept, although all its parts show the same drives.
 
     Args:
         root: the data folder.
