@@ -22,7 +22,7 @@
 8. Strong views. Where a method asks for them, `batches.strong_views` changes colours and sharpness of the unlabeled
    images on the device of the batch. The geometry stays the same.
 
-Evaluation images take steps 1, 2, 4 and 7 only; their labels are compared at their own size.
+Evaluation images take steps 1, 2 and 4 only. A batch is a list of them, and labels keep their own size.
 """
 
 import copy

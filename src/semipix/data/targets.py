@@ -16,6 +16,19 @@ Target: TypeAlias = tv_tensors.Mask | tv_tensors.Image
 """A label: a mask of class indices, or an image or map for regression."""
 
 
+class ImageTarget(tv_tensors.Image):  # type: ignore[misc]
+    """A regression target (C, H, W) float32; ignored pixels and padding are NaN."""
+
+
+class Matte(ImageTarget):
+    """A matting target (8, H, W) float32.
+
+    Channel 0 is alpha in [0, 1]. Channel 1 is 1 where the trimap is unknown and 0 elsewhere. Channels 2 to 4 are the
+    foreground's colour and 5 to 7 the background's in [0, 1], NaN where a colour is not known. Padding has alpha 0, is
+    not unknown, and has no colours.
+    """
+
+
 def data_for(*kinds: str) -> list[str]:
     """Options of the configuration group `data` whose targets can be of one of these kinds."""
     found = []
@@ -41,16 +54,3 @@ def check_target_kind(kind: str, kinds: tuple[str, ...]) -> str:
         f"data for {kind}: {', '.join(data_for(kind))}" if kind in KINDS else "name the kind of your task's targets"
     )
     raise SemipixError(f"data.kind={kind}: expected {', '.join(kinds)}; {others}")
-
-
-class ImageTarget(tv_tensors.Image):  # type: ignore[misc]
-    """A regression target (C, H, W) float32; ignored pixels and padding are NaN."""
-
-
-class Matte(ImageTarget):
-    """A matting target (8, H, W) float32.
-
-    Channel 0 is alpha in [0, 1]. Channel 1 is 1 where the trimap is unknown and 0 elsewhere. Channels 2 to 4 are the
-    foreground's colour and 5 to 7 the background's in [0, 1], NaN where a colour is not known. Padding has alpha 0, is
-    not unknown, and has no colours.
-    """

@@ -101,18 +101,6 @@ class _AugmentedDataset(_SourceDataset):
         )
 
 
-def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
-    """Apply `data.resize` to an image and check that it is not smaller than the crop, unless it may be padded.
-
-    Raises:
-        SemipixError: the image is smaller than the crop, and `data.pad` is off.
-    """
-    image = resize_image(image, settings.reader.resize)
-    if not settings.pad:
-        check_crop(name, image, settings.crop)
-    return image
-
-
 class LabeledDataset(_AugmentedDataset):
     """Augmented labeled images with their targets; an item is given by a draw."""
 
@@ -144,6 +132,18 @@ class EvalDataset(_SourceDataset):
         return EvalSample(
             plain_tensor(unit_range(resize_image(image, self.resize))), plain_tensor(full_precision(target)), name
         )
+
+
+def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
+    """Apply `data.resize` to an image and check that it is not smaller than the crop, unless it may be padded.
+
+    Raises:
+        SemipixError: the image is smaller than the crop, and `data.pad` is off.
+    """
+    image = resize_image(image, settings.reader.resize)
+    if not settings.pad:
+        check_crop(name, image, settings.crop)
+    return image
 
 
 def with_skip_hint(error: UnreadableFileError) -> UnreadableFileError:

@@ -23,11 +23,11 @@ SPLITS = ("train", "val", "test")
 MOST_COUNTED = 10_000
 """Files and folders that are counted at most in a folder that is not read."""
 
-_LISTING_DELAY = 3.0
-"""Seconds after which listing a folder shows a progress bar."""
-
 UNLABELED = "unlabeled"
 """Name of the folder of further images without labels."""
+
+_LISTING_DELAY = 3.0
+"""Seconds after which listing a folder shows a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,41 @@ class Listing(Remarks):
         parts = {split: [*self.labels.get(split, {}), *self.bare.get(split, [])] for split in SPLITS}
         parts["train"] += [*self.unlabeled]
         return parts
+
+
+class Walked(NamedTuple):
+    """The files that `walk` found.
+
+    Attributes:
+        files: paths of all visible files, relative to the folder, with forward slashes, sorted.
+        hidden: paths of the hidden files and folders that were left out.
+        circles: paths of the links that were not followed, since they lead to a folder that contains them.
+    """
+
+    files: list[str]
+    hidden: list[str]
+    circles: list[str]
+
+    def left_out(self, folder: Path, unread: Iterable[str], formats: str = FORMATS) -> list[str]:
+        """One line, with a count, for each reason why files of the folder are not read.
+
+        Args:
+            folder: the folder that was listed.
+            unread: its visible files that are not read because of their extension.
+            formats: the formats that are read.
+        """
+        lines = []
+        counts = Counter(PurePosixPath(path).suffix.lower() or "without extension" for path in unread)
+        if counts:
+            several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
+            lines.append(f"{folder}: {counts.total()} files are not read ({several}); expected {formats}")
+        for paths, reason in (
+            (self.hidden, "hidden files or folders are left out"),
+            (self.circles, "links are not followed, since they lead to a folder that contains them"),
+        ):
+            if paths:
+                lines.append(f"{folder}: {len(paths)} {reason} ({paths[0]}{', ...' if len(paths) > 1 else ''})")
+        return lines
 
 
 def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
@@ -169,41 +204,6 @@ def stems(
         unread = {path: stem for path, stem in unread.items() if path not in wanted}
     remarks.left_out += walked.left_out(root / folder, unread, formats)
     return found
-
-
-class Walked(NamedTuple):
-    """The files that `walk` found.
-
-    Attributes:
-        files: paths of all visible files, relative to the folder, with forward slashes, sorted.
-        hidden: paths of the hidden files and folders that were left out.
-        circles: paths of the links that were not followed, since they lead to a folder that contains them.
-    """
-
-    files: list[str]
-    hidden: list[str]
-    circles: list[str]
-
-    def left_out(self, folder: Path, unread: Iterable[str], formats: str = FORMATS) -> list[str]:
-        """One line, with a count, for each reason why files of the folder are not read.
-
-        Args:
-            folder: the folder that was listed.
-            unread: its visible files that are not read because of their extension.
-            formats: the formats that are read.
-        """
-        lines = []
-        counts = Counter(PurePosixPath(path).suffix.lower() or "without extension" for path in unread)
-        if counts:
-            several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
-            lines.append(f"{folder}: {counts.total()} files are not read ({several}); expected {formats}")
-        for paths, reason in (
-            (self.hidden, "hidden files or folders are left out"),
-            (self.circles, "links are not followed, since they lead to a folder that contains them"),
-        ):
-            if paths:
-                lines.append(f"{folder}: {len(paths)} {reason} ({paths[0]}{', ...' if len(paths) > 1 else ''})")
-        return lines
 
 
 def split_extension(path: str) -> tuple[str, str]:

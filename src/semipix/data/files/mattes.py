@@ -16,6 +16,9 @@ from semipix.data.files.resize import UNKNOWN, resize_to
 from semipix.data.targets import Matte
 from semipix.errors import SemipixError
 
+Widths = tuple[int, int]
+"""Smallest and largest number of pixels by which the unknown region extends beyond the fractional alphas."""
+
 TOLERANCE = 2
 """By how much a value of a trimap file may differ from 0, 128 and 255."""
 
@@ -24,9 +27,6 @@ _TRIMAP = torch.full((256,), torch.nan)
 
 for _value, _meaning in ((0, 0.0), (128, UNKNOWN), (255, 1.0)):
     _TRIMAP[max(0, _value - TOLERANCE) : _value + TOLERANCE + 1] = _meaning
-
-Widths = tuple[int, int]
-"""Smallest and largest number of pixels by which the unknown region extends beyond the fractional alphas."""
 
 
 class MatteFiles(NamedTuple):
