@@ -34,7 +34,7 @@ Colour = tuple[int, int, int]
 
 
 class MaskCounts(NamedTuple):
-    """The contents of one mask.
+    """The contents of one mask file.
 
     Attributes:
         pixels: number of pixels by class index, after `data.mask_values`.

@@ -146,7 +146,7 @@ def _soft_object(size: Size, generator: Generator) -> Plane:
 
 
 def _slant(size: Size, generator: Generator) -> Plane:
-    """A slanted plane (H, W) with mean 0 and values from -1 to 1."""
+    """A slanted plane (H, W) with mean 0 and values within [-1, 1]."""
     y, x = (np.linspace(-0.7, 0.7, length, dtype=np.float32) for length in size)
     across, _ = rotated(x[None] + 0 * y[:, None], y[:, None] + 0 * x[None], generator.uniform(0, 2 * np.pi))
     return across

@@ -85,7 +85,7 @@ def read_image(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         SemipixError: the file is missing, no image, corrupt, truncated or too large, or its values exceed the range of
             its type.
     """
-    return unit_range(read_pixels(path, max_pixels=max_pixels).contiguous())  # bytes are copied, not floats
+    return unit_range(read_pixels(path, max_pixels=max_pixels).contiguous())  # copies bytes instead of floats
 
 
 def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -99,7 +99,7 @@ def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_p
         max_pixels: see `read_image`.
 
     Returns:
-        (3, H, W): uint8, channels last, where the file has up to 8 bits a channel, else float32 in [0, 1].
+        (3, H, W): uint8 (in memory with channels last) if the file has up to 8 bits a channel, else float32 in [0, 1].
 
     Raises:
         SemipixError: see `read_image`.

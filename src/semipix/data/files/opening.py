@@ -185,7 +185,7 @@ def raw_mode_of(image: Image.Image) -> str:
 
 
 def with_raw_mode(tile: Any, raw_mode: str) -> Any:
-    """A tile of Pillow's with another raw mode."""
+    """A tile of a Pillow image with another raw mode."""
     arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
     return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
 
@@ -276,7 +276,7 @@ def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
 
 
 def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
-    """Raise an error that explains why Pillow cannot open a valid TIFF; return if the TIFF is not valid."""
+    """Raise an error that explains why Pillow cannot open a valid TIFF; return if no reason is known."""
     if headers.tiff_size(tags) is None:
         return
     if start.startswith(b"MM\0\x2b"):
