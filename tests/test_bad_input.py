@@ -165,7 +165,7 @@ KEYS = {
     "data.cache_limit=0": "data.cache_limit=0: expected a size in GiB above 0",
     "data.cache_limit=abc": "data.cache_limit: 'abc' found, a number expected",
     "data.on_error=ignore": "data.on_error: 'ignore' found, stop or skip expected",
-    "data.shards=none.tar": "data.shards=none.tar: no such file: none.tar; expected tar archives, mend data.shards",
+    "data.shards=none.tar": "data.shards=none.tar: no such file: none.tar; expected tar archives, fix data.shards",
     "data.shards=3": "data.shards: 3 found, text or null expected",
     "data.shard_buffer=0": "data.shard_buffer=0: expected at least 1",
     "data.labels=100": "data.labels=100: only 8 labeled images are there; lower data.labels",
@@ -355,7 +355,7 @@ def empty(root: Path) -> str:
 
 def remove(root: Path) -> str:
     shutil.rmtree(root)
-    return ": found nothing, expected a data folder with images/train; mend data.root"
+    return ": found nothing, expected a data folder with images/train; fix data.root"
 
 
 @pytest.mark.parametrize(
@@ -725,7 +725,7 @@ class TestUnreadable:
         for path in (photos / "images/train").iterdir():
             path.write_bytes(b"broken")
         told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
-        assert "none of 20 images drawn in its place could be read" in told
+        assert "none of 20 replacements could be read" in told
 
     def test_evaluation_is_never_of_fewer_images(self, photos: Path, train: Command) -> None:
         truncate_validation(photos)

@@ -203,8 +203,8 @@ def test_a_validation_set_without_labels_chooses_nothing(train: Command, command
     lines = [line.strip() for line in result.err.replace("\r", "\n").splitlines()]
     told = [line for line in lines if line and not line.startswith("train:")]
     assert told == [
-        f"semipix: warning: {photos}/masks/val: all pixels of the 2 masks are void (255), so that nothing can be "
-        "measured on them; map the values with data.mask_values={VALUE:CLASS}",
+        f"semipix: warning: {photos}/masks/val: all pixels of the 2 masks are void (255), so no metric can be "
+        "computed; map the values with data.mask_values={VALUE:CLASS}",
         "semipix: validation: no pixel of the 2 images has a label, so there is nothing to measure or choose by; check "
         "the masks, or set data.mask_values",
     ], "once, though validation ran twice"

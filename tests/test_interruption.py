@@ -321,7 +321,7 @@ def test_an_interrupted_measurement_writes_nothing(
 def test_an_interrupted_check_is_one_line(
     shared_photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semipix.data.sources.folder.judge_masks", lambda *_: send())
+    monkeypatch.setattr("semipix.data.sources.folder.check_masks", lambda *_: send())
     result = command("data", "check", shared_photos)
     assert (result.code, lines(result.err), result.out) == (143, ["semipix: interrupted"], "")
 

@@ -1,4 +1,4 @@
-"""Looking through a data folder."""
+"""`semipix data check`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_a_good_folder(folder: Path, write_image: Write) -> None:
     assert report.void_share == 0
 
 
-def test_the_text_tells_all_of_it(folder: Path, write_image: Write, write_mask: Write) -> None:
+def test_the_text_contains_everything(folder: Path, write_image: Write, write_mask: Write) -> None:
     (folder / "classes.txt").write_text("sky\nroad\n")
     write_image(folder / "unlabeled/wide.png", height=5, width=20)
     for path in folder.glob("masks/*/*.png"):
@@ -47,7 +47,7 @@ def test_the_text_tells_all_of_it(folder: Path, write_image: Write, write_mask: 
         assert words in text, words
 
 
-def test_every_problem_is_told(folder: Path, write_image: Write, write_mask: Write) -> None:
+def test_every_problem_is_reported(folder: Path, write_image: Write, write_mask: Write) -> None:
     (folder / "classes.txt").write_text("sky\nroad\n")
     (folder / "images/train/a.png").write_bytes(b"broken")
     write_image(folder / "masks/train/b.png")

@@ -1,4 +1,4 @@
-"""Data that do not serve the task are refused before anything is trained."""
+"""Data that do not fit the task are refused before training begins."""
 
 import json
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from semipix.data.targets import KINDS, data_for
 from semipix.errors import SemipixError
 from semipix.tasks.segmentation import Segmentation
 from tests.conftest import QUICK, Result
-from tests.data.conftest import noise, save
 from tests.helpers.tiny import TinyRegression, options
+from tests.helpers.tiny_files import noise, save
 
 
 class TinyMatting(TinyRegression):
-    """Takes a trimap."""
+    """A task that takes a trimap."""
 
     in_channels = 4
     trimap: ClassVar[bool] = True
@@ -27,7 +27,7 @@ class TinyMatting(TinyRegression):
 
 
 class TinyDepth(TinyRegression):
-    """Predicts one channel."""
+    """A task that predicts one channel."""
 
     channels = 1
 
@@ -91,15 +91,17 @@ def test_a_training_is_refused_in_one_line(train: Callable[..., Result], tmp_pat
     for name in ("low", "normal"):
         for number in range(4):
             save(tmp_path / f"lol/train/{name}/{number}.png", noise(64, 64, 3, seed=number))
-    told = train("data=lol", f"data.root={tmp_path / 'lol'}").told
-    assert "task: Segmentation learns from masks of class indices, but data: LOLSource has images or maps" in told
-    assert "set data=camvid|folder|scenes|voc" in told
+    message = train("data=lol", f"data.root={tmp_path / 'lol'}").told
+    assert "task: Segmentation learns from masks of class indices, but data: LOLSource has images or maps" in message
+    assert "set data=camvid|folder|scenes|voc" in message
     assert not Path("run").exists()
 
 
 def test_the_kind_of_scenes_and_pairs_is_the_tasks(train: Callable[..., Result]) -> None:
-    told = train("data=pairs", "data.root=nowhere").told
-    assert "data.kind=segmentation: expected denoising, enhancement, matting, regression; data for segmentation" in told
+    message = train("data=pairs", "data.root=nowhere").told
+    assert (
+        "data.kind=segmentation: expected denoising, enhancement, matting, regression; data for segmentation" in message
+    )
     assert (
         "nowhere: found nothing, expected a data folder"
         in train("data=pairs", "data.root=nowhere", "data.kind=matting").told

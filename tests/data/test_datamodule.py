@@ -1,4 +1,4 @@
-"""Batches, their order, and going on after an interruption."""
+"""Batches, their order, and resuming after an interruption."""
 
 import math
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def test_shards_hold_each_image_once(size: int, world_size: int) -> None:
 
 
 class TestTrainingBatches:
-    """What a training batch holds and how many there are."""
+    """Contents and number of training batches."""
 
     def test_labeled_and_unlabeled(self, source: MakeSource) -> None:
         data = module(source(labeled=3, unlabeled=10), batch_size=6, labeled_per_batch=2)
@@ -121,9 +121,9 @@ class TestTrainingBatches:
             assert (target == int(name[-3:]) % 3).all()
 
     def test_a_method_without_unlabeled_images_takes_as_many_steps(self, source: MakeSource) -> None:
-        mixed, alone = (module(source(labeled=3, unlabeled=20), use_unlabeled=flag) for flag in (True, False))
-        assert mixed.batches_per_epoch == alone.batches_per_epoch == 5
-        batches = steps(alone)
+        mixed, unmixed = (module(source(labeled=3, unlabeled=20), use_unlabeled=flag) for flag in (True, False))
+        assert mixed.batches_per_epoch == unmixed.batches_per_epoch == 5
+        batches = steps(unmixed)
         assert len(batches) == 5
         assert batches[0].keys() == {"labeled"}
         assert len(batches[0]["labeled"].image) == 8
@@ -151,7 +151,7 @@ class TestTrainingBatches:
         assert sums() == first
         assert sums(seed=1) != first
         torch.manual_seed(0)
-        assert torch.equal(torch.get_rng_state(), state), "reading must leave torch's global generator alone"
+        assert torch.equal(torch.get_rng_state(), state), "reading must not change torch's global generator"
 
     def test_epochs_go_on_in_the_stream(self, source: MakeSource) -> None:
         loader = module(source(labeled=16), batch_size=4).train_dataloader()
@@ -228,8 +228,8 @@ class TestEvaluation:
         assert list(data.val_dataloader()) == []
 
 
-class TestSlips:
-    """Settings and files that cannot work are told in one line."""
+class TestErrors:
+    """Invalid settings and files are reported in one line."""
 
     @pytest.mark.parametrize(
         ("options", "pattern"),
@@ -255,13 +255,13 @@ class TestSlips:
 
     @pytest.mark.parametrize("workers", [0, 2])
     @pytest.mark.parametrize("part", ["train", "val"])
-    def test_a_broken_file_is_told_in_one_line(self, folder: Path, workers: int, part: str) -> None:
+    def test_a_broken_file_is_reported_in_one_line(self, folder: Path, workers: int, part: str) -> None:
         for name in ("a", "b", "c", "d", "v"):
             for path in folder.glob(f"images/{part}/{name}.png"):
                 path.write_bytes(b"broken")
         data = module(FolderSource(folder), crop=4, workers=workers)
         message = ""
-        # Not `pytest.raises`: it holds the frames, and with them the workers, which torch is slow to close then.
+        # `pytest.raises` would keep the frames and with them the workers, which torch then closes slowly.
         try:
             list(data.train_dataloader() if part == "train" else data.val_dataloader())
         except SemipixError as error:
@@ -289,7 +289,7 @@ def test_a_given_split_wins(source: MakeSource) -> None:
 
 
 class FillSource(Source):
-    """One image whose target says 7 where it is padded."""
+    """One image, whose target is padded with 7."""
 
     target_fill = 7
 
@@ -315,7 +315,7 @@ def test_padding_writes_the_sources_fill() -> None:
 
 
 class Recorder(pl.LightningModule):
-    """Notes what each step is trained on."""
+    """Records the images of each training step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -330,14 +330,14 @@ class Recorder(pl.LightningModule):
         optimizer.step()
 
     def validation_step(self, batch: list[EvalSample], index: int) -> None:
-        """Validation only moves Lightning's counters here."""
+        """Validation has no other purpose here than to change Lightning's counters."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class SaveOnce(Callback):
-    """Write one checkpoint at the first call of a hook once enough steps are done."""
+    """Write one checkpoint, at the first call of a hook after a number of steps."""
 
     def __init__(self, hook: str, step: int, path: Path) -> None:
         self.step, self.path, self.trained = step, path, -1
@@ -351,7 +351,7 @@ class SaveOnce(Callback):
 
 @pytest.mark.filterwarnings("ignore")
 class TestResuming:
-    """A training that goes on from a checkpoint sees what it would have seen without the interruption."""
+    """A resumed training sees the same images as one without interruption."""
 
     EPOCHS: ClassVar[dict[str, Any]] = {"max_epochs": 3}
     STEPS: ClassVar[dict[str, Any]] = {
@@ -389,7 +389,7 @@ class TestResuming:
             ("on_train_epoch_end", 4),
         ],
     )
-    def test_goes_on_exactly(
+    def test_resumes_exactly(
         self, source: MakeSource, tmp_path: Path, limits: dict[str, Any], hook: str, step: int
     ) -> None:
         images = source(labeled=3, unlabeled=10, val=2)
@@ -400,7 +400,7 @@ class TestResuming:
         rest = self.fit(images, checkpoint=tmp_path / "last.ckpt", **limits)
         assert rest == whole[saver.trained :]
 
-    def test_goes_on_exactly_with_workers(self, source: MakeSource, tmp_path: Path) -> None:
+    def test_resumes_exactly_with_workers(self, source: MakeSource, tmp_path: Path) -> None:
         images = source(labeled=3, unlabeled=10, val=2)
         whole = self.fit(images, **self.STEPS)
         saver = SaveOnce("on_train_batch_end", 7, tmp_path / "last.ckpt")
@@ -410,7 +410,7 @@ class TestResuming:
 
 
 class TestDefaultsByKind:
-    """What a view may change depends on what is asked about the image; a user may say otherwise."""
+    """Defaults of scale and strong views depend on the kind of the data; settings override them."""
 
     @pytest.mark.parametrize(
         ("kind", "scale", "colours"),
@@ -450,7 +450,7 @@ class TestRegressionBatches:
         for image in torch.cat([batch["labeled"].image, batch["unlabeled"].image]):
             assert image[3, 12, 12] == 0.5
 
-    def test_padding_says_nothing(self) -> None:
+    def test_padding_is_ignored(self) -> None:
         data = module(ScenesSource(32, train=8, kind="regression"), crop=40, pad=True, batch_size=8, scale=[1, 1])
         target = steps(data)[0]["labeled"].target
         assert target.isnan().sum() == 8 * (40 * 40 - 32 * 32)

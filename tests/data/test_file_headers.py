@@ -1,4 +1,4 @@
-"""Headers that lie about lengths."""
+"""Headers with wrong lengths."""
 
 import io
 import struct
@@ -6,8 +6,8 @@ import struct
 from PIL import Image
 
 from semipix.data.files.file_headers import PNG, png_chunks, webp_without_metadata
-from tests.data.conftest import noise
 from tests.helpers.image_files import png
+from tests.helpers.tiny_files import noise
 
 
 def test_a_chunk_is_never_longer_than_its_file() -> None:

@@ -1,4 +1,4 @@
-"""What libraries have to say of damaged files stays off the screen."""
+"""Libraries print nothing about damaged files."""
 
 import io
 import warnings
@@ -10,7 +10,7 @@ from PIL import Image
 from semipix.data.files.decode import read_image
 from semipix.data.files.quiet_decoders import quiet_decoders
 from semipix.errors import UnreadableFileError
-from tests.data.conftest import noise
+from tests.helpers.tiny_files import noise
 
 
 def lzw() -> bytearray:

@@ -50,7 +50,7 @@ def test_parse_labels(labels: Amount, count: int) -> None:
         (True, "found neither a number nor a file"),
     ],
 )
-def test_parse_labels_slips(labels: Amount, pattern: str) -> None:
+def test_parse_labels_errors(labels: Amount, pattern: str) -> None:
     with pytest.raises(SemipixError, match=pattern) as caught:
         parse_labels(labels, 24)
     assert f"data.labels={labels}" in str(caught.value)
@@ -98,7 +98,7 @@ def test_the_seed_decides(source: MakeSource) -> None:
 
 
 def test_the_choice_is_the_same_in_every_process(source: MakeSource) -> None:
-    # Python hashes strings differently in each process, so that a choice by hash would not meet this list twice.
+    # Python hashes strings differently in each process, so a choice by Python's hash would not give this list.
     assert make_split(source(labeled=40), 3, 0, seed=5).labeled == ["labeled/015", "labeled/019", "labeled/021"]
 
 
@@ -110,7 +110,7 @@ def test_validation_must_leave_images(source: MakeSource, val: Amount, count: st
 
 
 @pytest.mark.parametrize(("val", "pattern"), [(-1, "expected 0"), ("many", "found neither"), (1.5, "above 1")])
-def test_validation_slips(source: MakeSource, val: Amount, pattern: str) -> None:
+def test_validation_errors(source: MakeSource, val: Amount, pattern: str) -> None:
     with pytest.raises(SemipixError, match=rf"data\.val={val}: .*{pattern}"):
         make_split(source(labeled=8), labels=1, val=val, seed=0)
 
@@ -135,7 +135,7 @@ class TestListFile:
         assert split.labeled == ["labeled/002", "labeled/007"]
         assert len(split.unlabeled) == 10
 
-    def test_validation_leaves_the_listed_alone(self, source: MakeSource, tmp_path: Path) -> None:
+    def test_listed_images_are_not_set_aside(self, source: MakeSource, tmp_path: Path) -> None:
         names = source(labeled=12).labeled()[:10]
         (tmp_path / "names.txt").write_text("\n".join(names))
         split = make_split(source(labeled=12), str(tmp_path / "names.txt"), val=2, seed=0)
@@ -148,7 +148,7 @@ class TestListFile:
         ("text", "pattern"),
         [("999", "'999' is no training image with a label"), ("", "found no name"), ("012", "'012' is no training")],
     )
-    def test_slips(self, source: MakeSource, tmp_path: Path, text: str, pattern: str) -> None:
+    def test_errors(self, source: MakeSource, tmp_path: Path, text: str, pattern: str) -> None:
         (tmp_path / "names.txt").write_text(text)
         with pytest.raises(SemipixError, match=rf"names\.txt: {pattern}"):
             make_split(source(labeled=12, unlabeled=2), str(tmp_path / "names.txt"), val=0, seed=0)
@@ -161,7 +161,7 @@ class TestListFile:
         write_image(folder / "images/train/deep/a.png")
         write_mask(folder / "masks/train/deep/a.png")
         (folder / "names.txt").write_text("a")
-        with pytest.raises(SemipixError, match="'a' stands for 2 images"):
+        with pytest.raises(SemipixError, match="'a' matches 2 images"):
             make_split(FolderSource(folder), str(folder / "names.txt"), val=0, seed=0)
         (folder / "names.txt").write_text("deep/a\nb.png\n")
         split = make_split(FolderSource(folder), str(folder / "names.txt"), val=0, seed=0)
@@ -169,7 +169,7 @@ class TestListFile:
 
 
 class TestSplitFile:
-    """A split survives its file."""
+    """A split is the same after writing and reading its file."""
 
     def test_round_trip(self, source: MakeSource, tmp_path: Path) -> None:
         split = make_split(source(labeled=12), labels=4, val=2, seed=0)
@@ -190,11 +190,11 @@ class TestSplitFile:
 
 
 class TestScenes:
-    """Where a source names scenes, an image's fate is its scene's."""
+    """If a source names scenes, all images of a scene are in the same part."""
 
     @pytest.fixture
     def bursts(self, source: MakeSource) -> Callable[..., Source]:
-        """Images whose number's last digit alone differs are one scene."""
+        """Images whose numbers differ only in the last digit are one scene."""
 
         def make(**counts: int) -> Source:
             made = source(**counts)
@@ -238,7 +238,7 @@ class TestScenes:
 
 
 class TestOverlap:
-    """Nothing is measured on what it was trained on."""
+    """No image or scene is in both training and evaluation."""
 
     @pytest.mark.parametrize("pair", [("labeled", "val"), ("labeled", "test"), ("unlabeled", "val"), ("val", "test")])
     def test_an_image_in_two_parts(self, source: MakeSource, pair: tuple[str, str]) -> None:

@@ -28,7 +28,7 @@ def png(header: Sequence[int], raw: bytes, before: bytes = b"", after: bytes = b
 
 
 def packed(values: NDArray[Any], depth: int, order: str = ">") -> list[bytes]:
-    """Rows of numbers (H, W) or (H, W, C) at so many bits each."""
+    """The rows of numbers (H, W) or (H, W, C), packed with `depth` bits for each number."""
     flat = values.reshape(len(values), -1)
     if depth >= 8:
         return [row.astype(f"{order}u{depth // 8}").tobytes() for row in flat]
@@ -54,7 +54,7 @@ def tiff(
 ) -> bytes:
     """A TIFF of values (H, W) or (H, W, C), classic or BigTIFF, of either byte order.
 
-    Tags may be replaced, or left out where they are None.
+    `tags` replaces tags; one that is None is left out.
     """
     height, width = values.shape[:2]
     bands = values[0, 0].size
@@ -100,7 +100,7 @@ def tiff(
 
 
 def gif(values: NDArray[Any], colours: Sequence[tuple[int, int, int]], rows: int | None = None) -> bytes:
-    """A GIF of at most 128 colours that properly ends after so many rows."""
+    """A GIF of at most 128 colours that ends correctly after some rows."""
     height, width = values.shape
     palette = bytes(part for colour in colours for part in colour).ljust(3 * 128, b"\0")
     codes = [128]

@@ -32,7 +32,7 @@ def options(group: str) -> list[str]:
 
 
 def node_of(group: str, name: str) -> dict[str, Any]:
-    """What the YAML file of an option holds."""
+    """The content of the YAML file of an option."""
     node: dict[str, Any] = yaml.safe_load((Path(semipix.conf.__file__).parent / group / f"{name}.yaml").read_text())
     return node
 
@@ -100,7 +100,7 @@ def randint(high: int, *shape: int, seed: int = 0) -> Tensor:
 
 
 def make_batch(labeled: int = 2, unlabeled: int = 2, void: bool = True, side: int = SIDE) -> Batch:
-    """Random images with two strong views; with void, the lower right quarter of each label says nothing."""
+    """Random images with two strong views; with void, the lower right quarter of each label is void."""
     target = randint(CLASSES, labeled, side, side, seed=1)
     if void:
         target[:, side // 2 :, side // 2 :] = VOID

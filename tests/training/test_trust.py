@@ -349,7 +349,7 @@ def test_shards_that_are_plain() -> None:
 @pytest.mark.parametrize("url", ["pipe:touch marker", "reference::evil.json"])
 def test_an_index_of_shards_runs_no_command(run: Path, url: str) -> None:
     Path("index.json").write_text(json.dumps({"shardlist": [{"url": url, "nsamples": 1}]}))
-    with pytest.raises(SemipixError, match=f"data.shards=index.json: '{url}' found in the index"):
+    with pytest.raises(SemipixError, match=f"data.shards=index.json: found '{url}' in the index"):
         Shards("index.json")
 
 

@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, how they are split, augmented and put into batches."""
+"""Images and labels: read from a source, split, augmented and collected in batches (see `datamodule`)."""

@@ -1,4 +1,4 @@
-"""Looking through a data folder for everything that is wrong with it."""
+"""`semipix data check`: read a whole data folder and report every problem."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from semipix.data.files.listing import PAIRS, SPLITS, Listing, duplicates, list_
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.sources.class_names import read_classes
-from semipix.data.sources.folder import FolderSource, judge_masks, lookup_table
+from semipix.data.sources.folder import FolderSource, check_masks, lookup_table
 from semipix.data.sources.pairs import EXTRAS, PairsSource
-from semipix.data.survey import SEVERAL_PAGES, each, further_parts
+from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass
 class Report:
-    """What a data folder holds.
+    """Contents and problems of a data folder.
 
     Attributes:
         root: the folder.
@@ -35,11 +35,11 @@ class Report:
         sizes: number of readable images by (height, width).
         classes: class names, from `classes.txt` or counted.
         pixels: number of pixels by class index (255 is void) over all readable masks.
-        problems: one line for each thing to mend.
-        warnings: one line for each thing that may be meant so.
+        problems: one line for each thing that has to be fixed.
+        warnings: one line for each thing that is unusual but may be intended.
         left_out: one line, with a count, for each kind of file or part of a file that is not read.
         label: what a label is called.
-        kind: what the targets of pairs were taken for; empty for masks.
+        kind: the kind of the targets in a folder of pairs, given or guessed; empty for masks.
     """
 
     root: Path
@@ -100,24 +100,20 @@ class Report:
         return [*lines, f"  void      {self.void_share:>7.1%} of all mask pixels"]
 
 
-def _indented(messages: Sequence[str]) -> list[str]:
-    return [f"    {one_line(message)}" for message in messages]
-
-
 def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
-    """Read every file of a data folder and report what it holds and each problem.
+    """Read every file of a data folder and report its contents and all problems.
 
     Args:
         root: a folder laid out as `FolderSource` or, if it holds `inputs`, as `PairsSource` expects it.
-        kind: as for `PairsSource`; by default what the files look like.
-        **options: keys of `data` as training takes them. Those of the source, such as `mask_values` and `max_pixels`,
-            mean here what they mean there; the others are checked and change nothing.
+        kind: as for `PairsSource`; by default guessed from the files.
+        **options: keys of `data` as training takes them. Keys of the source, such as `mask_values` and `max_pixels`,
+            have the same effect as in training. The other keys are checked, but have no effect.
 
     Returns:
-        The report. Nothing that is wrong with the data raises.
+        The report. Problems of the data are listed in it; they raise no error.
 
     Raises:
-        SemipixError: a key is unknown, or its value is of a wrong type or out of range.
+        SemipixError: an option has an unknown key, or a value of a wrong type or out of range.
     """
     root = Path(root).expanduser()
     source = PairsSource if (root / PAIRS.images.partition("/")[0]).is_dir() else FolderSource
@@ -133,6 +129,25 @@ def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
     return report
 
 
+def guess_kind(root: Path, listing: Listing) -> str:
+    """Guess the kind of targets in a folder of pairs: matting, regression or denoising.
+
+    Targets of denoising and enhancement are both images; denoising is returned for either.
+    """
+    if any((root / extra).is_dir() for extra in EXTRAS):
+        return "matting"
+    first = next((root / name for names in listing.labels.values() for name in names.values()), None)
+    try:
+        numbers = first is not None and (bits(first) == "float" or len(read_values(first)) != 3)
+    except SemipixError:
+        numbers = False
+    return "regression" if numbers else "denoising"
+
+
+def _indented(messages: Sequence[str]) -> list[str]:
+    return [f"    {one_line(message)}" for message in messages]
+
+
 def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pixels: int) -> Report:
     table = lookup_table(mask_values) if mask_values else None
     listing = list_folder(root)
@@ -140,15 +155,15 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
     names = _collected(report, read_classes, root)
     images = [root / name for part in listing.parts().values() for name in part]
     _read_images(report, images, Reader(max_pixels=max_pixels))
-    judged = judge_masks(root, listing, names, table, max_pixels)
-    report.problems += [*judged.by_image.values(), *judged.of_all]
-    report.warnings += judged.warnings
-    report.classes, report.pixels = judged.classes, judged.pixels
+    findings = check_masks(root, listing, names, table, max_pixels)
+    report.problems += [*findings.by_image.values(), *findings.of_all]
+    report.warnings += findings.warnings
+    report.classes, report.pixels = findings.classes, findings.pixels
     return report
 
 
-class _Unrefused(PairsSource):
-    """A source whose layout may have problems."""
+class _LenientPairsSource(PairsSource):
+    """A source that collects problems of the layout in `problems` instead of raising the first."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.problems: list[str] = []
@@ -162,7 +177,7 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
     listing = list_folder(root, PAIRS)
     report = _begin(root, listing, options.get("max_pixels", MAX_PIXELS))
     report.label, report.kind = PAIRS.label, kind or guess_kind(root, listing)
-    source = _collected(report, _Unrefused, root, report.kind, **options)
+    source = _collected(report, _LenientPairsSource, root, report.kind, **options)
     if source is None:
         return report
     report.problems = source.problems
@@ -178,20 +193,8 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
     return report
 
 
-def guess_kind(root: Path, listing: Listing) -> str:
-    """What the targets of a folder of pairs seem to be: matting, regression or denoising (images, as enhancement's)."""
-    if any((root / extra).is_dir() for extra in EXTRAS):
-        return "matting"
-    first = next((root / name for names in listing.labels.values() for name in names.values()), None)
-    try:
-        numbers = first is not None and (bits(first) == "float" or len(read_values(first)) != 3)
-    except SemipixError:
-        numbers = False
-    return "regression" if numbers else "denoising"
-
-
 def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
-    """A report of what can be told from file names, lengths and headers."""
+    """A report of everything that file names, lengths and headers show."""
     parts = listing.parts()
     return Report(
         root,
@@ -203,14 +206,15 @@ def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
             *further_parts(listing.files(root, SEVERAL_PAGES), max_pixels),
         ],
         warnings=[
-            f"{root / later}: same content as {earlier} of another part; evaluation needs images of its own"
+            f"{root / later}: same content as {earlier} of another part; expected different images for "
+            "evaluation, remove one of the two"
             for later, earlier in duplicates(root, parts)
         ],
     )
 
 
 def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
-    """Read images whole and note their sizes."""
+    """Read images at their own size and count the sizes."""
 
     def read(path: Path) -> tuple[int, int] | SemipixError:
         try:
@@ -219,7 +223,7 @@ def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
             return error
         return height, width
 
-    for found in each(read, paths, "reading images"):
+    for found in in_threads(read, paths, "reading images"):
         if isinstance(found, SemipixError):
             report.problems.append(str(found))
         else:
@@ -227,7 +231,7 @@ def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
 
 
 def _collected(report: Report, function: Callable[..., T], *args: Any, **options: Any) -> T | None:
-    """Call a function; a problem goes to the report instead of being raised."""
+    """The result of a function; its error goes to the report, and the result is None."""
     try:
         return function(*args, **options)
     except SemipixError as error:

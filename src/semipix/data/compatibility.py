@@ -1,4 +1,4 @@
-"""Which data serve which task."""
+"""Check that the data fit the task."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from semipix.data.targets import KINDS, data_for
 from semipix.errors import SemipixError
 from semipix.tasks.base import Task
 
-_ASKS = {
+_TARGETS = {
     "segmentation": "masks of class indices",
     "matting": "alpha mattes and trimaps",
     "regression": "images or maps as targets",
@@ -15,22 +15,22 @@ _ASKS = {
 
 
 def check_serves(task: Task | type[Task], source: Source) -> None:
-    """Check that a source's targets are what a task learns from.
+    """Check that a source has the kind of targets that a task needs.
 
     Args:
-        task: the task or, before the number of its channels is known, its class.
+        task: the task, or its class as long as the number of its channels is not known.
         source: the data.
 
     Raises:
-        SemipixError: they are not, or have more channels or classes than the task.
+        SemipixError: the targets are of another kind, or have another number of channels or more classes than the task.
     """
     name = (task if isinstance(task, type) else type(task)).__name__
     asked = "segmentation" if task.classification else "matting" if task.trimap else "regression"
-    given = source.kind if source.kind in _ASKS else "regression"
+    given = source.kind if source.kind in _TARGETS else "regression"
     if asked != given:
         serving = data_for(*(KINDS[1:3] + KINDS[4:] if asked == "regression" else (asked,)))
         raise SemipixError(
-            f"task: {name} learns from {_ASKS[asked]}, but data: {type(source).__name__} has {_ASKS[given]} "
+            f"task: {name} learns from {_TARGETS[asked]}, but data: {type(source).__name__} has {_TARGETS[given]} "
             f"(kind {source.kind}); set data={'|'.join(serving)}, or a task that fits the data"
         )
     channels = getattr(task, "channels", None)
@@ -44,10 +44,10 @@ def check_serves(task: Task | type[Task], source: Source) -> None:
 
 
 def _check_classes(task: Task | type[Task], source: Source) -> None:
-    """Refuse data of more classes than a task has channels.
+    """Check that a task has a channel for each class.
 
     Raises:
-        SemipixError: they have more.
+        SemipixError: the data have more classes than the task has channels.
     """
     channels, given = getattr(task, "channels", None), source.classes
     if not task.classification or channels is None or given is None or len(given) <= channels:
@@ -61,5 +61,5 @@ def _check_classes(task: Task | type[Task], source: Source) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names of a list."""
+    """At most eight names of a list, as text."""
     return ", ".join([*names[:8], *(["..."] if len(names) > 8 else [])])

@@ -1,4 +1,4 @@
-"""Which training images count as labeled, and which are set aside for validation."""
+"""Choose which training images are labeled, and which are set aside for validation."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ from semipix.data.source import Source
 from semipix.errors import SemipixError
 
 Amount = str | int | float
-"""A count (8, "8"), a share (0.125, "1/8") or "all"; the whole number 1 is one image, 1.0 and "1/1" are all."""
+"""A count (8, "8"), a share (0.125, "1/8") or "all". The integer 1 is one image; 1.0 and "1/1" are all images."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the images in each part of a data set, sorted; held as `Names`, for there may be millions."""
+    """Names of the images in each part of a data set, sorted. They are kept as `Names`, since there may be millions."""
 
     labeled: Sequence[str]
     unlabeled: Sequence[str]
@@ -37,7 +37,7 @@ class Split:
 
     def to_json(self, path: Path) -> None:
         """Write the lists to a file such as a run folder's `split.json`."""
-        # One name a line. json's `indent` does it too, but in pure Python and ten times as slowly.
+        # One name a line. json's `indent` gives the same, but is pure Python and ten times as slow.
         between = (",\n  ", ": ")
         lists = [f' "{part}": {json.dumps([*names], separators=between)}' for part, names in self.parts().items()]
         write_text(path, "{\n" + ",\n".join(lists) + "\n}\n")
@@ -47,7 +47,7 @@ class Split:
         """Read what `to_json` wrote.
 
         Raises:
-            SemipixError: the file is missing or holds something else.
+            SemipixError: the file is missing, or is no JSON with the four lists.
         """
         keys = [item.name for item in fields(cls)]
         try:
@@ -62,28 +62,29 @@ class Split:
 def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
     """Choose the labeled and the validation images of a run.
 
-    Where the source names scenes, all images of a scene go together: "image" below then means a scene, though
-    a source may have its labels counted by image (`Source.labels_by_scene`).
+    If the source names scenes, all images of a scene stay together: "image" below then means a scene, unless the source
+    counts labels by image (`Source.labels_by_scene`).
 
-    The labeled training images stand in one order that depends on the seed and each name only. Validation images, where
-    the source sets none apart, are the first of that order, labeled ones the next; so the 8 labels of `labels=8`
-    are among the 16 of `labels=16`, and the choice does not depend on method, machine or Python.
+    The labeled training images are sorted by a hash of the seed and their name. The first are set aside for validation,
+    if the source has no validation images. The next ones keep their labels. Hence the 8 labels of `labels=8` are among
+    the 16 of `labels=16`, and the choice is the same for every method, machine and Python version.
 
     Args:
         source: the data.
-        labels: how many labels are used: an amount of what validation leaves, or the path of a text file that lists
-            names or stems, one a line.
-        val: amount of the labeled training images set aside for validation where the source has no validation images;
-            0 means none.
+        labels: how many labels are used: an amount of the images that are not set aside, or the path of a text file
+            that lists names or stems, one a line.
+        val: amount of the labeled training images set aside for validation if the source has no validation images; 0
+            means none.
         seed: chooses the order.
 
     Returns:
         The four lists. Training images whose label is not used are unlabeled.
 
     Raises:
-        SemipixError: there are not that many labels, validation takes all of them, or a listed image is not there.
+        SemipixError: there are fewer labels than asked for, validation would take all of them, or a listed name is no
+            labeled training image.
     """
-    scenes = _scenes(source, seed)
+    scenes = _labeled_by_scene(source, seed)
     if not scenes:
         raise SemipixError("data: found no labeled training image, expected at least one")
     candidates = [name for names in scenes for name in names]
@@ -111,7 +112,7 @@ def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
 
 
 def check_overlap(split: Split, source: Source) -> None:
-    """Refuse a split that would measure a model on what it has learnt from.
+    """Check that evaluation images are not in the training data.
 
     Raises:
         SemipixError: an image is in two parts, or a scene both in training and in evaluation.
@@ -121,9 +122,7 @@ def check_overlap(split: Split, source: Source) -> None:
     for part, names in parts.items():
         for name in names:
             if (other := seen.setdefault(name, part)) != part:
-                raise SemipixError(
-                    f"split: {name} is both in {other} and in {part}; expected it in one, mend the split"
-                )
+                raise SemipixError(f"split: {name} is both in {other} and in {part}; expected it in one, fix the split")
     held_out: dict[str, tuple[str, str]] = {}
     for part in ("val", "test"):
         for name in parts[part]:
@@ -133,31 +132,23 @@ def check_overlap(split: Split, source: Source) -> None:
             part, name = held_out[scene]
             raise SemipixError(
                 f"split: {name} of {part} shows the scene {scene}, and so does the training image {other}; expected "
-                "no scene on both sides, mend the split"
+                "no scene on both sides, fix the split"
             )
 
 
-def _scenes(source: Source, seed: int) -> list[list[str]]:
-    """Names of the labeled training images by scene, in an order that depends on the seed and each scene only."""
-    scenes: dict[str, list[str]] = {}
-    for name in sorted(source.labeled()):
-        scenes.setdefault(source.scene(name), []).append(name)
-    return [scenes[scene] for scene in sorted(scenes, key=lambda scene: _rank(seed, scene))]
-
-
 def parse_labels(labels: Amount, available: int, several: str = "images") -> int:
-    """Number of labels that an amount stands for.
+    """The number of labels for an amount.
 
     Args:
         labels: a count, a share of what is available, or "all".
         available: labeled images to choose from.
-        several: what they are called, images or scenes.
+        several: what an error calls them: images or scenes.
 
     Returns:
         A number from 1 to `available`; a share is rounded to the nearest number.
 
     Raises:
-        SemipixError: the amount cannot be read, is not positive, or exceeds what is available.
+        SemipixError: the amount is no number, not positive, or above what is available.
     """
     count = _parse_amount("data.labels", labels, available)
     if count <= 0:
@@ -165,6 +156,14 @@ def parse_labels(labels: Amount, available: int, several: str = "images") -> int
     if count > available:
         raise SemipixError(f"data.labels={labels}: only {available} labeled {several} are there; lower data.labels")
     return count
+
+
+def _labeled_by_scene(source: Source, seed: int) -> list[list[str]]:
+    """Names of the labeled training images, grouped by scene, in an order by the seed and the name of the scene."""
+    scenes: dict[str, list[str]] = {}
+    for name in sorted(source.labeled()):
+        scenes.setdefault(source.scene(name), []).append(name)
+    return [scenes[scene] for scene in sorted(scenes, key=lambda scene: _rank(seed, scene))]
 
 
 def _parse_val(val: Amount, available: int) -> int:
@@ -175,7 +174,7 @@ def _parse_val(val: Amount, available: int) -> int:
 
 
 def _parse_amount(key: str, amount: Amount, available: int) -> int:
-    """Count for an amount, not checked against `available`; a positive share gives at least 1."""
+    """The count for an amount; a positive share gives at least 1. The count may exceed `available`."""
     text = str(amount).strip()
     if text == "all":
         return available
@@ -204,7 +203,7 @@ def _is_file(labels: Amount) -> bool:
 
 
 def _listed(path: str, candidates: list[str]) -> list[str]:
-    """Names that a list file asks for, each as full name, as stem, or as path below its folder."""
+    """The names that a list file contains. A line may be a full name, a stem, or the end of a path."""
     found: dict[str, list[str]] = {}
     for name in candidates:
         for alias in _aliases(name):
@@ -217,8 +216,8 @@ def _listed(path: str, candidates: list[str]) -> list[str]:
     for line in filter(None, lines):
         matches = found.get(composed(line), [])
         if len(matches) != 1:
-            told = f"stands for {len(matches)} images" if matches else "is no training image with a label"
-            raise SemipixError(f"{path}: {line!r} {told}; expected names such as {candidates[0]}, one a line")
+            problem = f"matches {len(matches)} images" if matches else "is no training image with a label"
+            raise SemipixError(f"{path}: {line!r} {problem}; expected names such as {candidates[0]}, one a line")
         names += matches
     if not names:
         raise SemipixError(f"{path}: found no name, expected one image name or stem a line")
@@ -226,12 +225,12 @@ def _listed(path: str, candidates: list[str]) -> list[str]:
 
 
 def _aliases(name: str) -> set[str]:
-    """What a list file may call an image: every tail of its path, with and without the extension."""
+    """All names of an image that a list file may use: every end of its path, with and without the extension."""
     parts = PurePosixPath(composed(name)).parts
     tails = {"/".join(parts[start:]) for start in range(len(parts))}
     return tails | {str(PurePosixPath(tail).with_suffix("")) for tail in tails}
 
 
 def _rank(seed: int, name: str) -> bytes:
-    """A name's place in the shuffled order: stable across machines and versions, and new images disturb no old ones."""
+    """The sort key that shuffles names. It is the same on all machines, and new images keep the order of old ones."""
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()

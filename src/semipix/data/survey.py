@@ -1,5 +1,6 @@
-"""What the files of a data folder hold, looked at before a training begins and by `semipix data check`, by one set of
-rules: what the check refuses, training refuses in the same line.
+"""Check masks and headers of a data folder.
+
+Training and `semipix data check` both use these functions, so that they refuse the same files with the same message.
 """
 
 import os
@@ -24,21 +25,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SEVERAL_PAGES = frozenset({".tif", ".tiff", ".gif", ".webp"})
-"""Extensions of formats that may hold several pages, or more bands than an image has colours."""
+"""Extensions of formats that may hold several pages, or further bands beside the colours."""
 
-_DELAY = 2.0
-"""Seconds after which looking through a folder shows its progress."""
+_READING_DELAY = 2.0
+"""Seconds after which reading a folder shows a progress bar."""
 
 Colour = tuple[int, int, int]
 
 
 class MaskCounts(NamedTuple):
-    """What one mask holds.
+    """The contents of one mask file.
 
     Attributes:
         pixels: number of pixels by class index, after `data.mask_values`.
         palette: colours of the indices that occur, for a mask with a palette.
-        warning: what is unusual about it beside its image.
+        warning: what is unusual about the mask in comparison with its image.
     """
 
     pixels: Counter[int]
@@ -48,13 +49,13 @@ class MaskCounts(NamedTuple):
 
 @dataclass
 class Survey:
-    """What the masks of a folder hold.
+    """The contents of all masks of a folder.
 
     Attributes:
         pixels: number of pixels by class index for each image whose mask can be read.
         problems: one line for each mask that cannot be used, by image name.
-        unreadable: names of the images among them whose mask cannot be read at all.
-        warnings: one line for each thing that may be meant so.
+        unreadable: names of the images whose mask cannot be read at all; they are in `problems` too.
+        warnings: one line for each thing that is unusual but may be intended.
     """
 
     pixels: dict[str, Counter[int]] = field(default_factory=dict)
@@ -63,17 +64,19 @@ class Survey:
     warnings: list[str] = field(default_factory=list)
 
     def present(self, names: Iterable[str]) -> Counter[int]:
-        """Pixels by class index over the masks of these images."""
+        """Number of pixels by class index over the masks of these images."""
         return sum((self.pixels[name] for name in names if name in self.pixels), Counter())
 
 
-def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, max_pixels: int = MAX_PIXELS) -> Survey:
-    """Read all masks, and the headers of their images.
+def survey_masks(
+    root: Path, masks: Mapping[str, str], table: Tensor | None = None, max_pixels: int = MAX_PIXELS
+) -> Survey:
+    """Read all masks, and only the headers of their images.
 
     Args:
         root: the data folder.
         masks: names of the masks by name of their image.
-        table: class index by stored value, of `data.mask_values`.
+        table: class index by stored value, from `data.mask_values`.
         max_pixels: the `data.max_pixels` setting.
     """
 
@@ -86,7 +89,7 @@ def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, ma
     found = Survey()
     colours: dict[int, tuple[Colour, Path]] = {}
     turned = []
-    for image, result in zip(masks, each(look, list(masks), "reading masks"), strict=True):
+    for image, result in zip(masks, in_threads(look, list(masks), "reading masks"), strict=True):
         if isinstance(result, SemipixError):
             found.problems[image] = str(result)
             if isinstance(result, UnreadableFileError):
@@ -102,96 +105,52 @@ def survey(root: Path, masks: Mapping[str, str], table: Tensor | None = None, ma
 
 
 def first_and_count(lines: Sequence[str], several: str) -> list[str]:
-    """The first of some lines of one kind with the number of the others; none where there is none."""
+    """The first of several similar lines, with the number of the others; an empty list for no lines."""
     more = f"; and {len(lines) - 1} more such {several}" if len(lines) > 1 else ""
     return [lines[0] + more] if lines else []
 
 
-def each(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
-    """Results of a function in the order of the items, by a few threads, with a bar where it takes long."""
+def in_threads(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterable[R]:
+    """Call a function for each item in up to 8 threads, with a progress bar; results come in the order of the items."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         results = pool.map(function, items)
-        # None: only on a terminal
-        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None, delay=_DELAY)
+        # disable=None shows the bar only on a terminal.
+        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None, delay=_READING_DELAY)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for what is left
-
-
-def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
-    mask = read_mask_file(path, max_pixels=max_pixels)
-    try:
-        header = read_header(image, max_pixels=max_pixels)
-    except SemipixError:  # the image's own problem, found when it is read
-        header = None
-    if header is not None:
-        check_same_size(image, path, header.size, mask.values.shape)
-    pixels = _mapped(_counts(mask.values), table)
-    warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
-    return MaskCounts(pixels, mask.palette, warning)
+        pool.shutdown(wait=False, cancel_futures=True)  # do not wait for the other items after an interruption
 
 
 def turned_warning(
     image: Path, label: Path, header: Header, orientation: int, size: Sequence[int], word: str = "mask"
 ) -> str | None:
-    """What to say of a label without orientation tag beside a photo that is turned by its own; None where it is sure.
+    """A warning if a photo has an orientation tag but its label has none and may need one; None otherwise.
 
     Args:
         image: the photo's file.
         label: the label's file.
-        header: of the photo.
+        header: the header of the photo.
         orientation: the label's own tag.
         size: height and width of the label.
         word: what the label is called.
     """
-    # Beside a photo that lies on its side, a label of another size than the stored pixels can only be upright.
+    # If the label has another size than the stored pixels of the photo, it was made from the upright photo.
     stored = header.size[::-1] if header.orientation in SIDEWAYS else header.size
     if header.orientation == 1 or orientation != 1 or tuple(size) != stored:
         return None
     return (
-        f"{label}: has no orientation tag, but its image {image.name} is turned by its own (orientation "
-        f"{header.orientation}); if the {word} was made from the pixels as they are stored, turn it or give it the tag"
+        f"{label}: has no orientation tag, but its image {image.name} has one (orientation {header.orientation}); "
+        f"if the {word} was made from the pixels as they are stored, turn it or give it the same tag"
     )
 
 
-def _counts(values: Tensor) -> Counter[int]:
-    """Number of pixels by stored value."""
-    array = values.numpy()
-    # Pillow counts bytes ten times as fast as numpy.
-    as_bytes = array.dtype == np.uint8
-    counts = np.array(Image.fromarray(array).histogram()) if as_bytes else np.bincount(array.ravel())
-    return Counter({int(value): int(counts[value]) for value in counts.nonzero()[0]})
-
-
-def _mapped(counts: Counter[int], table: Tensor | None) -> Counter[int]:
-    if table is None:
-        return counts
-    mapped: Counter[int] = Counter()
-    for value, count in counts.items():
-        mapped[int(table[value])] += count
-    return mapped
-
-
-def _palette_problem(path: Path, palette: Mapping[int, Colour], seen: dict[int, tuple[Colour, Path]]) -> str | None:
-    """What is wrong with a mask whose index has another colour than in an earlier mask: it may be another class."""
-    for index, colour in palette.items():
-        earlier, where = seen.setdefault(index, (colour, path))
-        if earlier != colour:
-            return (
-                f"{path}: index {index} of its palette is the colour {colour}, but {earlier} in {where}; the order of "
-                "the palettes differs, so that indices are no classes; save the masks with one palette, or as 8-bit "
-                "grey with the class index as value"
-            )
-    return None
-
-
 def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
-    """A line, with a count, about pages and bands of image files that are not read.
+    """Lines, each with a count, about pages and bands of image files that are not used.
 
-    Only headers are read. Files that cannot be read are left alone.
+    Only headers are read. Files that cannot be read are ignored here.
 
     Args:
-        files: image files of the formats that may hold such parts, `SEVERAL_PAGES`.
+        files: image files with an extension in `SEVERAL_PAGES`.
         max_pixels: the `data.max_pixels` setting.
     """
 
@@ -202,16 +161,60 @@ def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[s
             return None
 
     pages, bands = [], []
-    for path, header in zip(files, each(look, files, "reading headers"), strict=True):
+    for path, header in zip(files, in_threads(look, files, "reading headers"), strict=True):
         if header is not None and header.pages > 1:
             pages.append(path)
         if header is not None and header.dropped_bands:
             bands.append(path)
     return [
-        f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {mend}"
-        for paths, what, mend in (
+        f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {advice}"
+        for paths, what, advice in (
             (pages, "hold several pages, of which only the first is read", "save each page as a file to use it"),
-            (bands, "hold further bands, of which red, green and blue alone are read", "the others are left out"),
+            (bands, "hold further bands; only red, green and blue are read", "the others are ignored"),
         )
         if paths
     ]
+
+
+def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
+    mask = read_mask_file(path, max_pixels=max_pixels)
+    try:
+        header = read_header(image, max_pixels=max_pixels)
+    except SemipixError:  # reported when the image itself is read
+        header = None
+    if header is not None:
+        check_same_size(image, path, header.size, mask.values.shape)
+    pixels = _by_class(_counts(mask.values), table)
+    warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
+    return MaskCounts(pixels, mask.palette, warning)
+
+
+def _counts(values: Tensor) -> Counter[int]:
+    """Number of pixels by stored value."""
+    array = values.numpy()
+    # Pillow counts bytes ten times as fast as numpy does.
+    as_bytes = array.dtype == np.uint8
+    counts = np.array(Image.fromarray(array).histogram()) if as_bytes else np.bincount(array.ravel())
+    return Counter({int(value): int(counts[value]) for value in counts.nonzero()[0]})
+
+
+def _by_class(counts: Counter[int], table: Tensor | None) -> Counter[int]:
+    if table is None:
+        return counts
+    mapped: Counter[int] = Counter()
+    for value, count in counts.items():
+        mapped[int(table[value])] += count
+    return mapped
+
+
+def _palette_problem(path: Path, palette: Mapping[int, Colour], seen: dict[int, tuple[Colour, Path]]) -> str | None:
+    """A problem if an index has another colour than in an earlier mask: it may then be another class."""
+    for index, colour in palette.items():
+        earlier, where = seen.setdefault(index, (colour, path))
+        if earlier != colour:
+            return (
+                f"{path}: index {index} of its palette is the colour {colour}, but {earlier} in {where}; their "
+                "palettes differ, so the same index may mean two classes; save the masks with one palette, or as 8-bit "
+                "grey with the class index as value"
+            )
+    return None

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from semipix.atomic import written
 from semipix.data.files.decode import image_size, unit_range
-from semipix.data.files.mattes import Matting
+from semipix.data.files.mattes import MatteReader
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.files.resize import resize_image
@@ -215,7 +215,7 @@ def load_predictor(
         reduced=method.task.classification,
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
-    beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", Matting().widths))
+    beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
     return Predictor(method, out, reader, beside, config["channels_last"])
 
 

@@ -1,4 +1,4 @@
-"""Joint augmentation and resizing."""
+"""Augmenting and resizing an image together with its target."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from semipix.errors import SemipixError
 
 
 def pair(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """An image that tells at each pixel what its mask says: value = class / 10, in smooth order along x."""
+    """An image and its mask; each pixel of the image is its class / 10, and classes increase along x."""
     classes = (torch.arange(width) * 8 // width + 1).expand(height, width).clone()
     return tv_tensors.Image((classes / 10).expand(3, height, width).clone()), tv_tensors.Mask(classes)
 
@@ -38,7 +38,7 @@ def test_image_and_target_stay_together() -> None:
     assert 0 < mirrored < 40
 
 
-def test_a_seed_repeats_the_augmentation_and_leaves_the_global_generator_alone() -> None:
+def test_a_seed_repeats_the_augmentation_without_changing_the_global_generator() -> None:
     image, target = pair(40, 64)
     transform = train_transform((24, 32), (0.5, 1.5), 0.5, target_fill=255)
     torch.manual_seed(0)
@@ -112,14 +112,14 @@ def test_mask_and_image_edges_meet_after_resizing() -> None:
     assert torch.equal(image[0] > 0.5, mask == 1)
 
 
-def test_check_crop_names_image_sizes_and_mend() -> None:
+def test_check_crop_names_image_sizes_and_fixes() -> None:
     check_crop("a.png", torch.zeros(3, 24, 32), (24, 32))
     with pytest.raises(SemipixError, match=r"a\.png: image is 32x20 pixels, smaller than the training crop of 32x24"):
         check_crop("a.png", torch.zeros(3, 20, 32), (24, 32))
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 32), (24, 30), (7, 9)])
-def test_the_mends_of_check_crop_work(height: int, width: int) -> None:
+def test_the_fixes_of_check_crop_work(height: int, width: int) -> None:
     image = tv_tensors.Image(torch.zeros(3, height, width))
     with pytest.raises(SemipixError) as caught:
         check_crop("a.png", image, (24, 32))
@@ -136,16 +136,16 @@ def test_as_size(value: int | list[int], size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, [8], [8, 9, 10], [8, 0], [8.5, 9]])
-def test_as_size_slips(value: int | list[int]) -> None:
+def test_as_size_errors(value: int | list[int]) -> None:
     with pytest.raises(SemipixError, match=r"data\.crop=.*: expected a positive number of pixels or \[height,width\]"):
         as_size("data.crop", value)
 
 
 class TestRegressionTargets:
-    """Targets that are images: what says nothing counts for nothing."""
+    """Targets that are images: NaN pixels are ignored."""
 
     def ramp(self, height: int = 24, width: int = 32) -> tuple[tv_tensors.Image, ImageTarget]:
-        """An image and a target of two channels that are the same ramp, the target a hundred times as steep."""
+        """An image with a ramp, and a target of two channels with the same ramp, a hundred times as steep."""
         ramp = torch.linspace(0, 1, width).expand(height, width)
         return tv_tensors.Image(ramp.repeat(3, 1, 1)), (100 * ramp).repeat(2, 1, 1).as_subclass(ImageTarget)
 
@@ -185,10 +185,10 @@ class TestRegressionTargets:
 
 
 class TestMattes:
-    """The trimap keeps its three values, the unknown region its two, and crops find it."""
+    """The trimap keeps its three values and the unknown region its two, and crops are centred on that region."""
 
     def sample(self, height: int = 60, width: int = 80) -> tuple[tv_tensors.Image, Matte]:
-        """A square with a soft left edge at the right, whose trimap is unknown about that edge."""
+        """A square on the right with a soft left edge, whose trimap is unknown around that edge."""
         alpha = torch.zeros(height, width)
         alpha[20:40, 56:76] = 1
         alpha[20:40, 52:56] = torch.tensor([0.2, 0.4, 0.6, 0.8])
@@ -200,7 +200,7 @@ class TestMattes:
         target = torch.cat([alpha[None], (trimap == 0.5).float()[None], colours, nothing])
         return tv_tensors.Image(image), target.as_subclass(Matte)
 
-    def test_values_stay_what_they_are(self) -> None:
+    def test_values_are_not_rescaled(self) -> None:
         image, target = self.sample()
         transform = train_transform((48, 48), (0.4, 1.5), 0.5, 255, at_unknown=True)
         padded = 0
@@ -246,7 +246,7 @@ class TestMattes:
 
 
 class TestWindows:
-    """A part of a resized image is made from the pixels that it needs, and is the same."""
+    """A window of a resized image is computed only from the pixels that it needs, and equals the part of the whole."""
 
     @pytest.mark.parametrize("size", [(40, 64), (13, 21), (39, 63), (80, 128), (61, 90), (8, 64)])
     def test_a_window_is_a_part_of_the_whole(self, size: tuple[int, int]) -> None:
@@ -274,7 +274,7 @@ class TestWindows:
                 torch.testing.assert_close(part, expected.to(part.dtype), rtol=3e-4, atol=2e-5, equal_nan=True)
 
     def test_a_window_does_not_convert_the_whole(self) -> None:
-        """The pixels far from the window are not even looked at: they may be NaN."""
+        """Pixels far from the window have no effect, even if they are NaN."""
         image = torch.full((3, 400, 400), float("nan"))
         image[:, 90:210, 190:310] = 0.25
         part = scaled_window(tv_tensors.Image(image), (200, 200), (50, 100, 50, 50))

@@ -1,4 +1,4 @@
-"""An unlabeled pool in shards."""
+"""Unlabeled images in shards."""
 
 import functools
 import io
@@ -27,8 +27,8 @@ from semipix.errors import SemipixError
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import Result
-from tests.data.conftest import MemorySource, noise
 from tests.data.test_datamodule import module
+from tests.helpers.tiny_files import MemorySource, noise
 
 COUNTS = (5, 3, 6)
 
@@ -50,7 +50,7 @@ def write(path: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    """Three shards of 14 images, with other files between; image i is i everywhere."""
+    """Three shards with 14 images and other files; every pixel of image i is i."""
     number = 0
     for shard, count in enumerate(COUNTS):
         files: dict[str, bytes] = {}
@@ -69,7 +69,7 @@ def data(pool: Path, rank: int = 0, world_size: int = 1, **options: Any) -> Semi
 
 
 def epoch(made: SemiSupervisedDataModule, number: int = 0, done: int = 0) -> list[list[int]]:
-    """The images of each batch of an epoch, from a place on."""
+    """The images of each batch of an epoch, beginning at a place."""
     loader = made.train_dataloader().iterables["unlabeled"]
     loader.stream.continue_at(number * made.batches_per_epoch + done, done)
     batches = list(loader)
@@ -129,18 +129,18 @@ def test_a_command_that_fails(pool: Path) -> None:
         Shards(f"pipe:cat {pool}/none.tar")
 
 
-def test_a_failed_command_is_told_by_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_command_is_reported_with_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(url: str) -> None:
         raise OSError(f"((['curl', '-f', '{url}'],), {{'bufsize': 8192}}): exit 7 (read) {{}}")
 
-    monkeypatch.setattr("semipix.data.batches.shards._opened", fail)
-    with pytest.raises(SemipixError, match=r"^http://there/pool\.tar: truncated .* ended with exit status 7\); mend"):
+    monkeypatch.setattr("semipix.data.batches.shards._open_shard", fail)
+    with pytest.raises(SemipixError, match=r"^http://there/pool\.tar: truncated .* ended with exit status 7\); fix"):
         Shards("http://there/pool.tar")
 
 
 @pytest.fixture
 def server(pool: Path) -> Iterator[str]:
-    """The address of a web server of the pool."""
+    """The address of a web server with the shards."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=pool)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
         thread = threading.Thread(target=serving.serve_forever)
@@ -160,7 +160,7 @@ def test_over_http(server: str, pool: Path, workers: int) -> None:
 
 
 class TestObjectStorage:
-    """What webdataset does not know is opened by fsspec, whose memory stands for a bucket."""
+    """Schemes that webdataset does not know are opened by fsspec; its memory file system replaces a bucket."""
 
     def test_each_image_once(self, pool: Path) -> None:
         bucket = fsspec.filesystem("memory")
@@ -172,23 +172,23 @@ class TestObjectStorage:
         assert {image for batch in drawn for image in batch} == set(range(14))
 
     @pytest.mark.parametrize(
-        ("url", "told"),
+        ("url", "message"),
         [
-            ("memory://bucket/none.tar", r"no such shard; mend data\.shards"),
+            ("memory://bucket/none.tar", r"no such shard; fix data\.shards"),
             ("nosuch://bucket/pool.tar", r"cannot be opened \(Protocol not known: nosuch\); install what fsspec needs"),
         ],
     )
-    def test_what_is_not_there(self, url: str, told: str) -> None:
-        with pytest.raises(SemipixError, match=told):
+    def test_missing_shards(self, url: str, message: str) -> None:
+        with pytest.raises(SemipixError, match=message):
             Shards(url)
 
 
 class TestDamage:
-    """Shards and images that cannot be read follow `data.on_error`."""
+    """Shards and images that cannot be read are handled by `data.on_error`."""
 
     @pytest.fixture
     def broken(self, pool: Path) -> Path:
-        """A shard whose end is missing, in the midst of an image."""
+        """A shard that ends in the middle of an image."""
         files = {f"{number:03d}.png": noise(3000).tobytes() for number in range(20, 23)}
         path = write(pool / "pool-2.tar", {"010.png": encoded(10), "011.png": encoded(11), **files})
         path.write_bytes(path.read_bytes()[: 2 * 1024 + 2000])
@@ -212,13 +212,13 @@ class TestDamage:
         made, skipping = data(pool, workers=workers), data(pool, workers=workers, on_error="skip")
         path = pool / "pool-2.tar"
         path.write_bytes(path.read_bytes()[: 11 * 512])
-        told = ""
+        message = ""
         try:
             epoch(made)
         except SemipixError as error:
-            told = str(error)
-        assert f"{path}: truncated" in told
-        assert "data.on_error=skip" in told
+            message = str(error)
+        assert f"{path}: truncated" in message
+        assert "data.on_error=skip" in message
         skipping.skipped.path = pool / "skipped.txt"
         assert sum(map(len, epoch(skipping))) == 16
         assert skipping.skipped.count() == 1
@@ -244,13 +244,13 @@ class TestDamage:
             epoch(made)
 
 
-class TestSlips:
-    """One line each."""
+class TestErrors:
+    """Each error is one line."""
 
     @pytest.mark.parametrize(
-        ("pattern", "told"),
+        ("pattern", "message"),
         [
-            ("none.tar", r"data\.shards=.*none\.tar: no such file: .*none\.tar; expected tar archives, mend"),
+            ("none.tar", r"data\.shards=.*none\.tar: no such file: .*none\.tar; expected tar archives, fix"),
             ("none-*.tar", r"no such file: .*none-\*\.tar"),
             ("none.json", r"data\.shards=.*none\.json: no such file"),
             ("bad.json", r'data\.shards=.*bad\.json: not an index of shards, expected JSON with "shardlist"'),
@@ -258,11 +258,11 @@ class TestSlips:
             ("empty.tar", r"found no image in 1 shards, expected samples with one of the extensions \.bmp"),
         ],
     )
-    def test_patterns(self, pool: Path, pattern: str, told: str) -> None:
+    def test_patterns(self, pool: Path, pattern: str, message: str) -> None:
         (pool / "bad.json").write_text('{"shards": []}')
         (pool / "text.tar").write_text("no archive" * 200)
         write(pool / "empty.tar", {"a.txt": b"a"})
-        with pytest.raises(SemipixError, match=told):
+        with pytest.raises(SemipixError, match=message):
             Shards(f"{pool}/{pattern}")
 
     def test_matting_needs_trimaps(self, pool: Path) -> None:
@@ -302,7 +302,7 @@ def test_trained_and_resumed(pool: Path, train: Callable[..., Result], command: 
 
 
 def stop_after(steps: int) -> Callable[..., None]:
-    """`on_train_batch_start` that fails after so many steps, whatever the epoch."""
+    """An `on_train_batch_start` that fails after some steps, counted over all epochs."""
     begin = Learner.on_train_batch_start
 
     def on_train_batch_start(self: Learner, *args: Any) -> None:

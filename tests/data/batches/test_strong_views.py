@@ -1,4 +1,4 @@
-"""Strong views: what they change, what they leave alone, and for whom they are made."""
+"""Strong views: what they change, what they keep, and which methods get them."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -22,20 +22,20 @@ STILL = {"jitter": 0.0, "grey_probability": 0.0, "blur_probability": 0.0}
 """Settings that change nothing."""
 
 
-class TestWhatAViewIs:
-    def test_depends_on_its_seed_alone(self) -> None:
+class TestViews:
+    def test_depends_only_on_its_seed(self) -> None:
         strong = StrongViews()
         torch.manual_seed(0)
         views = strong(IMAGE, SEEDS, 2)
         torch.manual_seed(1)
         assert torch.equal(strong(IMAGE, SEEDS, 2), views)
         for index, seed in enumerate(SEEDS):
-            alone = strong(IMAGE[index : index + 1], [seed], 2)
-            assert torch.equal(alone, views[index :: len(SEEDS)])
+            single = strong(IMAGE[index : index + 1], [seed], 2)
+            assert torch.equal(single, views[index :: len(SEEDS)])
         assert torch.equal(strong(IMAGE.flip(0), SEEDS[::-1], 1), views[:3].flip(0))
         assert not torch.equal(strong(IMAGE[:1], [8], 1), views[:1])
 
-    def test_leaves_the_global_generator_alone(self) -> None:
+    def test_the_global_generator_is_not_changed(self) -> None:
         before = torch.get_rng_state()
         StrongViews()(IMAGE, SEEDS, 2)
         assert torch.equal(torch.get_rng_state(), before)
@@ -56,7 +56,7 @@ class TestWhatAViewIs:
             StrongViews()(IMAGE, seeds, 1)
 
 
-class TestWhatStays:
+class TestUnchanged:
     def test_without_strength_the_image_itself(self) -> None:
         assert torch.equal(StrongViews(**STILL)(IMAGE, SEEDS, 2), IMAGE.repeat(2, 1, 1, 1))
 
@@ -87,7 +87,7 @@ class TestWhatStays:
         assert (views.flatten(2).argmax(2) == 14 * 41 + 22).all()
         assert len(set(views[:, 0, 14, 22].tolist())) == 8, "each view has a sigma of its own"
 
-    def test_a_fourth_channel_is_left_alone(self) -> None:
+    def test_a_fourth_channel_is_not_changed(self) -> None:
         trimap = rand(3, 4, 12, 20)
         views = StrongViews(0.5, 1.0, 0.5, 1.0)(trimap, SEEDS, 2)
         assert torch.equal(views[:, 3:], trimap[:, 3:].repeat(2, 1, 1, 1))
@@ -103,7 +103,7 @@ class TestWhatStays:
 
 class TestSettings:
     def many(self, **given: float) -> Tensor:
-        """Views of the same image by 60 seeds."""
+        """Views of one image with 60 seeds."""
         return StrongViews(**{**STILL, **given})(IMAGE[:1].repeat(60, 1, 1, 1), range(60), 1)
 
     def changed(self, views: Tensor) -> int:
@@ -148,7 +148,7 @@ class TestSettings:
             ("strong_blur", 20, "a probability from 0 to 1"),
         ],
     )
-    def test_a_slip_is_one_line(self, key: str, value: float, expected: str) -> None:
+    def test_an_error_is_one_line(self, key: str, value: float, expected: str) -> None:
         with pytest.raises(SemipixError) as caught:
             SemiSupervisedDataModule(TinySource(), **{key: value})
         assert str(caught.value) == f"data.{key}={value}: expected {expected}"
@@ -162,7 +162,7 @@ def test_a_crop_smaller_than_the_blur_is_blurred() -> None:
 
 
 class Forbidden(StrongViews):
-    """Must not be asked for views."""
+    """Fails if it is asked for views."""
 
     def __call__(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
         raise AssertionError("nobody asked for strong views")
@@ -181,14 +181,14 @@ class TwoViews(Supervised):
 
 
 def two_views(**given: Any) -> Method:
-    """The method above with the networks of `supervised`."""
+    """The method above, with the networks of `supervised`."""
     method = make_method("supervised", **given)
     method.__class__ = TwoViews
     return method
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.*deprecated.*", "ignore:.*in eval mode at the start.*")
-class TestForWhom:
+class TestWhoGetsViews:
     @pytest.mark.parametrize("name", options("method"))
     def test_views_are_made_where_the_method_asks(self, name: str) -> None:
         method = make_method(name)

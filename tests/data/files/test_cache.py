@@ -1,4 +1,4 @@
-"""Decoded images that are kept."""
+"""Caches of decoded images, in memory and on disk."""
 
 import hashlib
 import multiprocessing
@@ -17,8 +17,8 @@ from semipix.data.files.cache import GIB, Cache, DiskCache, MemoryCache
 from semipix.data.files.reader import Reader
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.conftest import noise, save
 from tests.data.test_datamodule import module, steps
+from tests.helpers.tiny_files import noise, save
 
 LIMIT = 100_000
 MakeCache = Callable[..., Cache]
@@ -87,13 +87,13 @@ def test_a_process_that_is_not_forked_gets_its_part_of_the_memory() -> None:
 
 
 class TestDisk:
-    """A folder outlives its processes."""
+    """The cache on disk is kept after its process has ended."""
 
     def cache(self, tmp_path: Path, limit: int = LIMIT) -> DiskCache:
         return DiskCache(tmp_path / "kept", limit)
 
     @pytest.mark.parametrize("damage", [b"", b"nonsense" * 100, None])
-    def test_a_damaged_entry_is_written_anew(self, tmp_path: Path, damage: bytes | None) -> None:
+    def test_a_damaged_entry_is_written_again(self, tmp_path: Path, damage: bytes | None) -> None:
         cache = self.cache(tmp_path)
         values = noise(50, 50)
         cache.put(key(1), values)
@@ -116,7 +116,7 @@ class TestDisk:
         small = self.cache(tmp_path, 25_000)
         assert [number for number in range(4) if small.get(key(number)) is not None] == [2, 3]
 
-    def test_what_died_unfinished_is_removed(self, tmp_path: Path) -> None:
+    def test_unfinished_entries_are_removed(self, tmp_path: Path) -> None:
         self.cache(tmp_path).put(key(0), noise(10))
         (path,) = (tmp_path / "kept").rglob("*.npy")
         dead = path.with_name(".x.partial")
@@ -165,7 +165,7 @@ class TestDisk:
 
 
 class TestReader:
-    """Files are decoded once."""
+    """With a cache, each file is decoded once."""
 
     @pytest.fixture
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -178,7 +178,7 @@ class TestReader:
         )
         return decoded
 
-    def test_a_changed_file_or_size_is_read_anew(self, make: MakeCache, tmp_path: Path, decoded: list[str]) -> None:
+    def test_a_changed_file_or_size_is_read_again(self, make: MakeCache, tmp_path: Path, decoded: list[str]) -> None:
         path = save(tmp_path / "a.png", noise(20, 30, 3))
         cache = make()
         first, again = Reader(None, cache).image(path), Reader(None, cache).image(path)

@@ -16,13 +16,13 @@ from semipix.data.files.decode import bits, image_size, read_grey, read_image, r
 from semipix.data.files.opening import Encoded
 from semipix.data.files.resize import resize_image
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 DEEP = noise(6, 8, 3, top=65536)
 
 
 def deep_tiff(order: str, compressed: bool) -> bytes:
-    """A TIFF of 16 bits a colour (6, 8, 3) in one strip, of the byte order "<" or ">"."""
+    """A TIFF (6, 8, 3) of 16 bits a colour, in one strip, with the byte order "<" or ">"."""
     data = DEEP.astype(f"{order}u2").tobytes()
     data = zlib.compress(data) if compressed else data
     tags = {256: 8, 257: 6, 258: None, 259: 8 if compressed else 1, 262: 2, 273: None, 277: 3, 278: 6, 279: len(data)}
@@ -52,7 +52,7 @@ def test_deep_tiff_keeps_all_bits(tmp_path: Path, order: str, compressed: bool) 
 
 
 @pytest.mark.parametrize(
-    ("values", "name", "told"),
+    ("values", "name", "message"),
     [
         (noise(6, 8), "a.png", "8-bit"),
         (noise(6, 8, 3), "a.jpg", "8-bit"),
@@ -63,14 +63,14 @@ def test_deep_tiff_keeps_all_bits(tmp_path: Path, order: str, compressed: bool) 
         (noise(6, 8, top=65536), "a.npy", "16-bit"),
     ],
 )
-def test_bits_and_size_are_in_the_header(tmp_path: Path, values: np.ndarray, name: str, told: str) -> None:
+def test_bits_and_size_are_in_the_header(tmp_path: Path, values: np.ndarray, name: str, message: str) -> None:
     path = save(tmp_path / name, values)
-    assert bits(path) == told
+    assert bits(path) == message
     assert image_size(path) == (6, 8)
 
 
 class TestValues:
-    """Numbers of maps stay in their units."""
+    """The numbers of maps keep their units."""
 
     @pytest.mark.parametrize("name", ["a.npy", "a.tif"])
     def test_floats(self, tmp_path: Path, name: str) -> None:
@@ -109,7 +109,7 @@ class TestValues:
         with pytest.raises(SemipixError, match=r"a\.npy: not an array of numpy"):
             read_values(tmp_path / "a.npy")
 
-    def test_slips(self, tmp_path: Path) -> None:
+    def test_errors(self, tmp_path: Path) -> None:
         (tmp_path / "a.npy").write_bytes(b"broken")
         Image.new("P", (8, 6)).save(tmp_path / "a.png")
         for name, pattern in (("a.npy", "not an array"), ("b.npy", "no such file"), ("a.png", "pixels of mode P")):
@@ -119,7 +119,7 @@ class TestValues:
 
 
 class TestGrey:
-    """One value a pixel in [0, 1]."""
+    """`read_grey` returns one value a pixel in [0, 1]."""
 
     @pytest.mark.parametrize(
         ("values", "name"),
@@ -150,10 +150,10 @@ class TestGrey:
 
 
 class TestPixels:
-    """Bytes stay bytes, and an image that is shrunk may be decoded at reduced scale."""
+    """Bytes stay bytes, and an image that is shrunk may be decoded at a reduced scale."""
 
     def photo(self, path: Path, height: int = 600, width: int = 802, **options: Any) -> Path:
-        """A smooth picture with a little noise."""
+        """A smooth image with a little noise."""
         y, x = np.mgrid[:height, :width]
         values = 127 + 90 * np.sin(x / 60)[..., None] * np.cos(y / 45)[..., None] * np.array([1, -1, 0.5])
         values = np.clip(values + np.random.default_rng(0).normal(0, 4, values.shape), 0, 255).astype(np.uint8)
@@ -181,7 +181,7 @@ class TestPixels:
 
     @pytest.fixture
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-        """Width and height of each JPEG as it is decoded."""
+        """Width and height at which each JPEG is decoded."""
         sizes: list[tuple[int, int]] = []
         load = JpegImageFile.load
         monkeypatch.setattr(JpegImageFile, "load", lambda image: [sizes.append(image.size), load(image)][1])

@@ -11,8 +11,8 @@ from semipix.data.files.decode import bits, read_values
 from semipix.data.files.decode_masks import read_indices, read_mask_file
 from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.conftest import noise, save
 from tests.helpers.image_files import gif, grey_png, tiff
+from tests.helpers.tiny_files import noise, save
 
 
 class TestLowBits:
@@ -42,9 +42,7 @@ class TestLowBits:
     def test_white_as_zero_is_refused(self, tmp_path: Path, depth: int) -> None:
         (tmp_path / "a.tif").write_bytes(tiff(noise(5, 8, top=4), depth, {262: 0}))
         for read in (read_indices, read_values):
-            with pytest.raises(
-                SemipixError, match=r"a\.tif: found grey that counts from white .* save it as MinIsBlack"
-            ):
+            with pytest.raises(SemipixError, match=r"a\.tif: found grey in which 0 is white .* save it as MinIsBlack"):
                 read(tmp_path / "a.tif")
 
     @pytest.mark.parametrize(("depth", "colours"), [(4, 16), (8, 2)])
@@ -63,7 +61,7 @@ class TestLowBits:
 
 
 class TestOrientation:
-    """A mask is turned by its own tag, once."""
+    """A mask is turned once, by its own tag."""
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif"])
     @pytest.mark.parametrize("mode", ["L", "P"])
@@ -83,7 +81,7 @@ class TestOrientation:
 
 
 class TestLossy:
-    """Formats in which class values change are refused."""
+    """Lossy formats, in which class values change, are refused."""
 
     @pytest.mark.parametrize(
         ("name", "options", "kind"),
@@ -111,7 +109,7 @@ class TestLossy:
 
 
 class TestPalettes:
-    """Indices come with the colours that occur."""
+    """Indices of a palette are returned with the colours that occur."""
 
     @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.gif"])
     def test_colours_that_occur(self, tmp_path: Path, name: str) -> None:

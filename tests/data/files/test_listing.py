@@ -1,4 +1,4 @@
-"""The one listing of a folder."""
+"""Listing a data folder."""
 
 import os
 import unicodedata
@@ -43,7 +43,7 @@ def test_a_folder_may_be_left_out(tmp_path: Path) -> None:
     assert walk(tmp_path / "out", without=tmp_path / "out").files == []
 
 
-def test_stems_are_composed_and_names_are_as_they_are(tmp_path: Path) -> None:
+def test_stems_are_composed_and_names_are_not(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "é")
     touch(tmp_path, f"images/{decomposed}.png")
     assert stems(tmp_path, "images", Remarks()) == {"é": f"images/{decomposed}.png"}
@@ -67,7 +67,7 @@ def test_a_label_that_is_not_read(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_beside_the_folders(tmp_path: Path) -> None:
+def test_files_beside_the_folders(tmp_path: Path) -> None:
     touch(tmp_path, "images/train/a.png", "masks/train/a.png", "images/b.png", "labels/a.png", "labels/b.png")
     touch(tmp_path, "images/valid/v.png", ".git/config", "README.txt", "classes.txt", "unlabeled/u.png")
     assert list_folder(tmp_path).left_out == [
@@ -90,7 +90,7 @@ def test_another_kind_of_folder_is_refused_without_listing_it(tmp_path: Path, mo
     monkeypatch.setattr(os, "scandir", spy)
     assert list_folder(tmp_path).problems == [
         f"{tmp_path}/images/train: found no such folder, expected training images (png, jpeg, webp, bmp, tiff or gif); "
-        "put them there or mend data.root"
+        "put them there or fix data.root"
     ]
     assert tmp_path not in listed
     assert tmp_path / "usr" not in listed

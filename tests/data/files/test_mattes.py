@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semipix.data.files.mattes import MatteFiles, Matting, make_trimap, read_trimap
+from semipix.data.files.mattes import MatteFiles, MatteReader, make_trimap, read_trimap
 from semipix.data.targets import Matte
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 
 def disc(side: int = 40, soft: float = 4) -> np.ndarray:
@@ -80,7 +80,7 @@ class TestReadTrimap:
 
 class TestSamples:
     def test_image_and_target_agree(self, files: MatteFiles) -> None:
-        image, target = Matting().image(files), Matting().target(files)
+        image, target = MatteReader().image(files), MatteReader().target(files)
         assert image.shape == (4, 40, 40)
         assert isinstance(target, Matte)
         assert target.shape == (8, 40, 40)
@@ -90,12 +90,12 @@ class TestSamples:
         assert (composed - image[:3]).abs().max() < 0.51 / 255
 
     def test_unknown_colours_are_nan(self, files: MatteFiles) -> None:
-        target = Matting().target(files._replace(foreground=None, background=None))
+        target = MatteReader().target(files._replace(foreground=None, background=None))
         assert target[2:].isnan().all()
         assert not target[:2].isnan().any()
 
-    def test_made_trimaps_vary_by_the_seed_alone(self, files: MatteFiles) -> None:
-        matting = Matting(widths=(1, 9))
+    def test_made_trimaps_vary_only_by_the_seed(self, files: MatteFiles) -> None:
+        matting = MatteReader(widths=(1, 9))
         first, again, *others = (matting.pair(files, seed) for seed in (0, 0, 1, 2, 3))
         assert all(map(torch.equal, first[0], again[0]))
         assert len({float((image[3] == 0.5).sum()) for image, _ in [first, *others]}) > 2
@@ -107,35 +107,35 @@ class TestSamples:
         trimap = np.zeros((40, 40), np.uint8)
         trimap[5:35, 5:35] = 128
         given = files._replace(trimap=save(tmp_path / "trimap.png", trimap))
-        for image in (Matting().image(given), Matting().image(given, 1), Matting().pair(given, 2)[0]):
+        for image in (MatteReader().image(given), MatteReader().image(given, 1), MatteReader().pair(given, 2)[0]):
             assert torch.equal(image[3] * 2, torch.from_numpy(trimap).float() / 128)
 
     @pytest.mark.parametrize("top", [1, 255])
     def test_a_mask_is_widened(self, files: MatteFiles, tmp_path: Path, top: int) -> None:
         mask = save(tmp_path / "mask.png", (disc(soft=0.1) > 127).astype(np.uint8) * top)
-        image = Matting(widths=(3, 3)).image(MatteFiles(files.image, trimap=mask))
+        image = MatteReader(widths=(3, 3)).image(MatteFiles(files.image, trimap=mask))
         assert 0.1 < (image[3] == 0.5).float().mean() < 0.5
         assert image[3, 20, 20] == 1
         assert image[3, 0, 0] == 0
 
     def test_nothing_to_make_a_trimap_from(self, files: MatteFiles) -> None:
         with pytest.raises(SemipixError, match=r"image\.png: no trimap found and no alpha to make one from"):
-            Matting().image(MatteFiles(files.image))
+            MatteReader().image(MatteFiles(files.image))
 
     @pytest.mark.parametrize("part", ["alpha", "trimap", "foreground", "background"])
     def test_sizes_differ(self, files: MatteFiles, tmp_path: Path, part: str) -> None:
         small = files._replace(**{part: save(tmp_path / "small.png", np.zeros((9, 7), np.uint8))})
         with pytest.raises(SemipixError, match=rf"small\.png: {part} is 7x9 pixels, its image image\.png is 40x40"):
-            Matting().pair(small, 0)
+            MatteReader().pair(small, 0)
 
 
 class TestBackgrounds:
-    def test_another_background_stands_behind_the_true_alpha(self, files: MatteFiles, tmp_path: Path) -> None:
+    def test_another_background_keeps_the_true_alpha(self, files: MatteFiles, tmp_path: Path) -> None:
         pool = (save(tmp_path / "wide.png", noise(50, 90, 3, seed=5)), save(tmp_path / "small.png", noise(20, 30, 3)))
-        original = Matting().pair(files, 0)[1]
+        original = MatteReader().pair(files, 0)[1]
         seen = []
         for seed in range(8):
-            image, target = Matting(backgrounds=pool, replace=1).pair(files, seed)
+            image, target = MatteReader(backgrounds=pool, replace=1).pair(files, seed)
             composed = target[:1] * target[2:5] + (1 - target[:1]) * target[5:8]
             assert torch.allclose(image[:3], composed.as_subclass(torch.Tensor), atol=1e-6)
             assert torch.equal(target[0], original[0])
@@ -146,15 +146,15 @@ class TestBackgrounds:
 
     def test_shares(self, files: MatteFiles, tmp_path: Path) -> None:
         pool = (save(tmp_path / "a.png", noise(50, 90, 3)),)
-        plain = Matting().pair(files, 0)[0][:3]
+        plain = MatteReader().pair(files, 0)[0][:3]
         for share, low, high in ((0.0, 0, 0), (0.5, 5, 15)):
-            matting = Matting(backgrounds=pool, replace=share)
+            matting = MatteReader(backgrounds=pool, replace=share)
             changed = sum(not torch.equal(matting.pair(files, seed)[0][:3], plain) for seed in range(20))
             assert low <= changed <= high
 
     def test_not_without_a_foreground_and_never_in_evaluation(self, files: MatteFiles, tmp_path: Path) -> None:
-        matting = Matting(backgrounds=(save(tmp_path / "a.png", noise(50, 90, 3)),), replace=1)
-        plain = Matting().image(files)[:3]
+        matting = MatteReader(backgrounds=(save(tmp_path / "a.png", noise(50, 90, 3)),), replace=1)
+        plain = MatteReader().image(files)[:3]
         assert torch.equal(matting.pair(files._replace(foreground=None), 0)[0][:3], plain)
         assert torch.equal(matting.image(files)[:3], plain)
         assert torch.equal(matting.image(files, 3)[:3], plain)

@@ -29,7 +29,7 @@ def test_as_a_list() -> None:
         names[5]
 
 
-def test_a_process_gets_the_arrays_alone() -> None:
+def test_only_the_arrays_are_sent_to_a_process() -> None:
     names = Names(f"images/train/{number:08d}.jpg" for number in range(1000))
     copied = pickle.loads(pickle.dumps(names))
     assert copied == names

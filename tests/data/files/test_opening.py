@@ -29,8 +29,8 @@ from semipix.data.files.decode import (
 from semipix.data.files.decode_masks import read_indices
 from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.conftest import noise, save
 from tests.helpers.image_files import PASSES, chunk, gif, grey_png, packed, png, tiff
+from tests.helpers.tiny_files import noise, save
 
 UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda stored: stored,
@@ -55,7 +55,7 @@ def exif(orientation: int) -> bytes:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is decoded."""
+    """The formats of the images that are decoded."""
     files: list[str] = []
     load = ImageFile.ImageFile.load
 
@@ -70,7 +70,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 class TestOrientation:
-    """Each of the eight, applied once by all that read pixels."""
+    """Each of the eight orientations is applied once by all functions that read pixels."""
 
     @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
     @pytest.mark.parametrize("kind", ["grey", "colour", "deep grey", "float"])
@@ -154,7 +154,7 @@ GARBAGE = {
 
 
 class TestDamagedMetadata:
-    """Metadata that cannot be understood leaves an image as it is stored."""
+    """An image with damaged metadata is read as it is stored."""
 
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("what", GARBAGE)
@@ -299,7 +299,7 @@ class TestHeaders:
 
 
 class TestLimits:
-    """Images are refused by their headers."""
+    """Images that are too large are refused by their headers."""
 
     def test_our_own_limit_is_the_only_one(self, tmp_path: Path, decoded: list[str]) -> None:
         assert Image.MAX_IMAGE_PIXELS is None
@@ -319,7 +319,7 @@ class TestLimits:
     def test_memory_of_a_pixel(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, depth: int, most: int
     ) -> None:
-        """Three bytes and three floats, or three floats and an image of Pillow's, which is not traced."""
+        """At most three bytes and three floats, or three floats and a Pillow image, whose memory is not traced."""
         monkeypatch.setattr(decode, "_BAND", 2**12)
         row = b"\0" + bytes([1]) * (400 * {0: 1, 2: 3, 3: 1, 4: 2}[kind] * depth // 8)
         palette = chunk(b"PLTE", bytes(768)) if kind == 3 else b""
@@ -360,7 +360,7 @@ class TestLimits:
 
 
 def short_png(height: int, width: int, depth: int, kind: int, interlaced: bool, share: float) -> tuple[bytes, bytes]:
-    """A PNG without a dark pixel, and the same one with a share of its rows."""
+    """A PNG without a dark pixel, and the same PNG with only some of its rows."""
     bands = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
     values = np.full((height, width, bands), (1 << depth) - 1)
     parts = [values[top::down, left::right] for left, top, right, down in PASSES] if interlaced else [values]
@@ -372,7 +372,7 @@ def short_png(height: int, width: int, depth: int, kind: int, interlaced: bool, 
 
 
 class TestTruncation:
-    """Files that end properly, but too early."""
+    """Files that end correctly, but too early."""
 
     KINDS = (
         *((depth, 0) for depth in (1, 2, 4, 8, 16)),
@@ -393,7 +393,7 @@ class TestTruncation:
                 with pytest.raises(UnreadableFileError, match=r"a\.png: corrupt or truncated .*"):
                     read_image(tmp_path / "a.png")
 
-    def test_png_says_how_much_there_is(self, tmp_path: Path) -> None:
+    def test_png_reports_how_many_rows_it_contains(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(short_png(30, 17, 8, 0, False, 1 / 3)[1])
         for read in (read_image, read_values, read_indices):
             with pytest.raises(
@@ -474,7 +474,7 @@ class TestTruncation:
 
 
 class TestReducedScale:
-    """A JPEG that is decoded at reduced scale keeps its geometry."""
+    """A JPEG that is decoded at a reduced scale keeps its geometry."""
 
     @pytest.mark.parametrize("turn", [1, 6])
     @pytest.mark.parametrize("width", [1601, 1607])
@@ -526,8 +526,8 @@ def test_further_extensions(tmp_path: Path, extension: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n", b"P5 2 2 255\n\0\1\2\3"])
-def test_other_formats_are_not_opened_whatever_they_are_called(tmp_path: Path, content: bytes) -> None:
-    """Pillow would start Ghostscript for the first."""
+def test_other_formats_are_not_opened_by_any_extension(tmp_path: Path, content: bytes) -> None:
+    """Pillow would start Ghostscript for the first file."""
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(SemipixError, match=r"a\.png: not a readable image; expected png, jpeg"):

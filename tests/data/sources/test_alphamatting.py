@@ -1,4 +1,4 @@
-"""The matting benchmark's layout."""
+"""The folder layout of alphamatting.com."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ import torch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.alphamatting import MattingSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three images of 40x40 pixels; the trimap is unknown in a square about a hole in the alpha."""
+    """Three images of 40x40 pixels; the trimap is unknown in a square around a hole in the alpha."""
     alpha, trimap = np.full((40, 40), 255, np.uint8), np.full((40, 40), 255, np.uint8)
     alpha[12:20, 12:20] = 100
     trimap[10:22, 10:22] = 128
@@ -81,11 +81,11 @@ def test_backgrounds(root: Path, tmp_path: Path) -> None:
     [
         ({"unlabeled": "."}, r"data\.unlabeled_trimaps is missing"),
         ({"trimap": "trimap3"}, r"trimap3: no such folder"),
-        ({"backgrounds": "nowhere"}, r"nowhere: no such folder; mend data\.backgrounds"),
+        ({"backgrounds": "nowhere"}, r"nowhere: no such folder; fix data\.backgrounds"),
         ({"trimap_widths": [-1, 3]}, r"data\.trimap_widths"),
     ],
 )
-def test_slips(root: Path, options: dict[str, Any], pattern: str) -> None:
+def test_errors(root: Path, options: dict[str, Any], pattern: str) -> None:
     with pytest.raises(SemipixError, match=pattern):
         MattingSource(root, **options)
 

@@ -1,10 +1,10 @@
-"""Lists of class names as tools write them, and what is said of the values of masks."""
+"""Lists of class names in the formats of several tools, and warnings about the values of masks."""
 
 from pathlib import Path
 
 import pytest
 
-from semipix.data.sources.class_names import class_values_warnings, read_classes, suggested
+from semipix.data.sources.class_names import class_values_warnings, read_classes, suggested_mask_values
 from semipix.errors import SemipixError
 
 ROAD_CAR = ["background", "road", "car"]
@@ -52,17 +52,17 @@ def test_lists_that_could_be_misread_are_refused(tmp_path: Path, text: str, word
     assert str(caught.value).startswith(f"{tmp_path}/classes.txt: ")
 
 
-def test_values_without_gaps_say_nothing() -> None:
+def test_values_without_gaps_give_no_warning() -> None:
     assert class_values_warnings(Path("masks"), {0, 1, 2}, list("abc"), named=True) == []
     assert class_values_warnings(Path("masks"), {0, 1}, ["0", "1"], named=False) == []
     assert class_values_warnings(Path("masks"), set(), ["0", "1"], named=False) == []
 
 
-def test_one_value_is_nothing_to_learn() -> None:
+def test_one_value_gives_a_warning() -> None:
     (warning,) = class_values_warnings(Path("masks"), {0}, ["0", "1"], named=False)
-    assert warning == "masks: all pixels have the value 0, so that there is nothing to tell apart; check the masks"
+    assert warning == "masks: all pixels have the value 0, but at least 2 classes are needed; check the masks"
 
 
 def test_suggested_values_number_the_classes() -> None:
-    assert suggested({0, 100, 200}) == "{0:0,100:1,200:2}"
-    assert suggested(set(range(1, 20))) == "{1:0,2:1,3:2,4:3,5:4,6:5,7:6,...}"
+    assert suggested_mask_values({0, 100, 200}) == "{0:0,100:1,200:2}"
+    assert suggested_mask_values(set(range(1, 20))) == "{1:0,2:1,3:2,4:3,5:4,6:5,7:6,...}"

@@ -19,7 +19,7 @@ Write = Callable[..., Path]
 
 
 def expect_error(pattern: str, folder: Path, **options: object) -> None:
-    """The folder is refused, at once or when all of it is read, with one line that names the slip."""
+    """The folder is refused, at once or when all its files are read, with an error of one line."""
     with pytest.raises(SemipixError, match=pattern) as caught:
         source = FolderSource(folder, **options)  # type: ignore[arg-type]
         for name in source.labeled() + source.val() + source.test():
@@ -138,7 +138,7 @@ class TestImageFormats:
 
 
 class TestMaskFormats:
-    """Indices are read as stored."""
+    """Class indices are read as they are stored."""
 
     def test_grey(self, tmp_path: Path, write_mask: Write) -> None:
         assert read_indices(write_mask(tmp_path / "a.png", [[0, 7], [255, 1]])).tolist() == [[0, 7], [255, 1]]
@@ -184,7 +184,7 @@ class TestClasses:
         assert FolderSource(folder).classes == classes
 
     @pytest.mark.parametrize("values", [[0, 255], [255, 255]])
-    def test_only_0_and_255_is_told(self, folder: Path, write_mask: Write, values: list[int]) -> None:
+    def test_only_0_and_255_is_an_error(self, folder: Path, write_mask: Write, values: list[int]) -> None:
         for name in "abcd":
             write_mask(folder / f"masks/train/{name}.png", [values * 4] * 6)
         expect_error(r"255 means void; map it to class 1 with data\.mask_values=\{0:0,255:1\}", folder)
@@ -207,7 +207,7 @@ class TestClasses:
             ("\n".join(map(str, range(256))), r"classes\.txt: found 256 classes, expected at most 255"),
         ],
     )
-    def test_class_file_slips(self, folder: Path, text: str, pattern: str) -> None:
+    def test_class_file_errors(self, folder: Path, text: str, pattern: str) -> None:
         (folder / "classes.txt").write_text(text)
         expect_error(pattern, folder)
 
@@ -220,8 +220,8 @@ class TestClasses:
         expect_error(r"data\.mask_values: found .* expected a value from 0 to 65535", folder, mask_values=mask_values)
 
 
-class TestLayoutSlips:
-    """What is wrong with the folders is told in one line."""
+class TestLayoutErrors:
+    """A wrong layout is reported in one line."""
 
     def test_missing_root(self, tmp_path: Path) -> None:
         expect_error(r"nowhere: found nothing, expected a data folder", tmp_path / "nowhere")
@@ -263,8 +263,8 @@ class TestLayoutSlips:
         expect_error(rf"{part}/a\.png: same stem as a\.bmp", folder)
 
 
-class TestFileSlips:
-    """What is wrong with a file is told in one line that names it."""
+class TestFileErrors:
+    """A wrong file is reported in one line that names it."""
 
     def test_sizes_differ(self, folder: Path, write_mask: Write) -> None:
         write_mask(folder / "masks/train/b.png", height=3, width=4)

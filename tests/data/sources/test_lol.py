@@ -1,4 +1,4 @@
-"""LOL's layouts and scenes."""
+"""The folder layouts and scenes of LOL."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.lol import LOLSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 SPLIT = {
     "train": ["000", "001", "002", "003", "004"],
@@ -58,7 +58,7 @@ def test_unpaired(tmp_path: Path) -> None:
         LOLSource(write(tmp_path, {"train/low": 3, "train/normal": 2}))
 
 
-def test_groups_that_are_none(tmp_path: Path) -> None:
+def test_groups_that_are_no_lists(tmp_path: Path) -> None:
     root = write(tmp_path, {"train/low": 6, "train/normal": 6})
     (root / "split.json").write_text(json.dumps({**SPLIT, "scene_groups": ["000"]}))
     with pytest.raises(SemipixError, match=r"split\.json: scene_groups is no list of lists"):

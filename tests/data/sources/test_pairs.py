@@ -14,7 +14,7 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.pairs import PairsSource
 from semipix.data.targets import Matte
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def mattes(pairs: Path) -> Path:
 
 
 def expect_error(pattern: str, root: Path, kind: str = "denoising", **options: Any) -> None:
-    """The folder is refused, at once or when all of it is read, in one line; the check tells the same and goes on."""
+    """The folder is refused with an error of one line, and `data check` reports the same line without ending."""
     with pytest.raises(SemipixError, match=pattern) as caught:
         source = PairsSource(root, kind, **options)
         for name in source.labeled() + source.val() + source.test():
@@ -137,7 +137,7 @@ class TestMattes:
         assert source.image("unlabeled/y.png")[3, 0].tolist() == [0, 0.5, 1, 0.5] * 2
         assert source.image("inputs/train/x.png", 3).shape == (4, 6, 8)
 
-    def test_photographs_stand_behind_known_foregrounds(self, mattes: Path) -> None:
+    def test_photographs_replace_the_background_of_known_foregrounds(self, mattes: Path) -> None:
         save(mattes / "backgrounds/photo.jpg", noise(30, 30, 3))
         expect_error(r"backgrounds: found 1 photographs .* but no foreground; add foregrounds/train", mattes, "matting")
         save(mattes / "foregrounds/train/a.png", noise(6, 8, 3, seed=3))
@@ -180,14 +180,16 @@ class TestMattes:
         expect_error(pattern, mattes, "matting", **options)
 
 
-class TestSlips:
+class TestErrors:
     def test_sizes_differ(self, pairs: Path) -> None:
         save(pairs / "targets/train/b.png", noise(5, 8, 3))
         expect_error(r"targets/train/b\.png: target is 8x5 pixels, its image b\.png is 8x6", pairs)
 
     def test_16_bit_next_to_8_bit(self, pairs: Path) -> None:
         save(pairs / "targets/train/c.png", noise(6, 8, 3, top=65536))
-        expect_error(r"c\.png: found 16-bit values, but .*a\.png has 8-bit ones; expected targets of one kind", pairs)
+        expect_error(
+            r"c\.png: found 16-bit values, but .*a\.png has 8-bit ones; expected one type for all targets", pairs
+        )
 
     @pytest.mark.parametrize("split", ["train", "val", "test"])
     def test_target_without_input(self, pairs: Path, split: str) -> None:
@@ -260,7 +262,7 @@ class TestCheck:
         assert check(mattes).kind == "regression"
         assert check(mattes, kind="matting").kind == "matting"
 
-    def test_every_problem_is_told_once(self, mattes: Path) -> None:
+    def test_every_problem_is_reported_once(self, mattes: Path) -> None:
         save(mattes / "targets/train/a.png", noise(6, 8, 3))
         save(mattes / "targets/train/b.png", noise(5, 8))
         save(mattes / "trimaps/val/v.png", np.full((6, 8), 70, np.uint8))
@@ -284,7 +286,7 @@ class TestCheck:
         report = check(pairs)
         assert report.problems == []
         assert [warning.partition(": ")[2] for warning in report.warnings] == [
-            "same content as inputs/train/a.png of another part; evaluation needs images of its own",
-            "same content as unlabeled/y.png of another part; evaluation needs images of its own",
+            f"same content as {name} of another part; expected different images for evaluation, remove one of the two"
+            for name in ("inputs/train/a.png", "unlabeled/y.png")
         ]
         assert "warnings        2" in "\n".join(report.lines())

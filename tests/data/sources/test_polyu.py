@@ -1,4 +1,4 @@
-"""PolyU's layout and scenes."""
+"""The folder layout and scenes of PolyU."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.sources.polyu import PolyUSource, scene_of
+from semipix.data.sources.polyu import PolyUSource, camera_and_object
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 CROPS = [f"Canon5D2_5_160_3200_{what}_{number}" for what in ("chair", "plug", "desk") for number in (1, 2, 3)]
 
@@ -24,8 +24,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_scenes() -> None:
-    assert scene_of("noisy/Canon5D2_5_160_3200_chair_11.jpg") == "Canon5D2/chair"
-    assert scene_of("unlabeled/Canon5D2_bag_00.jpg") == "Canon5D2/bag"
+    assert camera_and_object("noisy/Canon5D2_5_160_3200_chair_11.jpg") == "Canon5D2/chair"
+    assert camera_and_object("unlabeled/Canon5D2_bag_00.jpg") == "Canon5D2/bag"
 
 
 def test_labels_count_scenes_and_validation_shows_others(root: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_split_that_shows_one_scene_on_both_sides(root: Path) -> None:
         ("nonsense", r"split\.json: not a split file"),
         ("[]", r"split\.json: not a split file"),
         ('{"train": 3}', r"split\.json: train is no list of names"),
-        ('{"train": ["b", "a"]}', r"split\.json: train names a and 1 more that are not there"),
+        ('{"train": ["b", "a"]}', r"split\.json: train names a and 1 more images that do not exist"),
     ],
 )
-def test_split_slips(root: Path, content: str, pattern: str) -> None:
+def test_split_errors(root: Path, content: str, pattern: str) -> None:
     (root / "split.json").write_text(content)
     with pytest.raises(SemipixError, match=pattern):
         PolyUSource(root)

@@ -1,4 +1,4 @@
-"""The built-in data."""
+"""The built-in drawn scenes."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from semipix.data.drawing.scenes import CLASSES
+from semipix.data.drawing.scenes import SCENE_CLASSES
 from semipix.data.drawing.shapes import SHAPES, TEXTURES, smooth_noise
 from semipix.data.sources.scenes import ScenesSource
 from semipix.data.targets import KINDS
@@ -36,7 +36,7 @@ def test_image_and_target(size: int | list[int], shape: tuple[int, int]) -> None
     assert image.min() >= 0
     assert image.max() <= 1
     assert image.std() > 0.05
-    assert 0 <= target.min() <= target.max() < len(CLASSES)
+    assert 0 <= target.min() <= target.max() < len(SCENE_CLASSES)
 
 
 def test_an_image_depends_on_seed_split_and_number_only() -> None:
@@ -49,7 +49,7 @@ def test_an_image_depends_on_seed_split_and_number_only() -> None:
         assert not torch.equal(many.image(name), different)
 
 
-def test_what_is_handed_out_is_not_the_cached_picture() -> None:
+def test_a_returned_image_is_not_the_cached_one() -> None:
     source = ScenesSource(48)
     name = source.labeled()[0]
     image, target = source.image(name).clone(), source.pair(name)[1].clone()
@@ -61,15 +61,19 @@ def test_what_is_handed_out_is_not_the_cached_picture() -> None:
 
 def test_all_classes_are_common() -> None:
     source = ScenesSource(48, train=60)
-    pixels = torch.stack([source.pair(name)[1] for name in source.labeled()]).flatten().bincount(minlength=len(CLASSES))
+    pixels = (
+        torch.stack([source.pair(name)[1] for name in source.labeled()])
+        .flatten()
+        .bincount(minlength=len(SCENE_CLASSES))
+    )
     shares = pixels / pixels.sum()
     assert 0.5 < shares[0] < 0.85
     assert (shares[1:] > 0.02).all()
 
 
-def test_colour_does_not_tell_the_class() -> None:
+def test_colour_does_not_reveal_the_class() -> None:
     source = ScenesSource(48, train=150)
-    colours: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(CLASSES))}
+    colours: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(SCENE_CLASSES))}
     for name in source.labeled():
         image, target = source.image(name), source.pair(name)[1]
         for index in target.unique().tolist():
@@ -81,7 +85,7 @@ def test_colour_does_not_tell_the_class() -> None:
 
 
 def test_objects_are_seen() -> None:
-    """Most objects differ from what surrounds them, or the labels would be noise."""
+    """Most objects differ from their surroundings, so that their labels can be learned."""
     source = ScenesSource(96, train=30)
     edges, elsewhere = [], []
     for name in source.labeled():
@@ -140,7 +144,7 @@ def test_smooth_noise_is_smooth() -> None:
         ({"val": -1}, r"data\.val=-1: expected at least 0 images"),
     ],
 )
-def test_slips(options: dict[str, int], pattern: str) -> None:
+def test_errors(options: dict[str, int], pattern: str) -> None:
     with pytest.raises(SemipixError, match=pattern):
         ScenesSource(**options)
 
@@ -159,7 +163,7 @@ BEFORE = "44da7df18662316707bb8de2d08a84612f7233d51d0b2c082648b42e42ee47b2"
 """Hash of segmentation scenes as the stored benchmark figures know them."""
 
 
-def test_segmentation_scenes_are_what_they_always_were() -> None:
+def test_segmentation_scenes_have_not_changed() -> None:
     digest = hashlib.sha256()
     for source in (ScenesSource(), ScenesSource(size=[64, 80], seed=3)):
         for name in source.labeled()[:12] + source.val()[:4] + source.test()[:4]:
@@ -243,6 +247,6 @@ def test_depth_is_nearer_for_what_covers() -> None:
         assert (steps < 0.01).float().mean() > 0.8, "layers are smooth"
 
 
-def test_an_unknown_kind_is_told() -> None:
+def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(SemipixError, match=r"data\.kind=depth: expected segmentation, denoising, .*; name the kind"):
         ScenesSource(kind="depth")

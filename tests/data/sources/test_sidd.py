@@ -1,4 +1,4 @@
-"""SIDD's folders, scenes and lazily cut patches."""
+"""The folders, scenes and patches of SIDD."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.sidd import SIDDSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 INSTANCES = [f"{number:04d}_{scene:03d}_S6_00100_L" for number, scene in enumerate((1, 1, 2, 2, 3), 1)]
 
@@ -78,7 +78,7 @@ def test_a_block_larger_than_the_image_is_the_image(root: Path) -> None:
     assert source.image(source.val()[0]).shape == (3, 40, 50)
 
 
-def test_slips(root: Path, tmp_path: Path) -> None:
+def test_errors(root: Path, tmp_path: Path) -> None:
     with pytest.raises(SemipixError, match=r"data\.blocks=0: expected at least 1"):
         SIDDSource(root, blocks=0)
     (root / "empty").mkdir()
@@ -89,7 +89,7 @@ def test_slips(root: Path, tmp_path: Path) -> None:
         SIDDSource(root)
     lonely.rename(root / "Data/NOISY_SRGB_010.PNG")
     save(root / "Data/GT_SRGB_010.PNG", noise(8, 8, 3))
-    with pytest.raises(SemipixError, match=r"expected a folder called NUMBER_SCENE_PHONE_\.\.\. around it"):
+    with pytest.raises(SemipixError, match=r"expected it in a folder called NUMBER_SCENE_PHONE_\.\.\."):
         SIDDSource(root)
 
 

@@ -1,4 +1,4 @@
-"""VOC's and SBD's lists and masks."""
+"""The lists and masks of VOC and SBD."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources import voc
-from semipix.data.sources.voc import CLASSES, VOCSource
+from semipix.data.sources.voc import VOC_CLASSES, VOCSource
 from semipix.errors import SemipixError
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 LISTS = {
     "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt": ["a", "b"],
@@ -48,8 +48,8 @@ def stems(names: list[str]) -> str:
 def test_the_augmented_training_list(root: Path) -> None:
     source = VOCSource(root)
     assert (stems(source.labeled()), stems(source.val()), source.test()) == ("abcd", "vw", [])
-    assert source.classes == CLASSES
-    assert len(CLASSES) == 21
+    assert source.classes == VOC_CLASSES
+    assert len(VOC_CLASSES) == 21
     values = {name: source.pair(f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg")[1][1, 1].item() for name in "abcdvw"}
     assert values == {"a": 1, "b": 1, "c": 2, "d": 2, "v": 1, "w": 1}, "VOC's masks count before SBD's"
     assert (source.pair(source.labeled()[0])[1][0] == 255).all()
@@ -60,7 +60,7 @@ def test_without_sbd(root: Path) -> None:
         (root / f"sbd/{name}.txt").unlink()
     assert stems(VOCSource(root, augmented=False).labeled()) == "ab"
     with pytest.raises(
-        SemipixError, match=r"sbd/train\.txt: no such file; set data\.augmented=false to do without SBD"
+        SemipixError, match=r"sbd/train\.txt: no such file; set data\.augmented=false to train without SBD"
     ):
         VOCSource(root)
 
@@ -74,7 +74,7 @@ def test_small_images_are_padded_with_void(root: Path) -> None:
     assert ((batch.target == 255).sum((1, 2)) == 144 - 5 * 8).all()
 
 
-def test_missing_files_are_told_at_once(root: Path) -> None:
+def test_missing_files_are_reported_at_once(root: Path) -> None:
     (root / "VOCdevkit/VOC2012/JPEGImages/c.jpg").unlink()
     (root / "VOCdevkit/VOC2012/SegmentationClassAug/d.png").unlink()
     with pytest.raises(
@@ -84,7 +84,7 @@ def test_missing_files_are_told_at_once(root: Path) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(SemipixError, match=r"JPEGImages: no such folder; .*mend data\.root"):
+    with pytest.raises(SemipixError, match=r"JPEGImages: no such folder; .*fix data\.root"):
         VOCSource(tmp_path)
 
 
@@ -151,5 +151,5 @@ class TestDownload:
             raise OSError("no\nroute")
 
         monkeypatch.setattr(voc, "VOCSegmentation", fails)
-        with pytest.raises(SemipixError, match=r"data\.download: no route; fetch the archives by hand to"):
+        with pytest.raises(SemipixError, match=r"data\.download: no route; download the archives by hand to"):
             VOCSource(tmp_path, download=True)

@@ -1,1 +1,1 @@
-"""From tensors to batches."""
+"""Make batches of tensors."""

@@ -1,4 +1,4 @@
-"""Geometry that images and their targets go through together."""
+"""Random scale, flip and crop of an image together with its target."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from semipix.data.files.resize import _MATTE_COLOURS, UNKNOWN, Window, _nearest, resize_to, scaled_window
+from semipix.data.files.resize import MATTE_COLOURS, UNKNOWN, Window, resize_nearest, resize_to, scaled_window
 from semipix.data.files.sizes import Size
 from semipix.data.targets import ImageTarget, Matte
 
@@ -24,22 +24,23 @@ def train_transform(
         crop: height and width of the result.
         scale: smallest and largest factor an image is scaled by, its aspect kept.
         flip: probability of a horizontal flip.
-        target_fill: written into masks where a scaled-down image does not fill the crop; images are filled with 0,
-            regression targets with NaN.
+        target_fill: value of the padding of masks, for images that are smaller than the crop after scaling; images are
+            padded with 0, regression targets with NaN.
         at_unknown: whether crops are centred at unknown pixels of the image's trimap.
 
     Returns:
-        A transform to be called as `transform(image)` or `transform(image, target)` with tv_tensors of one size. It
-        draws from torch's global generator.
+        A transform that is called as `transform(image)` or `transform(image, target)` with tv_tensors of the same size.
+        It draws from torch's global generator.
     """
     crops = UnknownCrop(crop, target_fill) if at_unknown else RandomPaddedCrop(crop, target_fill)
     return TrainTransform(RandomScale(scale), flip, crops)
 
 
 class TrainTransform:
-    """Random scale, horizontal flip and crop, at the cost of what the crop holds.
+    """Random scale, horizontal flip and crop.
 
-    The place is drawn first. Then only the pixels that it needs are converted to floats and scaled.
+    The place of the crop is drawn first. Then only the pixels that the crop shows are converted to floats and scaled,
+    so that the time depends on the size of the crop and not on that of the image.
 
     Args:
         scale: draws the size that the image is scaled to.
@@ -53,23 +54,23 @@ class TrainTransform:
         self.crop = crop
 
     def __call__(self, *inputs: Any) -> Any:
-        """Transform an image, or an image and its target, of one size.
+        """Transform an image, or an image and its target of the same size.
 
         Args:
             *inputs: tv_tensors: an image (C, H, W) of bytes or in [0, 1], a mask (H, W) of integers, or a regression
                 target.
 
         Returns:
-            As many: images float32 in [0, 1], masks int64.
+            The transformed image, or image and target: images float32 in [0, 1], masks int64.
         """
         first = inputs[0]
         size = self.scale.make_params([first])["size"]
         mirrored = bool(torch.rand(1) < self.flip)
-        place = self.crop.place(size, lambda: _mirrored(_nearest(first[3:4], size)[0], mirrored))
-        outputs = tuple(self._part(inpt, size, mirrored, place) for inpt in inputs)
+        place = self.crop.place(size, lambda: _mirrored(resize_nearest(first[3:4], size)[0], mirrored))
+        outputs = tuple(self._cropped(inpt, size, mirrored, place) for inpt in inputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def _part(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
+    def _cropped(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
         top, left, height, width = window = self.crop.window(size, place)
         if mirrored:
             window = (top, size[1] - left - width, height, width)
@@ -77,12 +78,8 @@ class TrainTransform:
         return self.crop.padded(tv_tensors.wrap(part, like=inpt), place)
 
 
-def _mirrored(values: Tensor, mirrored: bool) -> Tensor:
-    return values.flip(-1) if mirrored else values
-
-
 class RandomScale(v2.Transform):  # type: ignore[misc]
-    """Scale by a random factor, the aspect kept.
+    """Scale by a random factor; the aspect ratio is kept.
 
     Args:
         scale: smallest and largest factor.
@@ -103,7 +100,7 @@ class RandomScale(v2.Transform):  # type: ignore[misc]
 
 
 class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
-    """Crop at a random place; an image smaller than the crop lands at a random place in it and is padded.
+    """Crop at a random place. An image smaller than the crop is put at a random place in it and padded.
 
     Args:
         crop: height and width of the result.
@@ -120,18 +117,18 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         return self.place(tuple(first.shape[-2:]), lambda: first[3])
 
     def place(self, size: Size, trimap: Callable[[], Tensor]) -> dict[str, Any]:
-        """Draw where the crop starts in an image of this size, or the image in the crop.
+        """Draw where the crop starts in an image of this size, or where a smaller image starts in the crop.
 
         Args:
             size: height and width of the image.
-            trimap: makes its trimap (H, W), where crops depend on it.
+            trimap: returns the image's trimap (H, W); only `UnknownCrop` calls it.
         """
         spare = [have - want for have, want in zip(size, self.crop, strict=True)]
-        # One draw a side serves both cases.
+        # The same draw is used for both cases.
         return {"spare": spare, "start": [int(torch.randint(abs(room) + 1, ()).item()) for room in spare]}
 
     def window(self, size: Size, place: dict[str, Any]) -> Window:
-        """The part of an image of this size that the crop shows."""
+        """The part of an image of this size that is inside the crop."""
         (room_y, room_x), (y, x) = place["spare"], place["start"]
         return (
             y if room_y > 0 else 0,
@@ -144,7 +141,7 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         return self.padded(F.crop(inpt, *self.window(tuple(inpt.shape[-2:]), params)), params)
 
     def padded(self, part: Any, place: dict[str, Any]) -> Any:
-        """The crop around what it shows of the image."""
+        """The crop, made by padding the part of the image inside it."""
         (room_y, room_x), (y, x) = place["spare"], place["start"]
         top, left = y if room_y < 0 else 0, x if room_x < 0 else 0
         bottom, right = max(0, -room_y) - top, max(0, -room_x) - left
@@ -153,14 +150,14 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         fill = self.target_fill if isinstance(part, tv_tensors.Mask) else 0
         padded = F.pad(part, [left, top, right, bottom], fill=fill)
         if isinstance(part, ImageTarget):
-            silent = torch.ones(padded.shape[-2:], dtype=torch.bool)
-            silent[top : top + part.shape[-2], left : left + part.shape[-1]] = False
-            padded[_MATTE_COLOURS if isinstance(part, Matte) else slice(None), silent] = math.nan
+            padding = torch.ones(padded.shape[-2:], dtype=torch.bool)
+            padding[top : top + part.shape[-2], left : left + part.shape[-1]] = False
+            padded[MATTE_COLOURS if isinstance(part, Matte) else slice(None), padding] = math.nan
         return padded
 
 
 class UnknownCrop(RandomPaddedCrop):
-    """Crop around a random unknown pixel of the trimap, an image's fourth channel; anywhere where there is none."""
+    """Crop around a random unknown pixel of the trimap (the fourth channel); at a random place if there is none."""
 
     def place(self, size: Size, trimap: Callable[[], Tensor]) -> dict[str, Any]:
         params = super().place(size, trimap)
@@ -175,13 +172,17 @@ class UnknownCrop(RandomPaddedCrop):
 
 
 def augment(transform: Callable[..., Any], seed: int, *tensors: Tensor) -> Any:
-    """Run a transform with a seed of its own; torch's global generator is neither read nor changed."""
+    """Run a transform with its own seed; torch's global generator is neither read nor changed."""
     with torch.random.fork_rng(devices=[]):
-        # Not `torch.manual_seed`, which would also reseed the accelerators, and those are not forked.
+        # `torch.manual_seed` would also seed the accelerators, whose generators are not restored by this fork_rng.
         torch.default_generator.manual_seed(seed)
         return transform(*tensors)
 
 
-def plain(tensor: Tensor) -> Tensor:
+def plain_tensor(tensor: Tensor) -> Tensor:
     """A contiguous tensor without its tv_tensor type."""
     return tensor.as_subclass(torch.Tensor).contiguous()
+
+
+def _mirrored(values: Tensor, mirrored: bool) -> Tensor:
+    return values.flip(-1) if mirrored else values

@@ -1,4 +1,4 @@
-"""Datasets: samples of a source, read, augmented and converted to tensors."""
+"""Datasets: read samples of a source, augment them and convert them to tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from semipix.batch import EvalSample, LabeledImages, UnlabeledImages
-from semipix.data.batches.augment import TrainTransform, augment, plain
+from semipix.data.batches.augment import TrainTransform, augment, plain_tensor
 from semipix.data.batches.sampler import Draw, stable_seed
 from semipix.data.batches.skipped import Skipped
 from semipix.data.files.decode import unit_range
@@ -22,14 +22,14 @@ from semipix.data.targets import ImageTarget, Target
 from semipix.errors import SemipixError, UnreadableFileError
 
 ATTEMPTS = 20
-"""Images that are tried in the place of one that cannot be read, before the data are given up."""
+"""Replacements that are tried for an image that cannot be read, before training stops."""
 
 
 class _SourceDataset(Dataset[Any]):
-    """Reads named images; a user's slip is handed over as a value instead of being raised.
+    """Reads the named images of a source; a `SemipixError` is returned instead of raised.
 
-    A loader's worker process would wrap a raised error in its own traceback; as a value it arrives unharmed, and
-    `SourceLoader` raises it in the main process.
+    torch would wrap an error raised in a worker process in a traceback. A returned error reaches the main process
+    unchanged, where `SourceLoader` raises it.
     """
 
     def __init__(self, source: Source, names: Sequence[str], resize: int | Size | None) -> None:
@@ -52,14 +52,14 @@ class _SourceDataset(Dataset[Any]):
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What all training images go through.
+    """Settings for reading and augmenting training images.
 
     Attributes:
-        reader: reads images in shards as the source reads its own.
-        crop: height and width that an image has to have then.
-        transform: augmentation.
+        reader: reads the images in shards; the source has the same reader.
+        crop: height and width that an image must have at least after `data.resize`.
+        transform: the augmentation.
         pad: whether an image may be smaller than the crop.
-        skipped: where images that cannot be read are listed; None to stop at the first.
+        skipped: list of the images that cannot be read; None to stop at the first one.
     """
 
     reader: Reader
@@ -69,21 +69,21 @@ class TrainSettings:
     skipped: Skipped | None = None
 
 
-class _TrainDataset(_SourceDataset):
+class _AugmentedDataset(_SourceDataset):
     def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings) -> None:
         super().__init__(source, names, settings.reader.resize)
         self.settings = settings
         self._unreadable: set[int] = set()
 
     def __getitem__(self, item: Draw) -> Any:
-        """The drawn sample, or with `data.on_error=skip` another one where it cannot be read."""
+        """The drawn sample; with `data.on_error=skip`, another one if it cannot be read."""
         index, seed = item
         if self.settings.skipped is None:
             sample = super().__getitem__(item)
             return with_skip_hint(sample) if isinstance(sample, UnreadableFileError) else sample
         problem: SemipixError | None = None
         for attempt in range(ATTEMPTS + 1):
-            # The replacement depends on the draw alone, whichever process reads it.
+            # The replacement depends only on the draw, so that it is the same in every process.
             drawn = index if attempt == 0 else stable_seed(seed, "instead", attempt) % len(self)
             if drawn in self._unreadable:
                 continue
@@ -96,16 +96,49 @@ class _TrainDataset(_SourceDataset):
             except SemipixError as error:
                 return error
         return SemipixError(
-            f"{problem or self.names[index]}; and none of {ATTEMPTS} images drawn in its place could be read; "
+            f"{problem or self.names[index]}; and none of {ATTEMPTS} replacements could be read; "
             "check the data (semipix data check ROOT)"
         )
 
 
-def fitted(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
-    """The image after `data.resize`, at least as large as the crop unless it may be padded.
+class LabeledDataset(_AugmentedDataset):
+    """Augmented labeled images with their targets; an item is given by a draw."""
+
+    def read(self, item: Draw) -> LabeledImages:
+        index, seed = item
+        name = self.names[index]
+        image, target = self.source.pair(name, stable_seed(seed, "source"))
+        image, target = resize_and_check(name, image, self.settings), resize_target(as_target(target), self.resize)
+        image, target = augment(self.settings.transform, seed, image, target)
+        return LabeledImages(plain_tensor(image), plain_tensor(target), [name])
+
+
+class UnlabeledDataset(_AugmentedDataset):
+    """Augmented unlabeled images; an item is given by a draw."""
+
+    def read(self, item: Draw) -> UnlabeledImages:
+        index, seed = item
+        name = self.names[index]
+        image = resize_and_check(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
+        return UnlabeledImages(plain_tensor(augment(self.settings.transform, seed, image)), [name], [seed])
+
+
+class EvalDataset(_SourceDataset):
+    """Images to evaluate with their labels; an item is given by its index."""
+
+    def read(self, item: int) -> EvalSample:
+        name = self.names[item]
+        image, target = self.source.pair(name)
+        return EvalSample(
+            plain_tensor(unit_range(resize_image(image, self.resize))), plain_tensor(full_precision(target)), name
+        )
+
+
+def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
+    """Apply `data.resize` to an image and check that it is not smaller than the crop, unless it may be padded.
 
     Raises:
-        SemipixError: it is smaller.
+        SemipixError: the image is smaller than the crop, and `data.pad` is off.
     """
     image = resize_image(image, settings.reader.resize)
     if not settings.pad:
@@ -113,44 +146,13 @@ def fitted(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_te
     return image
 
 
-class LabeledDataset(_TrainDataset):
-    """Augmented images with their targets, by draw."""
-
-    def read(self, item: Draw) -> LabeledImages:
-        index, seed = item
-        name = self.names[index]
-        image, target = self.source.pair(name, stable_seed(seed, "source"))
-        image, target = fitted(name, image, self.settings), resize_target(as_target(target), self.resize)
-        image, target = augment(self.settings.transform, seed, image, target)
-        return LabeledImages(plain(image), plain(target), [name])
-
-
-class UnlabeledDataset(_TrainDataset):
-    """Augmented images, by draw."""
-
-    def read(self, item: Draw) -> UnlabeledImages:
-        index, seed = item
-        name = self.names[index]
-        image = fitted(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
-        return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [name], [seed])
-
-
-class EvalDataset(_SourceDataset):
-    """Images to evaluate, by index."""
-
-    def read(self, item: int) -> EvalSample:
-        name = self.names[item]
-        image, target = self.source.pair(name)
-        return EvalSample(plain(unit_range(resize_image(image, self.resize))), plain(full_precision(target)), name)
-
-
 def with_skip_hint(error: UnreadableFileError) -> UnreadableFileError:
-    """The error with the way to do without the file."""
+    """The error with a hint at `data.on_error=skip`."""
     return UnreadableFileError(f"{error}, or set data.on_error=skip to train without it")
 
 
 def as_target(target: Target) -> Target:
-    """A target that transforms can tell from an image."""
+    """The target with a type of its own, by which transforms distinguish it from an image."""
     if isinstance(target, tv_tensors.Mask | ImageTarget):
         return target
     marked: Target = target.as_subclass(ImageTarget)
@@ -158,5 +160,5 @@ def as_target(target: Target) -> Target:
 
 
 def full_precision(target: Target) -> Tensor:
-    """A label as metrics take it: int64 class indices, or float32 with images in [0, 1]."""
+    """A label in the type that metrics take: int64 class indices, or float32 (images in [0, 1])."""
     return target.long() if isinstance(target, tv_tensors.Mask) else unit_range(target)

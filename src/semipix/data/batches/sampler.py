@@ -1,4 +1,4 @@
-"""The order in which images are drawn, so that a training can go on where it was cut off."""
+"""The order in which images are drawn. It is a function of the batch number, so that a training can be resumed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,17 +12,18 @@ Draw = tuple[int, int]
 
 
 class StreamSampler(DistributedSampler[Any]):
-    """An endless stream of draws cut into epochs of equally many batches; a pure function of the draw's number.
+    """An endless stream of draws, divided into epochs of the same number of batches.
 
-    Draw d belongs to pass `d // size`; each pass is one permutation of all images. Epoch e begins at batch
-    `e * batches`, whatever was drawn before, unless `continue_at` says otherwise. It is a `DistributedSampler`
-    because it deals out each global batch to the processes itself, and Lightning would replace any other kind.
+    A draw is a pure function of its number. Draw d belongs to pass `d // size`; each pass is one permutation of all
+    images. Epoch e begins at batch `e * batches`, unless `continue_at` sets another place. The class is a
+    `DistributedSampler` since it distributes each global batch to the processes itself; Lightning would replace another
+    kind of sampler.
 
     Args:
         size: number of images.
         batch_size: images of a batch over all processes.
         batches: batches of an epoch.
-        seed: chooses permutations and augmentations; give each stream its own.
+        seed: chooses permutations and augmentations; each stream needs its own.
         rank: this process, which gets the rank-th part of every batch.
         world_size: number of processes; divides `batch_size`.
     """
@@ -37,11 +38,11 @@ class StreamSampler(DistributedSampler[Any]):
         self._batches: range | None = None
 
     def continue_at(self, batch: int, done: int) -> None:
-        """Make the next iteration, and only that one, go on at a place of the stream.
+        """Set the place of the stream where the next iteration begins; later iterations are not affected.
 
         Args:
             batch: number of the first batch to draw, counted over all epochs.
-            done: batches of the present epoch that are over already; the iteration has so many fewer.
+            done: batches of the current epoch that are done already; the iteration is shorter by that number.
         """
         self._batches = range(batch, batch + self.batches - done)
 
@@ -69,9 +70,10 @@ class StreamSampler(DistributedSampler[Any]):
 
 
 class ShardSampler(DistributedSampler[Any]):
-    """Every image once, in order, every world_size-th one for this process.
+    """Each image once, in order; this process gets every `world_size`-th image.
 
-    torch's own sampler repeats images until all processes have equally many, which would count them twice in a metric.
+    torch's own sampler repeats images until all processes have the same number, so that a metric would count some of
+    them twice.
 
     Args:
         size: number of images.

@@ -1,4 +1,4 @@
-"""An unlabeled pool in WebDataset shards: tar archives that are streamed from a disk or from object storage."""
+"""Unlabeled images in WebDataset shards: tar archives that are streamed from a disk or from object storage."""
 
 import contextlib
 import importlib
@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from semipix.batch import UnlabeledImages
-from semipix.data.batches.augment import augment, plain
-from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, fitted, with_skip_hint
+from semipix.data.batches.augment import augment, plain_tensor
+from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, resize_and_check, with_skip_hint
 from semipix.data.batches.sampler import StreamSampler, stable_seed
 from semipix.data.files.names import Names
 from semipix.data.files.opening import EXTENSIONS, Encoded
@@ -33,46 +33,45 @@ _PLAIN_URL = re.compile(
     r"([\w\-./@%?&=+~,{}*\[\]!#]|:\d)*",
     re.ASCII,
 )
-"""An address that names a file and nothing else: no command, no chain of fsspec's, nothing that a shell takes apart."""
+"""An address of a file, without commands, chains of fsspec, or characters that are special in a shell."""
 
 _META = re.compile(r"__[^/]*__($|/)")
 
 _FAILED = re.compile(r"\): exit (\d+) \(")
-"""What webdataset says where a command like curl failed."""
+"""The exit status in webdataset's message about a failed command, such as curl."""
 
 _BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
-"""What reading a damaged or missing shard may raise."""
+"""Errors that reading a damaged or missing shard may raise."""
 
 
 def is_plain_pattern(pattern: str) -> bool:
-    """Whether opening the shards of a pattern runs no command: `pipe:` does, and so do some file systems of fsspec."""
-    return "$" not in pattern and all(map(_is_plain, pattern.split("::")))
+    """Whether opening the shards of a pattern runs no command.
 
-
-def _is_plain(url: str) -> bool:
-    """Whether a shard is a local file, or an address that names a file and nothing else."""
-    return ":" not in url or bool(re.match(r"[A-Za-z]:[\\/][^:]*$", url)) or bool(_PLAIN_URL.fullmatch(url))
+    `pipe:` and some file systems of fsspec do.
+    """
+    return "$" not in pattern and all(map(_is_plain_address, pattern.split("::")))
 
 
 class Shards:
-    """Which shards there are and how many images each holds.
+    """The list of shards and the number of images in each.
 
-    The image of a sample is its first file with an extension of an image; whatever else a sample holds is ignored.
+    The image of a sample is its first file with the extension of an image; all other files of a sample are ignored.
 
     Args:
         pattern: paths or URLs with `{000..123}`, or paths with `*`, several joined by `::`, as webdataset takes them;
-            or an index (`.json` with `shardlist`, a list of `url` and `nsamples`). An index comes with the data, so
-            that `pipe:` and other addresses that run commands are refused in it. Without an index the shards are
-            counted: local archives by their headers, all others by reading them once.
-        skip: whether to go on without what cannot be read.
+            or an index (`.json` with `shardlist`, a list of `url` and `nsamples`). An index usually comes from the
+            author of the data, so `pipe:` and other addresses that run commands are refused in it. Without an index the
+            images are counted: local archives by their headers, all others by reading them once.
+        skip: whether to continue without shards that cannot be read.
 
     Attributes:
         urls: the shards.
-        counts: images in each.
-        problems: what was wrong with some of them, if `skip`.
+        counts: number of images in each shard.
+        problems: with `skip`, the errors of shards that cannot be read.
 
     Raises:
-        SemipixError: webdataset is not installed, nothing is found, a shard is damaged, or there is no image.
+        SemipixError: webdataset is not installed, no shard is found, a shard is damaged (without `skip`), or the shards
+            contain no image.
     """
 
     def __init__(self, pattern: str, skip: bool = False) -> None:
@@ -88,7 +87,7 @@ class Shards:
         if not len(self):
             raise SemipixError(
                 f"data.shards={pattern}: found no image in {len(urls)} shards, expected samples with one of the "
-                f"extensions {', '.join(sorted(EXTENSIONS))}; mend data.shards"
+                f"extensions {', '.join(sorted(EXTENSIONS))}; fix data.shards"
             )
 
     def __len__(self) -> int:
@@ -97,7 +96,7 @@ class Shards:
     def _count(self, url: str, skip: bool) -> int:
         count = 0
         try:
-            for _ in _headers(url) if not _URL.match(url) else images_of(url):
+            for _ in _image_keys(url) if not _URL.match(url) else images_of(url):
                 count += 1
         except UnreadableFileError as error:
             if not skip:
@@ -106,9 +105,14 @@ class Shards:
         return count
 
     def stream(self, seed: int, turn: int, start: int, stop: int) -> Iterator[Encoded | UnreadableFileError]:
-        """Images `start` to `stop` of a turn's order, in which shards are shuffled; beyond the end it starts again.
+        """The images `start` to `stop` of a pass, with the shards in random order; after the end it starts again.
 
-        Where a shard ends too early, there is an error in the place of each image that is missing.
+        If a shard ends too early, an error is returned in place of each missing image.
+
+        Args:
+            seed: chooses the order of the shards.
+            turn: number of the pass, each of which has another order.
+            start, stop: range of images in this order.
         """
         generator = torch.Generator().manual_seed(stable_seed(seed, "shards", turn))
         order = torch.randperm(len(self.urls), generator=generator).tolist()
@@ -118,18 +122,18 @@ class Shards:
             number = int(np.searchsorted(ends, place, side="right"))
             count = min(stop - start, int(ends[number]) - place)
             first = place - int(ends[number] - self.counts[order[number]])
-            yield from _part(self.urls[order[number]], first, count)
+            yield from _shard_images(self.urls[order[number]], first, count)
             start += count
 
 
 class ShardDraw(NamedTuple):
-    """An image of a stream.
+    """One image of the stream of a reading process.
 
     Attributes:
-        turn: pass over all shards.
-        start, stop: part of the turn's order that one reading process streams.
-        number: the image's number in that part.
-        seed: of its augmentation.
+        turn: number of the pass over all shards.
+        start, stop: range of images of the pass that one reading process streams.
+        number: number of the image in that range.
+        seed: seed of its augmentation.
     """
 
     turn: int
@@ -140,10 +144,11 @@ class ShardDraw(NamedTuple):
 
 
 class PoolSampler(StreamSampler):
-    """Deals shards out: each epoch is a pass, of which every reading process of every rank streams its own part.
+    """Distributes the images of shards: each epoch is a pass, of which each reading process streams its own part.
 
-    The parts are equal to a batch's share and together hold each image once; the last batch is filled up with images
-    from the start. The reading process of a batch follows from the batch's number alone, as torch deals batches out.
+    The sizes of the parts differ by at most one process's share of a batch. Together they contain each image once; the
+    last batch is completed with images from the start. The number of a batch decides which process reads it, in the
+    same way as in torch's loader.
 
     Args:
         size, batch_size, batches, seed, rank, world_size: see `StreamSampler`.
@@ -173,13 +178,15 @@ class PoolSampler(StreamSampler):
 
 
 class ShardDataset(Dataset[Any]):
-    """Augmented images of shards, by draw. Draws that follow each other are streamed; any other opens a new stream.
+    """Augmented images of shards; an item is given by a draw.
+
+    Consecutive draws are read from the same stream. A draw that does not follow the last one opens a new stream.
 
     Args:
-        shards: the pool.
-        settings: what all training images go through.
+        shards: the shards.
+        settings: settings for reading and augmenting.
         seed: chooses the order.
-        buffer: encoded images that a reading process holds, of which it draws the next one.
+        buffer: number of encoded images in memory, from which a reading process draws the next one.
     """
 
     def __init__(self, shards: Shards, settings: TrainSettings, seed: int, buffer: int) -> None:
@@ -195,7 +202,7 @@ class ShardDataset(Dataset[Any]):
         return len(self.shards)
 
     def __getitem__(self, draw: ShardDraw) -> Any:
-        """The sample, or a user's slip as a value. With `data.on_error=skip` another image stands in for a bad one."""
+        """The sample, or an error as the return value; with `data.on_error=skip`, another image replaces a bad one."""
         encoded = self._encoded(draw)
         problem: UnreadableFileError | None = None
         for attempt in (encoded, *self._held[:ATTEMPTS]):
@@ -214,13 +221,13 @@ class ShardDataset(Dataset[Any]):
         if isinstance(encoded, UnreadableFileError):
             raise encoded
         image = tv_tensors.Image(self.settings.reader.image(encoded))
-        image = fitted(encoded.name, image, self.settings)
-        return UnlabeledImages(plain(augment(self.settings.transform, seed, image)), [encoded.name], [seed])
+        image = resize_and_check(encoded.name, image, self.settings)
+        return UnlabeledImages(plain_tensor(augment(self.settings.transform, seed, image)), [encoded.name], [seed])
 
     def _encoded(self, draw: ShardDraw) -> Encoded | UnreadableFileError:
         if self._next != draw._replace(seed=0):
             self._stream = self._shuffled(draw)
-            for _ in range(draw.number):  # after resuming: what was trained on is read, not decoded
+            for _ in range(draw.number):  # after resuming: images that were trained on are read, but not decoded
                 next(self._stream)
         self._next = draw._replace(number=draw.number + 1, seed=0)
         return next(self._stream)
@@ -234,14 +241,7 @@ class ShardDataset(Dataset[Any]):
                 yield _taken(held, chosen)
         while len(held) > 1:
             yield _taken(held, chosen)
-        yield from held  # not taken out: the last one may have to stand in for itself
-
-
-def _taken(held: list[Any], chosen: random.Random) -> Any:
-    """A random item, taken out of a list whose order does not matter."""
-    place = chosen.randrange(len(held))
-    held[place], held[-1] = held[-1], held[place]
-    return held.pop()
+        yield from held  # not taken out, since `_held` must contain a replacement for the last one
 
 
 def images_of(url: str) -> Iterator[Encoded]:
@@ -252,7 +252,7 @@ def images_of(url: str) -> Iterator[Encoded]:
     """
     last = ""
     try:
-        stream = _opened(url)
+        stream = _open_shard(url)
         try:
             for member in _webdataset("tariterators").tar_file_iterator(stream):
                 key = _image_key(member["fname"])
@@ -260,17 +260,29 @@ def images_of(url: str) -> Iterator[Encoded]:
                     last = key
                     yield Encoded(f"{url}/{member['fname']}", member["data"])
         finally:
-            with contextlib.suppress(OSError):  # a command that is not read to its end fails
+            with contextlib.suppress(OSError):  # a command fails if its output is not read to the end
                 stream.close()
     except _BROKEN as error:
         raise _damaged(url, error) from None
 
 
-def _opened(url: str) -> Any:
-    """A shard as a file to read from: by webdataset or, where it does not know the scheme, by fsspec.
+def _is_plain_address(url: str) -> bool:
+    """Whether a shard is a local file, or an address that runs no command."""
+    return ":" not in url or bool(re.match(r"[A-Za-z]:[\\/][^:]*$", url)) or bool(_PLAIN_URL.fullmatch(url))
+
+
+def _taken(held: list[Any], chosen: random.Random) -> Any:
+    """Take a random item out of a list; the order of the list may change."""
+    place = chosen.randrange(len(held))
+    held[place], held[-1] = held[-1], held[place]
+    return held.pop()
+
+
+def _open_shard(url: str) -> Any:
+    """Open a shard for reading, by webdataset or, for schemes that webdataset does not know, by fsspec.
 
     Raises:
-        UnreadableFileError: it cannot be opened.
+        UnreadableFileError: the storage cannot be reached.
     """
     gopen = _webdataset("gopen")
     scheme = _URL.match(url)
@@ -280,23 +292,23 @@ def _opened(url: str) -> Any:
         return fsspec.open(url, "rb").open()
     except FileNotFoundError:
         raise
-    except Exception as error:  # each storage's package has its own
+    except Exception as error:  # the packages for storages raise errors of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableFileError(
-            f"{url}: cannot be opened ({reason}); install what fsspec needs for {scheme[1]}:, see to its credentials, "
-            "or mend data.shards"
+            f"{url}: cannot be opened ({reason}); install what fsspec needs for {scheme[1]}:, check its credentials, "
+            "or fix data.shards"
         ) from error
 
 
-def _headers(path: str) -> Iterator[str]:
-    """Keys of the images of a local shard, by its headers alone if it is not compressed."""
+def _image_keys(path: str) -> Iterator[str]:
+    """Keys of the images of a local shard; only headers are read unless it is compressed."""
     last = ""
     whole = True
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 if not whole:
-                    yield last  # tarfile looks for the end of a member before it goes on to the next
+                    yield last  # the member is complete, since tarfile found the next one
                 key = _image_key(member.name) if member.isreg() else None
                 whole = not key or key == last
                 last = key or last
@@ -308,7 +320,7 @@ def _headers(path: str) -> Iterator[str]:
 
 
 def _image_key(name: str) -> str | None:
-    """What webdataset calls the sample of an image file, its path up to the first dot; None for other files."""
+    """webdataset's key of an image file, its path up to the first dot; None for other files."""
     folder, _, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     if f".{extension.lower()}" not in EXTENSIONS or not stem or _META.match(name):
@@ -316,8 +328,8 @@ def _image_key(name: str) -> str | None:
     return f"{folder}/{stem}"
 
 
-def _part(url: str, first: int, count: int) -> Iterator[Encoded | UnreadableFileError]:
-    """Images `first` to `first + count` of a shard; an error for each that is missing."""
+def _shard_images(url: str, first: int, count: int) -> Iterator[Encoded | UnreadableFileError]:
+    """The images `first` to `first + count` of a shard; an error in place of each missing one."""
     given = seen = 0
     problem = None
     with contextlib.closing(images_of(url)) as images:  # type: ignore[type-var]
@@ -341,11 +353,11 @@ def _part(url: str, first: int, count: int) -> Iterator[Encoded | UnreadableFile
 def _damaged(url: str, error: Exception) -> UnreadableFileError:
     reason = " ".join(str(error.args[0] if error.args else error).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return UnreadableFileError(f"{url}: no such shard; mend data.shards")
+        return UnreadableFileError(f"{url}: no such shard; fix data.shards")
     if failed := _FAILED.search(reason):
         return UnreadableFileError(
             f"{url}: truncated or damaged shard, or none that can be reached (the command that reads it ended with "
-            f"exit status {failed[1]}); mend the address, replace it or take it out of data.shards"
+            f"exit status {failed[1]}); fix the address, replace it or take it out of data.shards"
         )
     reason = reason.partition(" @ ")[0][:120]
     return UnreadableFileError(
@@ -364,37 +376,37 @@ def _expanded(pattern: str) -> list[str]:
         several = any(sign in path.name for sign in "*?[")
         found = sorted(path.parent.glob(path.name)) if several else [path]
         if not found or not found[0].is_file():
-            raise SemipixError(f"data.shards={pattern}: no such file: {url}; expected tar archives, mend data.shards")
+            raise SemipixError(f"data.shards={pattern}: no such file: {url}; expected tar archives, fix data.shards")
         urls += map(str, found)
     return urls
 
 
 def _read_index(path: Path) -> tuple[list[str], list[int]]:
-    """Shards and counts from an index as webdataset's tools write it."""
+    """Shards and counts from an index in the format of webdataset's tools."""
     try:
         listed: Sequence[dict[str, Any]] = json.loads(path.read_text("utf-8"))["shardlist"]
         urls, counts = [str(shard["url"]) for shard in listed], [int(shard["nsamples"]) for shard in listed]
     except FileNotFoundError:
-        raise SemipixError(f"data.shards={path}: no such file; mend data.shards") from None
+        raise SemipixError(f"data.shards={path}: no such file; fix data.shards") from None
     except (ValueError, KeyError, TypeError):
         raise SemipixError(
             f'data.shards={path}: not an index of shards, expected JSON with "shardlist": [{{"url": ..., "nsamples": '
             "...}, ...]"
         ) from None
     for url in urls:
-        if not _is_plain(url):
+        if not _is_plain_address(url):
             raise SemipixError(
-                f"data.shards={path}: {url[:80]!r} found in the index, a file or a plain address expected; give a "
+                f"data.shards={path}: found {url[:80]!r} in the index, expected a file or a plain address; give a "
                 "command as data.shards=pipe:COMMAND, without an index"
             )
     return [url if _URL.match(url) else str(path.parent / url) for url in urls], counts
 
 
 def _webdataset(module: str) -> Any:
-    """A module of webdataset, which is installed on demand.
+    """Import a module of webdataset, which is an optional dependency.
 
     Raises:
-        SemipixError: it is not.
+        SemipixError: webdataset is not installed.
     """
     try:
         return importlib.import_module(f"webdataset.{module}")

@@ -1,4 +1,4 @@
-"""What happens to a training image that cannot be read: `data.on_error`."""
+"""The list of training images that were skipped with `data.on_error=skip`."""
 
 import os
 import warnings
@@ -11,26 +11,26 @@ OnError = Literal["stop", "skip"]
 
 
 class Skipped:
-    """Lists the files that a training went on without, one line each, from all its processes.
+    """The list of skipped files, one line each; all processes of a training write to it.
 
     Args:
-        path: the list, usually `skipped.txt` of the run folder. Without one, each file is warned of.
+        path: the file of the list, usually `skipped.txt` in the run folder. Without it, each file gives a warning.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     def add(self, problem: Exception) -> None:
-        """Add a line for a file, unless it has one."""
+        """Add the line of a file, unless it is in the list already."""
         line = " ".join(str(problem).split())
-        if line in self._told:
+        if line in self._noted:
             return
-        self._told.add(line)
+        self._noted.add(line)
         if self.path is None:
             warnings.warn(f"skipped {line}", stacklevel=2)
         elif line not in self.lines():
-            # One short write at the end of a file is not torn apart by those of other processes.
+            # A short write with O_APPEND is not interleaved with those of other processes.
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 os.write(handle, f"{line}\n".encode(errors="surrogateescape"))
@@ -38,13 +38,13 @@ class Skipped:
                 os.close(handle)
 
     def lines(self) -> list[str]:
-        """What was skipped, sorted, each file once, though two processes may have met it at the same time."""
+        """The skipped files, sorted. Each is returned once, even if two processes added it at the same time."""
         if self.path is None or not self.path.exists():
             return []
         return sorted(set(self.path.read_text("utf-8", "surrogateescape").splitlines()))
 
     def count(self) -> int:
-        """Tidy the list up and count it; for one process, when all are done."""
+        """Sort the list, remove duplicates and return its length; called by one process after all have finished."""
         lines = self.lines()
         if self.path is not None and lines:
             write_text(self.path, "".join(f"{line}\n" for line in lines), "surrogateescape")

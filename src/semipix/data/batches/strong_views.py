@@ -10,17 +10,17 @@ from semipix.data.batches.augment import augment
 from semipix.data.batches.sampler import stable_seed
 
 KERNEL = 13
-"""Side of the blur's kernel in pixels, three of its largest sigmas to either side."""
+"""Side of the blur's kernel in pixels: three times the largest sigma to each side."""
 
 
 class StrongViews:
-    """Colour jitter, grey and blur, drawn for each view of each image; the geometry stays.
+    """Colour jitter, grey and blur, drawn for each view of each image; the geometry is not changed.
 
-    Each view depends on its image's seed alone, so that it is the same on every device, in every process and after
+    Each view depends only on its image's seed, so that it is the same on every device, in every process and after
     resuming. The strengths are those of UniMatch (Yang et al., CVPR 2023).
 
     Args:
-        jitter: strength of the change of brightness, contrast and saturation; half of it for hue.
+        jitter: strength of the change of brightness, contrast and saturation; hue changes by half of it.
         jitter_probability: share of the views with colour jitter.
         grey_probability: share of the views without colour.
         blur_probability: share of the views with a Gaussian blur of sigma 0.1 to 2 pixels.
@@ -43,14 +43,14 @@ class StrongViews:
         """Make strong views.
 
         Args:
-            image: (B, C, H, W) in [0, 1]; red, green and blue come first, what follows them is left alone.
+            image: (B, C, H, W) in [0, 1]; red, green and blue come first, further channels are not changed.
             seeds: one seed for each image.
-            views: how many views of each image.
+            views: number of views of each image.
 
         Returns:
             (views B, C, H, W), the first view of all images before the second.
         """
-        # The blur reflects at the borders and so reaches no further than an image's sides.
+        # The blur uses reflection padding, which must be smaller than the sides of the image.
         kernel = min(KERNEL, 2 * min(image.shape[-2:]) - 1)
         blur = v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], self.blur_probability)
         transform = v2.Compose([*self.colour, blur])

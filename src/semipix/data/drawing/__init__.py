@@ -1,1 +1,1 @@
-"""The built-in data, which are drawn."""
+"""Draw the images and targets of the built-in data."""

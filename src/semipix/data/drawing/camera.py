@@ -1,4 +1,4 @@
-"""What a camera does to a scene: noise before everything that makes a picture of it."""
+"""A simulated camera: noise is added to the raw sensor values, before demosaicing, white balance, gamma and JPEG."""
 
 import io
 from typing import Any
@@ -16,18 +16,18 @@ Colours = NDArray[np.float32]
 _GAMMA = 2.2
 
 _BAYER = ((0, 1), (1, 2))
-"""Colour of each site of the sensor's 2x2 cells: red and green, green and blue."""
+"""Colour index of each site in the sensor's 2x2 cells: red and green, green and blue."""
 
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
-"""Weights of a site's neighbours: those of one colour on a Bayer sensor get equal shares of bilinear interpolation."""
+"""Weights of a site's neighbours for bilinear interpolation on a Bayer sensor."""
 
 
 def photograph(scene: Colours, generator: Generator) -> Colours:
     """Take a noisy picture: linear light, shot and read noise, Bayer mosaic, demosaicing, white balance, gamma, JPEG.
 
     Args:
-        scene: what there is to see.
-        generator: decides sensitivity of the sensor, white balance and quality of the JPEG.
+        scene: the clean scene.
+        generator: draws noise, sensitivity of the sensor, white balance and quality of the JPEG.
 
     Returns:
         The picture, of 8 bits a channel.
@@ -41,8 +41,8 @@ def photograph_at_night(scene: Colours, generator: Generator) -> Colours:
     """Take a dark, unevenly lit and noisy picture of a scene.
 
     Args:
-        scene: what the picture would be by day.
-        generator: decides light and noise.
+        scene: the scene in daylight.
+        generator: draws light and noise.
 
     Returns:
         The picture, of 8 bits a channel.
@@ -55,14 +55,14 @@ def photograph_at_night(scene: Colours, generator: Generator) -> Colours:
 
 
 def demosaic(mosaic: NDArray[np.float32]) -> Colours:
-    """Fill in the two colours that each site (H, W) of a Bayer sensor lacks with the mean of the nearest ones."""
+    """Interpolate the two missing colours of each site (H, W) of a Bayer sensor from the nearest sites."""
     sites = _sites(*mosaic.shape)
     colours = [np.where(sites == colour, mosaic, _smooth(mosaic, sites == colour)) for colour in range(3)]
     return np.stack(colours, axis=-1).astype(np.float32)
 
 
 def _expose(scene: Colours, light: float | NDArray[Any], shot: float, read: float, generator: Generator) -> Colours:
-    """A picture of the scene in this light; noise has the variance `shot * signal + read**2` on the linear scale."""
+    """A picture of the scene in some light; the noise has the variance `shot * signal + read**2` in linear light."""
     gains = np.array([generator.uniform(1.4, 2.0), 1.0, generator.uniform(1.3, 1.8)], np.float32)
     linear = light * scene**_GAMMA / gains
     sites = _sites(*scene.shape[:2])
@@ -80,7 +80,7 @@ def _sites(height: int, width: int) -> NDArray[np.int64]:
 
 
 def _smooth(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Mean of the known values among each site's eight neighbours, the nearer ones counting more."""
+    """Weighted mean of the known values in each 3x3 neighbourhood; nearer ones have a larger weight."""
     weight = known.astype(np.float32)
     mean = _convolve(values * weight) / np.maximum(_convolve(weight), np.float32(1e-6))
     return mean.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Drawing the built-in scenes, and what each kind of task is shown of them and asked about them."""
+"""Draw the built-in scenes: an image and its target for each kind of task."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -9,11 +9,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from semipix.data.drawing.camera import Colours, photograph, photograph_at_night
-from semipix.data.drawing.shapes import SHAPES, TEXTURES, Plane, smooth_noise, turned
+from semipix.data.drawing.shapes import SHAPES, TEXTURES, Plane, rotated, smooth_noise
 from semipix.data.files.mattes import make_trimap
 from semipix.data.files.sizes import Size
 
-CLASSES = ["background", *SHAPES]
+SCENE_CLASSES = ["background", *SHAPES]
 
 Pixels: TypeAlias = NDArray[Any]
 """(H, W) or (H, W, C): class indices and bytes as uint8, other numbers as float32."""
@@ -22,10 +22,10 @@ Drawn: TypeAlias = tuple[Pixels, Pixels]
 """An image and its target."""
 
 _OWN_TEXTURE = 0.95
-"""Share of objects that bear their class's texture; the others bear any."""
+"""Share of objects with the texture of their class; the others have a random one."""
 
 _STRANDS = 48
-"""Hairs around a matting object."""
+"""Number of hairs around a matting object."""
 
 
 class Layer(NamedTuple):
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
     Attributes:
         label: its class.
-        inside: the pixels that it covers, (H, W), whatever is drawn over it later.
+        inside: the pixels that it covers, (H, W), including those that later objects hide.
     """
 
     label: int
@@ -45,7 +45,7 @@ def draw_scene(size: Size, generator: Generator) -> tuple[NDArray[np.uint8], NDA
 
     Args:
         size: height and width.
-        generator: decides everything else.
+        generator: draws everything else.
 
     Returns:
         The image (H, W, 3) and its class indices (H, W).
@@ -71,7 +71,7 @@ def draw_enhancement(size: Size, generator: Generator) -> Drawn:
 
 
 def draw_depth(size: Size, generator: Generator) -> Drawn:
-    """A hazy scene (H, W, 3) and its depth (H, W, 1) float32 in [0, 1]: objects are nearer when drawn later."""
+    """A hazy scene (H, W, 3) and its depth (H, W, 1) float32 in [0, 1]. Objects that are drawn later are nearer."""
     clean, layers = draw_clean(size, generator)
     depth = 0.85 + 0.12 * _slant(size, generator)
     for number, layer in enumerate(layers, 1):
@@ -84,7 +84,7 @@ def draw_depth(size: Size, generator: Generator) -> Drawn:
 
 
 def draw_matting(size: Size, generator: Generator) -> Drawn:
-    """A soft-edged object before a scene.
+    """A soft-edged object in front of a scene.
 
     Returns:
         Image and trimap (H, W, 4), and alpha, unknown region, foreground and background (H, W, 8), all as bytes.
@@ -109,32 +109,33 @@ DRAW: dict[str, Callable[[Size, Generator], Drawn]] = {
     "matting": draw_matting,
     "regression": draw_depth,
 }
-"""How an image and its target are drawn, by kind."""
+"""The function that draws an image and its target, by kind."""
 
 
 def draw_clean(size: Size, generator: Generator) -> tuple[Colours, list[Layer]]:
-    """A scene (H, W, 3) before any camera, not yet clipped to [0, 1], and its objects from back to front."""
+    """A scene (H, W, 3) without noise, not clipped to [0, 1], and its objects from back to front."""
     height, width = size
     scene = _background(size, generator)
     layers = [
-        _add_object(scene, int(generator.integers(1, len(CLASSES))), generator) for _ in range(generator.integers(3, 6))
+        _add_object(scene, int(generator.integers(1, len(SCENE_CLASSES))), generator)
+        for _ in range(generator.integers(3, 6))
     ]
     scene *= (1 + 0.35 * smooth_noise(generator, 1, height, width))[..., None]
     return scene, layers
 
 
 def _soft_object(size: Size, generator: Generator) -> Plane:
-    """Alpha (H, W) in [0, 1] of one object with an edge that is blurred here and sharp there, and with hair."""
+    """Alpha (H, W) in [0, 1] of an object with hair, whose edge is blurred in some places and sharp in others."""
     side = min(size)
     radius = generator.uniform(0.22, 0.34) * side
     centre = (generator.uniform(0.35, 0.65) * length for length in size)
     y, x = _grid(slice(0, size[0]), slice(0, size[1]), *centre)
-    u, v = turned(x / np.float32(radius), y / np.float32(radius), generator.uniform(0, 2 * np.pi))
+    u, v = rotated(x / np.float32(radius), y / np.float32(radius), generator.uniform(0, 2 * np.pi))
     shape = list(SHAPES.values())[int(generator.integers(len(SHAPES)))]
     distance = shape(u, v) * np.float32(radius)
     softness = 1 + 0.06 * side * np.clip(smooth_noise(generator, 3, *size), 0, 1)
     body = np.clip(0.5 - distance / softness, 0, 1)
-    # A hair is a sharp ridge over the angle around the centre; hairs differ in length and thin out towards their tips.
+    # A hair is a narrow range of angles around the centre. Hairs differ in length and become thinner towards the tip.
     angle = np.arctan2(v, u)
     length = generator.uniform(0.1, 0.5) * radius * (0.6 + 0.4 * np.sin(5 * angle + generator.uniform(0, 2 * np.pi)))
     bend = generator.uniform(-0.5, 0.5) * distance / radius
@@ -145,20 +146,20 @@ def _soft_object(size: Size, generator: Generator) -> Plane:
 
 
 def _slant(size: Size, generator: Generator) -> Plane:
-    """A plane through 0 that reaches from -1 to 1 at most, (H, W)."""
+    """A slanted plane (H, W) with mean 0 and values within [-1, 1]."""
     y, x = (np.linspace(-0.7, 0.7, length, dtype=np.float32) for length in size)
-    across, _ = turned(x[None] + 0 * y[:, None], y[:, None] + 0 * x[None], generator.uniform(0, 2 * np.pi))
+    across, _ = rotated(x[None] + 0 * y[:, None], y[:, None] + 0 * x[None], generator.uniform(0, 2 * np.pi))
     return across
 
 
 def _bytes(colours: NDArray[Any]) -> Pixels:
-    """Numbers in [0, 1], clipped, as 8 bits."""
+    """Numbers, clipped to [0, 1], as 8 bits."""
     pixels: Pixels = (np.clip(colours, 0, 1) * 255).round().astype(np.uint8)
     return pixels
 
 
 def _background(size: Size, generator: Generator) -> Colours:
-    """A blend of two colours, faintly textured, with shapeless patches that bear the objects' textures."""
+    """A blend of two colours, faintly textured, with shapeless patches that have the textures of the objects."""
     height, width = size
     blend = 0.5 + 0.5 * smooth_noise(generator, int(generator.integers(1, 5)), height, width)
     first, second = _colour(generator), _colour(generator)
@@ -167,7 +168,7 @@ def _background(size: Size, generator: Generator) -> Colours:
     scene += generator.uniform(0, 0.05) * _texture(int(generator.integers(5)), u, v, size, generator)[..., None]
     for _ in range(generator.integers(0, 3)):
         edge = smooth_noise(generator, 4, height, width) - generator.uniform(0.2, 0.45)
-        # Soft edges and at most half the cover: patches lie behind the objects and should not look like more of them.
+        # Soft edges and an opacity of at most one half, so that patches do not look like further objects.
         cover = generator.uniform(0.2, 0.5) * np.clip(edge * 5, 0, 1)[..., None]
         scene += cover * (_surface(int(generator.integers(5)), u, v, size, generator) - scene)
     return scene
@@ -178,15 +179,17 @@ def _add_object(scene: Colours, index: int, generator: Generator) -> Layer:
     size = height, width = scene.shape[0], scene.shape[1]
     radius = generator.uniform(0.17, 0.32) * min(size)
     centre_y, centre_x = generator.uniform(0, height), generator.uniform(0, width)
-    # Nothing of the object or its shadow lies beyond this window (a star's point: 1.3, its shadow: 1.65).
+    # The window contains the whole object and its shadow: a star extends to 1.3 radii, its shadow to 1.65.
     rows, columns = _window(centre_y, 1.8 * radius, height), _window(centre_x, 1.8 * radius, width)
     y, x = _grid(rows, columns, centre_y, centre_x)
     angle, stretch = generator.uniform(0, 2 * np.pi), generator.uniform(0.75, 1)
 
     def distance(shift_y: float, shift_x: float) -> Plane:
         """Pixels to the outline of the object moved by a shift, negative inside."""
-        u, v = turned((x - shift_x) / radius, (y - shift_y) / radius, angle)
-        outline: Plane = SHAPES[CLASSES[index]](u, (v / stretch).astype(np.float32)) * np.float32(radius * stretch)
+        u, v = rotated((x - shift_x) / radius, (y - shift_y) / radius, angle)
+        outline: Plane = SHAPES[SCENE_CLASSES[index]](u, (v / stretch).astype(np.float32)) * np.float32(
+            radius * stretch
+        )
         return outline
 
     part = scene[rows, columns]
@@ -195,7 +198,7 @@ def _add_object(scene: Colours, index: int, generator: Generator) -> Layer:
     outline = distance(0, 0)
     own = generator.random() < _OWN_TEXTURE
     surface = _surface(index - 1 if own else int(generator.integers(5)), x, y, size, generator)
-    lit, _ = turned(x, y, generator.uniform(0, 2 * np.pi))
+    lit, _ = rotated(x, y, generator.uniform(0, 2 * np.pi))
     surface *= (1 + generator.uniform(0, 0.3) * lit / radius)[..., None]
     part += np.clip(0.5 - outline, 0, 1)[..., None] * (surface - part)
     inside = np.zeros(size, np.bool_)
@@ -213,14 +216,14 @@ def _surface(texture: int, x: Plane, y: Plane, size: Size, generator: Generator)
 
 
 def _texture(index: int, x: Plane, y: Plane, size: Size, generator: Generator) -> Plane:
-    """A texture in [-1, 1] at pixel coordinates, turned, and with a period that grows with the scene's size."""
+    """A randomly rotated texture in [-1, 1] at pixel coordinates; its period is proportional to the scene's size."""
     period = np.float32(generator.uniform(0.08, 0.12) * min(size))
-    u, v = turned(x / period, y / period, generator.uniform(0, 2 * np.pi))
+    u, v = rotated(x / period, y / period, generator.uniform(0, 2 * np.pi))
     return TEXTURES[index](u, v, generator)
 
 
 def _colour(generator: Generator) -> Colours:
-    """Any colour of medium brightness: the one distribution that objects and backgrounds share."""
+    """A random colour of medium brightness, from the same distribution for objects and backgrounds."""
     return generator.uniform(0.15, 0.85, 3).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Drawing tools of the built-in scenes: shapes as signed distances, textures, smooth noise."""
+"""Shapes (as signed distances), textures and smooth noise for the built-in scenes."""
 
 from collections.abc import Callable
 
@@ -24,15 +24,15 @@ def box(u: Plane, v: Plane) -> Plane:
 
 
 def triangle(u: Plane, v: Plane) -> Plane:
-    """Distance to the nearest side of a triangle that reaches 1.24 from the centre."""
+    """Signed distance to the nearest side of a triangle whose corners are 1.24 from the centre."""
     slanted = np.float32(np.sqrt(3) / 2) * np.abs(u) - 0.5 * v
     distance: Plane = np.maximum(slanted, v) - np.float32(0.62)
     return distance
 
 
 def star(u: Plane, v: Plane) -> Plane:
-    """About the distance to a star of five points that reach 1.3 from the centre."""
-    # Fold the plane into half a point; there the outline is one straight line from tip to notch.
+    """Approximate signed distance to a star whose five tips are 1.3 from the centre."""
+    # By symmetry only half of one point is needed, where the outline is a straight line from tip to notch.
     angle = np.abs(np.remainder(np.arctan2(u, v), np.float32(2 * np.pi / 5)) - np.float32(np.pi / 5))
     radius = np.hypot(u, v)
     along, across = radius * np.cos(np.float32(np.pi / 5) - angle), radius * np.sin(np.float32(np.pi / 5) - angle)
@@ -49,7 +49,7 @@ def ring(u: Plane, v: Plane) -> Plane:
 
 
 def stripes(u: Plane, v: Plane, generator: Generator) -> Plane:
-    """Stripes across u, one a unit."""
+    """Stripes across u, one for each unit."""
     return _steep(np.sin(2 * np.pi * u))
 
 
@@ -59,7 +59,7 @@ def checks(u: Plane, v: Plane, generator: Generator) -> Plane:
 
 
 def spots(u: Plane, v: Plane, generator: Generator) -> Plane:
-    """Round spots, one a unit square."""
+    """Round spots, one for each unit square."""
     return _steep(1.2 * (np.cos(2 * np.pi * u) + np.cos(2 * np.pi * v)) - 0.6)
 
 
@@ -71,7 +71,7 @@ def grain(u: Plane, v: Plane, generator: Generator) -> Plane:
 
 
 def waves(u: Plane, v: Plane, generator: Generator) -> Plane:
-    """Wavy lines, one a unit."""
+    """Wavy lines, one for each unit."""
     return _steep(np.sin(2 * np.pi * u + 2 * np.sin(np.pi * v)))
 
 
@@ -85,7 +85,7 @@ SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
 """The shape of each class of objects."""
 
 TEXTURES: list[Callable[[Plane, Plane, Generator], Plane]] = [stripes, checks, spots, grain, waves]
-"""The texture, in [-1, 1], that goes with each shape, in the same order."""
+"""The texture, in [-1, 1], of each shape, in the order of `SHAPES`."""
 
 
 def smooth_noise(generator: Generator, cells: int, height: int, width: int) -> Plane:
@@ -95,14 +95,14 @@ def smooth_noise(generator: Generator, cells: int, height: int, width: int) -> P
     return np.asarray(rows @ corners @ columns.T, np.float32)
 
 
-def turned(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
-    """Coordinates turned by an angle in radians."""
+def rotated(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
+    """Coordinates rotated by an angle in radians."""
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return cosine * u + sine * v, cosine * v - sine * u
 
 
 def _interpolation(cells: int, length: int) -> Plane:
-    """(length, cells + 1) weights of the corners at each pixel."""
+    """Weights (length, cells + 1) of the corners at each pixel."""
     position = (np.arange(length, dtype=np.float32) + 0.5) / length * cells
     left = position.astype(int)
     linear = position - left.astype(np.float32)

@@ -1,1 +1,1 @@
-"""From files to tensors."""
+"""Read files as tensors."""

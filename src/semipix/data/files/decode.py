@@ -1,7 +1,7 @@
-"""Reading image files: their pixels, the numbers of maps, and what their headers say.
+"""Decode image files: pixels, numbers of maps, and headers.
 
-Every file is opened by `opened` of `opening`. Of a file with several pages or frames the first one is read. Masks are
-read in `decode_masks`.
+Every file is opened by `opening.open_image`. Only the first of several pages or frames is read. Masks are decoded in
+`decode_masks`.
 """
 
 import sys
@@ -17,7 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.data.files import file_headers as headers
-from semipix.data.files.opening import BROKEN, MAX_PIXELS, Encoded, Opened, check_pixels, opened, rawmode, relabeled
+from semipix.data.files.opening import (
+    BROKEN,
+    MAX_PIXELS,
+    Encoded,
+    OpenedImage,
+    check_pixels,
+    open_image,
+    raw_mode_of,
+    with_raw_mode,
+)
 from semipix.data.files.sizes import Size, at_most_half, reduction, resized_size
 from semipix.errors import SemipixError, UnreadableFileError
 
@@ -27,7 +36,7 @@ ARRAY = ".npy"
 _GREY_16_BIT = 65535
 
 _GREY_ALPHA = "LA;16B"
-"""Layout of grey with alpha of 16 bits, of which Pillow takes the high bytes."""
+"""Raw mode of 16-bit grey with alpha, of which Pillow reads only the high bytes."""
 
 _NATIVE_IS_LITTLE = sys.byteorder == "little"
 
@@ -36,23 +45,23 @@ _LOW_BYTES = {
     "16L": "16B",
     "16N": "16B" if _NATIVE_IS_LITTLE else "16L",
 }
-"""Layouts of 16-bit colour in a file, and the layout by which Pillow reads the low bytes instead of the high ones."""
+"""Byte order in the raw mode of 16-bit colours, and the one with which Pillow reads the low bytes instead."""
 
 _BAND = 2**20
-"""Pixels that are converted at a time, since a copy of a large image costs gigabytes."""
+"""Pixels that are converted at a time, since a copy of a whole large image takes gigabytes."""
 
 _STEPS = {"L;2": 85, "L;4": 17}
-"""Layouts of grey of 2 and 4 bits, and by how much Pillow multiplies their numbers."""
+"""Raw modes of 2-bit and 4-bit grey, and the factor by which Pillow multiplies their numbers."""
 
 
 class Header(NamedTuple):
-    """What an image file says of itself before a pixel is decoded.
+    """The properties of an image file that are known from its header.
 
     Args:
         size: height and width, upright.
-        orientation: the file's own tag, 1 to 8; 1 where it has none, or a damaged one.
-        pages: pages or frames that the file holds, without previews.
-        dropped_bands: bands that `read_image` leaves out although they are no alpha channel.
+        orientation: the file's own tag, 1 to 8; 1 if it is missing or damaged.
+        pages: number of pages or frames, without previews.
+        dropped_bands: number of bands that `read_image` ignores although they are no alpha channel.
     """
 
     size: Size
@@ -65,128 +74,56 @@ def read_image(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read any supported image as RGB, upright by its orientation.
 
     Args:
-        path: a file with 1, 2, 4, 8 or 16 bits a channel: grey, colour, palette, with or without alpha (dropped). Of
-            several pages or frames, the first is read.
+        path: a file with 1, 2, 4, 8 or 16 bits a channel: grey, colours or palette. Alpha is ignored, and so are all
+            pages or frames but the first.
         max_pixels: the `data.max_pixels` setting; a larger image is refused before it is decoded.
 
     Returns:
         (3, H, W) float32 in [0, 1]; 16-bit grey is scaled by 65535, never by its own maximum.
 
     Raises:
-        SemipixError: the file is missing, no image, corrupt or truncated, too large, or holds numbers of unknown range.
+        SemipixError: the file is missing, no image, corrupt, truncated or too large, or its values exceed the range of
+            its type.
     """
-    return unit_range(read_pixels(path, max_pixels=max_pixels).contiguous())  # bytes are copied, not floats
+    return unit_range(read_pixels(path, max_pixels=max_pixels).contiguous())  # copies bytes instead of floats
 
 
 def read_pixels(path: Path | Encoded, resize: int | Size | None = None, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read an image as `read_image` does, but leave bytes bytes, so that a crop costs what it holds.
+    """Read an image as `read_image` does, but keep bytes as bytes, so that only a crop needs to be converted.
 
     Args:
         path: see `read_image`.
-        resize: the `data.resize` setting. An image of 8 bits that it shrinks to at most half comes shrunk, antialiased;
-            a JPEG is then decoded at a half, a quarter or an eighth of its size, whichever is still twice the result.
+        resize: the `data.resize` setting. If it shrinks an image of 8 bits to at most half, the result is already
+            shrunk, antialiased; a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, the smallest that is still twice
+            the result.
         max_pixels: see `read_image`.
 
     Returns:
-        (3, H, W): uint8, channels last, where the file has up to 8 bits a channel, else float32 in [0, 1].
+        (3, H, W): uint8 (in memory with channels last) if the file has up to 8 bits a channel, else float32 in [0, 1].
 
     Raises:
         SemipixError: see `read_image`.
     """
-    with opened(path, max_pixels) as file:
-        layout = rawmode(file.image)
-        if not _is_deep(layout):
-            return _grey_or_bytes(file, layout, resize)
+    with open_image(path, max_pixels) as file:
+        raw_mode = raw_mode_of(file.image)
+        if not _is_deep(raw_mode):
+            return _grey_or_bytes(file, raw_mode, resize)
         del file
     deep = _deep_colours(path, max_pixels)
     deep /= np.float32(_GREY_16_BIT)
     return torch.from_numpy(deep)
 
 
-def _grey_or_bytes(file: Opened, layout: str, resize: int | Size | None) -> Tensor:
-    """What `read_pixels` returns of a file, unless it holds colours of 16 bits."""
-    if layout == _GREY_ALPHA:
-        return torch.from_numpy(_planes(file, _deep_grey(file), _of_two_bytes))
-    wanted = resized_size(file.size, resize)
-    shrinks = at_most_half(wanted, file.size)
-    stored_wanted = wanted[::-1] if file.sideways else wanted
-    box = _reduce(file, stored_wanted) if shrinks else None
-    image = file.load()
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return torch.from_numpy(_unit_grey(file.path, image.mode, _planes(file, image, _numbers)))
-    if shrinks:
-        image = _as_rgb(file.path, image).resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
-    upright = np.empty((*_upright_size(file, image), 3), np.uint8)
-    _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
-    return torch.from_numpy(upright).permute(2, 0, 1)
-
-
-def _upright_size(file: Opened, image: Image.Image) -> Size:
-    return (image.width, image.height) if file.sideways else (image.height, image.width)
-
-
-def _fill(
-    file: Opened,
-    upright: NDArray[Any],
-    image: Image.Image,
-    values_of: Callable[[Image.Image], NDArray[Any]],
-    add: bool = False,
-) -> None:
-    """Write the pixels of a file to an upright array (H, W, C), or add them to what it holds, some rows at a time."""
-    stored = file.stored(upright)
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        values = values_of(image.crop((0, top, image.width, min(top + rows, image.height))))
-        if add:
-            stored[top : top + rows] += values
-        else:
-            stored[top : top + rows] = values
-
-
-def _planes(file: Opened, image: Image.Image, values_of: Callable[[Image.Image], NDArray[Any]]) -> NDArray[np.float32]:
-    """Upright float32 (3, H, W) of what a function makes of some rows at a time, (rows, W, 1) or (rows, W, 3)."""
-    planes = np.empty((3, *_upright_size(file, image)), np.float32)
-    _fill(file, planes.transpose(1, 2, 0), image, values_of)
-    return planes
-
-
-def _numbers(band: Image.Image) -> NDArray[Any]:
-    return np.asarray(band)[..., None]
-
-
-def _reduce(file: Opened, wanted: Size) -> tuple[float, float, float, float] | None:
-    """Have a JPEG decoded at the least scale that covers a size twice.
-
-    Returns:
-        What the whole image covers of the reduced one; less than all where a side is no multiple of the factor, since
-        the last column then covers fewer pixels. None for other files.
-    """
-    image = file.image
-    factor = reduction(wanted, file.stored_size)  # Pillow compares sizes rounded down, and takes less than it could
-    drafted = image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
-    return drafted[1] if drafted else None
-
-
-def _as_rgb(path: Path | Encoded, image: Image.Image) -> Image.Image:
-    if image.mode in ("LAB", "HSV"):
-        raise SemipixError(f"{path}: found colours of the space {image.mode}, expected RGB; save the image as RGB")
-    if image.mode == "La":
-        image = image.convert("LA")
-    # A palette with transparency has to pass through RGBA, or Pillow mixes the transparent colour in.
-    colour = image.convert("RGBA") if "transparency" in image.info else image
-    return colour if colour.mode == "RGB" else colour.convert("RGB")  # which copies what is RGB already
-
-
 def unit_range(pixels: Tensor) -> Tensor:
-    """Bytes as float32 in [0, 1]; floats as they are."""
+    """Bytes as float32 in [0, 1]; floats unchanged."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def read_grey(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read one value a pixel in [0, 1], such as an alpha matte; colours that are all grey will do.
+    """Read one value a pixel in [0, 1], such as an alpha matte. An RGB file is accepted if all its colours are grey.
 
     Args:
-        path: an array, or see `read_image`.
+        path: an array, or an image as for `read_image`.
         max_pixels: see `read_image`.
 
     Returns:
@@ -207,14 +144,14 @@ def read_grey(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read the numbers of a map as they are stored: an array (H, W) or (C, H, W), a float TIFF, or 8 or 16-bit pixels.
+    """Read the stored numbers of a map: an array (H, W) or (C, H, W), a float TIFF, or an image of 8 or 16 bits.
 
     Args:
-        path: the file; an image is turned upright by its own orientation, and of several pages the first is read.
+        path: the file. An image is turned upright by its own orientation; only the first of several pages is read.
         max_pixels: see `read_image`.
 
     Returns:
-        (C, H, W) float32, NaN where the file holds no finite number.
+        (C, H, W) float32; numbers that are not finite become NaN.
 
     Raises:
         SemipixError: the file cannot be read, or holds indices of a palette instead of numbers.
@@ -223,17 +160,17 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if path.suffix.lower() == ARRAY:
         values = _load(path, max_pixels)
     else:
-        with opened(path, max_pixels) as file:
-            layout = rawmode(file.image)
+        with open_image(path, max_pixels) as file:
+            raw_mode = raw_mode_of(file.image)
             pixels, colours = stored_numbers(file)
             if colours is not None or not _is_numeric(file.image.mode):
                 raise SemipixError(
                     f"{path}: found pixels of mode {file.image.mode}, expected grey, RGB or float values; save it as "
                     "16-bit PNG, float TIFF or .npy"
                 )
-            pixels = file.turned(pixels)
+            pixels = file.to_upright(pixels)
             planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-            values = None if _is_deep(layout) else np.array(planes, np.float32, order="C")
+            values = None if _is_deep(raw_mode) else np.array(planes, np.float32, order="C")
             del file, pixels, planes
         if values is None:
             values = _deep_colours(path, max_pixels)
@@ -241,29 +178,25 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _is_numeric(mode: str) -> bool:
-    return mode in ("L", "P", "RGB", "F", "I") or mode.startswith("I;16")
+def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
+    """The numbers in a file, neither scaled nor turned, (H, W) or (H, W, C).
 
-
-def stored_numbers(file: Opened) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
-    """The numbers that a file holds, neither scaled nor turned, (H, W) or (H, W, C).
-
-    A GIF has no grey pixels: where all colours of its palette that occur are grey, these are its numbers.
+    The GIF format has no grey pixels: if all colours that occur in a GIF are grey, its grey values are returned.
 
     Returns:
-        numbers: of grey of 2 and 4 bits 0 to 3 and 0 to 15, of a palette its indices.
-        colours: of the indices that occur, where the numbers are the indices of a palette.
+        numbers: the stored values: 0 to 3 for 2-bit grey, 0 to 15 for 4-bit grey, indices for a palette.
+        colours: if the numbers are indices of a palette, the colours of those that occur; otherwise None.
 
     Raises:
-        SemipixError: a TIFF of more than 1 bit counts its grey from white to black, or the file is truncated.
+        SemipixError: in a TIFF of more than 1 bit 0 is white, or the file is truncated.
     """
-    step = _STEPS.get(rawmode(file.image)[:3], 1)
+    step = _STEPS.get(raw_mode_of(file.image)[:3], 1)
     if file.tags is not None and headers.tiff_number(file.tags, 262, 0) == 0:
         bands, depths, kind = headers.tiff_samples(file.tags)
         if bands == 1 and max(depths) > 1 and kind != "float":
             raise SemipixError(
-                f"{file.path}: found grey that counts from white (WhiteIsZero), whose numbers programs read in two "
-                "ways; expected black as zero, save it as MinIsBlack, or as PNG"
+                f"{file.path}: found grey in which 0 is white (WhiteIsZero), whose numbers programs read in two "
+                "ways; expected 0 as black, save it as MinIsBlack, or as PNG"
             )
     image = file.load()
     numbers = np.asarray(image) // step if step > 1 else np.asarray(image)
@@ -280,7 +213,7 @@ def stored_numbers(file: Opened) -> tuple[NDArray[Any], dict[int, tuple[int, int
 
 
 def bits(path: Path, *, max_pixels: int = MAX_PIXELS) -> str:
-    """How a file stores its numbers, from its header: "8-bit" (or less), "16-bit" or "float".
+    """The type of the numbers of a file, from its header: "8-bit" (or less), "16-bit" or "float".
 
     Args:
         path: an image or an array.
@@ -290,17 +223,17 @@ def bits(path: Path, *, max_pixels: int = MAX_PIXELS) -> str:
         SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
     if path.suffix.lower() == ARRAY:
-        kind, size = (dtype := _mapped(path, max_pixels).dtype).kind, dtype.itemsize
+        kind, size = (dtype := _memory_mapped(path, max_pixels).dtype).kind, dtype.itemsize
         return "float" if kind == "f" else f"{8 * size}-bit"
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         if file.image.mode == "F":
             return "float"
-        layout = rawmode(file.image)
-        return "16-bit" if file.image.mode.startswith("I") or _is_deep(layout) or layout == _GREY_ALPHA else "8-bit"
+        raw_mode = raw_mode_of(file.image)
+        return "16-bit" if file.image.mode.startswith("I") or _is_deep(raw_mode) or raw_mode == _GREY_ALPHA else "8-bit"
 
 
 def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> Size:
-    """Height and width of an image as `read_image` would return it, from the file's header alone.
+    """Height and width of an image as `read_image` returns it, from the file's header only.
 
     Args:
         path: an image or an array.
@@ -310,14 +243,14 @@ def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> Size:
         SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
     if path.suffix.lower() == ARRAY:
-        height, width = _mapped(path, max_pixels).shape[-2:]
+        height, width = _memory_mapped(path, max_pixels).shape[-2:]
         return height, width
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         return file.size
 
 
 def read_header(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read what an image file says of itself, without decoding its pixels.
+    """Read the header of an image file, without decoding its pixels.
 
     Args:
         path: an image file.
@@ -326,14 +259,14 @@ def read_header(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Header
     Raises:
         SemipixError: the file is missing, no image, too large, or its header is corrupt.
     """
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         if file.tags is not None:
             pages = headers.page_count(list(headers.tiff_pages(file.file)))
             dropped = file.tags.get(338, ()).count(0)
             return Header(file.size, file.orientation, pages, dropped)
         pages = 1
-        if file.image.format not in ("JPEG", "MPO"):  # a phone's further pictures are previews
-            with suppress(*BROKEN):  # damage behind the first page
+        if file.image.format not in ("JPEG", "MPO"):  # further pictures in a JPEG of a phone are previews
+            with suppress(*BROKEN):  # the file is damaged after the first page
                 pages = getattr(file.image, "n_frames", 1)
         return Header(file.size, file.orientation, pages, 0)
 
@@ -341,26 +274,26 @@ def read_header(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Header
 def check_label_size(
     image: Path, label: Path, values: Tensor, word: str = "mask", *, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Compare an image's size with what was read from its label, (..., H, W), reading only the image's header.
+    """Check that a label has the size of its image, of which only the header is read.
 
     Args:
         image: the image's file.
         label: the label's file.
-        values: its pixels.
-        word: what the label is called.
+        values: the pixels of the label, (..., H, W).
+        word: the word for the label in messages.
         max_pixels: see `read_image`.
 
     Raises:
-        SemipixError: they differ, or the image cannot be read.
+        SemipixError: the sizes differ, or the image cannot be read.
     """
     check_same_size(image, label, image_size(image, max_pixels=max_pixels), tuple(values.shape[-2:]), word)
 
 
 def check_same_size(image: Path, label: Path, wanted: Sequence[int], found: Sequence[int], word: str = "mask") -> None:
-    """Compare height and width of an image with those of its label, both upright.
+    """Check that an image and its label, both upright, have the same height and width.
 
     Raises:
-        SemipixError: they differ.
+        SemipixError: the sizes differ.
     """
     if tuple(found) != tuple(wanted):
         raise SemipixError(
@@ -369,16 +302,96 @@ def check_same_size(image: Path, label: Path, wanted: Sequence[int], found: Sequ
         )
 
 
-def _deep_grey(file: Opened) -> Image.Image:
-    """Grey of 16 bits beside an alpha channel, for Pillow an image of four channels: two bytes each."""
+def _grey_or_bytes(file: OpenedImage, raw_mode: str, resize: int | Size | None) -> Tensor:
+    """The result of `read_pixels` for all files except those with 16-bit colours."""
+    if raw_mode == _GREY_ALPHA:
+        return torch.from_numpy(_planes(file, _deep_grey(file), _of_two_bytes))
+    wanted = resized_size(file.size, resize)
+    shrinks = at_most_half(wanted, file.size)
+    stored_wanted = wanted[::-1] if file.sideways else wanted
+    box = _reduce(file, stored_wanted) if shrinks else None
+    image = file.load()
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return torch.from_numpy(_unit_grey(file.path, image.mode, _planes(file, image, _numbers)))
+    if shrinks:
+        image = _as_rgb(file.path, image).resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
+    upright = np.empty((*_upright_size(file, image), 3), np.uint8)
+    _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
+    return torch.from_numpy(upright).permute(2, 0, 1)
+
+
+def _upright_size(file: OpenedImage, image: Image.Image) -> Size:
+    return (image.width, image.height) if file.sideways else (image.height, image.width)
+
+
+def _fill(
+    file: OpenedImage,
+    upright: NDArray[Any],
+    image: Image.Image,
+    values_of: Callable[[Image.Image], NDArray[Any]],
+    add: bool = False,
+) -> None:
+    """Write the pixels of a file to an upright array (H, W, C), or add them to it, some rows at a time."""
+    stored = file.to_stored(upright)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        values = values_of(image.crop((0, top, image.width, min(top + rows, image.height))))
+        if add:
+            stored[top : top + rows] += values
+        else:
+            stored[top : top + rows] = values
+
+
+def _planes(
+    file: OpenedImage, image: Image.Image, values_of: Callable[[Image.Image], NDArray[Any]]
+) -> NDArray[np.float32]:
+    """Upright float32 (3, H, W), made by a function that converts some rows to (rows, W, 1) or (rows, W, 3)."""
+    planes = np.empty((3, *_upright_size(file, image)), np.float32)
+    _fill(file, planes.transpose(1, 2, 0), image, values_of)
+    return planes
+
+
+def _numbers(band: Image.Image) -> NDArray[Any]:
+    return np.asarray(band)[..., None]
+
+
+def _reduce(file: OpenedImage, wanted: Size) -> tuple[float, float, float, float] | None:
+    """Make Pillow decode a JPEG at the smallest scale that still has twice the wanted size.
+
+    Returns:
+        The box of the reduced image that the whole image fills. It is smaller than the reduced image if a side is no
+        multiple of the factor, since the last column or row then represents fewer pixels. None for other files.
+    """
+    image = file.image
+    factor = reduction(wanted, file.stored_size)  # Pillow rounds sizes down, and reduces less than possible
+    drafted = image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
+    return drafted[1] if drafted else None
+
+
+def _as_rgb(path: Path | Encoded, image: Image.Image) -> Image.Image:
+    if image.mode in ("LAB", "HSV"):
+        raise SemipixError(f"{path}: found colours of the space {image.mode}, expected RGB; save the image as RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    # Convert transparent images through RGBA: converting directly, Pillow blends the transparent colour in.
+    colour = image.convert("RGBA") if "transparency" in image.info else image
+    return colour if colour.mode == "RGB" else colour.convert("RGB")  # converting RGB to RGB would only copy
+
+
+def _is_numeric(mode: str) -> bool:
+    return mode in ("L", "P", "RGB", "F", "I") or mode.startswith("I;16")
+
+
+def _deep_grey(file: OpenedImage) -> Image.Image:
+    """16-bit grey with 16-bit alpha, read as an image of four channels of one byte each."""
     image = file.image
     image._mode = "RGBA"
-    image.tile = [relabeled(tile, "RGBA") for tile in image.tile]  # type: ignore[attr-defined]
+    image.tile = [with_raw_mode(tile, "RGBA") for tile in image.tile]  # type: ignore[attr-defined]
     return file.load()
 
 
 def _of_two_bytes(band: Image.Image) -> NDArray[np.float32]:
-    """Some rows (rows, W, 1) of `_deep_grey` in [0, 1]."""
+    """The grey values (rows, W, 1) in [0, 1] of some rows of `_deep_grey`."""
     high, low = np.asarray(band)[..., :2].astype(np.float32).transpose(2, 0, 1)
     grey: NDArray[np.float32] = (256 * high + low) / np.float32(_GREY_16_BIT)
     return grey[..., None]
@@ -387,8 +400,8 @@ def _of_two_bytes(band: Image.Image) -> NDArray[np.float32]:
 def _deep_colours(path: Path | Encoded, max_pixels: int) -> NDArray[np.float32]:
     """Colours of 16 bits, (3, H, W) from 0 to 65535, upright.
 
-    Pillow has no image of such colours, but takes either byte, depending on the order that is asked for. The file is
-    decoded once for each, so that one of Pillow's images is in memory at a time.
+    Pillow cannot hold such an image, but reads the high or the low bytes, depending on the byte order in the raw mode.
+    The file is decoded once for each, so that only one Pillow image is in memory at a time.
     """
 
     def high(band: Image.Image) -> NDArray[np.float32]:
@@ -397,31 +410,31 @@ def _deep_colours(path: Path | Encoded, max_pixels: int) -> NDArray[np.float32]:
     def low(band: Image.Image) -> NDArray[np.float32]:
         return np.asarray(band.convert("RGB"), np.float32)
 
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         deep = _planes(file, file.load(), high)
         del file
-    with opened(path, max_pixels) as file:
-        name, _, order = rawmode(file.image).partition(";")
+    with open_image(path, max_pixels) as file:
+        name, _, order = raw_mode_of(file.image).partition(";")
         image: Any = file.image
-        image.tile = [relabeled(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]
+        image.tile = [with_raw_mode(tile, f"{name};{_LOW_BYTES[order]}") for tile in image.tile]
         _fill(file, deep.transpose(1, 2, 0), file.load(), low, add=True)
     return deep
 
 
-def _is_deep(layout: str) -> bool:
-    """Whether a layout is one of 16-bit colours."""
-    name, _, order = layout.partition(";")
+def _is_deep(raw_mode: str) -> bool:
+    """Whether a raw mode is one of 16-bit colours."""
+    name, _, order = raw_mode.partition(";")
     return name in ("RGB", "RGBA", "RGBX") and order in _LOW_BYTES
 
 
 def _load(path: Path, max_pixels: int) -> NDArray[np.float32]:
-    """An array file as (C, H, W) float32."""
-    values = np.array(_mapped(path, max_pixels), np.float32, order="C")
+    """The numbers of an array file, (C, H, W) float32."""
+    values = np.array(_memory_mapped(path, max_pixels), np.float32, order="C")
     return values[None] if values.ndim == 2 else values
 
 
-def _mapped(path: Path, max_pixels: int) -> NDArray[Any]:
-    """An array file of numbers, (H, W) or (C, H, W), read when it is used."""
+def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
+    """An array file, (H, W) or (C, H, W), mapped into memory: only the used parts are read."""
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

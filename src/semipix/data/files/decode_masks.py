@@ -1,4 +1,4 @@
-"""Reading masks: files of class indices."""
+"""Read masks: files of class indices."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from semipix.data.files.decode import stored_numbers
 from semipix.data.files.file_headers import webp_is_lossy
-from semipix.data.files.opening import MAX_PIXELS, Opened, opened
+from semipix.data.files.opening import MAX_PIXELS, OpenedImage, open_image
 from semipix.errors import SemipixError
 
 _LARGEST = 65535
 
 
 class MaskFile(NamedTuple):
-    """A mask as it is stored, upright by its own orientation.
+    """The stored values of a mask, turned upright by its own orientation tag.
 
     Args:
         values: (H, W) uint8 or int32.
-        palette: red, green and blue, 0 to 255, of each index that occurs; None where the mask has no palette.
+        palette: red, green and blue, 0 to 255, of each index that occurs; None if the mask has no palette.
         orientation: the file's own tag, 1 to 8.
     """
 
@@ -37,7 +37,7 @@ def read_indices(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         max_pixels: see `read_mask_file`.
 
     Returns:
-        (H, W) uint8 or int32, the values as stored.
+        (H, W) uint8 or int32, the values as they are stored.
 
     Raises:
         SemipixError: see `read_mask_file`.
@@ -49,16 +49,16 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
     """Read a mask with the colours of its palette.
 
     Args:
-        path: the mask's file, which is turned upright by its own orientation; of several pages or frames, the first is
-            read. Grey of 2 and 4 bits keeps its numbers, 1 bit is 1 where white is shown. A GIF whose colours are all
-            grey is a grey mask, since a GIF cannot store grey.
+        path: the mask's file. It is turned upright by its own orientation. Only the first of several pages or frames is
+            read. Grey of 2 and 4 bits keeps its stored numbers; with 1 bit, white is 1. A GIF whose colours are all
+            grey is read as a grey mask, since the format cannot store grey.
         max_pixels: the `data.max_pixels` setting; a larger mask is refused before it is decoded.
 
     Raises:
-        SemipixError: the file is missing, no image, corrupt or truncated, too large, stored with loss, or holds colours
-            instead of indices, or grey that counts from white.
+        SemipixError: the file is missing, no image, corrupt, truncated or too large; its format is lossy; or it holds
+            colours instead of indices, or grey whose 0 is white.
     """
-    with opened(path, max_pixels) as file:
+    with open_image(path, max_pixels) as file:
         if kind := _lossy_kind(file):
             raise SemipixError(
                 f"{path}: a mask stored as {kind}, a lossy format in which class values change; expected PNG, or "
@@ -71,7 +71,7 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
                 "save it as 8-bit grey or palette with one index a pixel (255 = void)"
             )
         numbers, palette = stored_numbers(file)
-        values = np.array(file.turned(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
+        values = np.array(file.to_upright(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
         if values.min() < 0 or values.max() > _LARGEST:
             raise SemipixError(
                 f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to "
@@ -80,8 +80,8 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
         return MaskFile(torch.from_numpy(values), palette, file.orientation)
 
 
-def _lossy_kind(file: Opened) -> str:
-    """What a file is called that is stored with loss; empty for others."""
+def _lossy_kind(file: OpenedImage) -> str:
+    """The name of the lossy format of a file; empty if the format is lossless."""
     image = file.image
     if image.format in ("JPEG", "MPO"):
         return "JPEG"

@@ -1,7 +1,7 @@
-"""What the headers of image files say, read without decoding a pixel and without Pillow.
+"""Read the headers of image files from their bytes, without decoding a pixel and without Pillow.
 
-Pillow decodes a whole PNG to look for EXIF behind its pixels, cannot open some TIFFs that are valid, and does not say
-whether a WebP is lossless; these functions read such things from the bytes.
+Pillow decodes a whole PNG to find EXIF after its pixels, cannot open some valid TIFFs, and does not report whether a
+WebP is lossless.
 """
 
 import io
@@ -18,7 +18,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 """The first bytes of every PNG."""
 
 ORIENTATION = 274
-"""The tag of EXIF and TIFF that says how pixels are to be turned, 1 to 8."""
+"""The tag of EXIF and TIFF for the orientation, 1 to 8."""
 
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
@@ -29,13 +29,13 @@ _XMP_TEXT = b"XML:com.adobe.xmp"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9]+)")
 
 _MOST_TEXT = 1 << 24
-"""Bytes of a text of a PNG that are unpacked at most."""
+"""Bytes that are unpacked at most from a text of a PNG."""
 
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-"""Types of TIFF's whole numbers, as `struct` writes them."""
+"""Integer types of TIFF tags, with their letters in `struct`."""
 
 _MOST_VALUES = 1 << 20
-"""Values of a TIFF's tag that are read at most."""
+"""Values that are read at most from a TIFF tag."""
 
 _READ_TAGS = frozenset({254, 256, 257, 258, 259, 262, 273, ORIENTATION, 277, 278, 284, 322, 323, 324, 338, 339})
 
@@ -43,11 +43,11 @@ _PREVIEW = 1 | 4
 """Bits of NewSubfileType: a page at reduced resolution, or the transparency mask of another page."""
 
 Tags = dict[int, tuple[int, ...]]
-"""The whole numbers of a TIFF's page, by tag."""
+"""The integer values of a page of a TIFF, by tag."""
 
 
 class Chunk(NamedTuple):
-    """A chunk of a PNG: its kind, and where its data begins and how long it is."""
+    """A chunk of a PNG: its kind, the place where its data begin, and their length."""
 
     kind: bytes
     start: int
@@ -55,9 +55,9 @@ class Chunk(NamedTuple):
 
 
 def png_chunks(file: IO[bytes]) -> Iterator[Chunk]:
-    """The chunks of a PNG in their order, by their headers; it ends where the file is cut off or damaged.
+    """The chunks of a PNG in their order, up to the place where the file is cut off or damaged.
 
-    A chunk that claims to be longer than the file has the length of what is left, so that nobody asks for gigabytes.
+    The length of a chunk is limited to the rest of the file, so that a damaged length allocates no gigabytes.
     """
     place, size = len(PNG), file.seek(0, io.SEEK_END)
     while True:
@@ -71,9 +71,9 @@ def png_chunks(file: IO[bytes]) -> Iterator[Chunk]:
 
 
 def png_metadata(file: IO[bytes]) -> tuple[int, bool]:
-    """The orientation of a PNG, 1 to 8, and whether text or EXIF lies behind its pixels.
+    """The orientation of a PNG, 1 to 8, and whether text or EXIF follows its pixels.
 
-    EXIF comes first, then EXIF in a text, then XMP; one whose checksum is wrong, or that cannot be read, is ignored.
+    EXIF takes precedence, then EXIF in a text, then XMP. Damaged ones are ignored.
     """
     exif, text_exif, xmp = b"", b"", b""
     pixels = late = False
@@ -92,11 +92,11 @@ def png_metadata(file: IO[bytes]) -> tuple[int, bool]:
             text_exif = _from_hex(_text(kind, data)) or text_exif
         elif data.startswith(_XMP_TEXT + b"\0"):
             xmp = _text(kind, data) or xmp
-    return orientation(exif or text_exif, xmp), late
+    return orientation_of_exif(exif or text_exif, xmp), late
 
 
 def png_without_metadata(content: bytes) -> bytes:
-    """A PNG without its texts and EXIF, so that damage in them cannot keep its pixels from being read."""
+    """A PNG without its texts and EXIF, whose pixels can be read even if these are damaged."""
     kept = [
         content[start - 8 : start + length + 4]
         for kind, start, length in png_chunks(io.BytesIO(content))
@@ -106,7 +106,10 @@ def png_without_metadata(content: bytes) -> bytes:
 
 
 def png_rows(file: IO[bytes]) -> Size:
-    """How many rows of pixels a PNG holds, and how many it should hold; interlaced, the rows of all its passes."""
+    """How many rows of pixels a PNG contains, and how many it should contain.
+
+    For an interlaced PNG the rows of all passes are counted.
+    """
     chunks = list(png_chunks(file))
     file.seek(chunks[0].start)
     width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
@@ -129,51 +132,15 @@ def png_rows(file: IO[bytes]) -> Size:
     return held, sum(rows for rows, _ in lengths)
 
 
-def _inflated_length(file: IO[bytes], chunks: list[Chunk]) -> int:
-    inflate, total = zlib.decompressobj(), 0
-    for kind, start, length in chunks:
-        if kind == b"IDAT":
-            file.seek(start)
-            data = file.read(length)
-            while data:
-                total += len(inflate.decompress(data, 1 << 20))
-                data = inflate.unconsumed_tail
-    return total + len(inflate.flush())
-
-
-def _text(kind: bytes, data: bytes) -> bytes:
-    """The text of a PNG's text chunk, unpacked; empty where it is damaged or too long."""
-    text = data.partition(b"\0")[2]
-    packed = kind == b"zTXt"
-    if kind == b"iTXt":
-        packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
-    elif packed:
-        text = text[1:]
-    if not packed:
-        return text
-    try:
-        return zlib.decompressobj().decompress(text, _MOST_TEXT)
-    except zlib.error:
-        return b""
-
-
-def _from_hex(text: bytes) -> bytes:
-    """EXIF in a text: a line with its name, one with its length, then its bytes as hexadecimal digits."""
-    try:
-        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
-    except ValueError:
-        return b""
-
-
-def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """How pixels are to be turned, 1 to 8, by EXIF, or by XMP where EXIF does not say; 1 where both are damaged."""
+def orientation_of_exif(exif: bytes, xmp: bytes = b"") -> int:
+    """The orientation, 1 to 8, from EXIF, or from XMP if EXIF has none; 1 if both are damaged."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]
-    return orientation_of(next(tiff_pages(io.BytesIO(exif)), {}), xmp)
+    return orientation_of_tags(next(tiff_pages(io.BytesIO(exif)), {}), xmp)
 
 
-def orientation_of(tags: Tags, xmp: bytes = b"") -> int:
-    """As `orientation`, from the tags of EXIF or of a TIFF's page."""
+def orientation_of_tags(tags: Tags, xmp: bytes = b"") -> int:
+    """The orientation, 1 to 8, from the tags of EXIF or of a page of a TIFF, or from XMP if the tags have none."""
     values = tags.get(ORIENTATION)
     if values is None and (found := _XMP_ORIENTATION.search(xmp)):
         values = (int(found[1][:3]),)
@@ -181,7 +148,7 @@ def orientation_of(tags: Tags, xmp: bytes = b"") -> int:
 
 
 def tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
-    """The tags of each page of a TIFF, classic or BigTIFF, of either byte order; it ends where the file is damaged."""
+    """The tags of each page of a TIFF (classic or BigTIFF, either byte order), up to the place where it is damaged."""
     file.seek(0)
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -216,39 +183,24 @@ def tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
         (place,) = struct.unpack(order + pointer, following)
 
 
-def _values(file: IO[bytes], order: str, pointer: str, kind: int, amount: int, field: bytes) -> tuple[int, ...]:
-    """The values of a tag, which are in its field where they fit, and otherwise where it points to."""
-    letter = _WHOLE_NUMBERS[kind]
-    amount = min(amount, _MOST_VALUES)
-    length = amount * struct.calcsize(order + letter)
-    if length > len(field):
-        (place,) = struct.unpack(order + pointer, field)
-        if place >= 1 << 62:
-            return ()
-        file.seek(place)
-        field = file.read(length)
-    whole = len(field) // struct.calcsize(order + letter)
-    return struct.unpack_from(f"{order}{min(amount, whole)}{letter}", field)
-
-
 def page_count(pages: list[Tags]) -> int:
-    """The pages of a TIFF without its previews at reduced resolution and its transparency masks; at least 1."""
+    """The number of pages of a TIFF, without previews and transparency masks; at least 1."""
     return max(1, sum(not tags.get(254, (0,))[0] & _PREVIEW for tags in pages if 254 not in tags or tags[254]))
 
 
 def tiff_size(tags: Tags) -> Size | None:
-    """Height and width of a TIFF's page as it is stored; None where the page does not say."""
+    """Height and width of a page of a TIFF, as it is stored; None if its tags are missing."""
     width, height = tags.get(256), tags.get(257)
     return (height[0], width[0]) if width and height else None
 
 
 def tiff_number(tags: Tags, tag: int, default: int) -> int:
-    """The first value of a tag."""
+    """The first value of a tag, or the default if the tag is missing."""
     return (tags.get(tag) or (default,))[0]
 
 
 def tiff_missing(tags: Tags) -> str:
-    """Which strips or tiles a TIFF's page lacks, such as "3 of 10 strips"; empty where it has all."""
+    """How many strips or tiles a page of a TIFF contains, such as "3 of 10 strips"; empty if it contains all."""
     size = tiff_size(tags)
     if size is None or (273 not in tags and 324 not in tags):
         return ""
@@ -265,7 +217,7 @@ def tiff_missing(tags: Tags) -> str:
 
 
 def tiff_samples(tags: Tags) -> tuple[int, tuple[int, ...], str]:
-    """How many bands a TIFF's page has, the bits of each, and of which kind its numbers are."""
+    """The number of bands of a page of a TIFF, the bits of each band, and the kind of its numbers."""
     bands = tiff_number(tags, 277, 1)
     depths = tags.get(258) or (1,)
     depths = depths * bands if len(depths) == 1 and bands < 1 << 16 else depths[:bands]
@@ -286,15 +238,8 @@ def webp_size(prefix: bytes) -> Size | None:
     return height & 0x3FFF, width & 0x3FFF
 
 
-def _webp_chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    while start + 8 <= end:
-        kind, (length,) = content[start : start + 4], struct.unpack_from("<I", content, start + 4)
-        yield kind, start + 8, length
-        start += 8 + length + length % 2
-
-
 def webp_is_lossy(content: bytes) -> bool:
-    """Whether a picture in a WebP is stored with loss (VP8); lossless ones are VP8L."""
+    """Whether a WebP contains a lossy image (VP8); lossless images are VP8L."""
     for kind, start, length in _webp_chunks(content, 12, len(content)):
         frame = kind == b"ANMF" and _webp_chunks(content, start + 16, min(start + length, len(content)))
         if kind == b"VP8 " or (frame and any(part == b"VP8 " for part, _, _ in frame)):
@@ -303,37 +248,22 @@ def webp_is_lossy(content: bytes) -> bool:
 
 
 def webp_without_metadata(content: bytes) -> bytes:
-    """A WebP without its EXIF and XMP; as it is where it is cut off, for then more than these may be missing."""
+    """A WebP without its EXIF and XMP. One that is cut off is returned unchanged, so that the error is reported."""
     if content[8:12] != b"WEBP" or len(content) < 8 + int.from_bytes(content[4:8], "little"):
         return content
     kept = []
     for kind, start, length in _webp_chunks(content, 12, len(content)):
         data = content[start : start + length]
         if kind == b"VP8X":
-            data = bytes([data[0] & ~0b1100]) + data[1:]  # the flags that promise EXIF and XMP
+            data = bytes([data[0] & ~0b1100]) + data[1:]  # clear the flags for EXIF and XMP
         if kind not in (b"EXIF", b"XMP "):
             kept.append(kind + struct.pack("<I", length) + data + b"\0" * (length % 2))
     body = b"WEBP" + b"".join(kept)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, beginning and end of each segment of a JPEG up to its first scan's header."""
-    place = 2
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
-        if marker == 0xFF:  # padding
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        yield marker, place, end
-        if marker == 0xDA or end < place + 4:
-            return
-        place = end
-
-
 def jpeg_scan(content: bytes) -> Size | None:
-    """Where the pixels of a JPEG of one scan begin and end; None for a progressive one, or one without an end."""
+    """Start and end of the pixel data of a JPEG with one scan; None for a progressive JPEG, or one without an end."""
     for marker, _, end in _jpeg_segments(content):
         if marker in (0xC2, 0xC6, 0xCA, 0xCE):
             return None
@@ -351,6 +281,79 @@ def jpeg_without_index(content: bytes) -> bytes:
 def jpeg_without_metadata(content: bytes) -> bytes:
     """A JPEG without its index of further pictures (MPF), EXIF and XMP."""
     return _without_segments(content, exif=True)
+
+
+def _inflated_length(file: IO[bytes], chunks: list[Chunk]) -> int:
+    inflate, total = zlib.decompressobj(), 0
+    for kind, start, length in chunks:
+        if kind == b"IDAT":
+            file.seek(start)
+            data = file.read(length)
+            while data:
+                total += len(inflate.decompress(data, 1 << 20))
+                data = inflate.unconsumed_tail
+    return total + len(inflate.flush())
+
+
+def _text(kind: bytes, data: bytes) -> bytes:
+    """The unpacked text of a text chunk of a PNG, cut off at `_MOST_TEXT`; empty if it is damaged."""
+    text = data.partition(b"\0")[2]
+    packed = kind == b"zTXt"
+    if kind == b"iTXt":
+        packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif packed:
+        text = text[1:]
+    if not packed:
+        return text
+    try:
+        return zlib.decompressobj().decompress(text, _MOST_TEXT)
+    except zlib.error:
+        return b""
+
+
+def _from_hex(text: bytes) -> bytes:
+    """EXIF from a text: one line with its name, one with its length, then its bytes as hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def _values(file: IO[bytes], order: str, pointer: str, kind: int, amount: int, field: bytes) -> tuple[int, ...]:
+    """The values of a tag: in its field if they fit there, otherwise at the place to which the field points."""
+    letter = _WHOLE_NUMBERS[kind]
+    amount = min(amount, _MOST_VALUES)
+    length = amount * struct.calcsize(order + letter)
+    if length > len(field):
+        (place,) = struct.unpack(order + pointer, field)
+        if place >= 1 << 62:
+            return ()
+        file.seek(place)
+        field = file.read(length)
+    whole = len(field) // struct.calcsize(order + letter)
+    return struct.unpack_from(f"{order}{min(amount, whole)}{letter}", field)
+
+
+def _webp_chunks(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while start + 8 <= end:
+        kind, (length,) = content[start : start + 4], struct.unpack_from("<I", content, start + 4)
+        yield kind, start + 8, length
+        start += 8 + length + length % 2
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment of a JPEG, up to the header of its first scan."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        yield marker, place, end
+        if marker == 0xDA or end < place + 4:
+            return
+        place = end
 
 
 def _without_segments(content: bytes, exif: bool) -> bytes:

@@ -1,6 +1,6 @@
-"""What a data folder holds, by file name alone, and which of its files are the same.
+"""List the files of a data folder by name, and find files of equal content.
 
-This is the one listing: training, `semipix data check`, evaluation and prediction all go through `walk`.
+Training, `semipix data check`, evaluation and prediction all list folders by `walk`, so that they find the same files.
 """
 
 import hashlib
@@ -21,24 +21,24 @@ from semipix.data.files.opening import EXTENSIONS, FORMATS
 SPLITS = ("train", "val", "test")
 
 MOST_COUNTED = 10_000
-"""Files and folders that are counted of a folder that is not read."""
-
-_DELAY = 3.0
-"""Seconds after which listing a folder shows its progress."""
+"""Files and folders that are counted at most in a folder that is not read."""
 
 UNLABELED = "unlabeled"
-"""Folder of further images without labels."""
+"""Name of the folder of further images without labels."""
+
+_LISTING_DELAY = 3.0
+"""Seconds after which listing a folder shows a progress bar."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where images and labels of each split are, below a root.
+    """Names of the folders of images and labels below the root of a data folder.
 
     Attributes:
-        images, labels: folder names, in which `{split}` stands for train, val or test.
-        image, label: what an image and a label are called in messages.
+        images, labels: folder names, in which `{split}` is replaced by train, val or test.
+        image, label: words for an image and a label in messages.
         arrays: whether labels may be `.npy` files.
-        others: further folders and files of the root that are read.
+        others: further folders and files below the root that are read.
     """
 
     images: str
@@ -51,6 +51,7 @@ class Layout:
 
 MASKS = Layout("images/{split}", "masks/{split}", others=("classes.txt",))
 
+
 PAIRS = Layout(
     *("inputs/{split}", "targets/{split}", "input", "target"),
     arrays=True,
@@ -60,7 +61,7 @@ PAIRS = Layout(
 
 @dataclass
 class Remarks:
-    """What is to be said about files.
+    """Messages about the files of a folder.
 
     Attributes:
         problems: one line for each file or folder that cannot be used as it is.
@@ -73,11 +74,11 @@ class Remarks:
 
 @dataclass
 class Listing(Remarks):
-    """What a data folder holds; no file is opened.
+    """The images and labels of a data folder; no file is opened for it.
 
     Attributes:
-        labels: for each split the labeled images' names with the names of their labels.
-        bare: for each split the names of the images without a label.
+        labels: for each split, the name of the label by the name of its image.
+        bare: for each split, the names of the images without a label.
         unlabeled: names of the images in `unlabeled/`.
     """
 
@@ -86,7 +87,7 @@ class Listing(Remarks):
     unlabeled: Names = field(default_factory=Names)
 
     def files(self, root: Path, extensions: Collection[str]) -> list[Path]:
-        """Files of all images that have one of these extensions, in lower case."""
+        """Files of all images with one of these extensions (in lower case)."""
         names = itertools.chain(*self.labels.values(), *self.bare.values(), self.unlabeled)
         return [root / name for name in names if split_extension(name)[1] in extensions]
 
@@ -97,16 +98,51 @@ class Listing(Remarks):
         return parts
 
 
+class Walked(NamedTuple):
+    """The files that `walk` found.
+
+    Attributes:
+        files: paths of all visible files, relative to the folder, with forward slashes, sorted.
+        hidden: paths of the hidden files and folders that were left out.
+        circles: paths of the links that were not followed, since they lead to a folder that contains them.
+    """
+
+    files: list[str]
+    hidden: list[str]
+    circles: list[str]
+
+    def left_out(self, folder: Path, unread: Iterable[str], formats: str = FORMATS) -> list[str]:
+        """One line, with a count, for each reason why files of the folder are not read.
+
+        Args:
+            folder: the folder that was listed.
+            unread: its visible files that are not read because of their extension.
+            formats: the formats that are read.
+        """
+        lines = []
+        counts = Counter(PurePosixPath(path).suffix.lower() or "without extension" for path in unread)
+        if counts:
+            several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
+            lines.append(f"{folder}: {counts.total()} files are not read ({several}); expected {formats}")
+        for paths, reason in (
+            (self.hidden, "hidden files or folders are left out"),
+            (self.circles, "links are not followed, since they lead to a folder that contains them"),
+        ):
+            if paths:
+                lines.append(f"{folder}: {len(paths)} {reason} ({paths[0]}{', ...' if len(paths) > 1 else ''})")
+        return lines
+
+
 def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
-    """List a data folder and gather everything wrong with its layout."""
+    """List a data folder and collect all problems of its layout."""
     listing = Listing(labels={split: {} for split in SPLITS}, bare={split: Names() for split in SPLITS})
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         expected = layout.images.format(split="train")
-        listing.problems = [f"{root}: found {found}, expected a data folder with {expected}; mend data.root"]
+        listing.problems = [f"{root}: found {found}, expected a data folder with {expected}; fix data.root"]
         return listing
     parent = layout.images.rpartition("/")[0]
-    if parent and not (root / parent).is_dir():  # another kind of folder, maybe a whole disk: nothing of it is listed
+    if parent and not (root / parent).is_dir():  # not a data folder, maybe a whole disk: do not list it
         listing.problems = [no_images(root / layout.images.format(split="train"), "training images")]
         return listing
     for split in SPLITS:
@@ -122,86 +158,22 @@ def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
     return listing
 
 
-def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
-    image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
-    images = stems(root, image_folder, listing)
-    labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
-    if split == "train" and not images:
-        listing.problems.append(no_images(root / image_folder, "training images"))
-    listing.labels[split] = {images[stem]: labels[stem] for stem in images if stem in labels}
-    listing.bare[split] = Names(images[stem] for stem in images if stem not in labels)
-    article = "an" if layout.image[0] in "aeiou" else "a"
-    listing.problems += [
-        f"{root / labels[stem]}: {layout.label} without {article} {layout.image}; expected {image_folder}/{stem} with "
-        f"one of the image extensions, add the {layout.image} or remove the {layout.label}"
-        for stem in labels
-        if stem not in images
-    ]
-    # An evaluation folder without any label cannot be used; one with holes is an error worth telling.
-    if split != "train" and labels:
-        listing.problems += [
-            f"{root / name}: {split} {layout.image} without a {layout.label} in {label_folder}; add the "
-            f"{layout.label}, or move the {layout.image} to unlabeled/"
-            for name in listing.bare[split]
-        ]
-
-
-def _note_other_folders(root: Path, layout: Layout, listing: Listing) -> None:
-    """Count what is beside the folders that are read, such as `images/valid`."""
-    parents = {pattern.rpartition("/")[0] for pattern in (layout.images, layout.labels)}
-    if "" in parents:  # the splits are folders of the root, which may hold anything else
-        return
-    for parent in sorted(parents):
-        read = ", ".join(f"{parent}/{split}" for split in SPLITS)
-        _note_others(root, parent, SPLITS, f"{read} are; rename the folder or move the files", listing)
-    known = (*parents, UNLABELED, *layout.others)
-    _note_others(root, "", known, f"{', '.join(sorted(known))} are", listing, files_too=False)
-
-
-def _note_others(
-    root: Path, folder: str, known: Sequence[str], read: str, listing: Listing, files_too: bool = True
-) -> None:
-    """Count the files below the folders of a folder that are none of the known ones, and those directly in it."""
-    loose = 0
-    for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name) if (root / folder).is_dir() else ():
-        if entry.name in known or entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            count = _counted(root / folder / entry.name)
-            listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
-        else:
-            loose += 1
-    if loose and files_too:
-        listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
-
-
-def _counted(folder: Path) -> str:
-    """The number of visible files below a folder that is not read, without listing more of it than `MOST_COUNTED`."""
-    files = entries = 0
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += sum(not name.startswith(".") for name in names)
-        entries += len(folders) + len(names)
-        if entries > MOST_COUNTED:
-            return f"{files} or more"
-    return str(files)
-
-
 def stems(
     root: Path, folder: str, remarks: Remarks, *, arrays: bool = False, labels_of: Iterable[str] | None = None
 ) -> dict[str, str]:
-    """Image files below a folder: path without extension, relative to it, to name relative to the root; sorted.
+    """The image files below a folder, sorted: name relative to the root by stem.
 
-    Stems are in Unicode's composed form (NFC), in which names from macOS and from elsewhere are equal; names are as the
-    files are called.
+    A stem is the path relative to the folder, without extension and in Unicode's composed form (NFC), in which names
+    from macOS and from other systems are equal. Names are those of the files.
 
     Args:
         root: the data folder.
-        folder: a folder below it, or "" for the root itself; one that is missing holds nothing.
-        remarks: gets a problem for each file whose stem is taken already, and lines about what is not read.
-        arrays: whether `.npy` files count too.
-        labels_of: where the files are labels, the stems of their images: a file of such a stem that is not read is a
-            problem unless another one of the stem is.
+        folder: a folder below it, or "" for the root itself; a missing folder counts as empty.
+        remarks: gets a problem for each file whose stem another file has already, and lines about files that are not
+            read.
+        arrays: whether `.npy` files are listed too.
+        labels_of: for a folder of labels, the stems of the images. A file with such a stem but an unknown extension is
+            a problem, unless there is a readable file of the same stem.
     """
     extensions = EXTENSIONS | {ARRAY} if arrays else EXTENSIONS
     found: dict[str, str] = {}
@@ -234,58 +206,26 @@ def stems(
     return found
 
 
-class Walked(NamedTuple):
-    """What `walk` found.
-
-    Attributes:
-        files: paths of all visible files, relative to the folder, with forward slashes, sorted.
-        hidden: paths of the hidden files and folders that were left out.
-        circles: paths of the links that lead back to a folder around them, which were not followed.
-    """
-
-    files: list[str]
-    hidden: list[str]
-    circles: list[str]
-
-    def left_out(self, folder: Path, unread: Iterable[str], formats: str = FORMATS) -> list[str]:
-        """A line with a count for each reason why files of the folder are not read.
-
-        Args:
-            folder: what was walked.
-            unread: its visible files that are not read for their extension.
-            formats: what is read.
-        """
-        lines = []
-        counts = Counter(PurePosixPath(path).suffix.lower() or "without extension" for path in unread)
-        if counts:
-            several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
-            lines.append(f"{folder}: {counts.total()} files are not read ({several}); expected {formats}")
-        for paths, reason in (
-            (self.hidden, "hidden files or folders are left out"),
-            (self.circles, "links are not followed, since they lead back to a folder around them"),
-        ):
-            if paths:
-                lines.append(f"{folder}: {len(paths)} {reason} ({paths[0]}{', ...' if len(paths) > 1 else ''})")
-        return lines
-
-
 def split_extension(path: str) -> tuple[str, str]:
-    """A path without its extension, and the extension in lower case; pathlib takes seconds for a million files."""
+    """A path without its extension, and the extension in lower case.
+
+    pathlib would take seconds for a million files.
+    """
     stem, dot, extension = path.rpartition(".")
     return (path, "") if not dot or "/" in extension else (stem, f".{extension.lower()}")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file has the extension of an image that is read."""
+    """Whether a file name has the extension of a readable image."""
     return split_extension(name)[1] in EXTENSIONS
 
 
 def walk(folder: Path, without: Path | None = None) -> Walked:
-    """List a folder with its subfolders; links are followed. A folder that is missing holds nothing.
+    """List a folder with its subfolders; links are followed. A missing folder counts as empty.
 
     Args:
         folder: the folder.
-        without: a folder that is left out, should it be below.
+        without: a folder that is left out if it is below.
     """
     found = Walked([], [], [])
     left = None if without is None else without.resolve()
@@ -296,8 +236,8 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
         desc=f"listing {folder}",
         unit=" folders",
         leave=False,
-        disable=None,  # shown on a terminal alone
-        delay=_DELAY,
+        disable=None,  # shown only on a terminal
+        delay=_LISTING_DELAY,
     )
     for parent, folders, names in progress:
         here = Path(parent)
@@ -317,26 +257,18 @@ def walk(folder: Path, without: Path | None = None) -> Walked:
     return found
 
 
-def _leads_back(path: Path, top: Path) -> bool:
-    """Whether a link leads to a folder around it, on the way from `top` through whatever links."""
-    if not path.is_symlink():
-        return False
-    around = [path.parent, *(parent for parent in path.parent.parents if parent.is_relative_to(top))]
-    return any(parent.resolve().is_relative_to(path.resolve()) for parent in around)
-
-
 def no_images(folder: Path, expected: str) -> str:
-    """What to tell about a folder that should hold images and holds none."""
+    """The error message for a folder in which images are expected but none are found."""
     others = walk(folder).files
     if others:
         found = f"no image among {len(others)} files ({others[0]}, ...)"
     else:
         found = "an empty folder" if folder.is_dir() else "no such folder"
-    return f"{folder}: found {found}, expected {expected} ({FORMATS}); put them there or mend data.root"
+    return f"{folder}: found {found}, expected {expected} ({FORMATS}); put them there or fix data.root"
 
 
 def duplicates(root: Path, parts: dict[str, list[str]]) -> list[tuple[str, str]]:
-    """Evaluation images whose file has the same content as an image of an earlier part.
+    """Find evaluation images whose file has the same content as an image of an earlier part.
 
     Only files of equal length are read.
 
@@ -345,7 +277,7 @@ def duplicates(root: Path, parts: dict[str, list[str]]) -> list[tuple[str, str]]
         parts: names of the images by part, training first.
 
     Returns:
-        Pairs of the later name and the earlier one.
+        Pairs of names: the later image and the earlier one.
     """
     by_length: dict[int, list[tuple[str, str]]] = {}
     for part, names in parts.items():
@@ -353,6 +285,82 @@ def duplicates(root: Path, parts: dict[str, list[str]]) -> list[tuple[str, str]]
             if (root / name).is_file():
                 by_length.setdefault((root / name).stat().st_size, []).append((part, name))
     return [pair for same in by_length.values() for pair in _same_content(root, same)]
+
+
+def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
+    image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
+    images = stems(root, image_folder, listing)
+    labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
+    if split == "train" and not images:
+        listing.problems.append(no_images(root / image_folder, "training images"))
+    listing.labels[split] = {images[stem]: labels[stem] for stem in images if stem in labels}
+    listing.bare[split] = Names(images[stem] for stem in images if stem not in labels)
+    article = "an" if layout.image[0] in "aeiou" else "a"
+    listing.problems += [
+        f"{root / labels[stem]}: {layout.label} without {article} {layout.image}; expected {image_folder}/{stem} with "
+        f"one of the image extensions, add the {layout.image} or remove the {layout.label}"
+        for stem in labels
+        if stem not in images
+    ]
+    # A part for evaluation may have no labels at all, and is then not used. If only some are missing, it is an error.
+    if split != "train" and labels:
+        listing.problems += [
+            f"{root / name}: {split} {layout.image} without a {layout.label} in {label_folder}; add the "
+            f"{layout.label}, or move the {layout.image} to unlabeled/"
+            for name in listing.bare[split]
+        ]
+
+
+def _note_other_folders(root: Path, layout: Layout, listing: Listing) -> None:
+    """Count the files in folders that are not read, such as `images/valid`."""
+    parents = {pattern.rpartition("/")[0] for pattern in (layout.images, layout.labels)}
+    if "" in parents:  # the splits lie directly in the root, which may hold other files
+        return
+    for parent in sorted(parents):
+        read = ", ".join(f"{parent}/{split}" for split in SPLITS)
+        _note_others(root, parent, SPLITS, f"{read} are; rename the folder or move the files", listing)
+    known = (*parents, UNLABELED, *layout.others)
+    _note_others(root, "", known, f"{', '.join(sorted(known))} are", listing, files_too=False)
+
+
+def _note_others(
+    root: Path, folder: str, known: Sequence[str], read: str, listing: Listing, files_too: bool = True
+) -> None:
+    """Count the files below the unknown subfolders of a folder, and the files directly in it."""
+    loose = 0
+    for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name) if (root / folder).is_dir() else ():
+        if entry.name in known or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            count = _counted(root / folder / entry.name)
+            listing.left_out.append(f"{root / folder / entry.name}: a folder of {count} files that is not read; {read}")
+        else:
+            loose += 1
+    if loose and files_too:
+        listing.left_out.append(f"{root / folder}: {loose} files directly in it are not read; {read}")
+
+
+def _counted(folder: Path) -> str:
+    """The number of visible files below a folder, as text; counting ends at `MOST_COUNTED` files and folders."""
+    files = entries = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += sum(not name.startswith(".") for name in names)
+        entries += len(folders) + len(names)
+        if entries > MOST_COUNTED:
+            return f"{files} or more"
+    return str(files)
+
+
+def _leads_back(path: Path, top: Path) -> bool:
+    """Whether a path is a link to a folder that contains it, which would be listed without end.
+
+    The folders from `top` down to the path count too, as they may be links themselves.
+    """
+    if not path.is_symlink():
+        return False
+    around = [path.parent, *(parent for parent in path.parent.parents if parent.is_relative_to(top))]
+    return any(parent.resolve().is_relative_to(path.resolve()) for parent in around)
 
 
 def _same_content(root: Path, names: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

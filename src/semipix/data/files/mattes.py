@@ -1,4 +1,4 @@
-"""Trimaps, mattes and the files they come from."""
+"""Read images, trimaps and alpha mattes for matting."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +16,21 @@ from semipix.data.files.resize import UNKNOWN, resize_to
 from semipix.data.targets import Matte
 from semipix.errors import SemipixError
 
+Widths = tuple[int, int]
+"""Smallest and largest number of pixels by which the unknown region extends beyond the fractional alphas."""
+
 TOLERANCE = 2
-"""How far, of 255, a trimap's values may be from 0, 128 and 255."""
+"""By how much a value of a trimap file may differ from 0, 128 and 255."""
 
 _TRIMAP = torch.full((256,), torch.nan)
-"""What each value of a trimap file means; NaN where it means nothing."""
+"""Trimap value (0, 0.5 or 1) by the value of a file; NaN for values that are not allowed."""
 
 for _value, _meaning in ((0, 0.0), (128, UNKNOWN), (255, 1.0)):
     _TRIMAP[max(0, _value - TOLERANCE) : _value + TOLERANCE + 1] = _meaning
 
-Widths = tuple[int, int]
-"""Fewest and most pixels by which a trimap's unknown region reaches beyond the fractional alphas."""
-
 
 class MatteFiles(NamedTuple):
-    """An image and what is known about it; all but the image may be missing."""
+    """The files of one sample; all but the image may be missing."""
 
     image: Path
     alpha: Path | None = None
@@ -40,13 +40,14 @@ class MatteFiles(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Matting:
-    """Reads matting samples, with what training varies.
+class MatteReader:
+    """Reads matting samples. In training, trimaps and backgrounds vary.
 
     Attributes:
-        widths: reach of the unknown region in trimaps that are made from an alpha; half-way between in evaluation.
-        backgrounds: photographs that may stand behind a foreground.
-        replace: share of the training samples with a known foreground that get another background.
+        widths: range of the width of the unknown region, for trimaps that are made from an alpha; evaluation uses the
+            middle of the range.
+        backgrounds: photographs that may replace the background of a sample.
+        replace: share of the training samples with a known foreground whose background is replaced.
     """
 
     widths: Widths = (1, 25)
@@ -54,15 +55,16 @@ class Matting:
     replace: float = 0.5
 
     def image(self, files: MatteFiles, seed: int | None = None, max_pixels: int = MAX_PIXELS) -> tv_tensors.Image:
-        """Image and trimap, (4, H, W) float32; with a seed, a trimap that is made differs by the seed.
+        """Image and trimap, (4, H, W) float32.
 
         Args:
-            files: what belongs to the image.
-            seed: draws the reach of the unknown region; without one it is the middle of `widths`.
+            files: the files of the sample.
+            seed: draws the width of the unknown region of a trimap that is made from an alpha; None takes the middle of
+                `widths`.
             max_pixels: most pixels of a file that is read.
 
         Raises:
-            SemipixError: a file cannot be read or does not fit, or there is nothing to make a trimap from.
+            SemipixError: a file cannot be read, differs in size from the image, or there is neither trimap nor alpha.
         """
         colours = read_image(files.image, max_pixels=max_pixels)
         return tv_tensors.Image(torch.cat([colours, self._trimap(files, seed, max_pixels)[None]]))
@@ -71,7 +73,7 @@ class Matting:
         """The target of an image with an alpha, (8, H, W).
 
         Raises:
-            SemipixError: a file cannot be read or does not fit.
+            SemipixError: a file cannot be read, or differs in size from the image.
         """
         alpha, trimap = _alpha(files, max_pixels), self._trimap(files, None, max_pixels)
         return matte_of(alpha, trimap, *self._layers(files, max_pixels))
@@ -80,7 +82,7 @@ class Matting:
         """Image and target for training, (4, H, W) and (8, H, W).
 
         Raises:
-            SemipixError: a file cannot be read or does not fit.
+            SemipixError: a file cannot be read, or differs in size from the image.
         """
         colours = read_image(files.image, max_pixels=max_pixels)
         trimap, alpha = self._trimap(files, seed, max_pixels), _alpha(files, max_pixels)
@@ -93,7 +95,7 @@ class Matting:
         return image, matte_of(alpha, trimap, foreground, background)
 
     def _layers(self, files: MatteFiles, max_pixels: int) -> tuple[Tensor | None, Tensor | None]:
-        """Colours (3, H, W) of foreground and background, where they are known."""
+        """Colours (3, H, W) of foreground and background; None for one that is not known."""
         return (
             _colours(files, files.foreground, "foreground", max_pixels),
             _colours(files, files.background, "background", max_pixels),
@@ -118,72 +120,72 @@ class Matting:
         return int(inner), int(outer)
 
     def _background(self, size: torch.Size, generator: Generator, max_pixels: int) -> Tensor:
-        """A part of a random photograph that fills the size, (3, *size)."""
+        """A random part of a random photograph, (3, *size); a small photograph is enlarged first."""
         path = self.backgrounds[int(generator.integers(len(self.backgrounds)))]
         photograph = read_image(path, max_pixels=max_pixels)
-        sizes = list(zip(size, photograph.shape[-2:], strict=True))
-        scale = max(want / have for want, have in sizes)
+        sides = list(zip(size, photograph.shape[-2:], strict=True))
+        scale = max(want / have for want, have in sides)
         if scale > 1:
-            height, width = (max(want, round(have * scale)) for want, have in sizes)
+            height, width = (max(want, round(have * scale)) for want, have in sides)
             photograph = resize_to(tv_tensors.Image(photograph), (height, width)).as_subclass(Tensor)
-            sizes = list(zip(size, photograph.shape[-2:], strict=True))
-        y, x = (int(generator.integers(have - want + 1)) for want, have in sizes)
+            sides = list(zip(size, photograph.shape[-2:], strict=True))
+        y, x = (int(generator.integers(have - want + 1)) for want, have in sides)
         return photograph[:, y : y + size[0], x : x + size[1]]
 
 
 def matte_of(alpha: Tensor, trimap: Tensor, foreground: Tensor | None, background: Tensor | None) -> Matte:
-    """The target of alpha (H, W) and trimap (H, W), with colours (3, H, W) where they are known."""
+    """The target made of alpha (H, W), trimap (H, W), and the colours (3, H, W) that are known."""
     nothing = torch.full((3, *alpha.shape), torch.nan)
     colours = [nothing if part is None else part for part in (foreground, background)]
     return torch.cat([alpha[None], (trimap == UNKNOWN).float()[None], *colours]).as_subclass(Matte)
 
 
 def middle(widths: Widths) -> Widths:
-    """Reach of the unknown region into the foreground and the background where nothing is drawn at random."""
+    """Width of the unknown region towards the foreground and the background if it is not drawn at random."""
     return sum(widths) // 2, sum(widths) // 2
 
 
 def trimap_of(path: Path, reach: Widths, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """A trimap file as `read_trimap` reads it; one without unknown pixels is a mask, which is widened.
+    """Read a trimap file; a file without unknown pixels is taken for a mask, around whose edges they are added.
 
     Args:
         path: the file.
-        reach: pixels by which the unknown region of a mask reaches into the foreground and into the background.
+        reach: pixels of unknown region that a mask gets inside the foreground and inside the background.
         max_pixels: most pixels of a file that is read.
 
     Raises:
-        SemipixError: the file cannot be read or holds other values.
+        SemipixError: the file cannot be read, or holds values that no trimap has.
     """
     trimap = read_trimap(path, max_pixels)
     return trimap if bool((trimap == UNKNOWN).any()) else make_trimap(trimap, *reach)
 
 
 def make_trimap(alpha: Tensor, inner: int, outer: int) -> Tensor:
-    """A trimap from an alpha by eroding what is certain.
+    """Make a trimap from an alpha by eroding the certain foreground and background.
 
     Args:
         alpha: (H, W) in [0, 1].
-        inner: pixels by which the unknown region reaches into the foreground.
-        outer: pixels by which it reaches into the background.
+        inner: pixels by which the unknown region extends into the foreground.
+        outer: pixels by which it extends into the background.
 
     Returns:
         (H, W): 0 background, 0.5 unknown, 1 foreground. Fractional pixels are always unknown.
     """
     foreground, background = alpha >= 1, alpha <= 0
-    certain_foreground = foreground & ~_grown(~foreground, inner)
-    certain_background = background & ~_grown(~background, outer)
+    certain_foreground = foreground & ~_dilated(~foreground, inner)
+    certain_background = background & ~_dilated(~background, outer)
     trimap = torch.full_like(alpha, UNKNOWN)
     return trimap.masked_fill(certain_foreground, 1).masked_fill(certain_background, 0)
 
 
 def read_trimap(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read a trimap file of the values 0, 128 and 255, each up to 2 off, or a mask of the class indices 0 and 1.
+    """Read a trimap file of the values 0, 128 and 255 (each may differ by 2), or a mask of the class indices 0 and 1.
 
     Returns:
         (H, W) float32: 0 background, 0.5 unknown, 1 foreground; a mask has no unknown pixels.
 
     Raises:
-        SemipixError: the file cannot be read or holds other values.
+        SemipixError: the file cannot be read, or holds other values.
     """
     values = (read_grey(path, max_pixels=max_pixels) * 255).round(decimals=3)
     if values.max() == 1:
@@ -213,10 +215,11 @@ def _colours(files: MatteFiles, path: Path | None, word: str, max_pixels: int) -
     return colours
 
 
-def _grown(mask: Tensor, pixels: int) -> Tensor:
+def _dilated(mask: Tensor, pixels: int) -> Tensor:
     """A mask (H, W) dilated by a square of `pixels` to each side."""
     for axis in (0, 1):
-        # How many marked pixels a window holds is the difference of two running counts, however wide it is.
+        # The number of marked pixels in a window is the difference of two running counts, which takes the same time
+        # for windows of any width.
         length = mask.shape[axis]
         counts = torch.cat([mask.new_zeros(1, mask.shape[1 - axis]), mask.movedim(axis, 0)]).cumsum(
             0, dtype=torch.int32

@@ -1,7 +1,7 @@
-"""Whether a file that Pillow decoded without an error holds all of its pixels.
+"""Find files that Pillow decodes without an error although pixels are missing.
 
-Where the packed pixels of a file end too early but properly, Pillow leaves the rest of the image black, and libjpeg
-fills it with grey. What is looked at first costs nothing; only an image whose end looks like that is looked at again.
+If the compressed data of a file end too early, but correctly, Pillow leaves the rest of the image black, and libjpeg
+fills it with grey. A quick test looks at the end of the image; only if it is black or grey, the file is examined.
 """
 
 import io
@@ -13,23 +13,24 @@ from PIL import Image
 from semipix.data.files.file_headers import Tags, jpeg_scan, png_rows, tiff_missing
 
 _FILLED_BY_LIBJPEG = {127, 128}
+"""Values with which libjpeg fills missing pixels."""
 
 _ROWS = 64
-"""That are compared at a time."""
+"""Rows that are compared at a time."""
 
 _PADDING = bytes(37 * index % 251 for index in range(4096))
-"""Bytes that a decoder of JPEG takes for pixels where some are missing, and skips where none are."""
+"""Bytes to insert before the end of a JPEG: they are decoded as pixels if some are missing, and skipped otherwise."""
 
 
-def missing(image: Image.Image, file: IO[bytes], tags: Tags | None) -> str:
-    """What an image that was loaded holds of what it should hold, such as "5 of 20 rows"; empty where it holds all.
+def missing_part(image: Image.Image, file: IO[bytes], tags: Tags | None) -> str:
+    """How much of an image its file contains, such as "5 of 20 rows"; empty if it contains all.
 
-    Of BMP, GIF and WebP Pillow itself says that pixels are missing.
+    For BMP, GIF and WebP Pillow itself raises an error if pixels are missing.
 
     Args:
         image: the loaded image.
         file: its file.
-        tags: of a TIFF.
+        tags: the tags of a TIFF; None for other formats.
     """
     if tags is not None:
         return tiff_missing(tags)
@@ -42,9 +43,10 @@ def missing(image: Image.Image, file: IO[bytes], tags: Tags | None) -> str:
 
 
 def _has_empty_row(image: Image.Image) -> bool:
-    """Whether one of the last two rows is black; both are looked at since the last pass of an interlaced file has one.
+    """Whether one of the last two rows is black.
 
-    A single row, which all passes share, may always lack some of them.
+    The last pass of an interlaced PNG fills every second row, so both are tested. An image of one row always counts as
+    suspicious, since all passes share its row.
     """
     rows = np.asarray(image.crop((0, max(0, image.height - 2), *image.size)))
     return len(rows) < 2 or not rows.reshape(2, -1).any(axis=1).all()
@@ -65,7 +67,7 @@ def _missing_of_jpeg(file: IO[bytes]) -> str:
     first = Image.open(io.BytesIO(content))
     second = Image.open(io.BytesIO(content[:end] + _PADDING + content[end:]))
     same, held = True, 0
-    for top in range(0, first.height, _ROWS):  # arrays of the whole images would take more memory than reading does
+    for top in range(0, first.height, _ROWS):  # some rows at a time, to take less memory than decoding
         box = (0, top, first.width, min(top + _ROWS, first.height))
         rows = np.asarray(first.crop(box))
         same = same and np.array_equal(rows, np.asarray(second.crop(box)))

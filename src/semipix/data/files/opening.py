@@ -1,4 +1,4 @@
-"""Opening image files: their headers, orientation and size, and what is wrong with them."""
+"""Open image files: read header, orientation and size, and turn decoder errors into messages of one line."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from semipix.data.files import file_headers as headers
 from semipix.data.files.file_headers import Tags
-from semipix.data.files.missing_rows import missing
+from semipix.data.files.missing_rows import missing_part
 from semipix.data.files.quiet_decoders import quiet_decoders
 from semipix.data.files.sizes import Size
 from semipix.errors import UnreadableFileError
@@ -26,32 +26,35 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp
 FORMATS = "png, jpeg, webp, bmp, tiff or gif"
 
 _DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of the formats that are opened, whatever a file is called; for others it may start programs."""
+"""Pillow's names of the formats that are opened, by content and not by extension.
 
-MAX_PIXELS = 160_000_000
-"""Pixels that an image may have unless `data.max_pixels` says otherwise.
-
-The largest camera sensors in common use have 151 million, a tile of Sentinel-2 has 121. Reading takes at most 16 bytes
-of memory a pixel, whatever the file holds, so that this is also a limit of 2.6 GB.
+For some other formats Pillow starts programs, such as Ghostscript.
 """
 
-# Pillow's limit is one of the whole process; `opened` checks each file against its reader's own limit instead.
-Image.MAX_IMAGE_PIXELS = None
+MAX_PIXELS = 160_000_000
+"""Default of `data.max_pixels`: the most pixels that an image may have.
 
-quiet_decoders()
+The largest camera sensors in common use have 151 million pixels, a tile of Sentinel-2 has 121 million. Reading takes at
+most 16 bytes of memory a pixel for every kind of file, so this limits the memory to 2.6 GB.
+"""
 
 SIDEWAYS = range(5, 9)
 """Orientations that swap width and height."""
 
-# Pillow reports a broken file by whichever of these its decoder happens to stumble over.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
+"""Errors that Pillow's decoders raise for broken files."""
 
 _Number = TypeVar("_Number", bound=np.generic)
+
+# Pillow has one limit for the whole process. `open_image` checks each file against the limit of its reader instead.
+Image.MAX_IMAGE_PIXELS = None
+
+quiet_decoders()
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image file that is in memory, such as a member of an archive; its text is what messages call it."""
+    """An image file in memory, such as a member of an archive; `str()` gives its name for messages."""
 
     name: str
     content: bytes
@@ -61,15 +64,15 @@ class Encoded:
 
 
 @dataclass
-class Opened:
+class OpenedImage:
     """An image file whose header was read.
 
     Args:
-        path: what messages call it.
+        path: the file's name in messages.
         file: its bytes.
         image: Pillow's image, not decoded yet.
-        orientation: how its pixels are to be turned, 1 to 8.
-        tags: of a TIFF's first page.
+        orientation: its orientation tag, 1 to 8.
+        tags: the tags of the first page of a TIFF; None for other formats.
     """
 
     path: Path | Encoded
@@ -85,7 +88,7 @@ class Opened:
 
     @property
     def stored_size(self) -> Size:
-        """Height and width as they are stored."""
+        """Height and width of the stored image, before it is turned upright."""
         stored = headers.tiff_size(self.tags) if self.tags is not None else None
         return stored or (self.image.height, self.image.width)
 
@@ -96,29 +99,30 @@ class Opened:
         return (width, height) if self.sideways else (height, width)
 
     def load(self) -> Image.Image:
-        """The decoded image, as it is stored.
+        """Decode the image; it is not turned upright.
 
         Raises:
-            UnreadableFileError: the file holds only a part of its pixels.
+            UnreadableFileError: the file contains only a part of its pixels.
         """
         self.image.load()
-        if held := missing(self.image, self.file, self.tags):
+        if held := missing_part(self.image, self.file, self.tags):
             raise UnreadableFileError(
                 f"{self.path}: corrupt or truncated image (holds {held}); replace or remove the file"
             )
-        # Pillow gives a TIFF that lies on its side the upright size; a new image of the same pixels has theirs.
+        # Pillow gives a TIFF with a sideways orientation the upright size, although its pixels are not turned. A new
+        # image of the same pixels has the size of the pixels.
         return self.image._new(self.image.im) if self.image.size != self.image.im.size else self.image
 
-    def turned(self, values: NDArray[_Number]) -> NDArray[_Number]:
-        """Stored values (H, W) or (H, W, C) made upright; a view."""
+    def to_upright(self, values: NDArray[_Number]) -> NDArray[_Number]:
+        """An upright view of stored values (H, W) or (H, W, C)."""
         if self.orientation in (2, 3, 7, 8):
             values = values[:, ::-1]
         if self.orientation in (3, 4, 6, 7):
             values = values[::-1]
         return values.swapaxes(0, 1) if self.sideways else values
 
-    def stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
-        """Upright values (H, W) or (H, W, C) as they lie in the file; a view, and the opposite of `turned`."""
+    def to_stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
+        """A view of upright values (H, W) or (H, W, C) in the order of the file: the inverse of `to_upright`."""
         values = upright.swapaxes(0, 1) if self.sideways else upright
         if self.orientation in (3, 4, 6, 7):
             values = values[::-1]
@@ -126,15 +130,17 @@ class Opened:
 
 
 @contextmanager
-def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
-    """Open an image file and read its header; whatever is wrong with it, then or later, becomes a message of one line.
+def open_image(path: Path | Encoded, max_pixels: int) -> Iterator[OpenedImage]:
+    """Open an image file and read its header.
+
+    Errors of the decoder, also those raised later in the `with` block, become a message of one line.
 
     Args:
         path: the file.
         max_pixels: see `read_image`.
 
     Raises:
-        UnreadableFileError: the file is missing, no image, too large, corrupt, or of a kind that cannot be read.
+        UnreadableFileError: the file is missing, no image, too large, corrupt, or of an unsupported kind.
     """
     try:
         with io.BytesIO(path.content) if isinstance(path, Encoded) else path.open("rb") as file:
@@ -145,7 +151,7 @@ def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
         raise UnreadableFileError(
             f"{path}: not a readable image; expected {FORMATS}, replace or remove the file"
         ) from None
-    except MemoryError:  # a damaged length of a part, which Pillow asks for at once
+    except MemoryError:  # a damaged file may contain a huge length, for which Pillow allocates memory
         raise UnreadableFileError(
             f"{path}: corrupt image, or too large for the memory of this machine; replace or remove the file, or make "
             "it smaller"
@@ -157,48 +163,11 @@ def opened(path: Path | Encoded, max_pixels: int) -> Iterator[Opened]:
         ) from None
 
 
-def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> Opened:
-    start = file.read(30)
-    if canvas := headers.webp_size(start):
-        check_pixels(path, canvas, max_pixels)  # libwebp takes the memory where it opens the file
-    png = headers.png_metadata(file) if start.startswith(headers.PNG) else None
-    if png and png[1]:  # damage there would surface behind the last pixel
-        file = io.BytesIO(headers.png_without_metadata(_content(file)))
-    tags = next(headers.tiff_pages(file), {})
-    try:
-        image = _identified(file, start)
-    except UnidentifiedImageError:
-        _explain_tiff(path, start, tags)
-        raise
-    if image.format == "TIFF":
-        _explain_bands(path, image, tags)
-        # Pillow would turn it while decoding; here that is done in one place for all formats.
-        image.getexif = Image.Exif  # type: ignore[method-assign]
-        orientation = headers.orientation_of(tags, _xmp(image))
-    else:
-        _repair_bmp(file, image)
-        orientation = png[0] if png else _orientation(image)
-    opened = Opened(path, file, image, orientation, tags if image.format == "TIFF" else None)
-    check_pixels(path, opened.size, max_pixels)
-    return opened
-
-
-def _orientation(image: Image.Image) -> int:
-    """How the pixels of an image are to be turned, 1 to 8, by its EXIF or else its XMP; 1 where these are damaged."""
-    exif = image.info.get("exif", b"")
-    return headers.orientation(exif if isinstance(exif, bytes) else b"", _xmp(image))
-
-
-def _xmp(image: Image.Image) -> bytes:
-    xmp = image.info.get("xmp", b"")
-    return xmp if isinstance(xmp, bytes) else b""
-
-
 def check_pixels(path: Path | Encoded, size: Size, max_pixels: int) -> None:
-    """Refuse a file by the size in its header.
+    """Check the size in the header of a file.
 
     Raises:
-        UnreadableFileError: it has more than `max_pixels` pixels.
+        UnreadableFileError: the image has more than `max_pixels` pixels.
     """
     height, width = size
     if height * width > max_pixels:
@@ -208,21 +177,71 @@ def check_pixels(path: Path | Encoded, size: Size, max_pixels: int) -> None:
         )
 
 
+def raw_mode_of(image: Image.Image) -> str:
+    """Pillow's raw mode of a file that is not decoded yet: the layout of its pixels, such as "RGB;16B"."""
+    for tile in getattr(image, "tile", []):
+        return tile[3] if isinstance(tile[3], str) else str(next(iter(tile[3] or ()), ""))
+    return ""
+
+
+def with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    """A tile of a Pillow image with another raw mode."""
+    arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
+
+
+def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> OpenedImage:
+    start = file.read(30)
+    if canvas := headers.webp_size(start):
+        check_pixels(path, canvas, max_pixels)  # before opening it, since libwebp then allocates the memory
+    png = headers.png_metadata(file) if start.startswith(headers.PNG) else None
+    if png and png[1]:  # Pillow would fail after the last pixel if these are damaged
+        file = io.BytesIO(headers.png_without_metadata(_content(file)))
+    tags = next(headers.tiff_pages(file), {})
+    try:
+        image = _identified(file, start)
+    except UnidentifiedImageError:
+        _explain_tiff(path, start, tags)
+        raise
+    if image.format == "TIFF":
+        _explain_bands(path, image, tags)
+        # Keep Pillow from turning a TIFF while decoding: `to_upright` turns all formats.
+        image.getexif = Image.Exif  # type: ignore[method-assign]
+        orientation = headers.orientation_of_tags(tags, _xmp(image))
+    else:
+        _repair_bmp(file, image)
+        orientation = png[0] if png else _orientation_of(image)
+    image_file = OpenedImage(path, file, image, orientation, tags if image.format == "TIFF" else None)
+    check_pixels(path, image_file.size, max_pixels)
+    return image_file
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """The orientation of an image, 1 to 8, from its EXIF or else its XMP; 1 if they are damaged."""
+    exif = image.info.get("exif", b"")
+    return headers.orientation_of_exif(exif if isinstance(exif, bytes) else b"", _xmp(image))
+
+
+def _xmp(image: Image.Image) -> bytes:
+    xmp = image.info.get("xmp", b"")
+    return xmp if isinstance(xmp, bytes) else b""
+
+
 def _content(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read()
 
 
 def _identified(file: IO[bytes], start: bytes) -> Image.Image:
-    """Pillow's image of a file; where it fails over EXIF, XMP or texts, of the file without them.
+    """Pillow's image of a file. If Pillow fails because of EXIF, XMP or texts, they are removed first.
 
     Raises:
-        UnidentifiedImageError: it is no image.
-        OSError: it is a corrupt one.
+        UnidentifiedImageError: the file is no image.
+        OSError: the image is corrupt.
     """
     try:
         return Image.open(file, formats=_DECODERS)
-    except Exception as error:  # EXIF that is damaged in the right place may raise any
+    except Exception as error:  # damaged EXIF may raise any exception
         content = _content(file)
         for without in _removers(start):
             with suppress(Exception):
@@ -231,7 +250,7 @@ def _identified(file: IO[bytes], start: bytes) -> Image.Image:
 
 
 def _removers(start: bytes) -> tuple[Callable[[bytes], bytes], ...]:
-    """What removes the metadata from a file that begins like this, the least first."""
+    """Functions that remove metadata from a file with these first bytes; the one that removes least comes first."""
     if start.startswith(headers.PNG):
         return (headers.png_without_metadata,)
     if start.startswith(b"RIFF"):
@@ -242,7 +261,7 @@ def _removers(start: bytes) -> tuple[Callable[[bytes], bytes], ...]:
 
 
 def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
-    """Have a BMP with a palette of greys read by the bits it has: Pillow takes 1 or 8, whatever the file says."""
+    """Make Pillow read a grey-palette BMP with its real number of bits; Pillow assumes 1 or 8."""
     tile = next(iter(getattr(image, "tile", [])), None)
     if image.format != "BMP" or tile is None or tile[0] != "raw" or image.mode not in ("1", "L"):
         return
@@ -253,11 +272,11 @@ def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
     greys = (0, 255) if image.mode == "1" else range(1 << depth)
     image._mode = "P"
     image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
-    image.tile = [relabeled(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
+    image.tile = [with_raw_mode(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
 
 
 def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
-    """Say what a TIFF holds that Pillow cannot open, where the TIFF itself is a proper one."""
+    """Raise an error that explains why Pillow cannot open a valid TIFF; return if no reason is known."""
     if headers.tiff_size(tags) is None:
         return
     if start.startswith(b"MM\0\x2b"):
@@ -283,25 +302,12 @@ def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
 
 
 def _explain_bands(path: Path | Encoded, image: Image.Image, tags: Tags) -> None:
-    """Refuse a TIFF whose bands would be read wrongly, or mostly left out."""
+    """Check that the bands of a TIFF would be read correctly, and not mostly ignored."""
     bands, depths, _ = headers.tiff_samples(tags)
     if bands > 4:
         raise UnreadableFileError(f"{path}: holds {bands} bands; expected 1 or 3, save the bands to use as RGB")
     if bands > 1 and headers.tiff_number(tags, 284, 1) == 2 and max(depths) > 8:
         raise UnreadableFileError(
             f"{path}: holds {max(depths)}-bit bands one after another (PlanarConfiguration 2), of which 8 bits would "
-            "be lost; expected them pixel by pixel, save it as a 16-bit PNG or with PlanarConfiguration 1"
+            "be lost; expected all bands of a pixel together, save it as a 16-bit PNG or with PlanarConfiguration 1"
         )
-
-
-def rawmode(image: Image.Image) -> str:
-    """How the pixels of a file are laid out by Pillow's names, such as "RGB;16B", before they are decoded."""
-    for tile in getattr(image, "tile", []):
-        return tile[3] if isinstance(tile[3], str) else str(next(iter(tile[3] or ()), ""))
-    return ""
-
-
-def relabeled(tile: Any, layout: str) -> Any:
-    """A tile of Pillow's with another layout of its pixels."""
-    arguments = layout if isinstance(tile[3], str) else (layout, *tile[3][1:])
-    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)

@@ -1,4 +1,7 @@
-"""Keeping Pillow and libtiff from printing what is wrong with a file, which semipix says in one line or can read."""
+"""Keep Pillow and libtiff from printing warnings about files.
+
+semipix reports a damaged file itself, in one line, or can read it.
+"""
 
 import contextlib
 import ctypes
@@ -7,9 +10,9 @@ import warnings
 
 
 def quiet_decoders() -> None:
-    """Have Pillow warn of nothing and libtiff, which writes to the screen past Python, print nothing."""
+    """Turn off the warnings of Pillow, and those that libtiff prints directly to the terminal."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # No such function: Pillow was built without libtiff, or with one that cannot be reached.
+    # The functions are missing if Pillow was built without libtiff, or hides it.
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

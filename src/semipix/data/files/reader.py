@@ -1,4 +1,4 @@
-"""How sources read their files in training: as bytes, at reduced scale, and from a cache."""
+"""The reader of images and masks: keeps bytes as bytes, decodes at a reduced scale, and uses a cache."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.data.files.sizes import Size
 
 _VERSION = 2
-"""Of what is cached; entries of another version are not found."""
+"""Version of the cached entries; entries of other versions are not found."""
 
 
 class Reader:
-    """Reads images and masks in the form they are stored in.
+    """Reads images and masks in the data type of their file.
 
     Args:
-        resize: the `data.resize` setting, which images may be shrunk by already (`read_pixels`).
-        cache: keeps what was decoded; a file that has changed in length or time is read again.
-        reduced: whether large images may be decoded at reduced scale. Where targets are images too, both sides are
-            resized alike after a whole decode.
+        resize: the `data.resize` setting; large images may already be shrunk by it (`read_pixels`).
+        cache: keeps decoded images; a file whose length or time of change differs is decoded again.
+        reduced: whether large images may be decoded at a reduced scale. False if targets are images too: inputs and
+            targets are then decoded whole and resized in the same way.
         max_pixels: the `data.max_pixels` setting.
     """
 
@@ -45,13 +45,13 @@ class Reader:
 
         Args:
             path: its file.
-            whole: whether to read it at its own size.
+            whole: whether to read it at its own size even if `resize` is set.
 
         Raises:
-            SemipixError: it cannot be read.
+            SemipixError: see `read_image`.
         """
         resize = self.resize if self.reduced and not whole else None
-        pixels = self._kept(
+        pixels = self._cached(
             path,
             f"image {resize}",
             lambda: read_pixels(path, resize, max_pixels=self.max_pixels).permute(1, 2, 0),
@@ -62,26 +62,26 @@ class Reader:
         """An image at its own size, (3, H, W) float32 in [0, 1].
 
         Raises:
-            SemipixError: it cannot be read.
+            SemipixError: see `read_image`.
         """
-        return unit_range(self.image(path, whole=True).contiguous())  # bytes are copied, not floats
+        return unit_range(self.image(path, whole=True).contiguous())  # copies bytes instead of floats
 
     def mask(self, path: Path) -> Tensor:
-        """A mask's values as they are stored, (H, W) uint8 or int32.
+        """The stored values of a mask, (H, W) uint8 or int32.
 
         Raises:
-            SemipixError: it cannot be read.
+            SemipixError: see `read_mask_file`.
         """
-        return self._kept(path, "mask", lambda: read_indices(path, max_pixels=self.max_pixels))
+        return self._cached(path, "mask", lambda: read_indices(path, max_pixels=self.max_pixels))
 
-    def _kept(self, path: Path | Encoded, what: str, read: Callable[[], Tensor]) -> Tensor:
-        """What the cache holds of a file, or what is read and, where there is room, cached."""
+    def _cached(self, path: Path | Encoded, what: str, read: Callable[[], Tensor]) -> Tensor:
+        """The cached array of a file; if there is none, the file is read and cached."""
         if self.cache is None or isinstance(path, Encoded):
             return read()
         try:
             state = path.stat()
         except OSError:
-            return read()  # which tells what is wrong
+            return read()  # raises the error of the file
         identity = f"{_VERSION}/{what}/{self.max_pixels}/{state.st_mtime_ns}/{state.st_size}/{path.absolute()}"
         key = hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).digest()
         found = self.cache.get(key)

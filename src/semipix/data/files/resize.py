@@ -1,4 +1,4 @@
-"""Resize images and targets to a size, or read a window of a resized one."""
+"""Resize images and targets, or compute a window of a resized one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,15 +20,17 @@ Window = tuple[int, int, int, int]
 """Top, left, height and width of a part of an image."""
 
 UNKNOWN = 0.5
-"""Value of a trimap's unknown pixels in an image."""
+"""Value of unknown pixels in the trimap channel of an image."""
 
-_MATTE_COLOURS = slice(2, 8)
+MATTE_COLOURS = slice(2, 8)
+"""Channels of a `Matte` that hold colours."""
 
 _MATTE_UNKNOWN = 1
+"""Channel of a `Matte` that marks the unknown pixels."""
 
 
 def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tensors.Image:
-    """Resize an image by the `data.resize` setting: colours antialiased bilinear, a trimap behind them to the nearest.
+    """Resize an image by the `data.resize` setting: colours antialiased bilinear, a trimap to the nearest pixel.
 
     Args:
         image: (C, H, W); red, green and blue come first.
@@ -44,7 +46,7 @@ def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tenso
 def resize_target(target: Target, resize: int | Size | None) -> Target:
     """Resize a target by the `data.resize` setting: nearest for masks, antialiased bilinear for images.
 
-    A pixel stays NaN where more than half of what it is made of is.
+    A pixel becomes NaN if more than half of its weight comes from NaN pixels.
     """
     resized: Target = resize_to(target, resized_size(tuple(target.shape[-2:]), resize))
     return resized
@@ -53,24 +55,26 @@ def resize_target(target: Target, resize: int | Size | None) -> Target:
 def resize_to(inpt: Any, size: Size) -> Any:
     """Resize a tv_tensor to (height, width): masks and trimaps to the nearest pixel, images antialiased bilinear.
 
-    What has that size already stays as it is; other bytes become floats in [0, 1].
+    A tensor that has this size already is returned unchanged. Otherwise bytes become floats in [0, 1].
     """
     if tuple(inpt.shape[-2:]) == tuple(size):
         return inpt
     plain = inpt.as_subclass(torch.Tensor)
     if isinstance(inpt, tv_tensors.Mask):
-        return tv_tensors.wrap(_nearest(plain[None], size)[0], like=inpt)
-    resized = _by_channel(inpt, unit_range(plain), lambda part: _nearest(part, size), lambda part: _whole(part, size))
+        return tv_tensors.wrap(resize_nearest(plain[None], size)[0], like=inpt)
+    resized = _by_channel(
+        inpt, unit_range(plain), lambda part: resize_nearest(part, size), lambda part: _bilinear(part, size)
+    )
     return tv_tensors.wrap(resized, like=inpt)
 
 
 def scaled_window(inpt: Any, size: Size, window: Window) -> Tensor:
-    """A part of what `resize_to` would make of a tv_tensor, from the pixels that this part depends on.
+    """A window of the result of `resize_to`, computed only from the pixels that it depends on.
 
     Args:
         inpt: an image of bytes or in [0, 1], a mask of integers, or a regression target.
         size: height and width of the whole result.
-        window: the part of it.
+        window: the part of the result.
 
     Returns:
         A new tensor (..., height, width) of the window: float32, or int64 for masks.
@@ -89,13 +93,19 @@ def scaled_window(inpt: Any, size: Size, window: Window) -> Tensor:
     if isinstance(inpt, tv_tensors.Mask):
         indices: Tensor = plain[rows[:, None], columns].long()
         return indices
-    box = _Box(plain.shape[-2:], size, window)
+    box = _SourceBox(plain.shape[-2:], size, window)
     nearby = plain[..., box.rows, box.columns]
     rows, columns = rows - box.rows.start, columns - box.columns.start
     return _by_channel(inpt, unit_range(nearby.contiguous()), lambda part: part[:, rows[:, None], columns], box.scaled)
 
 
-class _Box:
+def resize_nearest(plain: Tensor, size: Size) -> Tensor:
+    """Resize (C, H, W) to (C, *size) by the nearest pixel."""
+    rows, columns = (_nearest_indices(have, want, 0, want) for have, want in zip(plain.shape[-2:], size, strict=True))
+    return plain.as_subclass(torch.Tensor)[:, rows[:, None], columns]
+
+
+class _SourceBox:
     """The pixels that a window of a resized image depends on.
 
     Args:
@@ -129,8 +139,8 @@ class _Box:
 def _by_channel(
     inpt: Any, plain: Tensor, nearest: Callable[[Tensor], Tensor], bilinear: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Resize channels (C, H, W) by what they mean in the given tv_tensor: trimaps and masks to the nearest pixel."""
-    resized = _known(plain, bilinear)
+    """Resize channels (C, H, W) of a tv_tensor: trimaps and unknown regions to the nearest pixel, others bilinear."""
+    resized = _ignoring_nan(plain, bilinear)
     if isinstance(inpt, Matte):
         resized[_MATTE_UNKNOWN] = nearest(plain[_MATTE_UNKNOWN][None])[0]
     elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
@@ -138,36 +148,30 @@ def _by_channel(
     return resized
 
 
-def _nearest(plain: Tensor, size: Size) -> Tensor:
-    """(C, H, W) to (C, *size)."""
-    rows, columns = (_nearest_indices(have, want, 0, want) for have, want in zip(plain.shape[-2:], size, strict=True))
-    return plain.as_subclass(torch.Tensor)[:, rows[:, None], columns]
-
-
 def _nearest_indices(have: int, want: int, start: int, count: int) -> Tensor:
     """For pixels `start` to `start + count` of `want`, the pixel of `have` whose centre is nearest.
 
-    That keeps pixel centres where bilinear does; torchvision's choice for masks shifts them by up to half a pixel
-    against their image.
+    Masks then stay aligned with their bilinearly resized image. torchvision's nearest mode for masks shifts them by up
+    to half a pixel.
     """
     step = np.float32(have / want)
     places = (np.arange(start, start + count, dtype=np.float32) + np.float32(0.5)) * step
     return torch.from_numpy(np.minimum(places.astype(np.int64), have - 1))
 
 
-def _whole(values: Tensor, size: Size) -> Tensor:
-    """(C, H, W) to (C, *size), antialiased bilinear."""
+def _bilinear(values: Tensor, size: Size) -> Tensor:
+    """Resize (C, H, W) to (C, *size), antialiased bilinear."""
     result: Tensor = F.resize_image(values, list(size), InterpolationMode.BILINEAR, antialias=True)
     return result
 
 
-def _known(plain: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
-    """Resize channels (C, H, W); what is NaN has no weight, and more than half of it makes a NaN."""
+def _ignoring_nan(plain: Tensor, resized: Callable[[Tensor], Tensor]) -> Tensor:
+    """Resize channels (C, H, W) without the NaN pixels; a pixel is NaN if more than half of its weight is NaN."""
     unknown = plain.isnan()
     if not bool(unknown.any()):
         return resized(plain)
     weight = resized((~unknown).float())
     values = resized(plain.nan_to_num(0.0))
     whole = ~unknown.flatten(1).any(1)[:, None, None]
-    enough = weight > 0.4999  # an exact half counts, whatever the rounding
+    enough = weight > 0.4999  # an exact half is enough, even if rounding makes it smaller
     return values.where(whole, (values / weight.clamp(min=1e-6)).where(enough, math.nan))

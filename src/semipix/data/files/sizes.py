@@ -1,4 +1,4 @@
-"""Sizes in pixels."""
+"""Sizes in pixels, and the settings that give them."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from torch import Tensor
 from semipix.errors import SemipixError
 
 MOST_PIXELS_OF_A_SIDE = 2**16
-"""More than any training asks for, and less than what overflows."""
+"""Upper limit of settings: above any useful value, and low enough that no computation overflows."""
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 
 def resized_size(size: Size, resize: int | Size | None) -> Size:
-    """Height and width that an image of this size gets from the `data.resize` setting."""
+    """Height and width of an image after `data.resize`."""
     if resize is None:
         return size
     if isinstance(resize, int):
@@ -25,15 +25,19 @@ def resized_size(size: Size, resize: int | Size | None) -> Size:
 
 
 def at_most_half(size: Size, have: Size) -> bool:
-    """Whether a size is at most half of another one in both directions, an odd side's half rounded up."""
+    """Whether a size is at most half of another one in both directions; half of an odd side is rounded up."""
     return all(2 * want <= side + 1 for want, side in zip(size, have, strict=True))
 
 
 def reduction(size: Size, have: Size) -> int:
-    """By how much (8, 4, 2 or 1) both sides of a JPEG can be divided, rounding up, and still be twice a size.
+    """The largest factor (8, 4, 2 or 1) by which a JPEG can be decoded smaller and still have twice the wanted size.
 
-    What is left to the resize is then its own antialiasing, so that a JPEG is seen as a PNG is; decoded straight to
-    about the size, it would be sharper.
+    Sides are rounded up, as libjpeg does. The antialiased resize does the rest, so that a JPEG looks like a PNG of the
+    same image. Decoding straight to the wanted size would make it sharper.
+
+    Args:
+        size: the wanted height and width.
+        have: height and width of the JPEG.
     """
     covers = (
         factor
@@ -47,11 +51,11 @@ def check_crop(name: str, image: Tensor, crop: Size) -> None:
     """Check that an image (C, H, W), after `data.resize`, is at least as large as the training crop.
 
     Raises:
-        SemipixError: one side is smaller.
+        SemipixError: a side of the image is smaller than that of the crop.
     """
     height, width = image.shape[-2:]
     if height < crop[0] or width < crop[1]:
-        # The longer side the image needs so that both sides reach the crop.
+        # The value of data.resize (the longer side) with which both sides are as long as the crop.
         needed = math.ceil(max(height, width) * max(crop[0] / height, crop[1] / width))
         raise SemipixError(
             f"{name}: image is {width}x{height} pixels, smaller than the training crop of {crop[1]}x{crop[0]}; "
@@ -61,10 +65,10 @@ def check_crop(name: str, image: Tensor, crop: Size) -> None:
 
 
 def as_size(key: str, value: int | Sequence[int]) -> Size:
-    """A setting that is one side of a square or [height, width].
+    """Height and width from a setting that is the side of a square or [height, width].
 
     Raises:
-        SemipixError: it is something else, not positive, or above 65,536.
+        SemipixError: the value is neither of these, not positive, or above 65,536.
     """
     sides = [value, value] if isinstance(value, int) else list(value)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -75,10 +79,10 @@ def as_size(key: str, value: int | Sequence[int]) -> Size:
 
 
 def as_resize(value: int | Sequence[int] | None) -> int | Size | None:
-    """The `data.resize` setting: length of the longer side, height and width, or None.
+    """Check the `data.resize` setting: length of the longer side, [height, width], or None.
 
     Raises:
-        SemipixError: it is something else, not positive, or above 65,536.
+        SemipixError: the value is none of these, not positive, or above 65,536.
     """
     if isinstance(value, int) and value < 1:
         raise SemipixError(f"data.resize={value}: expected at least 1")

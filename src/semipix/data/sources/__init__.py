@@ -1,1 +1,1 @@
-"""Data sets: which images and labels there are. One file a data set."""
+"""Sources: each lists and reads the images and labels of one data set or folder layout. One file a data set."""

@@ -1,11 +1,11 @@
-"""The training set of alphamatting.com (Rhemann et al., CVPR 2009), or any images with alphas in one folder each."""
+"""The training set of alphamatting.com (Rhemann et al., CVPR 2009), or other images in the same folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from semipix.data.files.listing import Remarks, stems
-from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.sources.paired import MatteTargets, PairedSource, check_root, matched, read_split
 from semipix.data.sources.pairs import background_pool, check_share, check_widths
 from semipix.errors import SemipixError
@@ -17,20 +17,22 @@ class MattingSource(PairedSource):
     """Images in `images/`, alphas in `alpha/` and trimaps in `trimap1/` (tight) or `trimap2/` (wide), by stem.
 
     The optional file `split.json` lists stems of `train`, `val` and `test`; without it `data.val` images are set aside.
-    Training puts other backgrounds behind those images whose foreground's colours are in the optional folder
-    `foregrounds`.
+    The optional folder `foregrounds` contains the colours of foregrounds. Training replaces the background of these
+    images by photographs from `backgrounds`.
 
     Args:
         root: the data folder.
-        trimap: folder of the trimaps, or "made": from the alpha, anew for each training sample.
-        trimap_widths: fewest and most pixels by which a trimap that is made reaches beyond fractional alphas.
+        trimap: folder of the trimaps, or "made": each training sample gets a new trimap, made from the alpha.
+        trimap_widths: smallest and largest number of pixels by which the unknown region of a trimap that is made from
+            an alpha extends beyond the fractional alphas.
         unlabeled: a folder of images without alpha.
-        unlabeled_trimaps: a folder with their trimaps, or their masks (0 and 255, or 0 and 1), which are widened.
-        backgrounds: a folder of photographs to put behind foregrounds.
-        replace_background: share of the training samples with a known foreground that get another background.
+        unlabeled_trimaps: a folder with the trimaps of these images, or with masks (0 and 255, or 0 and 1), around
+            whose edges unknown pixels are added.
+        backgrounds: a folder of photographs that may replace backgrounds.
+        replace_background: share of the training samples with a known foreground whose background is replaced.
 
     Raises:
-        SemipixError: the folder is not laid out like this, or an unlabeled image has no trimap.
+        SemipixError: the folder has another layout, or an unlabeled image has no trimap.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("matting",)
@@ -70,16 +72,18 @@ class MattingSource(PairedSource):
         pool = (
             () if backgrounds is None else background_pool(check_root(backgrounds, key="data.backgrounds"), mattes, "")
         )
-        matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
+        matting = MatteReader(check_widths(trimap_widths), pool, check_share(replace_background))
         reading = MatteTargets(mattes | more, matting)
         super().__init__(folder, "matting", pairs, list(more), reading=reading, left_out=remarks.left_out)
 
 
 def _unlabeled(images: str | None, trimaps: str | None, remarks: Remarks) -> dict[str, MatteFiles]:
-    """Files of the images without alpha, by the name that they get."""
+    """The files of the samples without alpha, by the name that the source gives them."""
     if images is None or trimaps is None:
         if images is not None:
-            raise SemipixError("data.unlabeled_trimaps is missing: expected a folder with trimaps of data.unlabeled")
+            raise SemipixError(
+                "data.unlabeled_trimaps is missing: expected a folder with the trimaps of data.unlabeled"
+            )
         return {}
     image_root = check_root(images, key="data.unlabeled")
     trimap_root = check_root(trimaps, key="data.unlabeled_trimaps")

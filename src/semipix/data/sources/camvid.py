@@ -6,7 +6,7 @@ from pathlib import Path
 from semipix.data.files.listing import SPLITS, Layout
 from semipix.data.sources.folder import FolderSource
 
-CLASSES = [
+CAMVID_CLASSES = [
     *("sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist"),
 ]
 
@@ -16,9 +16,9 @@ _SEGNET = Layout("{split}", "{split}annot")
 
 
 class CamVidSource(FolderSource):
-    """Frames and masks as SegNet's tutorial has them (`train`, `trainannot`, ...), or in `images/` and `masks/`.
+    """Frames and masks in the folders of SegNet's tutorial (`train`, `trainannot`, ...), or in `images/` and `masks/`.
 
-    Index 11 and 255 are void. The official split is kept; its frames come from the same drives in all parts.
+    The indices 11 and 255 are void. The official split is kept, although all its parts show the same drives.
 
     Args:
         root: the data folder.
@@ -34,4 +34,4 @@ class CamVidSource(FolderSource):
         super().__init__(root, {_VOID: 255}, needed_splits=needed_splits)
 
     def read_names(self) -> list[str]:
-        return list(CLASSES)
+        return list(CAMVID_CLASSES)

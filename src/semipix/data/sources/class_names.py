@@ -1,4 +1,4 @@
-"""Names and values of the classes of a folder's masks."""
+"""Class names of a folder of masks, and checks of the values in its masks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,37 +7,37 @@ from pathlib import Path
 from semipix.batch import VOID
 from semipix.errors import SemipixError
 
-FILE = "classes.txt"
+CLASSES_FILE = "classes.txt"
 
 _IGNORE = "__ignore__"
-"""labelme's first line: pixels of no class, which its masks do not count as an index."""
+"""labelme's first line. It names the pixels of no class, which have no index in its masks."""
 
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d{1,3},\d{1,3},\d{1,3})?:[^:]*:[^:]*")
-"""CVAT's labelmap.txt: name, colour, parts and actions."""
+"""A line of CVAT's labelmap.txt: name, colour, parts and actions."""
 
 _NUMBERED = re.compile(r"(?P<index>\d+)(\s*[:,;=\t]\s*|\s+)(?P<name>\S.*)")
-"""A name with its index before it."""
+"""A line with an index before the name."""
 
 
 def read_classes(root: Path) -> list[str] | None:
-    """Class names from `classes.txt`, in the order of their index; None where there is no such file.
+    """Class names from `classes.txt`, in the order of their index; None if there is no such file.
 
-    One name a line; empty lines and comments (lines that begin with #) are ignored. Read as they are meant are:
-    labelme's list, whose first line `__ignore__` has no index; CVAT's `labelmap.txt` (name:colour:parts:actions);
-    and lists with each name's index before it, in any order.
+    The file has one name a line; empty lines and comments (lines that begin with #) are ignored. These forms are read
+    too: labelme's list, whose first line `__ignore__` has no index; CVAT's `labelmap.txt` (name:colour:parts:actions);
+    and lists with the index before each name, in any order.
 
     Raises:
-        SemipixError: the file names fewer than two or too many classes, names one twice, mixes forms, has indices that
-            do not count from 0, or is no text.
+        SemipixError: the file contains fewer than two or too many classes, a class twice, lines of different forms, or
+            indices that do not count from 0, or it is no UTF-8 text.
     """
-    path = root / FILE
+    path = root / CLASSES_FILE
     if not path.is_file():
         return None
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise SemipixError(f"{path}: not UTF-8 text; expected one class name a line") from None
-    names = _plain(path, [line for line in lines if line and not line.startswith("#")])
+    names = _without_markup(path, [line for line in lines if line and not line.startswith("#")])
     if len(names) < 2:
         raise SemipixError(f"{path}: found {len(names)} class names, expected at least 2, one a line")
     for name in names:
@@ -47,46 +47,15 @@ def read_classes(root: Path) -> list[str] | None:
     return names
 
 
-def _plain(path: Path, lines: list[str]) -> list[str]:
-    """The names in index order, without what other tools write beside them."""
-    if lines and lines[0] == _IGNORE:
-        lines = lines[1:]
-    if _IGNORE in lines:
-        raise SemipixError(f"{path}: found {_IGNORE} after the first line, expected it first or not at all; move it")
-    for pattern, form in ((_CVAT, "name:red,green,blue:parts:actions"), (_NUMBERED, "index name")):
-        found = [pattern.fullmatch(line) for line in lines]
-        matches = [match for match in found if match]
-        if not matches:
-            continue
-        if len(matches) < len(lines):
-            if pattern is _NUMBERED:  # such as "2 wheeler" among other names
-                continue
-            other = next(line for line, match in zip(lines, found, strict=True) if not match)
-            raise SemipixError(f"{path}: found {other!r} among lines of the form {form}; expected one form, mend it")
-        names = [match["name"].strip() for match in matches]
-        return names if pattern is _CVAT else _by_index(path, [int(match["index"]) for match in matches], names)
-    return lines
-
-
-def _by_index(path: Path, indices: list[int], names: list[str]) -> list[str]:
-    if sorted(indices) != list(range(len(indices))):
-        raise SemipixError(
-            f"{path}: each line begins with a number, but they are not 0 to {len(indices) - 1}, each once (found "
-            f"{', '.join(map(str, indices[:5]))}{', ...' if len(indices) > 5 else ''}); expected one class name a line "
-            "in the order of the mask values"
-        )
-    return [name for _, name in sorted(zip(indices, names, strict=True))]
-
-
 def infer_classes(where: Path, present: set[int]) -> list[str]:
-    """Class names "0", "1", ... up to the largest value present in the training masks that is not void; at least 2.
+    """Class names "0", "1", ... up to the largest value in the training masks that is not void; at least 2 names.
 
     Args:
         where: the folder of the masks.
         present: the values that occur.
 
     Raises:
-        SemipixError: there are too many.
+        SemipixError: there are more than 255 classes.
     """
     count = max((value for value in present if value != VOID), default=0) + 1
     check_class_count(where, count)
@@ -94,7 +63,7 @@ def infer_classes(where: Path, present: set[int]) -> list[str]:
 
 
 def binary_problem(where: Path, present: set[int]) -> str | None:
-    """What to say of masks that hold 0 and 255 only, where 255 was surely meant as a class."""
+    """An error message if the masks contain only 0 and 255, so that 255 is probably a class; None otherwise."""
     if VOID in present and present <= {0, VOID}:
         return (
             f"{where}: the masks hold only 0 and 255, and 255 means void; "
@@ -104,22 +73,22 @@ def binary_problem(where: Path, present: set[int]) -> str | None:
 
 
 def outside_problem(mask: Path, outside: Mapping[int, int], classes: int) -> str:
-    """What to say of mask values that are no class; `outside` is their number of pixels by value."""
+    """The error message for mask values that are no class; `outside` is their number of pixels by value."""
     values = ", ".join(str(value) for value in sorted(outside)[:5])
     return (
         f"{mask}: found mask value {values} ({sum(outside.values())} pixels), expected 0 to {classes - 1} or 255 for "
-        "void; mend classes.txt or map the values with data.mask_values={VALUE:CLASS}"
+        "void; fix classes.txt or map the values with data.mask_values={VALUE:CLASS}"
     )
 
 
 def class_values_warnings(where: Path, present: set[int], classes: Sequence[str], named: bool) -> list[str]:
-    """What is unusual about the classes of the training masks, a line that names `data.mask_values`.
+    """Warnings about unusual values in the training masks, which suggest `data.mask_values`.
 
     Args:
         where: the folder of the masks.
         present: the class indices that occur, without void.
         classes: names of all classes.
-        named: whether they come from a list, and not from the masks.
+        named: whether the names come from a list, and not from the masks.
     """
     absent = [index for index in range(len(classes)) if index not in present]
     if not absent or not present:
@@ -130,26 +99,26 @@ def class_values_warnings(where: Path, present: set[int], classes: Sequence[str]
             f"{where}: no pixel of {len(absent)} of the {len(classes)} classes ({several}); they cannot be learned. If "
             "the masks store other values for them, set data.mask_values={VALUE:CLASS}"
         ]
-    mend = f"if these are {len(present)} classes, set data.mask_values={suggested(present)}"
+    advice = f"if these are {len(present)} classes, set data.mask_values={suggested_mask_values(present)}"
     values = ", ".join(map(str, sorted(present)[:8])) + (", ..." if len(present) > 8 else "")
     if len(present) < 2:
-        return [f"{where}: all pixels have the value {values}, so that there is nothing to tell apart; check the masks"]
+        return [f"{where}: all pixels have the value {values}, but at least 2 classes are needed; check the masks"]
     if absent == [0]:
-        return [f"{where}: no pixel of class 0, the masks' values are {values}; {mend}"]
+        return [f"{where}: no pixel of class 0, the masks' values are {values}; {advice}"]
     gaps = f"{len(absent)} of the {len(classes)} classes have no pixel{', class 0 among them' if 0 in absent else ''}"
-    return [f"{where}: the masks' values are {values}, with gaps: {gaps}; {mend}"]
+    return [f"{where}: the masks' values are {values}, with gaps: {gaps}; {advice}"]
 
 
-def suggested(present: set[int]) -> str:
-    """A value for `data.mask_values` that numbers the present values from 0 without gaps."""
+def suggested_mask_values(present: set[int]) -> str:
+    """A value of `data.mask_values` that gives the present values the indices 0, 1, ... without gaps."""
     pairs = [f"{value}:{index}" for index, value in enumerate(sorted(present))]
     return "{" + ",".join(pairs if len(pairs) <= 8 else [*pairs[:7], "..."]) + "}"
 
 
-def check_same(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
-    """Check that the file of class names agrees with the classes of a run.
+def check_same_classes(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
+    """Check that a file of class names agrees with the classes of a run.
 
-    A run that counted its classes in the masks calls them 0, 1, ...; a file may name them afterwards.
+    A run without a file of class names calls its classes 0, 1, ...; a file with other names may be added later.
 
     Args:
         classes: the run's names.
@@ -157,7 +126,7 @@ def check_same(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
         path: the file.
 
     Raises:
-        SemipixError: their number, a name or their order differs.
+        SemipixError: the number of classes, a name or the order differs.
     """
     counted = [str(index) for index in range(len(file))]
     if list(classes) in (list(file), counted):
@@ -173,10 +142,45 @@ def check_same(classes: Sequence[str], file: Sequence[str], path: Path) -> None:
 
 
 def check_class_count(origin: Path, count: int) -> None:
-    """Refuse more classes than a mask of 8 bits holds beside void.
+    """Check that there are at most 255 classes: a mask of 8 bits has 255 values beside void.
 
     Raises:
-        SemipixError: there are more than 255.
+        SemipixError: there are more than 255 classes.
     """
     if count > VOID:
-        raise SemipixError(f"{origin}: found {count} classes, expected at most {VOID}, for index {VOID} means void")
+        raise SemipixError(
+            f"{origin}: found {count} classes, expected at most {VOID}, since index {VOID} is void; merge classes"
+        )
+
+
+def _without_markup(path: Path, lines: list[str]) -> list[str]:
+    """The names in the order of their index, without the markup of other tools."""
+    if lines and lines[0] == _IGNORE:
+        lines = lines[1:]
+    if _IGNORE in lines:
+        raise SemipixError(f"{path}: found {_IGNORE} after the first line, expected it first or not at all; move it")
+    for pattern, form in ((_CVAT, "name:red,green,blue:parts:actions"), (_NUMBERED, "index name")):
+        found = [pattern.fullmatch(line) for line in lines]
+        matches = [match for match in found if match]
+        if not matches:
+            continue
+        if len(matches) < len(lines):
+            if pattern is _NUMBERED:  # a name such as "2 wheeler" among names without an index
+                continue
+            other = next(line for line, match in zip(lines, found, strict=True) if not match)
+            raise SemipixError(
+                f"{path}: found {other!r} among lines of the form {form}; expected one form, fix the line"
+            )
+        names = [match["name"].strip() for match in matches]
+        return names if pattern is _CVAT else _by_index(path, [int(match["index"]) for match in matches], names)
+    return lines
+
+
+def _by_index(path: Path, indices: list[int], names: list[str]) -> list[str]:
+    if sorted(indices) != list(range(len(indices))):
+        raise SemipixError(
+            f"{path}: each line begins with a number, but they are not 0 to {len(indices) - 1}, each once (found "
+            f"{', '.join(map(str, indices[:5]))}{', ...' if len(indices) > 5 else ''}); expected one class name a line "
+            "in the order of the mask values"
+        )
+    return [name for _, name in sorted(zip(indices, names, strict=True))]

@@ -1,4 +1,4 @@
-"""Images and masks in folders."""
+"""Images and masks of class indices in folders."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,27 +17,27 @@ from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
 from semipix.data.sources.class_names import (
-    FILE,
+    CLASSES_FILE,
     binary_problem,
-    check_same,
+    check_same_classes,
     class_values_warnings,
     infer_classes,
     outside_problem,
     read_classes,
 )
-from semipix.data.survey import survey
+from semipix.data.survey import survey_masks
 from semipix.errors import SemipixError
 
 
 @dataclass
-class Judged:
-    """What the masks of a folder come to.
+class MaskFindings:
+    """The result of `check_masks`.
 
     Attributes:
-        classes: class names; empty where a problem leaves them unknown.
-        by_image: a line for each image whose mask cannot be used.
-        of_all: a line for each thing that is wrong with the masks of the training images together.
-        warnings: one line for each thing that may be meant so.
+        classes: class names; empty if a problem leaves them unknown.
+        by_image: one line for each mask that cannot be used, by image name.
+        of_all: one line for each problem of the training masks as a whole.
+        warnings: one line for each thing that is unusual but may be intended.
         pixels: number of pixels by class index (255 is void) over all readable masks.
         unreadable: names of the images whose mask cannot be read.
     """
@@ -54,22 +54,22 @@ class FolderSource(Source):
     """Images in `images/{train,val,test}` and masks of the same stems in `masks/{train,val,test}`.
 
     An image in `images/train` without a mask is unlabeled, and so is every image in the optional folder `unlabeled`.
-    The optional file `classes.txt` names the classes (see `read_classes`); without it they are counted in the training
-    masks. A mask value of 255 is void.
+    The optional file `classes.txt` contains the class names (see `read_classes`); without it the classes are counted in
+    the training masks. A mask value of 255 is void.
 
-    All masks are looked through at first, so that nothing is trained on or measured that `semipix data check` refuses.
+    All masks are read once before training, so that training refuses the same masks as `semipix data check`.
 
     Args:
         root: the data folder.
-        mask_values: class index (or 255) for mask values that are stored otherwise, e.g. `{0: 0, 255: 1}`; values that
-            are not listed stay as they are.
-        on_error: with skip, training masks that cannot be read are no problem and do not count.
+        mask_values: class index (or 255) by stored mask value, e.g. `{0: 0, 255: 1}`; other values stay as they are.
+        on_error: with skip, training masks that cannot be read raise no error.
         max_pixels: most pixels of a file that is read; the `data.max_pixels` setting.
-        run_classes: class names of the run that the data are used by; `classes.txt` has to agree with them.
-        needed_splits: parts whose masks have to be usable; without any, no mask is looked at before it is read.
+        run_classes: class names of the run that uses the data; `classes.txt` must agree with them.
+        needed_splits: parts whose masks are checked at once; if empty (and the classes are known), no mask is read
+            before it is used.
 
     Raises:
-        SemipixError: the folder is missing or not laid out like this, no training image has a mask, or a mask cannot be
+        SemipixError: the folder is missing or has another layout, no training image has a mask, or a mask cannot be
             used.
     """
 
@@ -96,16 +96,16 @@ class FolderSource(Source):
         names = self.read_names()
         if run_classes is not None:
             if names is not None:
-                check_same(run_classes, names, self.root / FILE)
+                check_same_classes(run_classes, names, self.root / CLASSES_FILE)
             names = list(run_classes)
         if names is not None and not needed_splits:
             self.classes: list[str] = names
             return
-        judged = judge_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
-        if problems := self._serious(judged, needed_splits):
+        findings = check_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
+        if problems := self._serious(findings, needed_splits):
             raise SemipixError(problems[0])
-        self.classes = judged.classes
-        self.warnings = judged.warnings
+        self.classes = findings.classes
+        self.warnings = findings.warnings
 
     def labeled(self) -> list[str]:
         return list(self.listing.labels["train"])
@@ -129,28 +129,28 @@ class FolderSource(Source):
         return self.image(name, seed), self._mask(name)
 
     def _mask(self, name: str) -> tv_tensors.Mask:
-        """The checked class indices of an image's pixels, (H, W)."""
+        """The mask of an image as checked class indices, (H, W)."""
         mask = self.root / self._masks[name]
-        indices = self._mapped(self.reader.mask(mask))
+        indices = self._class_indices(self.reader.mask(mask))
         check_label_size(self.root / name, mask, indices, max_pixels=self.reader.max_pixels)
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
 
-    def _serious(self, judged: Judged, needed_splits: Sequence[str]) -> list[str]:
-        """The problems of the masks that are needed, but for those that training skips."""
-        general = judged.of_all if "train" in needed_splits else []
+    def _serious(self, findings: MaskFindings, needed_splits: Sequence[str]) -> list[str]:
+        """The problems of the needed masks, except those that training skips."""
+        general = findings.of_all if "train" in needed_splits else []
         needed = [name for split in needed_splits for name in self.listing.labels[split]]
         if self._on_error == "skip":
-            skipped = judged.unreadable.intersection(self.listing.labels["train"])
+            skipped = findings.unreadable.intersection(self.listing.labels["train"])
             needed = [name for name in needed if name not in skipped]
-        return [*(judged.by_image[name] for name in needed if name in judged.by_image), *general]
+        return [*(findings.by_image[name] for name in needed if name in findings.by_image), *general]
 
     def read_names(self) -> list[str] | None:
-        """Names of the classes, by index; None where nothing names them."""
+        """Class names by index; None if they have to be counted in the masks."""
         return read_classes(self.root)
 
-    def _mapped(self, values: Tensor) -> Tensor:
-        """Values (H, W) after `mask_values`."""
+    def _class_indices(self, values: Tensor) -> Tensor:
+        """Class indices (H, W) from stored values, by `mask_values`."""
         if self._table is None:
             return values
         if values.dtype == torch.uint8:
@@ -158,27 +158,27 @@ class FolderSource(Source):
         return self._table[values.long()]
 
 
-def judge_masks(
+def check_masks(
     root: Path,
     listing: Listing,
     names: Sequence[str] | None,
     table: Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
     layout: Layout = MASKS,
-) -> Judged:
-    """Look all masks of a folder through.
+) -> MaskFindings:
+    """Read all masks of a folder and collect classes, problems and warnings.
 
     Args:
         root: the data folder.
         listing: its listing.
-        names: class names; None where they are to be counted in the training masks.
-        table: of `lookup_table`.
+        names: class names; None to count the classes in the training masks.
+        table: the result of `lookup_table`.
         max_pixels: the `data.max_pixels` setting.
-        layout: where the masks are.
+        layout: names of the folders.
     """
     folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
     masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
-    found = survey(root, masks, table, max_pixels)
+    found = survey_masks(root, masks, table, max_pixels)
     by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
     training = found.present(listing.labels["train"])
     classes = list(names or [])
@@ -201,17 +201,17 @@ def judge_masks(
         if pixels and not set(pixels) - {VOID}:
             warnings.append(
                 f"{folders[split]}: all pixels of the {len(listing.labels[split])} masks are void (255), so "
-                "that nothing can be measured on them; map the values with data.mask_values={VALUE:CLASS}"
+                "no metric can be computed; map the values with data.mask_values={VALUE:CLASS}"
             )
     pixels = found.present(masks)
-    return Judged(classes, by_image, of_all, warnings, pixels, found.unreadable)
+    return MaskFindings(classes, by_image, of_all, warnings, pixels, found.unreadable)
 
 
 def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
-    """Check that a mask (H, W) holds class indices below `classes` and void only.
+    """Check that a mask (H, W) contains only class indices below `classes`, and void.
 
     Raises:
-        SemipixError: it holds something else.
+        SemipixError: the mask contains other values.
     """
     outside = indices[(indices >= classes) & (indices != VOID)]
     if len(outside):
@@ -219,7 +219,11 @@ def check_indices(mask: Path, indices: Tensor, classes: int) -> None:
 
 
 def lookup_table(mask_values: Mapping[int, int]) -> Tensor:
-    """Table (65536,) int64 from stored mask value to class index."""
+    """A table (65536,) int64 of the class index by stored mask value.
+
+    Raises:
+        SemipixError: a value is not from 0 to 65535, or a class not from 0 to 255.
+    """
     table = torch.arange(65536)
     for value, index in mask_values.items():
         if not (0 <= int(value) < len(table) and 0 <= int(index) <= VOID):

@@ -16,16 +16,16 @@ _SHORT = {"train": ("train/low", "train/normal"), "test": ("test/low", "test/nor
 class LOLSource(PairedSource):
     """Pairs in `our485/{low,high}` and `eval15/{low,high}`, or in `{train,test}/{low,normal}`.
 
-    The optional file `split.json` lists stems of the training folder: `train` and `val`, `scene_groups` (lists of
-    images of one scene; labels are counted by scene) and `same_scene_as_a_test_image`. Without it `data.val` images
-    are set aside.
+    The optional file `split.json` contains lists of stems of the training folder: `train`, `val`, `scene_groups` (one
+    list for each scene; labels are counted by scene) and `same_scene_as_a_test_image`. Without the file, `data.val`
+    images are set aside.
 
     Args:
         root: the data folder.
-        drop_test_scenes: leave out the training images of which `split.json` says that a test image shows their scene.
+        drop_test_scenes: whether to leave out the training images in the list `same_scene_as_a_test_image`.
 
     Raises:
-        SemipixError: the folder is not laid out like this.
+        SemipixError: the folder has another layout.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("enhancement",)
@@ -47,13 +47,15 @@ class LOLSource(PairedSource):
             for part in ("train", "val")
         }
         pairs["test"] = matched(folder, test[0], test[1])
-        super().__init__(folder, "enhancement", pairs, scenes=_scenes(path, train[0]), left_out=remarks.left_out)
+        super().__init__(folder, "enhancement", pairs, scenes=_scene_groups(path, train[0]), left_out=remarks.left_out)
 
 
-def _scenes(path: Path, names: dict[str, str]) -> dict[str, str]:
-    """The first image of its group for each image that has one."""
+def _scene_groups(path: Path, names: dict[str, str]) -> dict[str, str]:
+    """The scene of each image in a group: the first image of the group."""
     groups = read_json(path).get("scene_groups", []) if path.is_file() else []
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
-        raise SemipixError(f"{path}: scene_groups is no list of lists; expected the stems of each scene's images")
+        raise SemipixError(
+            f"{path}: scene_groups is no list of lists, expected the stems of each scene's images; fix the file"
+        )
     groups = [[composed(stem) for stem in group] for group in groups]
     return {names[stem]: names.get(group[0], group[0]) for group in groups for stem in group if stem in names}

@@ -1,4 +1,4 @@
-"""Inputs and targets of equal size in image files: what the sources of all image-to-image tasks share."""
+"""The base of all sources whose targets are files of the same size as their input images."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from semipix.data.files.decode import bits, check_label_size
 from semipix.data.files.listing import SPLITS, split_extension
-from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.files.names import Names, composed
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
@@ -20,23 +20,23 @@ from semipix.errors import SemipixError
 
 
 class TargetFiles(Protocol):
-    """What the targets of a `PairedSource` are, and so how its files are read: one class a kind of target."""
+    """Reads the files of a `PairedSource`; there is one class for each kind of target."""
 
     def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
-        """What `Source.image` returns."""
+        """See `Source.image`."""
 
     def target(self, name: str, reader: Reader) -> tv_tensors.Image:
-        """The target that `Source.pair` returns without a seed."""
+        """The target that `Source.pair` returns if the seed is None."""
 
     def pair(self, name: str, reader: Reader, seed: int | None) -> tuple[tv_tensors.Image, tv_tensors.Image]:
-        """What `Source.pair` returns."""
+        """See `Source.pair`."""
 
     def file(self, name: str) -> Path:
-        """The image's own file."""
+        """The file of the image."""
 
 
 class ImageTargets:
-    """Targets are images: both sides of a pair are read and resized alike (`Reader.reduced`).
+    """Targets are images. Input and target are read and resized in the same way (`Reader.reduced`).
 
     Args:
         root: the folder that names are relative to.
@@ -63,7 +63,7 @@ class ImageTargets:
         return self.root / name
 
     def values(self, path: Path, reader: Reader) -> Tensor:
-        """What a target's file holds, (C, H, W)."""
+        """The values in the file of a target, (C, H, W)."""
         return reader.image(path)
 
 
@@ -71,11 +71,11 @@ class MatteTargets:
     """Targets are alpha mattes; a fourth channel of the images is the trimap.
 
     Args:
-        files: what belongs to each image, by the image's name.
-        matting: how it is read.
+        files: the files of each sample, by the name of the image.
+        matting: the reader of the files.
     """
 
-    def __init__(self, files: Mapping[str, MatteFiles], matting: Matting) -> None:
+    def __init__(self, files: Mapping[str, MatteFiles], matting: MatteReader) -> None:
         self.files = files
         self.matting = matting
 
@@ -95,16 +95,16 @@ class MatteTargets:
 
 
 class PairedSource(Source):
-    """Image files with target files. A child lists them; each is read when it is needed.
+    """Image files with target files. A subclass lists them; each file is read when it is used.
 
     Args:
         root: the folder that names are relative to.
-        kind: what the targets are.
-        pairs: for train, val and test the inputs' names with their targets' names.
+        kind: the kind of the targets.
+        pairs: for train, val and test, the name of the target by the name of its input.
         unlabeled: names of the inputs without a target.
-        scenes: scenes by image name; an image that is not listed is a scene of its own.
-        reading: how the files are read; by default targets are images.
-        left_out: lines about files that are not read.
+        scenes: the scene by image name; an image that is not listed is a scene of its own.
+        reading: reads the files; by default targets are images.
+        left_out: one line, with a count, for each kind of file that is not read.
     """
 
     kinds: ClassVar[tuple[str, ...]] = KINDS[1:]
@@ -150,10 +150,10 @@ class PairedSource(Source):
         return self.reading.pair(name, self.reader, seed)
 
     def target(self, name: str) -> tv_tensors.Image:
-        """The target of `pair` without a seed; the image is not decoded.
+        """The target that `pair` returns without a seed; the image is not decoded.
 
         Raises:
-            SemipixError: it cannot be read, or does not fit its image or the other targets.
+            SemipixError: the target cannot be read, differs in size from its image, or in type from the first target.
         """
         self._check_storage(self.root / self._targets[name])
         return self.reading.target(name, self.reader)
@@ -166,47 +166,53 @@ class PairedSource(Source):
         return [file for file in files if split_extension(file.name)[1] in extensions]
 
     def _check_storage(self, target: Path) -> None:
-        """Refuse a target that stores its numbers in another type than the first: its scale would differ."""
+        """Check that a target has the data type of the first target, since another type has another scale."""
         first = self.root / next(iter(self._targets.values()))
         if self._storage is None:
             self._storage = bits(first, max_pixels=self.reader.max_pixels)
         if (found := bits(target, max_pixels=self.reader.max_pixels)) != self._storage:
             raise SemipixError(
-                f"{target}: found {found} values, but {first} has {self._storage} ones; expected targets of one kind, "
-                "convert one of them"
+                f"{target}: found {found} values, but {first} has {self._storage} ones; expected one type for all "
+                "targets, convert one of them"
             )
 
 
 def check_root(root: str | Path, *folders: str, key: str = "data.root") -> Path:
-    """The data folder, if it is there and holds these folders.
+    """Check that the data folder exists and contains some folders.
 
     Args:
         root: the data folder.
-        folders: what it must hold.
-        key: the setting that names it.
+        folders: the folders that it must contain.
+        key: the setting for the data folder, for messages.
+
+    Returns:
+        The data folder.
 
     Raises:
-        SemipixError: it does not.
+        SemipixError: the data folder or one of the folders is missing.
     """
     path = Path(root).expanduser()
     for folder in ("", *folders):
         if not (path / folder).is_dir():
             expected = f"expected {', '.join(folders)} there, " if folders else ""
-            raise SemipixError(f"{path / folder}: no such folder; {expected}mend {key}")
+            raise SemipixError(f"{path / folder}: no such folder; {expected}fix {key}")
     return path
 
 
 def matched(root: Path, inputs: Mapping[str, str], targets: Mapping[str, str], what: str = "target") -> dict[str, str]:
-    """Inputs with the targets of the same stems.
+    """Match inputs and targets by their stems.
 
     Args:
         root: the data folder.
         inputs: names of the inputs by stem.
         targets: names of the targets by stem.
-        what: what a target is called.
+        what: the word for a target in messages.
+
+    Returns:
+        The name of the target by the name of its input.
 
     Raises:
-        SemipixError: one has no partner.
+        SemipixError: there is an input without a target, or a target without an input.
     """
     for stem, name in {**targets, **inputs}.items():
         if stem not in inputs or stem not in targets:
@@ -216,15 +222,15 @@ def matched(root: Path, inputs: Mapping[str, str], targets: Mapping[str, str], w
 
 
 def read_split(path: Path, known: Collection[str], *keys: str) -> dict[str, list[str]]:
-    """Lists of stems from a file such as `split.json`; none where there is no such file.
+    """Read lists of stems from a file such as `split.json`; an empty dict if there is no such file.
 
     Args:
         path: a JSON file.
-        known: stems that there are.
+        known: stems of the existing images.
         keys: names of the lists.
 
     Raises:
-        SemipixError: the file holds something else, or names a stem that is not there.
+        SemipixError: the file is no JSON mapping, a list is no list of names, or a name is not in `known`.
     """
     if not path.is_file():
         return {}
@@ -233,19 +239,21 @@ def read_split(path: Path, known: Collection[str], *keys: str) -> dict[str, list
     for key in keys:
         names = content.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise SemipixError(f"{path}: {key} is no list of names; expected the stems of images")
+            raise SemipixError(f"{path}: {key} is no list of names, expected the stems of images; fix the file")
         names = [composed(name) for name in names]
         if missing := sorted(set(names) - set(known)):
-            raise SemipixError(f"{path}: {key} names {missing[0]} and {len(missing) - 1} more that are not there")
+            raise SemipixError(
+                f"{path}: {key} names {missing[0]} and {len(missing) - 1} more images that do not exist; remove them"
+            )
         lists[key] = names
     return lists
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """A JSON file that holds a mapping.
+    """Read a JSON file that contains a mapping.
 
     Raises:
-        SemipixError: it holds something else.
+        SemipixError: the file is no JSON, or contains no mapping.
     """
     try:
         content = json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Images and target images in folders."""
+"""Input images and targets in folders."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from torch import Tensor
 from semipix.data.batches.skipped import OnError
 from semipix.data.files.decode import ARRAY, check_same_size, image_size, read_header, read_values
 from semipix.data.files.listing import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
-from semipix.data.files.mattes import MatteFiles, Matting
+from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.files.names import composed
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.sources.paired import ImageTargets, MatteTargets, PairedSource
-from semipix.data.survey import each, first_and_count, turned_warning
+from semipix.data.survey import first_and_count, in_threads, turned_warning
 from semipix.data.targets import check_target_kind
 from semipix.errors import SemipixError, UnreadableFileError
 
@@ -22,16 +22,16 @@ EXTRAS = ("trimaps", "foregrounds", "backgrounds")
 
 
 class MapTargets(ImageTargets):
-    """Targets are numbers in the units of the data.
+    """Targets are maps of numbers in the units of the data.
 
     Args:
         root: the folder that names are relative to.
         targets: the target's name by the input's name.
-        unit: what stored numbers are multiplied by.
-        missing: a stored number that means that there is none.
+        unit: factor by which stored numbers are multiplied.
+        missing: stored number of pixels without a value.
 
     Attributes:
-        channels: of the first target, which all others need; None where that cannot be read.
+        channels: number of channels of the first target, which all targets must have; None if it cannot be read.
     """
 
     def __init__(self, root: Path, targets: Mapping[str, str], unit: float, missing: float | None) -> None:
@@ -44,14 +44,14 @@ class MapTargets(ImageTargets):
         values = read_values(path, max_pixels=reader.max_pixels)
         if self.channels not in (None, len(values)):
             raise SemipixError(
-                f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected as many"
+                f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected equally many"
             )
         if self.missing is not None:
             values = values.masked_fill(values == self.missing, float("nan"))
         return values * self.unit
 
     def count_channels(self, max_pixels: int) -> None:
-        """Note the number of channels of the first target; where that cannot be read, its use raises the reason."""
+        """Set `channels` from the first target. If it cannot be read, the error is raised when it is used."""
         with contextlib.suppress(SemipixError, StopIteration):
             first = self.root / next(iter(self.targets.values()))
             self.channels = len(read_values(first, max_pixels=max_pixels))
@@ -64,28 +64,29 @@ class PairsSource(PairedSource):
     What the targets are depends on the kind:
     - denoising, enhancement: images of 8 or 16 bits a channel;
     - regression: numbers in the units of the data: `.npy` of (H, W) or (C, H, W), float TIFF, or the pixels of 8 or
-      16-bit images as they are stored; what is not finite is missing;
-    - matting: alphas in grey. Optional are `trimaps/{train,val,test,unlabeled}` (0, 128, 255; without unknown pixels it
-      is taken for a mask and widened), `foregrounds/{train,val,test}` and `backgrounds/{train,val,test}` with each
-      image's own colours, and photographs directly in `backgrounds/`, which training puts behind known foregrounds. An
-      image without trimap gets one from its alpha.
+      16-bit images as they are stored; numbers that are not finite are ignored;
+    - matting: grey alphas. These folders are optional: `trimaps/{train,val,test,unlabeled}` (values 0, 128 and 255; a
+      file without unknown pixels is taken for a mask, around whose edges they are added);
+      `foregrounds/{train,val,test}` and `backgrounds/{train,val,test}` with the colours of each image; and photographs
+      directly in `backgrounds/`, with which training replaces the background of known foregrounds. If an image has no
+      trimap, one is made from its alpha.
 
     Args:
         root: the data folder.
         kind: denoising, enhancement, matting or regression.
-        unit: for regression, what stored numbers are multiplied by, e.g. 0.001 for millimetres.
-        missing: for regression, a stored number that says nothing, e.g. 0.
-        trimap_widths: for matting, fewest and most pixels by which a trimap that is made reaches beyond fractional
-            alphas.
-        replace_background: for matting, share of the training samples with a known foreground that get another
-            background.
+        unit: for regression, the factor by which stored numbers are multiplied, e.g. 0.001 for millimetres.
+        missing: for regression, the stored number of pixels without a value, e.g. 0.
+        trimap_widths: for matting, smallest and largest number of pixels by which the unknown region of a trimap made
+            from an alpha extends beyond the fractional alphas.
+        replace_background: for matting, share of the training samples with a known foreground whose background is
+            replaced.
         max_pixels: most pixels of a file that is read.
-        on_error: with skip, training pairs that cannot be read are no problem.
-        needed_splits: parts whose pairs have to fit by their headers; without any, none is looked at before it is read.
+        on_error: with skip, training pairs that cannot be read raise no error.
+        needed_splits: parts whose headers are checked at once; if empty, no file is opened before it is used.
 
     Raises:
-        SemipixError: the folder is missing or not laid out like this, no training input has a target, or an input and
-            its target do not fit.
+        SemipixError: the folder is missing or has another layout, no training input has a target, or an input and its
+            target differ in size or cannot be opened.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class PairsSource(PairedSource):
         elif kind == "matting" and folder.is_dir():
             mattes = _matte_files(folder, listing)
             pool = background_pool(folder, mattes)
-            matting = Matting(check_widths(trimap_widths), pool, check_share(replace_background))
+            matting = MatteReader(check_widths(trimap_widths), pool, check_share(replace_background))
             reading = MatteTargets(mattes, matting)
         self.refuse(listing.problems)
         super().__init__(folder, kind, listing.labels, unlabeled, reading=reading, left_out=listing.left_out)
@@ -123,16 +124,16 @@ class PairsSource(PairedSource):
         self.refuse(problems)
 
     def refuse(self, problems: Sequence[str]) -> None:
-        """Tell the first problem of the layout.
+        """Raise the first of some problems as an error.
 
         Raises:
-            SemipixError: there is one.
+            SemipixError: there is a problem.
         """
         if problems:
             raise SemipixError(problems[0])
 
     def _misfits(self, splits: Sequence[str], on_error: OnError) -> tuple[list[str], list[str]]:
-        """Problems and warnings about inputs and targets that do not fit or cannot be opened, by their headers."""
+        """Problems and warnings from the headers: pairs that differ in size or type, or cannot be opened."""
         word, most = "alpha" if self.kind == "matting" else "target", self.reader.max_pixels
 
         def look(name: str) -> SemipixError | str | None:
@@ -150,7 +151,7 @@ class PairsSource(PairedSource):
         names = [name for split in splits for name in self._pairs[split]]
         skipped = self._pairs["train"] if on_error == "skip" else {}
         problems, turned = [], []
-        for name, found in zip(names, each(look, names, "reading headers"), strict=True):
+        for name, found in zip(names, in_threads(look, names, "reading headers"), strict=True):
             if isinstance(found, str):
                 turned.append(found)
             elif found and not (name in skipped and isinstance(found, UnreadableFileError)):
@@ -159,10 +160,10 @@ class PairsSource(PairedSource):
 
 
 def check_widths(widths: Sequence[int]) -> tuple[int, int]:
-    """The reach of a trimap's unknown region.
+    """Check the `data.trimap_widths` setting.
 
     Raises:
-        SemipixError: it is not two whole numbers in order.
+        SemipixError: the value is not two integers in ascending order, 0 or more.
     """
     if len(widths) != 2 or not 0 <= widths[0] <= widths[1]:
         raise SemipixError(f"data.trimap_widths={list(widths)}: expected [fewest,most] pixels, 0 or more")
@@ -170,10 +171,10 @@ def check_widths(widths: Sequence[int]) -> tuple[int, int]:
 
 
 def check_share(share: float) -> float:
-    """The share of samples that get another background.
+    """Check the `data.replace_background` setting.
 
     Raises:
-        SemipixError: it is not from 0 to 1.
+        SemipixError: the value is not from 0 to 1.
     """
     if not 0 <= share <= 1:
         raise SemipixError(f"data.replace_background={share}: expected a share from 0 to 1")
@@ -181,10 +182,10 @@ def check_share(share: float) -> float:
 
 
 def background_pool(root: Path, mattes: dict[str, MatteFiles], folder: str = "backgrounds") -> tuple[Path, ...]:
-    """Photographs directly in a folder of backgrounds.
+    """The photographs directly in a folder of backgrounds.
 
     Raises:
-        SemipixError: there are some, but no foreground to put before them.
+        SemipixError: there are photographs, but no sample has a foreground.
     """
     pool = [root / name for stem, name in stems(root, folder, Remarks()).items() if "/" not in stem]
     if pool and not any(files.foreground for files in mattes.values()):
@@ -196,7 +197,7 @@ def background_pool(root: Path, mattes: dict[str, MatteFiles], folder: str = "ba
 
 
 def _matte_files(root: Path, listing: Listing) -> dict[str, MatteFiles]:
-    """What belongs to each image; problems go to the listing."""
+    """The files of each sample, by the name of the image; problems are added to the listing."""
     parts = {split: {**listing.labels[split], **dict.fromkeys(listing.bare[split])} for split in SPLITS}
     parts[UNLABELED] = dict.fromkeys(listing.unlabeled)
     found: dict[str, MatteFiles] = {}
@@ -219,7 +220,7 @@ def _matte_files(root: Path, listing: Listing) -> dict[str, MatteFiles]:
             found[name] = MatteFiles(root / name, root / alpha if alpha else None, trimap, foreground, background)
             if trimap is None and alpha is None and (part in ("train", UNLABELED)):
                 listing.problems.append(
-                    f"{root / name}: neither trimap nor alpha; add trimaps/{part}/{stem}, a trimap of 0, 128 and 255, "
-                    "or a mask of 0 and 255"
+                    f"{root / name}: found neither trimap nor alpha; add trimaps/{part}/{stem}, a trimap of 0, 128 and "
+                    "255, or a mask of 0 and 255"
                 )
     return found

@@ -8,43 +8,44 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.drawing.scenes import CLASSES, DRAW, Drawn, Pixels
+from semipix.data.drawing.scenes import DRAW, SCENE_CLASSES, Drawn, Pixels
+from semipix.data.files.listing import SPLITS
 from semipix.data.files.sizes import as_size
 from semipix.data.source import Source
 from semipix.data.targets import KINDS, Matte, Target, check_target_kind
 from semipix.errors import SemipixError
 
-_SPLITS = ("train", "val", "test")
-
 _SMALLEST = 32
 
 
 class ScenesSource(Source):
-    """Objects of five classes before a busy background.
+    """Objects of five classes in front of a busy background.
 
-    A class is a shape that mostly bears a texture of its own. Colours say nothing: all classes and the background draw
-    theirs from one distribution. Nor does texture alone, for shapeless patches of the background bear the same
-    textures. Objects cover each other, cast shadows, and are lit unevenly; the sensor adds noise. Each image depends on
-    nothing but the seed, its split and its number.
+    Each class has its own shape, and most of its objects have its own texture. The classes cannot be distinguished by
+    colour, since all classes and the background draw colours from the same distribution. Texture is not sufficient
+    either, since the background has shapeless patches of the same textures. Objects hide each other, cast shadows and
+    are lit unevenly; the sensor adds noise. Each image depends only on the seed, its split and its number.
 
-    What is asked about such a scene depends on the kind:
-    - segmentation: the class of each pixel;
-    - denoising: the clean scene, seen through a camera's noise, mosaic and JPEG;
-    - enhancement: the clean scene, seen at night;
-    - matting: the alpha of a soft-edged, hairy object before a scene, with trimap, foreground and background;
-    - regression: depth in [0, 1] (1 is farthest) of slanted layers, seen through haze.
+    The kind decides image and target:
+    - segmentation: the target is the class of each pixel;
+    - denoising: the image has a camera's noise, mosaic and JPEG; the target is the clean scene;
+    - enhancement: the image is the scene at night; the target is the clean scene;
+    - matting: the image is a soft-edged, hairy object in front of a scene, with trimap; the target is its alpha, with
+      foreground and background;
+    - regression: the image is hazy; the target is the depth in [0, 1] (1 is farthest) of slanted layers.
 
     Args:
         size: side, or height and width, in pixels.
         train: number of training images, all labeled.
         val: number of validation images.
         test: number of test images.
-        seed: another seed gives other images.
-        kind: what the targets are.
-        merge_classes: let segmentation tell objects from the background alone.
+        seed: seed of the images.
+        kind: the kind of the targets.
+        merge_classes: for segmentation, whether all objects are one class, so that there are two with the background.
 
     Raises:
-        SemipixError: a number is out of range, there is no such kind, or it has no classes to merge.
+        SemipixError: a number is out of range, the kind is unknown, or classes are to be merged for a kind without
+            classes.
     """
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
@@ -61,16 +62,18 @@ class ScenesSource(Source):
     ) -> None:
         self.kind = check_target_kind(kind, KINDS)
         if merge_classes and kind != "segmentation":
-            raise SemipixError(f"data.merge_classes=true: {kind} has no classes, leave it out or set data.kind")
+            raise SemipixError(
+                f"data.merge_classes=true: {kind} has no classes; leave it out or set data.kind=segmentation"
+            )
         self.merge_classes = merge_classes
-        names = [CLASSES[0], "object"] if merge_classes else list(CLASSES)
+        names = [SCENE_CLASSES[0], "object"] if merge_classes else list(SCENE_CLASSES)
         self.classes = names if kind == "segmentation" else None
         self.channels = {"denoising": 3, "enhancement": 3, "regression": 1}.get(kind)
         self.size = as_size("data.size", size)
         if min(self.size) < _SMALLEST:
             raise SemipixError(f"data.size={size}: expected at least {_SMALLEST} pixels a side")
         self.seed = seed
-        self._counts = dict(zip(_SPLITS, (train, val, test), strict=True))
+        self._counts = dict(zip(SPLITS, (train, val, test), strict=True))
         for split, count in self._counts.items():
             if count < (split == "train"):
                 raise SemipixError(f"data.{split}={count}: expected at least {int(split == 'train')} images")
@@ -91,7 +94,7 @@ class ScenesSource(Source):
     def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
         image = _channels_first(self._draw(name)[0])
         if self.kind == "matting":
-            image[3] = (image[3] * 2).round() / 2  # 128 of 255 means unknown
+            image[3] = (image[3] * 2).round() / 2  # 128 of 255 is unknown, which is 0.5
         return tv_tensors.Image(image)
 
     def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, Target]:
@@ -111,12 +114,12 @@ class ScenesSource(Source):
     def _draw(self, name: str) -> Drawn:
         if name not in self._drawn:
             _, split, number = name.split("/")
-            generator = np.random.default_rng([self.seed, _SPLITS.index(split), int(number)])
+            generator = np.random.default_rng([self.seed, SPLITS.index(split), int(number)])
             self._drawn[name] = DRAW[self.kind](self.size, generator)
         return self._drawn[name]
 
 
 def _channels_first(pixels: Pixels) -> Tensor:
-    """(H, W, C) bytes or (H, W, C) float32 to a new tensor (C, H, W) float32; bytes are scaled to [0, 1]."""
+    """A new tensor (C, H, W) float32 from (H, W, C) bytes or float32; bytes are scaled to [0, 1]."""
     values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float()
     return values / 255 if pixels.dtype == np.uint8 else values.clone()

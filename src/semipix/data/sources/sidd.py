@@ -16,13 +16,13 @@ from semipix.errors import SemipixError
 
 
 class BlockTargets(ImageTargets):
-    """Clean images; a name that ends in `#NUMBER` is a block of an image.
+    """Targets are clean images. A name that ends in `#NUMBER` is a block of an image.
 
     Args:
         root: the folder that names are relative to.
-        targets: the clean image's name by the noisy one's.
+        targets: the name of the clean image by the name of the noisy image.
         block: side of a block in pixels.
-        blocks: blocks of an image, evenly spread.
+        blocks: number of blocks of an image, evenly spread.
     """
 
     def __init__(self, root: Path, targets: Mapping[str, str], block: int, blocks: int) -> None:
@@ -32,19 +32,19 @@ class BlockTargets(ImageTargets):
         self._last: dict[str, tuple[Path, Tensor]] = {}
 
     def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
-        return tv_tensors.Image(self._part(name, self._read("input", self.file(name), reader)))
+        return tv_tensors.Image(self._block(name, self._read("input", self.file(name), reader)))
 
     def target(self, name: str, reader: Reader) -> tv_tensors.Image:
         path = self.root / self.targets[name]
         whole = self._read("target", path, reader)
         check_label_size(self.file(name), path, whole, "target", max_pixels=reader.max_pixels)
-        return tv_tensors.Image(self._part(name, whole))
+        return tv_tensors.Image(self._block(name, whole))
 
     def file(self, name: str) -> Path:
         return self.root / name.partition("#")[0]
 
-    def _part(self, name: str, whole: Tensor) -> Tensor:
-        """The whole image, or the block that a name asks for."""
+    def _block(self, name: str, whole: Tensor) -> Tensor:
+        """The whole image, or the block whose number the name ends with."""
         number = name.partition("#")[2]
         if not number:
             return whole
@@ -58,7 +58,7 @@ class BlockTargets(ImageTargets):
         return whole[:, top : top + self.block, left : left + self.block].clone()
 
     def _read(self, what: str, path: Path, reader: Reader) -> Tensor:
-        """An image; the last one of each side is kept, since its blocks follow each other."""
+        """Read an image. The last input and the last target are kept, since their blocks are read one after another."""
         kept = self._last.get(what)
         if kept is None or kept[0] != path:
             self._last[what] = kept = (path, reader.image(path))
@@ -68,21 +68,21 @@ class BlockTargets(ImageTargets):
 class SIDDSource(PairedSource):
     """Pairs in `Data/INSTANCE/*NOISY_SRGB*.PNG` and `*GT_SRGB*.PNG`; an instance is called NUMBER_SCENE_PHONE_...
 
-    Training reads whole images and cuts its patches when they are asked for (`data.crop`), so one label is one pair.
-    Evaluation takes a few blocks of each image, since a whole one has 16 million pixels.
+    Training reads whole images and crops them (`data.crop`), so one label is one pair. Evaluation takes a few blocks of
+    each image, since a whole image has 16 million pixels.
 
-    Whole scenes are set aside, from the last on, until `val_pairs` are reached; the rest may train. Of each side the
-    first pairs of all instances come before the second ones.
+    Whole scenes are set aside for validation, beginning with the last, until they have `val_pairs` pairs. The other
+    scenes are for training. In both parts, the first pairs of all instances come before the second ones.
 
     Args:
         root: the data folder, or its folder `Data`.
-        train_pairs: pairs to train on at most.
-        val_pairs: pairs to validate on at most.
+        train_pairs: largest number of training pairs.
+        val_pairs: largest number of validation pairs.
         block: side of an evaluation block in pixels.
-        blocks: blocks of each validation image.
+        blocks: number of blocks of each validation image.
 
     Raises:
-        SemipixError: the folder is not laid out like this, or all pairs are of one scene.
+        SemipixError: the folder has another layout, or all pairs show the same scene.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("denoising",)
@@ -126,10 +126,10 @@ def scene_of(name: str) -> str:
 
 
 def _pairs(folder: Path) -> dict[str, str]:
-    """Names of the noisy images with those of the clean ones.
+    """Names of the clean images by those of the noisy images.
 
     Raises:
-        SemipixError: there are none, one has no partner, or a folder names no scene.
+        SemipixError: there is no noisy image, one has no clean image, or the name of a folder contains no scene.
     """
     names = {
         name.upper(): name for name in walk(folder).files if name.upper().endswith(".PNG") and "_SRGB" in name.upper()
@@ -142,15 +142,15 @@ def _pairs(folder: Path) -> dict[str, str]:
         if clean is None:
             raise SemipixError(f"{folder / name}: found no GT_SRGB image beside it; add it or remove this file")
         if len(PurePosixPath(name).parts) < 2 or len(PurePosixPath(name).parts[0].split("_")) < 2:
-            raise SemipixError(f"{folder / name}: expected a folder called NUMBER_SCENE_PHONE_... around it")
+            raise SemipixError(f"{folder / name}: expected it in a folder called NUMBER_SCENE_PHONE_...; move it")
         pairs[name] = clean
     if not pairs:
-        raise SemipixError(f"{folder}: found no NOISY_SRGB image, expected INSTANCE/*NOISY_SRGB*.PNG; mend data.root")
+        raise SemipixError(f"{folder}: found no NOISY_SRGB image, expected INSTANCE/*NOISY_SRGB*.PNG; fix data.root")
     return pairs
 
 
 def _divided(names: Iterable[str], val_pairs: int) -> tuple[list[str], list[str]]:
-    """Names for training and validation, whole scenes each."""
+    """Names for training and for validation; no scene is in both."""
     by_scene: dict[str, list[str]] = {}
     for name in names:
         by_scene.setdefault(scene_of(name), []).append(name)
@@ -163,7 +163,7 @@ def _divided(names: Iterable[str], val_pairs: int) -> tuple[list[str], list[str]
 
 
 def _first(names: list[str], count: int) -> list[str]:
-    """That many names, the first of each instance before the second ones."""
+    """At most `count` names, the first of all instances before the second ones."""
     seen: dict[str, int] = {}
     ranks = {}
     for name in sorted(names):

@@ -16,7 +16,7 @@ from semipix.data.sources.folder import check_indices
 from semipix.data.sources.paired import check_root
 from semipix.errors import SemipixError
 
-CLASSES = [
+VOC_CLASSES = [
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
@@ -29,20 +29,20 @@ _PNG = "SegmentationClassAug"
 
 
 class VOCSource(Source):
-    """VOC's 1,449 validation images, and its 1,464 training images or the 10,582 that SBD makes of them.
+    """VOC's 1,449 validation images, and its 1,464 training images or the 10,582 of the set augmented by SBD.
 
-    The 10,582 are those of VOC's `train` and of SBD's `train` and `val`, without those of VOC's `val`. Where both have
-    a mask, VOC's counts. All images are VOC's. The folder holds `VOCdevkit/VOC2012` as VOC's archive does and `sbd/`
-    with SBD's `cls/*.mat`, `train.txt` and `val.txt`; PNG masks in `VOCdevkit/VOC2012/SegmentationClassAug` go before
-    the `.mat` files, which need scipy.
+    The 10,582 images are VOC's `train` and SBD's `train` and `val`, without VOC's `val`. If both have a mask of an
+    image, VOC's is used. All images are VOC's. The folder contains `VOCdevkit/VOC2012`, as in VOC's archive, and `sbd/`
+    with SBD's `cls/*.mat`, `train.txt` and `val.txt`. If there are PNG masks in
+    `VOCdevkit/VOC2012/SegmentationClassAug`, they are used instead of the `.mat` files, which need scipy.
 
     Args:
         root: the data folder.
         augmented: whether to use SBD.
-        download: fetch what is missing, checked by its MD5.
+        download: whether to download missing archives, whose MD5 is checked.
 
     Raises:
-        SemipixError: the folder is not laid out like this, a listed file is missing, or the download failed.
+        SemipixError: the folder has another layout, a listed file is missing, or a download failed.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("segmentation",)
@@ -52,7 +52,7 @@ class VOCSource(Source):
         if download:
             _download(folder, augmented)
         self.root = check_root(folder, f"{_VOC}/JPEGImages", f"{_VOC}/SegmentationClass")
-        self.classes = list(CLASSES)
+        self.classes = list(VOC_CLASSES)
         val = self._list(f"{_VOC}/ImageSets/Segmentation/val.txt")
         drawn = self._list(f"{_VOC}/ImageSets/Segmentation/train.txt")
         self._masks = {stem: f"{_VOC}/SegmentationClass/{stem}.png" for stem in [*drawn, *val]}
@@ -85,22 +85,22 @@ class VOCSource(Source):
         return self.image(name, seed), self._mask(name)
 
     def _mask(self, name: str) -> tv_tensors.Mask:
-        """The checked class indices of an image's pixels, (H, W)."""
+        """The mask of an image as checked class indices, (H, W)."""
         path = self.root / self._masks[Path(name).stem]
         mask = read_sbd(path) if path.suffix == ".mat" else self.reader.mask(path)
         check_label_size(self.root / name, path, mask, max_pixels=self.reader.max_pixels)
-        check_indices(path, mask, len(CLASSES))
+        check_indices(path, mask, len(VOC_CLASSES))
         return tv_tensors.Mask(mask)
 
     def _list(self, name: str) -> list[str]:
         path = self.root / name
         if not path.is_file():
-            mend = "set data.augmented=false to do without SBD, or " if name.startswith(_SBD) else ""
-            raise SemipixError(f"{path}: no such file; {mend}set data.download=true or mend data.root")
+            without_sbd = "set data.augmented=false to train without SBD, or " if name.startswith(_SBD) else ""
+            raise SemipixError(f"{path}: no such file; {without_sbd}set data.download=true or fix data.root")
         return path.read_text("utf-8").split()
 
     def _check_files(self) -> None:
-        """Refuse a list that names files which are not there, by the folders' listings alone."""
+        """Check by the listings of the folders that all files in the lists exist."""
         stems = [*self._train, *self._val]
         wanted = [_name(stem) for stem in stems] + [self._masks[stem] for stem in stems]
         there = {
@@ -118,7 +118,7 @@ class VOCSource(Source):
 
 
 def read_sbd(path: Path) -> Tensor:
-    """The class indices (H, W) int64 of an SBD file.
+    """Read the class indices (H, W) int64 of an SBD file.
 
     Raises:
         SemipixError: scipy is missing, or the file is no SBD mask.
@@ -142,7 +142,7 @@ def _name(stem: str) -> str:
 
 
 def _download(root: Path, augmented: bool) -> None:
-    """Fetch the archives that are not there by torchvision, which checks their MD5."""
+    """Download the missing archives by torchvision, which checks their MD5."""
     try:
         if not (root / _VOC).is_dir():
             VOCSegmentation(str(root), "2012", "train", download=True)
@@ -150,5 +150,5 @@ def _download(root: Path, augmented: bool) -> None:
             SBDataset(str(root / _SBD), "train", "segmentation", download=True)
     except (RuntimeError, OSError) as error:
         raise SemipixError(
-            f"data.download: {' '.join(str(error).split())}; fetch the archives by hand to {root}"
+            f"data.download: {' '.join(str(error).split())}; download the archives by hand to {root}"
         ) from error

@@ -1,4 +1,4 @@
-"""What the sources of benchmarks have in common, on the real data where they are there."""
+"""The sources of real data sets; tests are skipped if the data are not on this machine."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.decode import unit_range
 from semipix.data.source import Source
 from semipix.data.sources.alphamatting import MattingSource
-from semipix.data.sources.camvid import CLASSES, CamVidSource
+from semipix.data.sources.camvid import CAMVID_CLASSES, CamVidSource
 from semipix.data.sources.lol import LOLSource
 from semipix.data.sources.polyu import PolyUSource
 from semipix.errors import SemipixError
 from semipix.tasks.label_losses import VOID
-from tests.data.conftest import noise, save
+from tests.helpers.tiny_files import noise, save
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -44,7 +44,7 @@ def test_real_data(name: str) -> None:
         assert picture.shape[-2:] == target.shape[-2:]
         assert 0 <= unit_range(picture).min() <= unit_range(picture).max() <= 1
     if name == "camvid":
-        assert (REAL / name / "classes.txt").read_text().split() == CLASSES
+        assert (REAL / name / "classes.txt").read_text().split() == CAMVID_CLASSES
         assert set(target.unique().tolist()) <= {*range(11), VOID}
     if name == "matting":
         assert 0.005 < target[1].mean() < 0.6
@@ -66,7 +66,7 @@ def test_real_scenes(name: str) -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_missing_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        SemipixError, match=r"(no such folder|expected a data folder|found no such).*mend data\.root"
+        SemipixError, match=r"(no such folder|expected a data folder|found no such).*fix data\.root"
     ) as caught:
         SOURCES[name](tmp_path / "nowhere")
     assert "\n" not in str(caught.value)
@@ -79,6 +79,6 @@ def test_camvid_in_segnets_layout(tmp_path: Path) -> None:
         save(tmp_path / f"{split}annot/a.png", np.full((6, 8), 11 if split == "val" else 10, np.uint8))
     source = CamVidSource(tmp_path)
     assert (source.labeled(), source.val(), source.test()) == (["train/a.png"], ["val/a.png"], ["test/a.png"])
-    assert source.classes == CLASSES
+    assert source.classes == CAMVID_CLASSES
     assert (source.pair("val/a.png")[1] == VOID).all()
     assert torch.equal(source.pair("train/a.png")[1], torch.full((6, 8), 10))
