@@ -147,5 +147,5 @@ class TestDifferentiatedAtOnce:
     def test_gradients_are_handed_out_once(self) -> None:
         loss = self.loss(network())
         loss.backward(retain_graph=True)
-        with pytest.raises(RuntimeError, match="differentiated once"):
+        with pytest.raises(RuntimeError, match="differentiated only once"):
             loss.backward()

@@ -12,14 +12,13 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 from torchvision import tv_tensors
 
 import semipix.conf
-from semipix.batch import Batch
+from semipix.batch import VOID, Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
 from semipix.data.targets import Target
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.tasks.base import Task
-from semipix.tasks.label_losses import VOID
 from semipix.tasks.segmentation import Segmentation
 
 CLASSES = 3

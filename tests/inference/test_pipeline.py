@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.errors import SemipixError
-from semipix.functional.grouping import pixels_of_a_batch
+from semipix.functional.grouping import batch_pixels
 from semipix.inference import pipeline
 from semipix.inference.pipeline import AHEAD, Room, predict_files
 from semipix.inference.predictor import Photo, Predictor
@@ -53,7 +53,7 @@ def test_images_of_one_size_share_batches_within_the_budget(tmp_path: Path) -> N
     names = [f"{width}x{number}" for number in range(60) for width in ((64, 96) if number % 20 else (64, 96, 200))]
     assert list(predict_files(predictor, pairs([*names, "broken"]))).count(None) == len(names)
     assert sorted(predictor.written) == sorted(names)
-    budget = pixels_of_a_batch(predictor.device.type)
+    budget = batch_pixels(predictor.device.type)
     assert all(count * 64 * width <= budget for count, width in predictor.batches)
     assert max(count for count, width in predictor.batches if width == 64) == budget // 64**2
     assert len(predictor.batches) <= 60 // (budget // 64**2) + 60 // (budget // (64 * 96)) + 3 + 2
@@ -72,7 +72,7 @@ def test_reading_goes_on_while_the_network_computes(tmp_path: Path) -> None:
             assert read_on.wait(SECONDS), "the fourth image is read while the first is computed"
             return super().compute(seen)
 
-    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
     assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(4)]))) == [None] * 4
 
 
@@ -88,7 +88,7 @@ def test_the_network_computes_while_results_are_written(tmp_path: Path) -> None:
         def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
             assert computed.wait(SECONDS), "the first image is written while the second is computed"
 
-    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
     assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(2)]))) == [None] * 2
 
 
@@ -109,7 +109,7 @@ def test_few_images_wait_in_memory(tmp_path: Path) -> None:
 
 
 def test_images_read_ahead_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
     limit = 3 * (3 * 64 * wide * 4)
     monkeypatch.setattr(pipeline, "READ_AHEAD_BYTES", limit)
     ahead: list[int] = []

@@ -13,7 +13,7 @@ import torch
 
 from semipix.data.files.decode import unit_range
 from semipix.errors import SemipixError
-from semipix.functional.grouping import pixels_of_a_batch
+from semipix.functional.grouping import batch_pixels
 from semipix.inference.predictor import Photo, Predictor
 from semipix.interruption import check
 from semipix.training.failures import memory_short
@@ -56,7 +56,7 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
         OSError: results cannot be written.
         KeyboardInterrupt: a signal has come; what is being written is finished.
     """
-    budget = pixels_of_a_batch(predictor.device.type)
+    budget = batch_pixels(predictor.device.type)
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
         writing: deque[Future[Failure | None]] = deque()
         held = 0  # bytes of what is being written

@@ -23,7 +23,7 @@ from semipix.inference.drawing import Drawing
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.methods.slabs import Slabs
-from semipix.models.memory_format import lay_out
+from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import load_method
 from semipix.training.run_folder import load_config
@@ -79,7 +79,7 @@ class Predictor:
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
-        self.memory_format = lay_out(method, self.device.type, channels_last)
+        self.memory_format = set_memory_format(method, self.device.type, channels_last)
         self.slabs = Slabs(self.method, self.memory_format)
         self.task: Task = method.task
         self.out = out

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from semipix.batch import Batch, EvalSample
 from semipix.data.batches.strong_views import StrongViews
-from semipix.functional.grouping import parts_of_equal_size
+from semipix.functional.grouping import batches_of_equal_size
 from semipix.functional.rows import RowResizer
 from semipix.methods.base import Method
 from semipix.methods.slabs import Slabs
-from semipix.models.memory_format import compile_networks, lay_out
+from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.finiteness import Finiteness
 from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
@@ -122,7 +122,7 @@ class Learner(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        self.memory_format = lay_out(self.method, self.trainer.strategy.root_device.type, self.channels_last)
+        self.memory_format = set_memory_format(self.method, self.trainer.strategy.root_device.type, self.channels_last)
         if self.compile_networks and stage == "fit":
             compile_networks(self.method)
 
@@ -196,7 +196,7 @@ class Learner(pl.LightningModule):
         self.on_validation_epoch_start()
 
     def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
-        for part in parts_of_equal_size([sample.image for sample in samples], self.device.type):
+        for part in batches_of_equal_size([sample.image for sample in samples], self.device.type):
             of_part = [samples[index] for index in part]
             height, width = of_part[0].image.shape[-2:]
             if self.slabs.applies((height, width)):
@@ -210,7 +210,7 @@ class Learner(pl.LightningModule):
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
         outputs = self.method.candidate_outputs(image)  # (B, K, H, W) at the network's size
         predictions = {name: self.method.task.activate(output) for name, output in outputs.items()}
-        for part in parts_of_equal_size([sample.target for sample in samples], self.device.type):
+        for part in batches_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in part])
             self._count(target)
             for name, prediction in predictions.items():
