@@ -30,7 +30,7 @@ class Result:
     err: str
 
     @property
-    def told(self) -> str:
+    def error(self) -> str:
         """The one line of an error; fails where there is another number of lines, or a trace."""
         lines = [line for line in self.err.replace("\r", "\n").splitlines() if line and "%|" not in line]
         assert len(lines) == 1, f"one line expected: {self.err}"

@@ -54,7 +54,7 @@ def lines(err: str) -> list[str]:
 # The handlers
 
 
-@pytest.mark.parametrize("number", interruption.ENDING)
+@pytest.mark.parametrize("number", interruption.ENDING_SIGNALS)
 def test_the_first_signal_raises_and_the_handlers_before_come_back(number: int) -> None:
     before = signal.signal(number, signal.SIG_DFL)
     try:

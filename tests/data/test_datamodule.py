@@ -229,7 +229,7 @@ class TestEvaluation:
 
 
 class TestSlips:
-    """Settings and files that cannot work are told in one line."""
+    """Settings and files that cannot work are reported in one line."""
 
     @pytest.mark.parametrize(
         ("options", "pattern"),

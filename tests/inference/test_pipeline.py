@@ -14,7 +14,7 @@ from torch import Tensor
 from semipix.errors import SemipixError
 from semipix.functional.grouping import batch_pixels
 from semipix.inference import pipeline
-from semipix.inference.pipeline import AHEAD, Room, predict_files
+from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files
 from semipix.inference.predictor import Photo, Predictor
 from tests.helpers.tiny import make_method
 
@@ -105,7 +105,7 @@ def test_few_images_wait_in_memory(tmp_path: Path) -> None:
     for _ in range(100):
         assert next(ended) is None
     ended.close()  # type: ignore[attr-defined]
-    assert len(asked) < 100 + 3 * AHEAD.stop
+    assert len(asked) < 100 + 3 * READ_AHEAD_IMAGES.stop
 
 
 def test_images_read_ahead_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,26 +136,26 @@ def test_images_read_ahead_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pyt
     names = [f"64x{number}" for number in range(64)] + [f"{wide}x{number}" for number in range(12)]
     assert list(predict_files(Counting(tmp_path), pairs(names))) == [None] * len(names)
     waiting = 4 * 64 * 64 * 3 * 64  # images that wait for their group are not ahead any more
-    assert max(ahead) > 2 * limit / 3 - waiting, "the room is used"
+    assert max(ahead) > 2 * limit / 3 - waiting, "the budget is used"
     assert max(ahead) <= limit + waiting
 
 
-def test_a_room_lets_images_in_by_turns_and_the_one_that_is_alone_always() -> None:
-    room = Room(10)
-    room.enter(0, 50)
-    waits = Thread(target=room.enter, args=(1, 4))
+def test_a_memory_budget_admits_images_in_order_and_a_single_large_one() -> None:
+    budget = MemoryBudget(10)
+    budget.enter(0, 50)
+    waits = Thread(target=budget.enter, args=(1, 4))
     waits.start()
     waits.join(0.05)
     assert waits.is_alive()
-    assert room.held == 50
-    room.change(-50)
+    assert budget.used == 50
+    budget.change(-50)
     waits.join(SECONDS)
-    assert room.held == 4
-    waits = Thread(target=room.enter, args=(3, 1))  # there is room, but it is not its turn
+    assert budget.used == 4
+    waits = Thread(target=budget.enter, args=(3, 1))  # there is enough memory, but it is not its turn
     waits.start()
     waits.join(0.05)
     assert waits.is_alive()
-    room.close()
+    budget.close()
     waits.join(SECONDS)
     assert not waits.is_alive()
 

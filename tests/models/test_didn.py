@@ -72,7 +72,7 @@ def test_the_image_is_added_where_it_has_as_many_channels() -> None:
         ({"blocks": 0}, "model.blocks=0: expected 1 or more"),
     ],
 )
-def test_slips_are_told_in_one_line(options: dict[str, int], message: str) -> None:
+def test_errors_are_one_line(options: dict[str, int], message: str) -> None:
     with pytest.raises(SemipixError, match=message) as caught:
         DIDN(**options)
     assert "\n" not in str(caught.value)

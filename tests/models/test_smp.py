@@ -213,7 +213,7 @@ def test_normalisation_of_extra_and_missing_channels() -> None:
     )
 
 
-def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network\nand a long story")
 

@@ -67,7 +67,7 @@ class TestPerceptual:
         metrics.update(rand(1, 3, 20, 20), rand(1, 3, 20, 20, seed=1))
         assert metrics.compute()["lpips"].isnan()
 
-    def test_weights_that_cannot_be_had_are_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_download_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*given: Any, **options: Any) -> nn.Module:
             raise OSError("no route\nto host")
 

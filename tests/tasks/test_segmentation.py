@@ -325,7 +325,7 @@ class TestRender:
     ("arguments", "key"),
     [((1,), "task.classes"), ((256,), "task.classes"), ((["only"],), "task.classes"), ((3, [1, 2]), "class_weights")],
 )
-def test_a_slip_is_one_line(arguments: tuple, key: str) -> None:
+def test_an_error_is_one_line(arguments: tuple, key: str) -> None:
     with pytest.raises(SemipixError, match=key) as error:
         Segmentation(*arguments)
     assert "\n" not in str(error.value)

@@ -221,7 +221,7 @@ class TestClasses:
 
 
 class TestLayoutSlips:
-    """What is wrong with the folders is told in one line."""
+    """What is wrong with the folders is reported in one line."""
 
     def test_missing_root(self, tmp_path: Path) -> None:
         expect_error(r"nowhere: found nothing, expected a data folder", tmp_path / "nowhere")
@@ -264,7 +264,7 @@ class TestLayoutSlips:
 
 
 class TestFileSlips:
-    """What is wrong with a file is told in one line that names it."""
+    """What is wrong with a file is reported in one line that names it."""
 
     def test_sizes_differ(self, folder: Path, write_mask: Write) -> None:
         write_mask(folder / "masks/train/b.png", height=3, width=4)
