@@ -15,7 +15,7 @@ LONG = "x" * 10_000
 
 
 def test_a_short_message_stays_as_it_is() -> None:
-    message = f"data.root={'r' * (MOST_CHARACTERS - 20)}: mend it"
+    message = f"data.root={'r' * (MOST_CHARACTERS - 19)}: fix it"
     assert len(message) == MOST_CHARACTERS - 1
     assert one_line(f"  {message}\n") == message
 

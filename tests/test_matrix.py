@@ -1,4 +1,4 @@
-"""Every method trains every task with every model, through the command a user gives."""
+"""Every method trains every task with every model, by the real command."""
 
 import inspect
 import json

@@ -1,15 +1,16 @@
-"""Start and stop processes so that none outlives the process that started it; ranks of a distributed training."""
+"""Start and stop processes so that none outlives the process that started it; ranks of a distributed training.
+
+The command line imports this module before its signal handlers are installed, so it imports slow modules only where
+they are needed.
+"""
 
 import functools
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-
-from lightning.pytorch.utilities import rank_zero_only
 
 if TYPE_CHECKING:
     import subprocess
@@ -130,4 +131,6 @@ def is_first() -> bool:
 
 def is_first_process() -> bool:
     """Whether this process writes the run folder, by Lightning's rank."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     return int(getattr(rank_zero_only, "rank", 0)) == 0

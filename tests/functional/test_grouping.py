@@ -1,4 +1,4 @@
-"""How many images are computed at once."""
+"""Batches of images of equal size."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is drawn slab by slab is what the whole image gives, for every kind of task."""
+"""Arrays that are made in slabs of rows are equal to those of the whole image, for every kind of task."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time gives what one after the other gives."""
+"""The pipeline gives the same results as reading, computing and writing one after the other."""
 
 import time
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ class Wraps(nn.Module):
 
 
 class Model(nn.Module):
-    """Remembers what it was made with."""
+    """Stores its arguments."""
 
     def __init__(self, **given: object) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Halves(nn.Module):
 
 
 class Layers(Wraps):
-    """Calls its layers `features`, as torchvision's classifiers do, which is no protocol."""
+    """Calls its layers `features`, as torchvision's classifiers do; they are not methods."""
 
     def __init__(self, dress) -> None:
         super().__init__(dress)
@@ -146,7 +146,7 @@ class Layers(Wraps):
 
 
 class Headless(Wraps):
-    """Has features alone."""
+    """Has only `features`."""
 
     def features(self, image: Tensor) -> list[Tensor]:
         return [image]

@@ -1,4 +1,4 @@
-"""docs/models.md says what the code does."""
+"""docs/models.md agrees with the code."""
 
 import inspect
 from pathlib import Path

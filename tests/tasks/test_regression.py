@@ -1,4 +1,4 @@
-"""Regression: values of any unit, some of which say nothing."""
+"""Regression: values of any unit, with ignored pixels."""
 
 from typing import Any
 

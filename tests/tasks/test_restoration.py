@@ -78,7 +78,7 @@ class TestPerceptual:
 
 
 def test_an_image_whose_prediction_is_not_finite_is_not_left_out_of_the_mean() -> None:
-    """Only an image without a known pixel is; the mean over the others would look better than the network is."""
+    """Otherwise the mean over the other images would look better than the network is."""
     image = torch.full((3, 3, 16, 16), 0.5)
     target = image.clone()
     target[0] = torch.nan

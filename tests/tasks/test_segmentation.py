@@ -1,4 +1,4 @@
-"""Segmentation: what a class map means."""
+"""Segmentation: activation, losses, metrics and pictures of class maps."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""A training that ends before its last step."""
+"""Early stopping."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A run that was cut off reaches the weights of one that was not."""
+"""A resumed run reaches the same weights as an uninterrupted one."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ Command = Callable[..., Result]
 
 
 def environment() -> dict[str, str]:
-    """Of a command in a process of its own: one thread, no GPU, this code."""
+    """Environment of a command in a new process: one thread, no GPU, this source code."""
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -42,7 +42,7 @@ def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
 
 
 class Killed(BaseException):
-    """Ends a training at once, as a kill does."""
+    """Ends a training immediately, like a kill."""
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], None]:
