@@ -164,7 +164,8 @@ def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command
     assert result.code == 2
     errors = [line for line in result.err.replace("\r", "\n").splitlines() if "error" in line]
     assert errors == [
-        "semipix: error: trimaps/a.png: no such trimap; give each image one of the same stem in --trimaps"
+        "semipix: error: trimaps/a.png: no such trimap; the folder of --trimaps needs a file with the name of each "
+        "image, up to the extension"
     ]
     assert [path.name for path in Path("out/predictions").iterdir()] == ["b.png"]
 

@@ -25,14 +25,14 @@ def _libc() -> Any:
 
 
 def dying_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
-    """`die_with_parent` for the `preexec_fn` of a process that this one starts."""
+    """A `preexec_fn` for processes that this one starts: it calls `die_with_parent`."""
     if sys.platform == "linux":
         _libc()
     return functools.partial(die_with_parent, os.getpid(), number)
 
 
 def worker_init() -> Callable[[int], None]:
-    """`init_worker` for the data-loading workers of this process."""
+    """A `worker_init_fn` for data-loading workers of this process: it calls `init_worker`."""
     if sys.platform == "linux":
         _libc()
     return functools.partial(init_worker, os.getpid())

@@ -159,7 +159,7 @@ def _read(predictor: Predictor, file: Path, name: Path, turn: int, budget: Memor
 
 
 def _batches(items: Iterable[Photo | Failure], pixels: int) -> Iterator[list[Photo] | Failure]:
-    """Images of equal size in batches of at most so many pixels, or of one image; failures pass through.
+    """Images of equal size in batches of at most `pixels` pixels, or of one image; failures pass through.
 
     Images wait for others of their size while all that wait have at most four batches' pixels and `WAITING_BYTES`.
     """

@@ -52,8 +52,8 @@ class Trimaps:
         found = self._names.get(composed(name.with_suffix("").as_posix()))
         if found is None:
             raise SemipixError(
-                f"{self.folder / name.with_suffix('.png')}: no such trimap; give each image one of the same stem in "
-                "--trimaps"
+                f"{self.folder / name.with_suffix('.png')}: no such trimap; the folder of --trimaps needs a file with "
+                "the name of each image, up to the extension"
             )
         trimap = trimap_of(self.folder / found, self.reach, max_pixels)
         check_same_size(name, self.folder / found, tuple(image.shape[-2:]), tuple(trimap.shape), "trimap")

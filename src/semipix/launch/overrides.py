@@ -124,7 +124,9 @@ def check_syntax(overrides: Sequence[str]) -> None:
         no_name = [value for value in values if value is None or isinstance(value, bool | int | float | list | dict)]
         if no_name and key in CHOICES and override not in ("second_model=null", "scheduler=null"):
             found = text if len(values) == 1 else "null" if no_name[0] is None else no_name[0]
-            raise SemipixError(f"{override}: the name of an option expected, {found} found; single keys are {key}.KEY=")
+            raise SemipixError(
+                f"{override}: the name of an option expected, {found} found; set single keys by {key}.KEY="
+            )
         if not key.partition("@")[0].strip("+"):
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
         if key.strip("+") == "hydra":

@@ -1,4 +1,4 @@
-"""Make any module a task model: (N, C_in, H, W) -> (N, K, H, W)."""
+"""Make a task model, (N, C_in, H, W) -> (N, K, H, W), of any module."""
 
 import inspect
 import re
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import Part, checkpointed
 
-IN_CHANNELS = ("in_channels", "in_chans", "num_channels")
+IN_CHANNEL_NAMES = ("in_channels", "in_chans", "num_channels")
 """Names of a constructor's parameter for the image's channels; the first one that a signature has is used."""
 
-CHANNELS = ("num_classes", "classes", "num_labels", "out_channels", "channels")
+CHANNEL_NAMES = ("num_classes", "classes", "num_labels", "out_channels", "channels")
 """Names of a constructor's parameter for the output's channels, likewise; `channels` is last, it may be a width."""
 
 _ABOUT_SHAPES = re.compile(r"\b(shapes?|sizes?|channels?|dimensions?|height|width|elements)\b", re.IGNORECASE)
@@ -97,7 +97,7 @@ class Adapter(nn.Module):
         if len(output) != len(image):
             raise ModelShapeError(
                 f"model: {self._name} returned {len(output)} maps {tuple(output.shape)} for {len(image)} images "
-                f"{tuple(image.shape)}; expected one for each, let it keep the first dimension"
+                f"{tuple(image.shape)}; expected one for each; the model has to keep the first dimension"
             )
         return output if self.constrain is None else self.constrain(output, image)
 
@@ -191,7 +191,7 @@ class Adapter(nn.Module):
 
 
 def adapt(model: nn.Module, channels: int, constrain: Constrain | None = None) -> Adapter:
-    """Make a module a task model.
+    """Make a task model of a module.
 
     Args:
         model: any module that maps images (N, C_in, H, W) to maps.
@@ -233,7 +233,7 @@ def make_model(
     """
     name = getattr(target, "__name__", type(target).__name__)
     signature = _signature(target)
-    for names, value in ((IN_CHANNELS, in_channels), (CHANNELS, channels)):
+    for names, value in ((IN_CHANNEL_NAMES, in_channels), (CHANNEL_NAMES, channels)):
         named = next((candidate for candidate in names if candidate in signature.parameters), None)
         if named is not None:
             options.setdefault(named, value)

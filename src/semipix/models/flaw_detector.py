@@ -93,7 +93,7 @@ class FlawDetector(nn.Module):
         if (tuple(image.shape), tuple(prediction.shape)) != expected:
             raise ValueError(
                 f"image {tuple(image.shape)} and prediction {tuple(prediction.shape)}, expected shapes"
-                f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) of one N, H and W"
+                f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) with the same N, H and W"
             )
         features = torch.cat([image, prediction], dim=1)
         if self.scale != 1:

@@ -29,7 +29,7 @@ def pad_to_multiple(
 
 
 def check_image_size(image: Tensor, smallest: int, model: str) -> None:
-    """Refuse images that are too small for a network.
+    """Check that images are not too small for a network.
 
     Args:
         image: (N, C, H, W).
@@ -43,5 +43,5 @@ def check_image_size(image: Tensor, smallest: int, model: str) -> None:
     if min(height, width) < smallest:
         raise SemipixError(
             f"data.crop: {height}x{width} (height x width) found, but {model} expects at least {smallest}x{smallest}; "
-            f"set data.crop={smallest} or more, and give it images of that size"
+            f"set data.crop={smallest} or more, and use images of at least that size"
         )

@@ -88,7 +88,7 @@ class Task(ABC):
         return (self.activate(output) - goal).abs().mean(1, keepdim=True)
 
     def sharpen(self, prediction: Tensor, temperature: float) -> Tensor:
-        """A prediction (N, K, H, W) as a pseudo label: soft at temperature 1, hard at 0; itself in regression."""
+        """A prediction (N, K, H, W) as a pseudo label: unchanged at temperature 1 and in regression, one-hot at 0."""
         return prediction
 
     def confidence(self, prediction: Tensor) -> Tensor:

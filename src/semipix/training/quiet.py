@@ -11,7 +11,7 @@ QUIET = (
     ".*dirpath has changed.*",  # a run folder may be moved
     ".*isinstance.*",
     ".*smaller than the logging interval.*",  # short runs are allowed
-    ".*GPU available but not used.*",  # the user said accelerator=cpu
+    ".*GPU available but not used.*",  # the user has set accelerator=cpu
     ".*method of metric.*was called before the.*",  # a diagnostic without pixels is NaN and left out
     ".*sync_dist.*",
     ".*zero-element tensors.*",  # an error of semipix follows
