@@ -1,4 +1,4 @@
-"""A small folder of real PNG and JPEG files, and commands run in this process."""
+"""A small folder of PNG and JPEG files, and fixtures that run commands in this process."""
 
 import shutil
 import sys
@@ -18,20 +18,20 @@ QUICK = (
     *("data=folder", "data.labels=4", "data.batch_size=4", "data.crop=64", "data.workers=0", "steps=2"),
     *("model._target_=tests.helpers.tiny.TinyModel", "trainer.accelerator=cpu"),
 )
-"""Overrides of a training that takes a second."""
+"""Overrides of a training that takes about a second."""
 
 
 @dataclass
 class Result:
-    """What a command left on the screen."""
+    """Exit status and output of a command."""
 
     code: int
     out: str
     err: str
 
     @property
-    def told(self) -> str:
-        """The one line of an error; fails where there is another number of lines, or a trace."""
+    def error(self) -> str:
+        """The line of an error; fails if the command printed more lines, or if its exit status is not 2."""
         lines = [line for line in self.err.replace("\r", "\n").splitlines() if line and "%|" not in line]
         assert len(lines) == 1, f"one line expected: {self.err}"
         assert self.code == 2
@@ -55,7 +55,7 @@ def write_pair(root: Path, split: str, name: str, seed: int, masked: bool = True
 
 @pytest.fixture(scope="session")
 def shared_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 labeled, 4 unlabeled, 2 validation and 2 test images with two classes; not to be changed."""
+    """8 labeled, 4 unlabeled, 2 validation and 2 test images with two classes; tests must not change them."""
     root = tmp_path_factory.mktemp("photos")
     for number in range(8):
         write_pair(root, "train", f"{number:02d}.{'png' if number % 2 else 'jpg'}", number)
@@ -69,7 +69,7 @@ def shared_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(shared_photos: Path, tmp_path: Path) -> Path:
-    """The same folder, to be spoilt."""
+    """A copy of the same folder, which a test may change."""
     return Path(shutil.copytree(shared_photos, tmp_path / "photos"))
 
 
@@ -79,7 +79,7 @@ def command(
 ) -> Iterator[Callable[..., Result]]:
     """Run a command in this process and in an empty folder.
 
-    Where it reads a run folder it gets --trust, since the runs of the tests name models of the tests.
+    Commands that read a run folder get --trust, since the tests' runs name models of the tests.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["semipix"])
@@ -100,7 +100,7 @@ def command(
 
 @pytest.fixture
 def train(command: Callable[..., Result], shared_photos: Path) -> Callable[..., Result]:
-    """Train quickly on the folder; overrides that are given replace the usual ones."""
+    """Run a short training on the folder; overrides replace the usual ones."""
 
     def run(*overrides: str) -> Result:
         given = {override.partition("=")[0] for override in overrides}
@@ -112,7 +112,7 @@ def train(command: Callable[..., Result], shared_photos: Path) -> Callable[..., 
 
 @pytest.fixture(scope="session")
 def shared_run(shared_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of gct; not to be changed."""
+    """A finished run of gct; tests must not change them."""
     folder = tmp_path_factory.mktemp("runs") / "gct"
     assert main(["train", *QUICK, f"data.root={shared_photos}", "method=gct", f"run={folder}"]) == 0
     return folder
@@ -120,5 +120,5 @@ def shared_run(shared_photos: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def finished(shared_run: Path, tmp_path: Path) -> Path:
-    """The same run, to be spoilt."""
+    """A copy of the same run, which a test may change."""
     return Path(shutil.copytree(shared_run, tmp_path / "finished"))

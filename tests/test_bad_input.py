@@ -1,4 +1,4 @@
-"""A user's slip is one line on the screen and exit code 2, and costs nothing that was there."""
+"""An error of the user is one line on the screen and exit code 2, and changes no existing file."""
 
 import errno
 import json
@@ -242,9 +242,9 @@ KEYS = {
 
 @pytest.mark.parametrize("override", KEYS)
 def test_overrides(override: str, train: Command) -> None:
-    told = train("method=mean_teacher", override).told
-    assert told.startswith("semipix: error: ")
-    assert KEYS[override] in told
+    message = train("method=mean_teacher", override).error
+    assert message.startswith("semipix: error: ")
+    assert KEYS[override] in message
     assert not any(Path().iterdir())
 
 
@@ -260,29 +260,29 @@ def test_a_refused_training_leaves_nothing_behind(override: str, train: Command)
 
 @pytest.mark.parametrize("arguments", [("--cfg",), ("--cfg", "nothing"), ("--config-dir",), ("-p",)])
 def test_options_of_hydra(arguments: tuple[str, ...], command: Command) -> None:
-    told = command("train", "data=scenes", *arguments).told
-    assert told.endswith("options of Hydra, with their values, go before all KEY=VALUE")
+    message = command("train", "data=scenes", *arguments).error
+    assert message.endswith("options of Hydra, with their values, go before all KEY=VALUE")
 
 
 def test_an_optimizer_or_schedule_that_makes_no_step(train: Command) -> None:
     assert (
         "optimizer: RuntimeError: SparseAdam does not support dense"
-        in train("optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay").told
+        in train("optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay").error
     )
     cyclic = ("scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "scheduler.base_lr=0.1", "scheduler.max_lr=1")
-    assert "scheduler: optimizer must support momentum" in train("~scheduler.power", *cyclic).told
+    assert "scheduler: optimizer must support momentum" in train("~scheduler.power", *cyclic).error
     assert not any(Path().iterdir())
 
 
 def test_a_refused_sweep_leaves_nothing_behind(train: Command) -> None:
-    assert "unknown key model@data" in train("-m", "model@data=unet,pspnet", "run=a/sweep").told
-    assert "-m: more than 10000 jobs found" in train("-m", "seed=range(0,1000000000)", "run=a/sweep").told
+    assert "unknown key model@data" in train("-m", "model@data=unet,pspnet", "run=a/sweep").error
+    assert "-m: more than 10000 jobs found" in train("-m", "seed=range(0,1000000000)", "run=a/sweep").error
     assert not any(Path().iterdir())
 
 
 def test_a_sweep_whose_jobs_are_refused(command: Command) -> None:
-    told = command("train", "-m", "data=folder", "seed=0,1", "run=a/sweep").told  # before a process is started
-    assert "2 of the sweep's runs failed: a/sweep/seed_0: data.root is missing: give data.root=VALUE; " in told
+    message = command("train", "-m", "data=folder", "seed=0,1", "run=a/sweep").error  # before a process is started
+    assert "2 of the sweep's runs failed: a/sweep/seed_0: data.root is missing: give data.root=VALUE; " in message
     assert not any(Path().iterdir())
 
 
@@ -294,19 +294,19 @@ def test_a_folder_whose_name_is_a_number(photos: Path, train: Command) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_missing_gpu(train: Command) -> None:
-    assert "`CUDAAccelerator` can not run on your system" in train("trainer.accelerator=cuda").told
+    assert "`CUDAAccelerator` can not run on your system" in train("trainer.accelerator=cuda").error
 
 
 def test_a_detector_of_no_size(train: Command) -> None:
-    told = train("method=gct", "method.detector_scale=2").told
-    assert told == "semipix: error: method.detector_scale: 2 found, a number above 0 and at most 1 expected"
+    message = train("method=gct", "method.detector_scale=2").error
+    assert message == "semipix: error: method.detector_scale: 2 found, a number above 0 and at most 1 expected"
 
 
 def test_missing_root(command: Command) -> None:
-    assert command("train", "data=folder").told == "semipix: error: data.root is missing: give data.root=VALUE"
+    assert command("train", "data=folder").error == "semipix: error: data.root is missing: give data.root=VALUE"
 
 
-def test_a_slip_leaves_no_run_folder(train: Command) -> None:
+def test_an_error_leaves_no_run_folder(train: Command) -> None:
     assert train("data.labels=100").code == 2
     assert not Path("run").exists()
 
@@ -364,8 +364,8 @@ def remove(root: Path) -> str:
 )
 def test_data(spoil: Callable[[Path], str], photos: Path, train: Command) -> None:
     expected = spoil(photos)
-    told = train(f"data.root={photos}", "data.labels=all").told
-    assert f"{photos}{'' if expected.startswith(':') else '/'}{expected}" in told
+    message = train(f"data.root={photos}", "data.labels=all").error
+    assert f"{photos}{'' if expected.startswith(':') else '/'}{expected}" in message
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -380,28 +380,30 @@ def test_an_image_that_breaks_during_training_keeps_the_checkpoint(
     monkeypatch.setattr(
         "semipix.training.learner.Learner.on_validation_epoch_start", break_after_validation, raising=False
     )
-    told = train(
+    message = train(
         f"data.root={photos}",
         f"data.workers={workers}",
         "data.labels=all",
         "steps=40",
         "validations=20",
         "checkpoint_every=1",
-    ).told
-    assert "corrupt or truncated image" in told
-    assert f"{photos}/images/train/" in told
+    ).error
+    assert "corrupt or truncated image" in message
+    assert f"{photos}/images/train/" in message
     assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] >= 2
 
 
 def test_diverged_training_names_term_and_images(train: Command) -> None:
-    told = train("optimizer.lr=1e30", "steps=6", "validations=0").told
-    assert "non-finite loss at step 1 in supervised; images of the batch: images/train/" in told
-    assert "optimizer.lr" in told
+    message = train("optimizer.lr=1e30", "steps=6", "validations=0").error
+    assert "non-finite loss at step 1 in supervised; images of the batch: images/train/" in message
+    assert "optimizer.lr" in message
 
 
 def test_nan_from_a_users_model_keeps_the_checkpoint(train: Command) -> None:
-    told = train(f"model._target_={HERE}Flaky", "model.after=3", "steps=6", "checkpoint_every=2", "validations=0").told
-    assert "non-finite loss at step 3 in supervised" in told
+    message = train(
+        f"model._target_={HERE}Flaky", "model.after=3", "steps=6", "checkpoint_every=2", "validations=0"
+    ).error
+    assert "non-finite loss at step 3 in supervised" in message
     assert read_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 2
 
 
@@ -409,55 +411,55 @@ def test_a_method_that_needs_unlabeled_images_without_any(photos: Path, train: C
     for path in (photos / "images/train").glob("u*"):
         path.unlink()
     data = f"data.root={photos}"
-    told = train(data, f"method._target_={HERE}Needy", "data.labels=all").told
-    assert "data.labels=all: leaves no unlabeled image, from which Needy learns; set data.labels=1/8" in told
+    message = train(data, f"method._target_={HERE}Needy", "data.labels=all").error
+    assert "data.labels=all: leaves no unlabeled image, from which Needy learns; set data.labels=1/8" in message
     assert not Path("run").exists()
     assert train(data, f"method._target_={HERE}Needy", "data.labels=4", "validations=0").code == 0
 
 
 @pytest.mark.parametrize("name", sorted({"cct", "unimatch"}.intersection(options("method"))))
 def test_a_model_without_feature_maps(name: str, train: Command) -> None:
-    told = train(f"method={name}", f"model._target_={HERE}Plain").told
-    assert "model: Plain has no method 'features', and the training method works on feature maps; take" in told
+    message = train(f"method={name}", f"model._target_={HERE}Plain").error
+    assert "model: Plain has no method 'features', and the training method works on feature maps; take" in message
 
 
 def test_batch_norm_over_one_value(train: Command) -> None:
-    told = train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0").told
-    assert "data.batch_size: batch norm needs more than one value a channel" in told
-    assert "raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true" in told
+    message = train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0").error
+    assert "data.batch_size: batch norm needs more than one value per channel" in message
+    assert "raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true" in message
     mend = "freeze_batch_norm=true"
     assert train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0", mend, "run=mended").code == 0
 
 
 def test_out_of_memory_names_the_mend(train: Command) -> None:
-    told = train(f"model._target_={HERE}HungryOnCPU", "validations=0").told
-    assert "out of memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or data.crop" in told
+    message = train(f"model._target_={HERE}HungryOnCPU", "validations=0").error
+    assert "out of memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or data.crop" in message
 
 
 def test_out_of_memory_in_evaluation_names_the_mend(train: Command, command: Command) -> None:
     assert train(f"model._target_={HERE}HungryInEvaluation", "validations=0").code == 0
-    told = command("evaluate", "run").told
-    assert told.startswith("semipix: error: run: out of GPU memory in batches of 8 test images; lower --batch-size")
+    message = command("evaluate", "run").error
+    assert message.startswith("semipix: error: run: out of GPU memory in batches of 8 test images; lower --batch-size")
     assert not Path("run/evaluation-test.json").exists()
     assert command("evaluate", "run", "--batch-size", "1").code == 0
     assert json.loads(Path("run/evaluation-test.json").read_text())["miou"] >= 0
-    assert "data.eval_batch_size=0: expected at least 1" in command("evaluate", "run", "--batch-size", "0").told
+    assert "data.eval_batch_size=0: expected at least 1" in command("evaluate", "run", "--batch-size", "0").error
 
 
 def test_out_of_gpu_memory_names_the_mend(train: Command) -> None:
-    told = train(f"model._target_={HERE}Hungry", "validations=0").told
-    assert "out of GPU memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or" in told
-    assert told.endswith("or set memory=low")
+    message = train(f"model._target_={HERE}Hungry", "validations=0").error
+    assert "out of GPU memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or" in message
+    assert message.endswith("or set memory=low")
 
 
 def test_synchronised_batch_norm_without_gpus(train: Command) -> None:
-    told = train(f"model._target_={HERE}Synchronised", "validations=0").told
-    assert told.endswith("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
+    message = train(f"model._target_={HERE}Synchronised", "validations=0").error
+    assert message.endswith("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
 
 
 def test_a_sweep_folder_named_after_the_time(train: Command) -> None:
-    told = train("seed=0,1", "-m", "run=${now:%Y}").told
-    assert "run=${now:%Y}: the folder of a sweep has to be a plain path" in told
+    message = train("seed=0,1", "-m", "run=${now:%Y}").error
+    assert "run=${now:%Y}: the folder of a sweep has to be a plain path" in message
 
 
 def test_a_bug_keeps_its_trace(train: Command) -> None:
@@ -473,7 +475,7 @@ def test_a_bug_of_a_source_in_a_reading_process(photos: Path, train: Command) ->
         train(f"data._target_={HERE}BuggySource", f"data.root={photos}", "data.workers=1", "validations=0")
     (line,) = caught.value.__notes__
     assert line.startswith(f"semipix: the error is in image ({__file__}:")
-    assert line.endswith("), which is not of semipix; check what it is given and returns")
+    assert line.endswith("), which is not part of semipix; check its arguments and what it returns")
 
 
 def test_a_bug_of_semipix_has_no_note(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,7 +491,7 @@ def test_a_model_of_wrong_shapes(name: str, train: Command) -> None:
         "Fewer": "model: Fewer returned 1 maps (1, 2, 64, 64) for 4 images (4, 3, 64, 64); expected one for each",
         "Fixed": "model: Fixed cannot take images of shape (4, 3, 64, 64): mat1 and mat2 shapes cannot be multiplied",
     }
-    assert words[name] in train(f"model._target_={HERE}{name}", "validations=0").told
+    assert words[name] in train(f"model._target_={HERE}{name}", "validations=0").error
     assert not Path("run").exists()
 
 
@@ -509,31 +511,31 @@ def test_a_full_disk_without_a_file_name_names_the_run(train: Command, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("semipix.training.callbacks.save_image", full)
-    told = train().told
-    assert told == f"semipix: error: {Path('run').resolve()}: No space left on device"
+    message = train().error
+    assert message == f"semipix: error: {Path('run').resolve()}: No space left on device"
 
 
 def test_a_run_folder_is_not_overwritten(command: Command, train: Command, finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
-    told = train(f"run={finished}").told
-    assert f"{finished}: holds a training already; continue it with resume={finished} or choose another run=" in told
+    message = train(f"run={finished}").error
+    assert f"{finished}: holds a training already; continue it with resume={finished} or choose another run=" in message
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
 
 
 def test_a_run_that_is_a_file(train: Command) -> None:
     Path("run").write_text("mine")
-    assert "run: " in train().told
+    assert "run: " in train().error
     assert Path("run").read_text() == "mine"
 
 
 def test_resume_needs_a_run(command: Command) -> None:
-    assert "resume: nothing found, a run folder expected" in command("train", "resume=").told
+    assert "resume: nothing found, a run folder expected" in command("train", "resume=").error
 
 
 def test_resume_takes_no_other_key(command: Command, finished: Path) -> None:
     assert (
         f"resume takes no other key: resume={finished} steps=9"
-        in command("train", f"resume={finished}", "steps=9").told
+        in command("train", f"resume={finished}", "steps=9").error
     )
 
 
@@ -551,8 +553,8 @@ def fill(arguments: tuple[str, ...], run: Path, images: Path) -> list[str]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_folder_that_is_no_run(name: str, command: Command, shared_photos: Path, tmp_path: Path) -> None:
     for folder in (shared_photos, tmp_path / "nothing"):
-        told = command(*fill(COMMANDS[name], folder, shared_photos / "images/test")).told
-        assert f"{folder}: no config.yaml found, so this is no run folder" in told
+        message = command(*fill(COMMANDS[name], folder, shared_photos / "images/test")).error
+        assert f"{folder}: no config.yaml found, so this is no run folder" in message
 
 
 @pytest.mark.parametrize(
@@ -569,14 +571,14 @@ def test_config_that_cannot_be_used(
     name: str, text: bytes, expected: str, command: Command, finished: Path, shared_photos: Path
 ) -> None:
     (finished / "config.yaml").write_bytes(text)
-    told = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).told
-    assert f"{finished / 'config.yaml'}: {expected}" in told
+    message = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).error
+    assert f"{finished / 'config.yaml'}: {expected}" in message
 
 
 def test_config_with_a_misspelt_key(command: Command, finished: Path) -> None:
     path = finished / "config.yaml"
     path.write_text(path.read_text().replace("batch_size:", "batch_sise:"))
-    assert "unknown key data.batch_sise; did you mean batch_size?" in command("evaluate", finished).told
+    assert "unknown key data.batch_sise; did you mean batch_size?" in command("evaluate", finished).error
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "foreign"])
@@ -594,16 +596,16 @@ def test_checkpoint_that_cannot_be_used(
             path.write_bytes(
                 {"empty": b"", "text": b"no checkpoint " * 99, "truncated": whole[: len(whole) // 2]}[damage]
             )
-    told = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).told
-    assert f"{finished}/checkpoints" in told
-    assert ("no checkpoint found, expected" if damage == "missing" else "damaged, or no checkpoint") in told
+    message = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).error
+    assert f"{finished}/checkpoints" in message
+    assert ("no checkpoint found, expected" if damage == "missing" else "damaged, or no checkpoint") in message
 
 
 def test_checkpoint_of_other_networks(command: Command, finished: Path, shared_photos: Path) -> None:
     path = finished / "config.yaml"
     path.write_text(path.read_text().replace("TinyModel\n", "TinyModel\n  width: 9\n"))
-    told = command("predict", finished, shared_photos / "images/test", "--out", "out").told
-    assert "not a checkpoint of the networks in config.yaml" in told
+    message = command("predict", finished, shared_photos / "images/test", "--out", "out").error
+    assert "not a checkpoint of the networks in config.yaml" in message
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
@@ -617,15 +619,15 @@ def test_weights_that_are_not_finite(
     weight = checkpoint["state_dict"][spoilt]
     weight[(0,) * weight.ndim] = float(value)
     torch.save(checkpoint, path)
-    told = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).told
+    message = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).error
     spoilt = spoilt.removeprefix("method.")
-    assert f"{path.name}: 1 of the {weight.numel()} numbers of {spoilt} are NaN or infinite; take another" in told
+    assert f"{path.name}: 1 of the {weight.numel()} numbers of {spoilt} are NaN or infinite; take another" in message
     assert not Path("out").exists()
 
 
 def test_damaged_split(command: Command, finished: Path) -> None:
     (finished / "split.json").write_text("{")
-    assert f"{finished / 'split.json'}: not a split file" in command("evaluate", finished).told
+    assert f"{finished / 'split.json'}: not a split file" in command("evaluate", finished).error
 
 
 def test_data_that_is_gone(command: Command, finished: Path, tmp_path: Path) -> None:
@@ -633,26 +635,26 @@ def test_data_that_is_gone(command: Command, finished: Path, tmp_path: Path) -> 
     config = load_config(finished, trust=True)
     path.write_text(path.read_text().replace(config["data"]["root"], str(tmp_path / "gone")))
     for arguments in (("evaluate", finished), ("train", f"resume={finished}")):
-        told = command(*arguments).told
-        assert f"{tmp_path / 'gone'}: found nothing" in told
-        assert told.endswith("or give its new place by --data ROOT")
+        message = command(*arguments).error
+        assert f"{tmp_path / 'gone'}: found nothing" in message
+        assert message.endswith("or give its new place by --data ROOT")
 
 
 def test_a_place_of_data_that_does_not_help(train: Command, command: Command, finished: Path, tmp_path: Path) -> None:
-    assert train("--data", "elsewhere").told == (
+    assert train("--data", "elsewhere").error == (
         "semipix: error: --data: goes with resume=RUN, for a data folder that has moved; a new training takes "
         "data.root=ROOT"
     )
     assert not Path("run").exists()
     for nothing in (("--data",), ("--data=",)):
-        assert "--data: nothing found, the run's data folder" in command("train", f"resume={finished}", *nothing).told
-    assert "resume takes no other key" in command("train", f"resume={finished}", "--data", "a", "steps=3").told
-    assert f"{tmp_path / 'gone'}: found nothing" in command("evaluate", finished, "--data", tmp_path / "gone").told
+        assert "--data: nothing found, the run's data folder" in command("train", f"resume={finished}", *nothing).error
+    assert "resume takes no other key" in command("train", f"resume={finished}", "--data", "a", "steps=3").error
+    assert f"{tmp_path / 'gone'}: found nothing" in command("evaluate", finished, "--data", tmp_path / "gone").error
     scenes = ("data=scenes", "data.size=64", "data.train=8", "data.val=2", "data.test=2")
     assert command("train", *scenes, *(item for item in QUICK if item != "data=folder"), "run=drawn").code == 0
     for arguments in (("evaluate", "drawn"), ("train", "resume=drawn")):
-        told = command(*arguments, "--data", tmp_path).told
-        assert f"--data: {tmp_path} found, but ScenesSource, the data of this run, has no folder" in told
+        message = command(*arguments, "--data", tmp_path).error
+        assert f"--data: {tmp_path} found, but ScenesSource, the data of this run, has no folder" in message
 
 
 @pytest.mark.parametrize("arguments", [("evaluate", "RUN"), ("train", "resume=RUN")])
@@ -660,9 +662,10 @@ def test_a_class_list_of_more_classes(
     arguments: tuple[str, ...], command: Command, finished: Path, photos: Path
 ) -> None:
     (photos / "classes.txt").write_text("ground\nsquare\nsky\n")
-    told = command(*fill(arguments, finished, photos), "--data", photos).told
+    message = command(*fill(arguments, finished, photos), "--data", photos).error
     assert (
-        f"{photos}/classes.txt: names 3 classes, but the run has 2 (0, 1); expected the list that the run was" in told
+        f"{photos}/classes.txt: names 3 classes, but the run has 2 (0, 1); expected the list that the run was"
+        in message
     )
 
 
@@ -673,23 +676,23 @@ def test_data_of_other_classes(command: Command) -> None:
     path, merged = Path("run/config.yaml"), load_config(Path("run"), trust=True)["task"]["classes"]
     path.write_text(path.read_text().replace("merge_classes: true", "merge_classes: false"))
     for arguments in (("evaluate", "run"), ("train", "resume=run")):
-        told = command(*arguments).told
-        assert "data: 6 classes (" in told
+        message = command(*arguments).error
+        assert "data: 6 classes (" in message
         assert (
             f"), but the task has {len(merged)} ({', '.join(merged)}); give the data that the run was trained on"
-            in told
+            in message
         )
 
 
 def test_images_to_predict(command: Command, finished: Path, shared_photos: Path, tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
-    assert "nowhere: no such file or folder" in command("predict", finished, "nowhere", "--out", "out").told
-    assert "bare: no image found" in command("predict", finished, "bare", "--out", "out").told
+    assert "nowhere: no such file or folder" in command("predict", finished, "nowhere", "--out", "out").error
+    assert "bare: no image found" in command("predict", finished, "bare", "--out", "out").error
     twice = [shared_photos / "images/test", shared_photos / "images/test/test0.png"]
     command("predict", finished, *twice, "--out", "out")  # the same file twice is no clash
     Image.new("RGB", (64, 64)).save(tmp_path / "test0.jpg")
-    told = command("predict", finished, twice[0], "test0.jpg", "--out", "out").told
-    assert "would both be written as test0.png" in told
+    message = command("predict", finished, twice[0], "test0.jpg", "--out", "out").error
+    assert "would both be written as test0.png" in message
 
 
 def test_no_arguments_show_usage(command: Command) -> None:
@@ -716,28 +719,28 @@ class TestUnreadable:
 
     def test_stopped(self, photos: Path, train: Command) -> None:
         (photos / "images/train/02.jpg").write_bytes(b"broken")
-        told = train(f"data.root={photos}", "data.labels=all", "steps=6").told
-        assert f"{photos}/images/train/02.jpg: not a readable image" in told
-        assert "replace or remove the file, or set data.on_error=skip to train without it" in told
+        message = train(f"data.root={photos}", "data.labels=all", "steps=6").error
+        assert f"{photos}/images/train/02.jpg: not a readable image" in message
+        assert "replace or remove the file, or set data.on_error=skip to train without it" in message
         assert not Path("run/skipped.txt").exists()
 
     def test_nothing_can_be_read(self, photos: Path, train: Command) -> None:
         for path in (photos / "images/train").iterdir():
             path.write_bytes(b"broken")
-        told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
-        assert "none of 20 replacements could be read" in told
+        message = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").error
+        assert "none of 20 replacements could be read" in message
 
     def test_evaluation_is_never_of_fewer_images(self, photos: Path, train: Command) -> None:
         truncate_validation(photos)
-        told = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").told
-        assert "images/val/val1.png: corrupt or truncated image" in told
+        message = train(f"data.root={photos}", "data.labels=all", "data.on_error=skip").error
+        assert "images/val/val1.png: corrupt or truncated image" in message
 
     def test_killed_worker(self, photos: Path, train: Command) -> None:
-        told = train(
+        message = train(
             f"data._target_={HERE}Lethal", f"data.root={photos}", "data.labels=all", "data.workers=1", "validations=0"
-        ).told
-        assert "a reading process died (DataLoader worker (pid" in told
-        assert "lower data.workers, data.prefetch or data.cache_limit" in told
+        ).error
+        assert "a reading process died (DataLoader worker (pid" in message
+        assert "lower data.workers, data.prefetch or data.cache_limit" in message
 
 
 class Lethal(FolderSource):

@@ -142,7 +142,7 @@ def test_the_command_line_wins_over_the_variant_and_that_over_the_setting(
 
 def test_variants_can_be_swept(command: Callable[..., Result]) -> None:
     chosen = ["experiment=compare/portrait", "variant=glob(advssl)", "data.root=nowhere", "run=sweep"]
-    assert "sweep/variant_advssl: nowhere: found nothing" in command("train", "-m", *chosen).told
+    assert "sweep/variant_advssl: nowhere: found nothing" in command("train", "-m", *chosen).error
 
 
 def test_a_finished_comparison_trains_what_is_missing(

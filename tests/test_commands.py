@@ -142,8 +142,8 @@ def test_without_validation_the_last_checkpoint_serves(train: Command, command: 
     assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
     assert not Path("run/samples").exists()
     assert command("evaluate", "run").code == 0
-    assert "run: its data has no val images" in command("evaluate", "run", "--split", "val").told
-    assert "expected best.ckpt" in command("evaluate", "run", "--checkpoint", "best").told
+    assert "run: its data has no val images" in command("evaluate", "run", "--split", "val").error
+    assert "expected best.ckpt" in command("evaluate", "run", "--checkpoint", "best").error
     assert command("predict", "run", photos / "images/test", "--out", "out").code == 0
 
 
@@ -159,8 +159,8 @@ def test_a_sweep_has_a_run_folder_for_each_setting(train: Command) -> None:
 
 
 def test_a_sweep_goes_on_after_a_run_that_fails(train: Command) -> None:
-    told = train("data.labels=100,4", "-m", "run=sweep").told
-    assert "1 of the sweep's runs failed: sweep/data.labels_100: data.labels=100: only 8 labeled images" in told
+    message = train("data.labels=100,4", "-m", "run=sweep").error
+    assert "1 of the sweep's runs failed: sweep/data.labels_100: data.labels=100: only 8 labeled images" in message
     assert Path("sweep/data.labels_4/summary.json").exists()
     assert not Path("sweep/data.labels_100").exists()
 
@@ -201,8 +201,8 @@ def test_a_validation_set_without_labels_chooses_nothing(train: Command, command
     result = train(f"data.root={photos}", "steps=4", "validations=2", "method=gct")
     assert result.code == 0
     lines = [line.strip() for line in result.err.replace("\r", "\n").splitlines()]
-    told = [line for line in lines if line and not line.startswith("train:")]
-    assert told == [
+    message = [line for line in lines if line and not line.startswith("train:")]
+    assert message == [
         f"semipix: warning: {photos}/masks/val: all pixels of the 2 masks are void (255), so no metric can be "
         "computed; map the values with data.mask_values={VALUE:CLASS}",
         "semipix: validation: no pixel of the 2 images has a label, so there is nothing to measure or choose by; check "
@@ -213,8 +213,8 @@ def test_a_validation_set_without_labels_chooses_nothing(train: Command, command
     assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
     assert command("evaluate", "run").code == 0, "by the last checkpoint"
     assert command("predict", "run", photos / "images/test", "--out", "out").code == 0
-    assert "best.ckpt needs validation images with labels" in command("evaluate", "run", "--checkpoint", "best").told
-    assert command("evaluate", "run", "--split", "val").told == (
+    assert "best.ckpt needs validation images with labels" in command("evaluate", "run", "--checkpoint", "best").error
+    assert command("evaluate", "run", "--split", "val").error == (
         "semipix: error: run: val: no pixel of the 2 images has a label, so there is nothing to measure; check the "
         "masks, or set data.mask_values"
     )
@@ -227,14 +227,14 @@ def test_a_prediction_is_never_written_over_its_input(
     assert command("predict", finished, shared_photos / "images/test", "--out", "out").code == 0
     mask = Path("out/masks/test0.png")
     before = mask.read_bytes()
-    told = command("predict", finished, mask, "--out", "out").told
-    assert told == f"semipix: error: {mask}: a result would be written over this input; choose another --out"
+    message = command("predict", finished, mask, "--out", "out").error
+    assert message == f"semipix: error: {mask}: a result would be written over this input; choose another --out"
     assert mask.read_bytes() == before
     shutil.copytree(shared_photos / "images/test", "photos")
     Path("other").mkdir()
     Path("other/pictures").symlink_to(tmp_path / "photos")
-    told = command("predict", finished, "photos", "--out", "other").told
-    assert "photos/test0.png: a result would be written over this input" in told
+    message = command("predict", finished, "photos", "--out", "other").error
+    assert "photos/test0.png: a result would be written over this input" in message
     assert not Path("other/masks").exists()
 
 
@@ -250,7 +250,7 @@ def test_figures_that_cannot_be_kept_are_printed(command: Command, finished: Pat
     place = finished / "evaluation-test.json"
     place.mkdir()
     result = command("evaluate", finished)
-    assert result.told.startswith(
+    assert result.error.startswith(
         f"semipix: error: {place}: the figures could not be kept in this file: Is a directory"
     )
     assert "miou" in dict(line.split() for line in result.out.splitlines())

@@ -15,26 +15,26 @@ LONG = "x" * 10_000
 
 
 def test_a_short_message_stays_as_it_is() -> None:
-    message = f"data.root={'r' * (MOST_CHARACTERS - 20)}: mend it"
+    message = f"data.root={'r' * (MOST_CHARACTERS - 19)}: fix it"
     assert len(message) == MOST_CHARACTERS - 1
     assert one_line(f"  {message}\n") == message
 
 
 def test_what_is_quoted_loses_its_middle() -> None:
     path = "/".join(["folder", *(f"sub{number}" for number in range(500)), "image.png"])
-    told = one_line(f"{path}: mask is 3x4 pixels, its image {LONG}.png is 4x3; expected the same size")
-    assert len(told) <= MOST_CHARACTERS
-    assert told.startswith("folder/sub0/")
-    assert "/image.png: mask is 3x4 pixels, its image xxx" in told
-    assert told.endswith("xxx.png is 4x3; expected the same size")
+    shortened = one_line(f"{path}: mask is 3x4 pixels, its image {LONG}.png is 4x3; expected the same size")
+    assert len(shortened) <= MOST_CHARACTERS
+    assert shortened.startswith("folder/sub0/")
+    assert "/image.png: mask is 3x4 pixels, its image xxx" in shortened
+    assert shortened.endswith("xxx.png is 4x3; expected the same size")
 
 
 def test_a_long_list_loses_its_middle() -> None:
     names = ", ".join(f"class {number}" for number in range(500))
-    told = one_line(f"data: 500 classes ({names}), but the task has 3 (a, b, c); give the run's data")
-    assert len(told) == MOST_CHARACTERS
-    assert told.startswith("data: 500 classes (class 0, class 1, ")
-    assert told.endswith("class 499), but the task has 3 (a, b, c); give the run's data")
+    shortened = one_line(f"data: 500 classes ({names}), but the task has 3 (a, b, c); give the run's data")
+    assert len(shortened) == MOST_CHARACTERS
+    assert shortened.startswith("data: 500 classes (class 0, class 1, ")
+    assert shortened.endswith("class 499), but the task has 3 (a, b, c); give the run's data")
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_a_long_list_loses_its_middle() -> None:
     ],
 )
 def test_hostile_overrides(override: str, train: Command) -> None:
-    assert len(train(override).told) <= 300
+    assert len(train(override).error) <= 300
     assert not any(Path().iterdir())
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "data"])
 def test_hostile_paths(name: str, command: Command) -> None:
     arguments = {"evaluate": (LONG,), "predict": (LONG, LONG, "--out", LONG), "data": ("check", "d/" * 5000, "a=1")}
-    assert len(command(name, *arguments[name]).told) <= 300
+    assert len(command(name, *arguments[name]).error) <= 300
 
 
 def test_check_and_training_print_the_same_line(photos: Path, train: Command) -> None:
@@ -75,4 +75,4 @@ def test_check_and_training_print_the_same_line(photos: Path, train: Command) ->
     Image.new("L", (3, 3)).save(folder / "last.png")
     (line,) = [line for line in check(photos).lines() if "last.png: mask without an image;" in line]
     assert 250 < len(line) <= 300
-    assert train(f"data.root={photos}").told == f"{PREFIX}{line.strip()}"
+    assert train(f"data.root={photos}").error == f"{PREFIX}{line.strip()}"

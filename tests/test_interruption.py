@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: no signal is lost, nothing is left half done, and a training goes on where it stopped."""
+"""Ctrl-C, SIGTERM and SIGHUP: no signal is lost, files are complete, and a stopped training can be resumed."""
 
 import contextlib
 import csv
@@ -41,20 +41,20 @@ NOTHING = "semipix: interrupted before the first step; nothing was trained"
 
 
 def send(number: int = signal.SIGTERM) -> None:
-    """Send a signal to this process, and wait until its handler has run where it raises nothing."""
+    """Send a signal to this process, and wait until its handler has run."""
     os.kill(os.getpid(), number)
     time.sleep(0.01)
 
 
 def lines(err: str) -> list[str]:
-    """What a command has printed beside its bar."""
+    """The lines that a command has printed, without its progress bar."""
     return [line for line in err.replace("\r", "\n").splitlines() if line and "%|" not in line]
 
 
 # The handlers
 
 
-@pytest.mark.parametrize("number", interruption.ENDING)
+@pytest.mark.parametrize("number", interruption.ENDING_SIGNALS)
 def test_the_first_signal_raises_and_the_handlers_before_come_back(number: int) -> None:
     before = signal.signal(number, signal.SIG_DFL)
     try:
@@ -248,7 +248,7 @@ def test_nothing_is_left_before_the_first_step(
 
 
 def test_slurm_requeues_and_stops(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SLURM sends SIGUSR1 before the time is over, on which Lightning queues the job again, and then SIGTERM."""
+    """Before the time limit SLURM sends SIGUSR1, after which Lightning queues the job again, and then SIGTERM."""
     scontrol = tmp_path / "bin/scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
@@ -329,7 +329,7 @@ def test_an_interrupted_check_is_one_line(
 def test_an_interrupted_demo_stops_what_it_has_started(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the place of Python a program that notes that it was asked to end."""
+    """Python is replaced by a program that writes a file when it receives SIGTERM."""
     program = tmp_path / "python"
     program.write_text(
         '#!/bin/sh\ntrap \'touch "$0.ended.$$"; exit 143\' TERM\ntouch "$0.began.$$"\nwhile :; do sleep 0.05; done\n'
@@ -363,21 +363,21 @@ TINY = "model._target_=tests.helpers.tiny.TinyModel"
 
 
 class Hanging(TinyModel):
-    """A model whose third step does not end: it waits in a library, where no handler of Python's runs."""
+    """A model whose third step hangs in a library's call, during which Python runs no handler."""
 
     def forward(self, image: Tensor) -> Tensor:
         self.steps = getattr(self, "steps", 0) + self.training
         if self.steps == 3:
             Path("hangs").touch()
             mutex = ctypes.create_string_buffer(64)
-            for _ in range(2):  # the second waits for itself
+            for _ in range(2):  # the second call waits forever
                 ctypes.CDLL(None).pthread_mutex_lock(mutex)
         return super().forward(image)
 
 
 @contextlib.contextmanager
 def started(folder: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
-    """A training in a session of its own, of which nothing is left afterwards."""
+    """A training in a new session, whose processes are all killed at the end."""
     process = subprocess.Popen(
         [SCRIPT, *TRAINING, *overrides],
         cwd=folder,
@@ -386,7 +386,7 @@ def started(folder: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell that runs the tests in the background hands down an ignored SIGINT.
+        # SIGINT is ignored in processes of a shell that runs the tests in the background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
@@ -398,7 +398,7 @@ def started(folder: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def left(process: subprocess.Popen[str]) -> list[int]:
-    """Processes of a session after a second, or earlier where none is left."""
+    """Processes of a session that are left after a second."""
     deadline = time.monotonic() + 1
     while True:
         found = []
@@ -413,7 +413,7 @@ def left(process: subprocess.Popen[str]) -> list[int]:
 
 
 def test_an_early_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """At moments of imports and of building; `python -m benchmarks.reliability --only interrupts` tries many more."""
+    """During imports and building; `python -m benchmarks.reliability --only interrupts` tries many more moments."""
     draw = random.Random(0)
     with contextlib.ExitStack() as stack:
         tries = []
@@ -433,7 +433,7 @@ def test_an_early_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
-    """A cluster sends SIGTERM to the whole group, which ends the reading processes too."""
+    """A cluster sends SIGTERM to the whole group, which also ends the data-loading workers."""
     ways = ((signal.SIGTERM, os.killpg), (signal.SIGHUP, os.kill))
     with contextlib.ExitStack() as stack:
         running = []
@@ -457,7 +457,7 @@ def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
 
 
 def test_a_step_that_hangs(tmp_path: Path) -> None:
-    """A second Ctrl-C ends it at once, and reading processes end with a training that is killed."""
+    """A second Ctrl-C ends it immediately, and data-loading workers end with a training that is killed."""
     model = "model._target_=tests.test_interruption.Hanging"
     (tmp_path / "killed").mkdir()
     with (
@@ -509,7 +509,7 @@ def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
 
 
 def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
-    """The signal goes to the first alone. It would hang where the other did not stop with it."""
+    """Only the first gets the signal. It would hang if the other did not stop too."""
     given = ("trainer=ddp", "trainer.devices=2", "trainer.sync_batchnorm=false", "data.workers=0")
     with started(tmp_path, TINY, *given, "trainer.log_every_n_steps=1") as process:
         wait_for(tmp_path / "run/metrics/version_0/metrics.csv", process)

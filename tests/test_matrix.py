@@ -1,4 +1,4 @@
-"""Every method trains every task with every model, through the command a user gives."""
+"""Every method trains every task with every model, by the real command."""
 
 import inspect
 import json
@@ -102,7 +102,7 @@ def test_trains(method: str, task: str, model: str, tmp_path: Path, capsys: pyte
 
 
 def refused(tmp_path: Path, method: str, task: str, model: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a command that ends with a user's slip."""
+    """The one line of a command that ends with an error of the user."""
     assert main(training(tmp_path / "refused", method, task, model)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     return next(line for line in reversed(lines) if line.startswith("semipix: error"))
@@ -136,7 +136,7 @@ def test_a_seed_gives_the_same_weights(method: str, tmp_path: Path) -> None:
     assert any(not torch.equal(value, other[key]) for key, value in first.items() if value.is_floating_point())
 
 
-def test_a_slip_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", f"run={tmp_path}", "method=gct", "method.lamda_dc=1", *SCENES]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "unknown key method.lamda_dc" in line

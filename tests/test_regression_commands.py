@@ -149,7 +149,7 @@ def test_labels_that_say_nothing_are_no_figure(task: str, command: Command) -> N
         f"{check}"
     ]
     assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
-    assert f"error: run: test: no pixel of the 2 images {does}, so" in command("evaluate", "run").told
+    assert f"error: run: test: no pixel of the 2 images {does}, so" in command("evaluate", "run").error
     assert not Path("run/evaluation-test.json").exists()
 
 
@@ -157,14 +157,15 @@ def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command
     trained("matting", "validations=0", "method=supervised")
     write_images(Path("new"))
     predict = ("predict", "run", "new", "--out", "out")
-    assert "Matting needs a trimap for each image; give their folder by --trimaps DIR" in command(*predict).told
-    assert "--trimaps: nowhere is no folder" in command(*predict, "--trimaps", "nowhere").told
+    assert "Matting needs a trimap for each image; give their folder by --trimaps DIR" in command(*predict).error
+    assert "--trimaps: nowhere is not a folder" in command(*predict, "--trimaps", "nowhere").error
     write_trimap(Path("trimaps/b.png"))
     result = command(*predict, "--trimaps", "trimaps")
     assert result.code == 2
     errors = [line for line in result.err.replace("\r", "\n").splitlines() if "error" in line]
     assert errors == [
-        "semipix: error: trimaps/a.png: no such trimap; give each image one of the same stem in --trimaps"
+        "semipix: error: trimaps/a.png: no such trimap; the folder of --trimaps needs a file with the name of each "
+        "image, up to the extension"
     ]
     assert [path.name for path in Path("out/predictions").iterdir()] == ["b.png"]
 
@@ -172,8 +173,8 @@ def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command
 def test_trimaps_are_refused_by_other_tasks(trained: Callable[..., None], command: Command) -> None:
     trained("denoising", "validations=0", "method=supervised")
     write_images(Path("new"))
-    told = command("predict", "run", "new", "--out", "out", "--trimaps", "new").told
-    assert "--trimaps: new found, but Denoising takes no trimap; leave the option out" in told
+    message = command("predict", "run", "new", "--out", "out", "--trimaps", "new").error
+    assert "--trimaps: new found, but Denoising takes no trimap; leave the option out" in message
 
 
 class TestTrimap:
@@ -197,12 +198,12 @@ class TestTrimap:
         row = Trimaps(tmp_path / "trimaps", 2, 6).beside(self.IMAGE, Path("sub/a.jpg"))[3, 0]
         assert row.tolist() == [0.0] * 41 + [0.5] * 8 + [1.0] * (SIZE[1] - 49)
 
-    def test_of_another_size_is_told(self, tmp_path: Path) -> None:
+    def test_of_another_size_is_reported(self, tmp_path: Path) -> None:
         write_trimap(tmp_path / "a.png", size=(70, 91))
         with pytest.raises(SemipixError, match=r"a\.png: trimap is 91x70 pixels, its image a\.png is 90x70"):
             Trimaps(tmp_path, 1, 25).beside(self.IMAGE, Path("a.png"))
 
-    def test_of_other_values_is_told(self, tmp_path: Path) -> None:
+    def test_of_other_values_is_reported(self, tmp_path: Path) -> None:
         write_trimap(tmp_path / "a.png", middle=137)
         with pytest.raises(SemipixError, match=r"a\.png: found trimap value 137 \(.*\), expected 0, 128 and 255"):
             Trimaps(tmp_path, 1, 25).beside(self.IMAGE, Path("a.png"))
@@ -223,7 +224,7 @@ def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None])
     assert (label[:, unknown] == 0).all()
     drawn_whole = method.task.render(image, method.task.encode(target.unsqueeze(0))[0])
     assert torch.equal(label[:, ~unknown], drawn_whole[:, ~unknown])
-    assert (drawn_whole[:, unknown] != 0).all(), "black is told from the smallest value"
+    assert (drawn_whole[:, unknown] != 0).all(), "black differs from the smallest value"
 
     rows = SamplePictures(Path("samples"), side=max(target.shape))._row(SimpleNamespace(method=method), image, target)
     sample = rows[1][:, : target.shape[1], : target.shape[2]]

@@ -1,4 +1,4 @@
-"""Data as users bring them, by the real commands: what is right is measured, the rest is refused or told with a count.
+"""Data as users bring them, by the real commands: what is right is measured, the rest is refused or counted.
 
 The model knows the classes by their colours, so that every figure is known beforehand.
 """
@@ -76,9 +76,9 @@ def tag(orientation: int) -> Image.Exif:
     return exif
 
 
-def problems(told: str) -> list[str]:
+def problems(printed: str) -> list[str]:
     """The problems that `semipix data check` lists."""
-    lines = told.splitlines()
+    lines = printed.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("  problems"))
     return [line.strip() for line in lines[start + 1 :]]
 
@@ -108,9 +108,9 @@ def assert_refused_alike(command: Command, root: Path, words: str, *keys: str) -
     """What the check refuses, training refuses in the same line, and writes nothing."""
     found = command("data", "check", root, *keys)
     assert found.code == 2
-    told = train_known(command, root, *keys).told
-    assert words in told
-    assert told.removeprefix("semipix: error: ") in problems(found.out)
+    printed = train_known(command, root, *keys).error
+    assert words in printed
+    assert printed.removeprefix("semipix: error: ") in problems(found.out)
     assert not Path("run").exists()
 
 
@@ -162,9 +162,9 @@ class TestOrientation:
         warning = "has no orientation tag, but its image 0.jpg has one (orientation 3)"
         checked, trained = command("data", "check", root), train_known(command, root, "data.val=0")
         assert (checked.code, trained.code) == (0, 0)
-        for told in (checked.out, trained.err):
-            assert (warning in told) != tagged
-            assert ("and 3 more such masks" in told) != tagged
+        for printed in (checked.out, trained.err):
+            assert (warning in printed) != tagged
+            assert ("and 3 more such masks" in printed) != tagged
         if tagged:
             assert measured(command)["miou"] > 0.99
 
@@ -207,9 +207,9 @@ class TestValues:
         write(tmp_path / "data", regions(), stored=lambda mask: np.array(values, np.uint8)[mask])
         checked, trained = command("data", "check", tmp_path / "data"), train_known(command, tmp_path / "data")
         assert (checked.code, trained.code) == (0, 0)
-        for told in (checked.out, trained.err):
-            assert words in told
-            assert f"data.mask_values={mend}" in told
+        for printed in (checked.out, trained.err):
+            assert words in printed
+            assert f"data.mask_values={mend}" in printed
         shutil.rmtree("run")
         again = train_known(command, tmp_path / "data", f"data.mask_values={mend}")
         assert "warning" not in again.err
@@ -218,10 +218,10 @@ class TestValues:
     def test_a_class_of_the_list_without_a_pixel(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "data", regions())
         (tmp_path / "data/classes.txt").write_text("a\nb\nc\nd\nroof\n")
-        told = train_known(command, tmp_path / "data").err
-        assert "warning" in told
-        assert "no pixel of 1 of the 5 classes (roof)" in told
-        assert "data.mask_values=" in told
+        printed = train_known(command, tmp_path / "data").err
+        assert "warning" in printed
+        assert "no pixel of 1 of the 5 classes (roof)" in printed
+        assert "data.mask_values=" in printed
 
     @pytest.mark.parametrize("depth", [2, 4])
     def test_low_bit_grey(self, command: Command, tmp_path: Path, depth: int) -> None:
@@ -247,9 +247,9 @@ class TestValues:
         shutil.copy(tmp_path / "later.png", other)
         assert train_known(command, tmp_path / "data").code == 0
         shutil.copy(tmp_path / "other.png", tmp_path / "data/masks/test/3.png")
-        assert "so the same index may mean two classes; save the masks" in command("evaluate", "run").told
+        assert "so the same index may mean two classes; save the masks" in command("evaluate", "run").error
 
-    def test_all_void_in_validation_is_told(self, command: Command, tmp_path: Path) -> None:
+    def test_all_void_in_validation_is_reported(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "data", regions())
         Image.new("L", (96, 64), 255).save(tmp_path / "data/masks/val/2.png")
         assert "masks/val: all pixels of the 1 masks are void" in command("data", "check", tmp_path / "data").out
@@ -279,13 +279,13 @@ class TestClasses:
         (Path("run") / "summary.json").unlink()
         state = Path("run/checkpoints/last.ckpt")
         Image.fromarray(regions()).save(root / "masks/test/3.png")
-        assert "masks/test/3.png: found mask value 3" in command("evaluate", "run").told
+        assert "masks/test/3.png: found mask value 3" in command("evaluate", "run").error
         assert state.exists()
         Image.fromarray(regions()).save(root / "masks/train/0.png")
         Image.fromarray(regions()).save(root / "masks/train/1.png")
         config = Path("run/config.yaml")
         config.write_text(config.read_text().replace("steps: 2", "steps: 3"))
-        assert "found mask value 3" in command("train", "resume=run").told
+        assert "found mask value 3" in command("train", "resume=run").error
         shutil.rmtree("run")
         Image.fromarray(np.minimum(regions(), 2)).save(root / "masks/train/0.png")
         Image.fromarray(np.minimum(regions(), 2)).save(root / "masks/train/1.png")
@@ -300,8 +300,8 @@ class TestClasses:
         (root / "classes.txt").write_bytes("\ufeffa\r\nb\r\n".encode())
         assert train_known(command, root, "checkpoint_every=1").code == 0
         (root / "classes.txt").write_text(edited)
-        assert f"classes.txt: {words}" in command("evaluate", "run").told
-        assert f"classes.txt: {words}" in command("train", "resume=run").told
+        assert f"classes.txt: {words}" in command("evaluate", "run").error
+        assert f"classes.txt: {words}" in command("train", "resume=run").error
 
 
 class TestCounts:
@@ -335,13 +335,13 @@ class TestCounts:
         Image.fromarray(bands, "RGBX").save(root / "images/train/infrared.tif")
         checked, trained = command("data", "check", root), train_known(command, root, "data.val=2")
         assert (checked.code, trained.code) == (0, 0)
-        for told in (checked.out, trained.err):
-            assert "images/train: 2 files are not read (1 .heic, 1 .jp2); expected png, jpeg" in told
-            assert "images/train: 1 hidden files or folders are left out (.hidden.png)" in told
-            assert "images/valid: a folder of 2 files that is not read" in told
-            assert "masks/valid: a folder of 2 files that is not read" in told
-            assert "1 image files hold several pages, of which only the first is read" in told
-            assert "1 image files hold further bands" in told
+        for printed in (checked.out, trained.err):
+            assert "images/train: 2 files are not read (1 .heic, 1 .jp2); expected png, jpeg" in printed
+            assert "images/train: 1 hidden files or folders are left out (.hidden.png)" in printed
+            assert "images/valid: a folder of 2 files that is not read" in printed
+            assert "masks/valid: a folder of 2 files that is not read" in printed
+            assert "1 image files hold several pages, of which only the first is read" in printed
+            assert "1 image files hold further bands" in printed
         assert "train           6 with mask       3 without" in checked.out
         assert trained.out.splitlines()[0].startswith("data: 4 labeled, 3 unlabeled")
         assert measured(command)["miou"] == 1
@@ -372,10 +372,10 @@ class TestPairs:
             assert result.code == 0
             assert "train.png: has no orientation tag, but its image train.png has one" in result.out + result.err
         photograph(regions(60, 90)).save(root / f"targets/{split}/{split}.png")
-        found, told = command("data", "check", root), command("train", *usual, *keys, "run=other").told
+        found, printed = command("data", "check", root), command("train", *usual, *keys, "run=other").error
         assert found.code == 2
-        assert f"targets/{split}/{split}.png: target is 90x60 pixels, its image {split}.png is 96x64" in told
-        assert told.removeprefix("semipix: error: ") in problems(found.out)
+        assert f"targets/{split}/{split}.png: target is 90x60 pixels, its image {split}.png is 96x64" in printed
+        assert printed.removeprefix("semipix: error: ") in problems(found.out)
         assert not Path("other").exists()
 
 
@@ -459,10 +459,10 @@ class TestOneRoad:
         assert measured(command)["miou"] == 1
         assert command("predict", "run", root / "images/test", "--out", "out").code == 0
         assert [path.name for path in Path("out/masks").iterdir()] == [NO_TEXT]
-        told = train_known(command, root, f"run='{NO_TEXT}'").told
-        assert "a name that is not UTF-8 text" in told
+        printed = train_known(command, root, f"run='{NO_TEXT}'").error
+        assert "a name that is not UTF-8 text" in printed
         (root / "images/test" / NO_TEXT).write_bytes(b"broken")
-        assert "not a readable image" in command("evaluate", "run").told
+        assert "not a readable image" in command("evaluate", "run").error
         assert command("data", "check", root).code == 2
 
     def test_too_many_pixels(self, command: Command, tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ class TestOneRoad:
         words = "96x64 pixels, more than data.max_pixels=5000"
         assert_refused_alike(command, root, words, "data.max_pixels=5000")
         assert train_known(command, root).code == 0
-        assert words in command("predict", "run", root / "images/test", "--out", "out", "--max-pixels", "5000").told
+        assert words in command("predict", "run", root / "images/test", "--out", "out", "--max-pixels", "5000").error
         assert command("predict", "run", root / "images/test", "--out", "out", "--max-pixels", "6144").code == 0
-        assert words in command("evaluate", "run", "--max-pixels", "5000").told
+        assert words in command("evaluate", "run", "--max-pixels", "5000").error
         assert command("evaluate", "run", "--max-pixels", "6144").code == 0

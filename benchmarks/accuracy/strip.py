@@ -1,6 +1,6 @@
 """Draw the strip at the top of the README: test images, labels, predictions and flaw maps of a run.
 
-    python -m benchmarks.accuracy.strip runs/demo/gct_strong --out docs/images/strip.png
+python -m benchmarks.accuracy.strip runs/demo/gct_strong --out docs/images/strip.png
 """
 
 import argparse

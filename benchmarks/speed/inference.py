@@ -31,7 +31,7 @@ from torch import nn
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.folder import FolderSource
-from semipix.functional.grouping import pixels_of_a_batch
+from semipix.functional.grouping import batch_pixels
 from semipix.inference.files import find_images
 from semipix.inference.pipeline import predict_files
 from semipix.inference.predictor import Predictor
@@ -93,7 +93,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     files = find_images([root / "images/test"]).files
     predictor = Predictor(method, root / "out")
     photos = [predictor.read(*pair) for pair in files]
-    size = max(1, pixels_of_a_batch(predictor.device.type) // (case.height * case.width))
+    size = max(1, batch_pixels(predictor.device.type) // (case.height * case.width))
     batches = [torch.stack([photo.seen for photo in photos[at : at + size]]) for at in range(0, len(photos), size)]
     data = SemiSupervisedDataModule(FolderSource(root), labels="all", val=0, workers=2, batch_size=1)
     learner = Learner(method, optimizer=partial(torch.optim.SGD, lr=0.1), channels_last=True)

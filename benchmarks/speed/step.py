@@ -52,7 +52,7 @@ from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.dhdn import DHDN
-from semipix.models.memory_format import compile_networks, lay_out
+from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.models.smp import SMP
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
@@ -184,7 +184,7 @@ class Bench:
     ) -> Step:
         """A step of a method: all losses, one backward, all optimizers; all labeled where it uses no others."""
         method = kind(self.task, lambda _: self.make(low), **options).to(self.device)
-        layout = lay_out(method, self.device.type, channels_last)
+        layout = set_memory_format(method, self.device.type, channels_last)
         if compiled:
             compile_networks(method)
         optimizers = method.optimizers(optimizer_maker(self.case.optimizer))

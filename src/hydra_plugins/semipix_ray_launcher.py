@@ -1,8 +1,8 @@
-"""Hydra's plug-in `hydra/launcher=ray_cluster`: the jobs of a sweep as tasks of a Ray cluster.
+"""Hydra's plug-in `hydra/launcher=ray_cluster`: it runs the jobs of a sweep as tasks of a Ray cluster.
 
-The released plug-in, hydra-ray-launcher, ends the whole sweep when the worker of one job has died four times, and holds
-cloudpickle below 3. Here a worker that dies costs its own job alone. Hydra reads this file whenever it starts, so Ray
-is imported when a sweep does.
+The released plug-in hydra-ray-launcher stops the whole sweep when the worker of one job has died four times, and needs
+cloudpickle below 3. Here only the job of the worker fails. Hydra imports this file whenever it starts, so Ray is
+imported later, when a sweep starts.
 """
 
 import importlib
@@ -23,13 +23,13 @@ from semipix.errors import SemipixError
 
 @dataclass
 class RayClusterConf:
-    """What a job is given, and how Ray is started: `hydra.launcher.num_gpus=1`, `+hydra.launcher.init.num_cpus=8`.
+    """Resources of a job, and Ray's options: `hydra.launcher.num_gpus=1`, `+hydra.launcher.init.num_cpus=8`.
 
     Attributes:
-        num_cpus: cores of a job.
-        num_gpus: GPUs of a job; it sees no others.
-        max_retries: how often a job is started again whose worker, not its training, has died.
-        init: arguments of `ray.init`; without an address, the cluster that `RAY_ADDRESS` names, or a new one here.
+        num_cpus: processor cores of a job.
+        num_gpus: GPUs of a job; other GPUs are hidden from it.
+        max_retries: how often a job is started again if its worker dies; not if its training fails.
+        init: arguments of `ray.init`; without an address it uses the cluster of `RAY_ADDRESS`, or starts a new one.
     """
 
     _target_: str = "hydra_plugins.semipix_ray_launcher.RayLauncher"
@@ -43,7 +43,7 @@ ConfigStore.instance().store(group="hydra/launcher", name="ray_cluster", node=Ra
 
 
 class RayLauncher(Launcher):
-    """Starts jobs as tasks of Ray and waits for all of them; the arguments are those of `RayClusterConf`."""
+    """Starts jobs as Ray tasks and waits for all of them; its arguments are the attributes of `RayClusterConf`."""
 
     def __init__(self, num_cpus: float, num_gpus: float, max_retries: int, init: Mapping[str, Any]) -> None:
         self.remote = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": max_retries}
@@ -71,7 +71,7 @@ class RayLauncher(Launcher):
 
 
 def _run(context: HydraContext, config: DictConfig, function: TaskFunction, state: dict[type, Singleton]) -> JobReturn:
-    """One job, in a worker."""
+    """Run one job, in a worker."""
     setup_globals()
     Singleton.set_state(state)
     return run_job(
@@ -80,7 +80,7 @@ def _run(context: HydraContext, config: DictConfig, function: TaskFunction, stat
 
 
 def _outcome(ray: Any, result: Any, overrides: Sequence[str]) -> JobReturn:
-    """What a job returned, or that its worker died; the sweep's records say so too."""
+    """The result of a job, or the error of a worker that died, which is also in the sweep's records."""
     try:
         returned: JobReturn = ray.get(result)
     except ray.exceptions.RayError as error:

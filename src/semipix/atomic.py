@@ -1,4 +1,4 @@
-"""Writing a file so that what is there is whole: the one way in which results, checkpoints and caches are written."""
+"""Write files so that they are always complete; results, checkpoints and caches are written by it."""
 
 import contextlib
 import os
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import IO
 
 ENDING = ".partial"
-"""Of files that are being written; one that stays was left by a process that was killed."""
+"""Ending of files that are being written; a process that was killed leaves such a file."""
 
 
 @contextlib.contextmanager
 def written(path: Path, *, sync: bool = False) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which takes the place of `path` once it is whole.
+    """A binary file to write to, which is renamed to `path` when it is complete.
 
-    It has a random name beside that place and is opened exclusively: a link that somebody put there is not followed,
-    and two processes that write one file do not mix. Where writing fails, what was there before stays.
+    The file has a random name in the same folder and is opened exclusively. So links are not followed, and two
+    processes that write the same file do not mix their data. If writing fails, an existing file stays unchanged.
 
     Args:
-        path: where the file belongs; its folder is made where it is missing.
-        sync: wait until the disk has it.
+        path: path of the complete file; its folder is created if it is missing.
+        sync: wait until the data are on the disk.
 
     Raises:
-        OSError: it cannot be written; names `path`.
+        OSError: the file cannot be written; the error names `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,6 @@ def written(path: Path, *, sync: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
-    """Write a UTF-8 text by `written`."""
+    """Write a text as UTF-8, in the same way as `written`."""
     with written(path) as file:
         file.write(text.encode("utf-8", errors))

@@ -1,22 +1,22 @@
-"""The only data a method sees."""
+"""Batches and samples: the data that loaders yield and that methods get."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
 VOID = 255
-"""The index that says nothing about a pixel in a segmentation mask."""
+"""Label of ignored pixels in a segmentation mask."""
 
 
 class Batch(NamedTuple):
-    """Images of one training step, the labeled ones first.
+    """Images of one training step, the labeled ones first; the only data that a method gets.
 
     Attributes:
         image: (N, C_in, H, W) float in [0, 1]; the first `len(target)` images are labeled.
         target: labels of the first L images, L <= N: (L, H, W) int64 for classification,
             (L, C, H, W) float for regression.
-        strong: (V (N - L), C_in, H, W) strong photometric views of the unlabeled images with the same geometry, the
-            first view of all of them before the second; None where the method does not ask for them.
+        strong: (V (N - L), C_in, H, W): V strong photometric views of each unlabeled image with the same geometry. The
+            first views of all images come before the second ones. None if the method needs none.
     """
 
     image: Tensor
@@ -54,7 +54,7 @@ class UnlabeledImages(NamedTuple):
     Attributes:
         image: (B, C_in, H, W) float32 in [0, 1].
         names: the images' names.
-        seeds: a seed for each image, from which its strong views are drawn.
+        seeds: for each image the seed of its strong views.
     """
 
     image: Tensor

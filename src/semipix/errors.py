@@ -1,15 +1,15 @@
-"""The one exception that stands for an error of the user's input, and how long its message may be on the screen."""
+"""The exception for errors in a user's input, and the shortening of messages for the screen."""
 
 import re
 
 PREFIX = "semipix: error: "
-"""Before a message on the screen."""
+"""Beginning of the line of an error on the screen."""
 
 MOST_CHARACTERS = 300 - len(PREFIX)
-"""Of a message, so that its line has at most 300."""
+"""Largest length of a message, so that its line has at most 300 characters."""
 
 _SHORTEST = 100
-"""Characters that are left of a long word, such as a path, before other parts of the message are left out."""
+"""Characters to which long words, such as paths, are shortened before other parts of the message are left out."""
 
 
 class SemipixError(Exception):
@@ -21,20 +21,22 @@ class SemipixError(Exception):
 
 
 class UnreadableFileError(SemipixError):
-    """A file of the data that cannot be read or decoded; `data.on_error=skip` goes on without it."""
+    """A data file cannot be read or decoded; with `data.on_error=skip` training continues without it."""
 
 
 def one_line(message: str) -> str:
-    """A message as it is printed: in one line of at most `MOST_CHARACTERS`.
+    """A message in one line of at most `MOST_CHARACTERS` characters.
 
-    Where it is longer, the middle of its longest words is left out first: these are paths, keys and values that it
-    quotes, and of a path the end remains. Then that of its longest parts between punctuation, since a path may hold
-    spaces. At last its own middle is left out, where lists are: the beginning says what is wrong, and the end how to
-    fix it.
+    A longer message is shortened in three steps, until it is short enough:
+
+    1. The middle of its longest words is left out. These are paths, keys and values; the end of a path remains.
+    2. The middle of its longest parts between punctuation is left out, since a path may contain spaces.
+    3. The middle of the message is left out, which is usually a list. The beginning says what is wrong, and the end how
+       to fix it.
     """
     text = " ".join(message.split())
-    for between in (r"( )", r"([:;,] )"):
-        parts = re.split(between, text)
+    for separator in (r"( )", r"([:;,] )"):
+        parts = re.split(separator, text)
         for most in range(MOST_CHARACTERS, _SHORTEST - 1, -1):
             if len(text) > MOST_CHARACTERS:
                 text = "".join(_without_middle(part, most, most // 3) for part in parts)
@@ -42,5 +44,5 @@ def one_line(message: str) -> str:
 
 
 def _without_middle(text: str, most: int, start: int) -> str:
-    """A text of at most so many characters, of which `start` are from its beginning."""
+    """A text of at most `most` characters; if it is longer, `start` characters of its beginning are kept."""
     return text if len(text) <= most else f"{text[:start]}...{text[start + 3 - most :]}"

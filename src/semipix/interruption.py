@@ -1,11 +1,15 @@
 """Signals that end a command: SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed).
 
-The first one is remembered, and raises `Interrupted` where that is safe. Where it is not, as in the middle of a step or
-while processes are started, `deferred` keeps it back, and the code asks for it at its next boundary by `received` or
-`check`. A library that swallows the exception does not lose the signal: every later `check` raises.
+How a signal ends a command:
 
-A second SIGINT or SIGTERM ends the process and those that it started at once. What is on disk is whole even then, since
-files are renamed into place.
+1. The first signal is stored, and its handler raises `Interrupted` in the main thread.
+2. Within `deferred`, for example in a training step, it is only stored; the code asks for it by `received` or `check`
+   at the next point where it can stop.
+3. Handlers wait while the main thread is in a long call of a library, so a second thread stores the signal then and
+   prints that the command will stop.
+4. A second SIGINT or SIGTERM kills the process and all that it started; files are complete even then, since they are
+   renamed after they were written.
+5. A library may suppress the exception, but the signal stays stored and every later `check` raises.
 """
 
 import contextlib
@@ -20,29 +24,29 @@ from typing import Any
 
 from semipix.processes import is_first, kill_all
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Numbers of the signals that are handled."""
 
 TWICE = (signal.SIGINT, signal.SIGTERM)
-"""Those of which a second one ends at once. SIGHUP comes twice by itself, from the terminal and from the shell."""
+"""Signals that kill the process the second time. A closed terminal sends SIGHUP twice: itself, and by the shell."""
 
 MESSAGE = "interrupted"
-"""What a user is shown where nothing more is known."""
+"""Message for the user, if there is no better one."""
 
 SAME = 0.5
-"""Seconds within which a signal comes again without being a second one: `timeout` and torchrun send theirs to a process
-and to its group."""
+"""Seconds in which a signal may come again without counting as a second one: `timeout` and torchrun send each signal
+to a process and to its group."""
 
 SLOW = 0.2
-"""Seconds that the main thread has for its part before another thread answers the user in its place."""
+"""Seconds after which the watching thread stores a signal whose handler has not run."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for the end.
+    """A signal was received.
 
     Args:
-        number: the signal's.
-        message: what the user is shown, one line.
+        number: number of the signal.
+        message: message for the user, one line.
     """
 
     def __init__(self, number: int = signal.SIGINT, message: str = MESSAGE) -> None:
@@ -51,128 +55,115 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stopped(BaseException):
-    """Ends a loop of Lightning after a signal. A `KeyboardInterrupt` would make Lightning exit in its own way."""
+    """Ends a loop of Lightning after a signal. After a `KeyboardInterrupt` Lightning would exit the process itself."""
 
 
 class Handlers:
-    """The handlers of one command, and what they have seen.
+    """The signal handlers of one command, as a context manager.
+
+    A signal that is ignored stays ignored, such as SIGHUP under nohup.
 
     Attributes:
-        number: the first signal that came, or None.
-        handled: numbers of the signals that have a handler of this object.
+        number: number of the first signal that was received, or None.
+        previous: the handlers that were replaced, by number of the signal.
+        deferred: arguments of the `deferred` blocks that are active, the innermost last. A signal raises only while it
+            is empty; the first element keeps signals from raising before and after the command.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.previous: dict[int, Any] = {}
+        self.deferred: list[str | None] = [None]
         self._process = os.getpid()
-        self._deferred: list[str | None] = [None]  # until the caller is ready for an exception
         self._announced = False
-        self._seen = False  # by the main thread
-        self._came: dict[int, float] = {}
-        self._previous: dict[int, Any] = {}
-        self.handled: list[int] = []
+        self._handled = False  # whether a handler has run
 
     def __enter__(self) -> "Handlers":
-        """Install the handlers; a signal that is ignored, as SIGHUP is under nohup, stays so."""
-        for number in ENDING:
-            if (found := signal.getsignal(number)) != signal.SIG_IGN:
-                self._previous[number] = found
-                self.handled.append(number)
+        self.previous = {
+            number: found for number in ENDING_SIGNALS if (found := signal.getsignal(number)) != signal.SIG_IGN
+        }
         self._hooks = sys.excepthook, sys.unraisablehook
-        sys.excepthook = _but_interruptions(sys.excepthook, lambda kind, *_: kind)
-        sys.unraisablehook = _but_interruptions(sys.unraisablehook, lambda found: found.exc_type)
+        sys.excepthook = _without_interruptions(sys.excepthook, lambda kind, *_: kind)
+        sys.unraisablehook = _without_interruptions(sys.unraisablehook, lambda found: found.exc_type)
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)  # writes the signals' numbers
         self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._watcher.start()
         self.install()
         return self
 
     def install(self) -> None:
-        """Install the handlers again, after a library has replaced them."""
-        for number in self.handled:
+        """Install the handlers, also after a library has replaced them."""
+        for number in set(self.previous) & set(ENDING_SIGNALS):
             signal.signal(number, self._handle)
 
     def __exit__(self, *_: Any) -> None:
-        for number, found in self._previous.items():
+        for number, found in self.previous.items():
             signal.signal(number, signal.SIG_DFL if found is None else found)
         signal.set_wakeup_fd(self._wakeup)
-        os.write(self._write, b"\0")
+        os.write(self._write, b"\0")  # ends the watching thread
         self._watcher.join()
         os.close(self._read)
         os.close(self._write)
         sys.excepthook, sys.unraisablehook = self._hooks
 
-    def begin(self) -> None:
-        """Let a signal raise from here on."""
-        self._deferred.pop()
-        if self.number:
-            raise Interrupted(self.number)
-
-    def end(self) -> None:
-        """Let no signal raise any more."""
-        self._deferred.append(None)
-
-    @contextlib.contextmanager
-    def deferred(self, what: str | None) -> Iterator[None]:
-        """Keep signals back; see the function of this name."""
-        self._deferred.append(what)
-        try:
-            yield
-        finally:
-            self._deferred.pop()
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Called by Python in the main thread, between two of its instructions."""
-        if os.getpid() != self._process:  # forked, and its parent decides
+        """The handler, which Python calls in the main thread between two of its instructions."""
+        if os.getpid() != self._process:  # a forked process, which its parent ends
             return
-        first, self._seen = not self._seen, True
+        first, self._handled = not self._handled, True
         self.number = self.number or number
         if not first:
             return
-        if self._deferred:
-            self._announce()
-            if hasattr(signal, "SIGCHLD"):
-                # A signal to the whole group ends the data-loading workers too, and torch's handler would raise in the
-                # middle of the last step, for which the data are there already.
-                self._previous.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _nothing))
-        else:
+        if not self.deferred:
             raise Interrupted(self.number)
+        self._announce()
+        if hasattr(signal, "SIGCHLD"):
+            # A signal to the whole group also ends data-loading workers. Then torch's handler of SIGCHLD would raise
+            # in the middle of a step whose data were loaded before.
+            self.previous.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _do_nothing))
 
     def _watch(self) -> None:
-        """Take note of signals in a thread; handlers wait while the main thread computes in a library."""
+        """Read the numbers of signals, in a thread; 0 ends it."""
+        received_at: dict[int, float] = {}
         while number := os.read(self._read, 1)[0]:
-            if number not in self.handled:
-                continue
             now = time.monotonic()
-            if number in self._came:
-                if number in TWICE and now - self._came[number] > SAME:
-                    end_at_once(number)
+            if number not in ENDING_SIGNALS or number not in self.previous:
                 continue
-            self._came[number] = now
-            if len(self._came) == 1:
-                while not self._seen and time.monotonic() - now < SLOW:
-                    time.sleep(0.01)
-                self.number = self.number or number
-                if not self._seen:
-                    self._announce()
+            if number not in received_at:
+                received_at[number] = now
+                if len(received_at) == 1:
+                    self._wait_for_handler(number)
+            elif number in TWICE and now - received_at[number] > SAME:
+                kill_all()
+                os._exit(128 + number)
+
+    def _wait_for_handler(self, number: int) -> None:
+        """Wait until the handler has run; if it is too slow, do its part."""
+        deadline = time.monotonic() + SLOW
+        while not self._handled and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.number = self.number or number
+        if not self._handled:
+            self._announce()
 
     def _announce(self) -> None:
-        what = self._deferred[-1] if self._deferred else None
+        """Print, once and in one process, after what the command will stop."""
+        what = self.deferred[-1] if self.deferred else None
         if what and not self._announced and is_first():
             self._announced = True
             line = f"\nsemipix: stopping after this {what}; press Ctrl-C again to stop now\n"
-            with contextlib.suppress(OSError):  # the terminal is gone
+            with contextlib.suppress(OSError):  # the terminal was closed
                 os.write(2, line.encode())
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
+def _do_nothing(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def _but_interruptions(hook: Callable[..., Any], kind: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that prints exceptions, without those that a signal raised where nothing can be raised."""
+def _without_interruptions(hook: Callable[..., Any], kind: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that prints exceptions except `Interrupted`, which a handler may raise where no code can catch it."""
 
     def quiet(*found: Any) -> None:
         if kind(*found) is not Interrupted:
@@ -181,89 +172,88 @@ def _but_interruptions(hook: Callable[..., Any], kind: Callable[..., Any]) -> Ca
     return quiet
 
 
-def end_at_once(number: int) -> None:
-    """End this process and all that it started."""
-    kill_all()
-    os._exit(128 + number)
-
-
 _active: Handlers | None = None
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Handle signals while a command runs; in other threads than the main one, and within another one, do nothing."""
+    """Handle signals while a command runs; has no effect within another `handled` or outside of the main thread."""
     global _active
     if _active is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     with Handlers() as _active:
         try:
-            _active.begin()
+            _active.deferred.pop()
+            check()  # a signal may have come while the handlers were installed
             yield
         finally:
-            _active.end()
+            _active.deferred.append(None)
             _active = None
 
 
 @contextlib.contextmanager
 def deferred(what: str | None) -> Iterator[None]:
-    """Keep signals back while this lasts; whoever enters asks for them by `received`.
+    """Let signals not raise in this block, which has to ask for them by `received` or `check`.
 
     Args:
-        what: after what the command stops, for the line that a user then sees: `step`. None: without such a line.
+        what: for the line that the user then sees, what the command completes before it stops, such as `step`. None
+            prints no line.
 
     Raises:
-        Interrupted: a signal has come before.
+        Interrupted: a signal was received before.
     """
     check()
     if _active is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _active.deferred(what):
+    _active.deferred.append(what)
+    try:
         yield
+    finally:
+        _active.deferred.pop()
 
 
 def received() -> int | None:
-    """The number of the first signal that asked for the end; None where there was none, or where none is handled."""
+    """The number of the first signal that was received; None if there was none, or outside of `handled`."""
     return None if _active is None else _active.number
 
 
 def check(cause: BaseException | None = None, message: str = MESSAGE) -> None:
-    """Raise where a signal asked for the end.
+    """Raise if a signal was received.
 
     Args:
-        cause: what a library raised, which may come of the signal.
-        message: what the user is shown.
+        cause: an error of a library, which the signal may have caused.
+        message: message for the user.
 
     Raises:
-        Interrupted: a signal has come.
+        Interrupted: a signal was received.
     """
     if number := received():
         raise Interrupted(number, message) from cause
 
 
 def install_again() -> None:
-    """Install the handlers again, after a library has put its own in their place."""
+    """Install the handlers again, after a library has replaced them."""
     if _active is not None:
         _active.install()
 
 
 def number_of(interruption: BaseException) -> int:
-    """The signal's number of any exception that stands for an interruption."""
+    """The number of the signal that caused an exception; SIGINT if it is not known."""
     return int(getattr(interruption, "number", None) or received() or signal.SIGINT)
 
 
-# A process that is forked has the handlers of its parent at first. Signals wait until it has some that do nothing; a
-# program that it starts then has the default ones again.
+# A forked process first has its parent's handlers. So signals are blocked during a fork, until the child has replaced
+# them: SIGTERM ends it, and other signals do nothing. A program that it starts has the default handlers.
 
 _masks: dict[int, set[int | signal.Signals]] = {}
-"""Signals that a thread had blocked before it forked."""
+"""For each thread that forks, the signals that it had blocked before."""
 
 
 def _before_fork() -> None:
     if _active is not None:
-        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
 
 
 def _after_fork_in_parent() -> None:
@@ -275,8 +265,8 @@ def _after_fork_in_child() -> None:
     global _active
     if _active is not None:
         signal.set_wakeup_fd(-1)
-        for number in _active.handled:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _nothing)
+        for number in set(_active.previous) & set(ENDING_SIGNALS):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _do_nothing)
     _active = None
     _after_fork_in_parent()
 

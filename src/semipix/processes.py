@@ -1,9 +1,12 @@
-"""Processes that end with those that started them."""
+"""Start and stop processes so that none outlives the process that started it; ranks of a distributed training.
+
+The command line imports this module before its signal handlers are installed, so it imports slow modules only where
+they are needed.
+"""
 
 import functools
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,32 +18,32 @@ if TYPE_CHECKING:  # `semipix --help` needs none of it
 
 @functools.cache
 def _libc() -> Any:
-    """The C library. It is loaded before a fork, for a process that was just forked does as little as possible."""
+    """The C library; load it before a fork, since a forked process should do as little as possible before `exec`."""
     import ctypes
 
     return ctypes.CDLL(None)
 
 
 def dying_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
-    """`die_with_parent` for the `preexec_fn` of a process that this one starts."""
+    """A `preexec_fn` for processes that this one starts: it calls `die_with_parent`."""
     if sys.platform == "linux":
         _libc()
     return functools.partial(die_with_parent, os.getpid(), number)
 
 
 def worker_init() -> Callable[[int], None]:
-    """`init_worker` for the data-loading workers of this process."""
+    """A `worker_init_fn` for data-loading workers of this process: it calls `init_worker`."""
     if sys.platform == "linux":
         _libc()
     return functools.partial(init_worker, os.getpid())
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when the thread that started it ends; on Linux alone.
+    """Let the kernel send this process a signal when the thread that started it ends; only on Linux.
 
     Args:
-        parent: the process that started this one. If that is gone already, this one ends here.
-        number: the signal.
+        parent: id of the process that started this one; if it has ended already, this process exits.
+        number: number of the signal.
     """
     if sys.platform == "linux":
         _libc().prctl(1, int(number))  # PR_SET_PDEATHSIG
@@ -49,13 +52,13 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
 
 
 def init_worker(parent: int, worker: int) -> None:
-    """Begin a data-loading worker: the terminal's signals are its parent's, with which it ends.
+    """Prepare a data-loading worker: it ignores the terminal's signals and ends with its parent.
 
-    SIGTERM keeps its effect, since it is by this signal that torch ends a worker.
+    SIGTERM keeps its effect, since torch stops workers with it.
 
     Args:
-        parent: the process that started it.
-        worker: its number.
+        parent: id of the process that started the worker.
+        worker: number of the worker; not used.
     """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
@@ -64,7 +67,7 @@ def init_worker(parent: int, worker: int) -> None:
 
 
 def descendants() -> list[int]:
-    """Processes that this one started, those that they started, and so on."""
+    """Ids of the processes that this one started, directly or indirectly."""
     from pathlib import Path
 
     if sys.platform != "linux":
@@ -75,17 +78,17 @@ def descendants() -> list[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):  # it has ended
+        except (OSError, ValueError, IndexError):  # the process has ended
             continue
         children.setdefault(parent, []).append(int(path.parent.name))
     found = list(children.get(os.getpid(), ()))
-    for process in found:  # grows while it is read
+    for process in found:  # also visits the processes that the loop appends
         found += children.get(process, ())
     return found
 
 
 def kill_all() -> None:
-    """Kill whatever this process has started."""
+    """Kill all processes that this one started, directly or indirectly."""
     for process in descendants():
         try:
             os.kill(process, signal.SIGKILL)
@@ -94,13 +97,12 @@ def kill_all() -> None:
 
 
 def stop(processes: "Sequence[subprocess.Popen[bytes]]", patience: float) -> None:
-    """Ask processes to end, wait for them, and kill those that do not.
+    """Send SIGTERM to processes, wait for them, and kill those that do not end in time.
 
-    They are asked by SIGTERM whatever ended this process: Ctrl-C has reached them by the terminal already, and a second
-    one would end them at once.
+    SIGTERM is used also after Ctrl-C, which the terminal has sent to them too: a second one would end them immediately.
 
     Args:
-        processes: what was started.
+        processes: the processes.
         patience: seconds in which all of them have to end.
     """
     import subprocess
@@ -117,11 +119,11 @@ def stop(processes: "Sequence[subprocess.Popen[bytes]]", patience: float) -> Non
 
 
 def is_started_by_lightning() -> bool:
-    """Whether this is a further process of a training, started by the first one and not by torchrun or SLURM."""
+    """Whether Lightning in the first process of a training started this one; not torchrun or SLURM."""
     return int(os.environ.get("LOCAL_RANK", 0)) > 0 and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & set(os.environ)
 
 
 def is_first() -> bool:
-    """Whether this process speaks for its training; known before torch is imported."""
+    """Whether this process prints messages, by environment variables; works before torch is imported."""
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     return not rank.isdecimal() or int(rank) == 0

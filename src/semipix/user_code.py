@@ -1,4 +1,4 @@
-"""Errors in code that is neither semipix's nor a library's, such as a model that a `_target_` names."""
+"""Find errors in the user's own code, such as a model that a `_target_` names."""
 
 import re
 import sysconfig
@@ -8,17 +8,19 @@ from pathlib import Path
 _OURS = Path(__file__).parent
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _IN_TEXT = re.compile(r'^\s*File "(.+?)", line (\d+), in (\w+)$', re.MULTILINE)
-"""A line of a trace that a reading process has sent as text."""
+"""A line of the stack trace in an error that a data-loading worker sends as text."""
 
 
 def note(error: BaseException) -> None:
-    """Add a last line to the trace of an error that says where a user's code raised it; none where no such code ran."""
+    """Add a note to an error that says where in the user's code it was raised; no note if it was raised elsewhere."""
     if place := place_of(error):
-        error.add_note(f"semipix: the error is in {place}, which is not of semipix; check what it is given and returns")
+        error.add_note(
+            f"semipix: the error is in {place}, which is not part of semipix; check its arguments and what it returns"
+        )
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost class and function of a user's code that an error came through, with file and line; or nothing."""
+    """The innermost function of the user's code in an error's stack trace, with file and line; empty if none is."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code

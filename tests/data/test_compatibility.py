@@ -91,20 +91,20 @@ def test_a_training_is_refused_in_one_line(train: Callable[..., Result], tmp_pat
     for name in ("low", "normal"):
         for number in range(4):
             save(tmp_path / f"lol/train/{name}/{number}.png", noise(64, 64, 3, seed=number))
-    message = train("data=lol", f"data.root={tmp_path / 'lol'}").told
+    message = train("data=lol", f"data.root={tmp_path / 'lol'}").error
     assert "task: Segmentation learns from masks of class indices, but data: LOLSource has images or maps" in message
     assert "set data=camvid|folder|scenes|voc" in message
     assert not Path("run").exists()
 
 
 def test_the_kind_of_scenes_and_pairs_is_the_tasks(train: Callable[..., Result]) -> None:
-    message = train("data=pairs", "data.root=nowhere").told
+    message = train("data=pairs", "data.root=nowhere").error
     assert (
         "data.kind=segmentation: expected denoising, enhancement, matting, regression; data for segmentation" in message
     )
     assert (
         "nowhere: found nothing, expected a data folder"
-        in train("data=pairs", "data.root=nowhere", "data.kind=matting").told
+        in train("data=pairs", "data.root=nowhere", "data.kind=matting").error
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from semipix.batch import VOID
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.decode import unit_range
 from semipix.data.source import Source
@@ -14,7 +15,6 @@ from semipix.data.sources.camvid import CAMVID_CLASSES, CamVidSource
 from semipix.data.sources.lol import LOLSource
 from semipix.data.sources.polyu import PolyUSource
 from semipix.errors import SemipixError
-from semipix.tasks.label_losses import VOID
 from tests.helpers.tiny_files import noise, save
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

@@ -1,7 +1,7 @@
-"""The flaw functions once more, pixel by pixel in float64, to hold the fast ones against.
+"""Slow flaw functions, pixel by pixel in float64, as a reference for the fast ones.
 
 Written from the description, not from `semipix.functional.flaw`, and shares nothing with it: dense two-dimensional
-kernels, one pixel at a time. `python -m tests.functional.slow_flaw` writes reference_flaw.npz anew.
+kernels, one pixel at a time. `python -m tests.functional.slow_flaw` writes reference_flaw.npz again.
 """
 
 from pathlib import Path
@@ -135,7 +135,7 @@ def decode(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def outputs(name: str, given: dict[str, Array]) -> dict[str, Array]:
-    """What the slow functions make of the inputs of a case, ready to be stored."""
+    """The slow functions' outputs for the inputs of a case, in the stored types."""
     case = CASES[name]
     numbers = decode(given)
     arrays: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""The flaw functions against references of other making, and what must hold for any input."""
+"""The flaw functions against independent references, and properties for any input."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class TestReference:
         expected = slow_flaw.outputs(case, stored)
         assert len(expected) == 7
         for name, value in expected.items():
-            # One step of the 16 bits is what another platform's rounding may cost.
+            # Rounding on another platform may differ by one step of the 16 bits.
             np.testing.assert_allclose(stored[name].astype(int), value.astype(int), atol=1, rtol=0, err_msg=name)
 
     @pytest.mark.parametrize("which", ["first", "second"])

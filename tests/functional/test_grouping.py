@@ -1,9 +1,9 @@
-"""How many images are computed at once."""
+"""Batches of images of equal size."""
 
 import pytest
 import torch
 
-from semipix.functional.grouping import parts_of_equal_size
+from semipix.functional.grouping import batches_of_equal_size
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from semipix.functional.grouping import parts_of_equal_size
     ],
 )
 def test_parts_are_of_one_size_and_bounded(sizes: list[tuple[int, int]], parts: list[list[int]]) -> None:
-    assert parts_of_equal_size([torch.empty(3, *size) for size in sizes], "cpu") == parts
+    assert batches_of_equal_size([torch.empty(3, *size) for size in sizes], "cpu") == parts
 
 
 def test_images_without_channels_have_a_size_too() -> None:
-    assert parts_of_equal_size([torch.empty(256, 256), torch.empty(256, 256), torch.empty(1, 256, 256)], "cpu") == [
+    assert batches_of_equal_size([torch.empty(256, 256), torch.empty(256, 256), torch.empty(1, 256, 256)], "cpu") == [
         [0, 1],
         [2],
     ]
@@ -31,5 +31,5 @@ def test_images_without_channels_have_a_size_too() -> None:
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_devices_other_than_a_cpu_take_more(device: str) -> None:
     images = [torch.empty(1, 512, 512)] * 8
-    assert parts_of_equal_size(images, device) == [list(range(8))]
-    assert parts_of_equal_size(images, "cpu") == [[number] for number in range(8)]
+    assert batches_of_equal_size(images, device) == [list(range(8))]
+    assert batches_of_equal_size(images, "cpu") == [[number] for number in range(8)]

@@ -1,4 +1,4 @@
-"""CutMix's boxes, and what is pasted into them."""
+"""CutMix's boxes, and pasting."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What each perturbation leaves of the features, and what it removes."""
+"""Perturbations of features: what each keeps and removes."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def test_a_copy_of_the_same_kind_through_which_gradients_flow(name: str, dtype: 
     before = features.detach().clone()
     changed = PERTURBATIONS[name](features)
     assert (changed.shape, changed.dtype) == (features.shape, dtype)
-    assert torch.equal(features.detach(), before), "the argument is left alone"
+    assert torch.equal(features.detach(), before), "the argument is not changed"
     assert not torch.equal(changed.detach(), before)
     changed.float().sum().backward()
     assert features.grad is not None and features.grad.isfinite().all()

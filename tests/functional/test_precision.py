@@ -1,4 +1,4 @@
-"""The least precision of a loss, and the fast one of a machine."""
+"""The smallest precision of sums, and the fastest precision of a machine."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_half_precision_is_widened_and_none_is_narrowed(given: torch.dtype, expe
 
 
 def capabilities(monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
-    """Let the machine claim other instructions than it has."""
+    """Simulate a processor with other instructions."""
     claims = {"gpu": False, "gpu_bfloat16": False, "level": "AVX2", "avx512": False, "amx": False, **given}
     monkeypatch.setattr("torch.cuda.is_available", lambda: claims["gpu"])
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: claims["gpu_bfloat16"])

@@ -1,4 +1,4 @@
-"""Rows of a resize are those of the whole resize."""
+"""Resizing some rows gives the same as resizing the whole map."""
 
 import pytest
 import torch

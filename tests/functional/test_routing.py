@@ -1,4 +1,4 @@
-"""Which network a term may train."""
+"""Functions that restrict which networks a term trains."""
 
 import weakref
 
@@ -144,8 +144,8 @@ class TestDifferentiatedAtOnce:
         assert not gradient(1.0).any(), "too small for float16"
         torch.testing.assert_close(gradient(2.0**16), torch.full((1, 3, 1, 1), 1e-8), rtol=0.05, atol=0)
 
-    def test_gradients_are_handed_out_once(self) -> None:
+    def test_gradients_can_be_used_only_once(self) -> None:
         loss = self.loss(network())
         loss.backward(retain_graph=True)
-        with pytest.raises(RuntimeError, match="differentiated once"):
+        with pytest.raises(RuntimeError, match="differentiated only once"):
             loss.backward()

@@ -1,4 +1,4 @@
-"""How alike two images are, over the pixels that are known."""
+"""PSNR and SSIM over valid pixels."""
 
 import math
 

@@ -12,14 +12,13 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 from torchvision import tv_tensors
 
 import semipix.conf
-from semipix.batch import Batch
+from semipix.batch import VOID, Batch
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
 from semipix.data.targets import Target
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.tasks.base import Task
-from semipix.tasks.label_losses import VOID
 from semipix.tasks.segmentation import Segmentation
 
 CLASSES = 3
@@ -73,7 +72,7 @@ class ColourModel(nn.Module):
 
 
 class FixedModel(nn.Module):
-    """Returns its parameter whatever the image, so that gradients can be read pixel by pixel."""
+    """Returns its parameter for any image, so that gradients can be read pixel by pixel."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -156,7 +155,7 @@ def make_method(
     task: Task | None = None,
     **given: Any,
 ) -> Method:
-    """The method of `semipix/methods/<name>.py` as its YAML file names it, on tiny models; a detector speaks up."""
+    """The method of `semipix/methods/<name>.py` as in its YAML file, on tiny models; a detector's maps are large."""
     torch.manual_seed(seed)
     make_model = make_model or (lambda number: TinyModel())
     method: Method = method_class(name)(task or Segmentation(CLASSES), make_model, **given)  # type: ignore[call-arg]
@@ -169,7 +168,7 @@ def make_active(name: str, make_model: Callable[[int], nn.Module] | None = None,
     """A method of whose terms each is above 0: by its `test_options`, and with teachers unlike their students."""
     method = make_method(name, make_model, task=task, **method_class(name).test_options)
     for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
-        parameters.data += 0.1  # a teacher that equals the student would teach nothing
+        parameters.data += 0.1  # with a teacher equal to the student the terms would be 0
     return method
 
 
@@ -184,14 +183,14 @@ def works_on_features(name: str) -> bool:
 
 
 def speak_up(detector: nn.Module) -> None:
-    """Make a new detector's maps large and varied, as a trained one's are: below 0.1 they report no flaw at all."""
+    """Make a new detector's maps large and varied, like a trained one's; maps below 0.1 become 0."""
     with torch.no_grad():
         detector.convolutions[-1].weight *= 5
         detector.convolutions[-1].bias.fill_(0.5)
 
 
 class TinySource(Source):
-    """Random images in memory, each of a size of its own unless `size` is given; no void.
+    """Random images in memory, each of another size unless `size` is given; no void.
 
     Args:
         labeled, unlabeled, val, test: how many images.

@@ -1,4 +1,4 @@
-"""What is drawn slab by slab is what the whole image gives, for every kind of task."""
+"""Arrays that are made in slabs of rows are equal to those of the whole image, for every kind of task."""
 
 import pytest
 import torch
@@ -48,17 +48,17 @@ def test_slabs_are_drawn_as_the_whole(task: Task, size: Size, monkeypatch: pytes
     flaw_map = (F.interpolate(flaw, size, mode="bilinear")[0, 0] * 255).round().byte()
 
     whole = drawn(task, image, output, flaw, SEEN[0])
-    for found, wanted in ((whole.picture, picture), (whole.made, made), (whole.flaw, flaw_map)):
+    for found, wanted in ((whole.picture, picture), (whole.prediction, made), (whole.flaw, flaw_map)):
         assert found is not None
         assert found.dtype == wanted.dtype
         assert torch.equal(found, wanted), "what is not cut is computed as ever"
 
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * size[1] * task.channels * 5)
     parts = drawn(task, image, output, flaw, 16)
-    for found, wanted in ((parts.picture, picture), (parts.made, made), (parts.flaw, flaw_map)):
+    for found, wanted in ((parts.picture, picture), (parts.prediction, made), (parts.flaw, flaw_map)):
         assert found is not None
         off = (found.long() - wanted.long()).abs().max()
-        assert off <= (0 if size == SEEN or (task.classification and found is parts.made) else 1)
+        assert off <= (0 if size == SEEN or (task.classification and found is parts.prediction) else 1)
 
 
 def test_bytes_are_drawn_as_their_floats() -> None:

@@ -56,7 +56,7 @@ def test_workers_write_what_one_process_does_and_go_on_where_they_were(
     assert again == {"by_ray/pictures/train/00.png", "by_ray/flaw/train/00.png"}
 
 
-def test_a_missing_ray_is_told(
+def test_a_missing_ray_is_reported(
     command: Command, finished: Path, shared_photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time gives what one after the other gives."""
+"""The pipeline gives the same results as reading, computing and writing one after the other."""
 
 import time
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from semipix.errors import SemipixError
-from semipix.functional.grouping import pixels_of_a_batch
+from semipix.functional.grouping import batch_pixels
 from semipix.inference import pipeline
-from semipix.inference.pipeline import AHEAD, Room, predict_files
+from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files
 from semipix.inference.predictor import Photo, Predictor
 from tests.helpers.tiny import make_method
 
@@ -53,7 +53,7 @@ def test_images_of_one_size_share_batches_within_the_budget(tmp_path: Path) -> N
     names = [f"{width}x{number}" for number in range(60) for width in ((64, 96) if number % 20 else (64, 96, 200))]
     assert list(predict_files(predictor, pairs([*names, "broken"]))).count(None) == len(names)
     assert sorted(predictor.written) == sorted(names)
-    budget = pixels_of_a_batch(predictor.device.type)
+    budget = batch_pixels(predictor.device.type)
     assert all(count * 64 * width <= budget for count, width in predictor.batches)
     assert max(count for count, width in predictor.batches if width == 64) == budget // 64**2
     assert len(predictor.batches) <= 60 // (budget // 64**2) + 60 // (budget // (64 * 96)) + 3 + 2
@@ -72,7 +72,7 @@ def test_reading_goes_on_while_the_network_computes(tmp_path: Path) -> None:
             assert read_on.wait(SECONDS), "the fourth image is read while the first is computed"
             return super().compute(seen)
 
-    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
     assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(4)]))) == [None] * 4
 
 
@@ -88,7 +88,7 @@ def test_the_network_computes_while_results_are_written(tmp_path: Path) -> None:
         def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
             assert computed.wait(SECONDS), "the first image is written while the second is computed"
 
-    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
     assert list(predict_files(Slow(tmp_path), pairs([f"{wide}x{number}" for number in range(2)]))) == [None] * 2
 
 
@@ -105,11 +105,11 @@ def test_few_images_wait_in_memory(tmp_path: Path) -> None:
     for _ in range(100):
         assert next(ended) is None
     ended.close()  # type: ignore[attr-defined]
-    assert len(asked) < 100 + 3 * AHEAD.stop
+    assert len(asked) < 100 + 3 * READ_AHEAD_IMAGES.stop
 
 
 def test_images_read_ahead_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = pixels_of_a_batch("cuda" if torch.cuda.is_available() else "cpu") // 64
+    wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
     limit = 3 * (3 * 64 * wide * 4)
     monkeypatch.setattr(pipeline, "READ_AHEAD_BYTES", limit)
     ahead: list[int] = []
@@ -136,26 +136,26 @@ def test_images_read_ahead_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pyt
     names = [f"64x{number}" for number in range(64)] + [f"{wide}x{number}" for number in range(12)]
     assert list(predict_files(Counting(tmp_path), pairs(names))) == [None] * len(names)
     waiting = 4 * 64 * 64 * 3 * 64  # images that wait for their group are not ahead any more
-    assert max(ahead) > 2 * limit / 3 - waiting, "the room is used"
+    assert max(ahead) > 2 * limit / 3 - waiting, "the budget is used"
     assert max(ahead) <= limit + waiting
 
 
-def test_a_room_lets_images_in_by_turns_and_the_one_that_is_alone_always() -> None:
-    room = Room(10)
-    room.enter(0, 50)
-    waits = Thread(target=room.enter, args=(1, 4))
+def test_a_memory_budget_admits_images_in_order_and_a_single_large_one() -> None:
+    budget = MemoryBudget(10)
+    budget.enter(0, 50)
+    waits = Thread(target=budget.enter, args=(1, 4))
     waits.start()
     waits.join(0.05)
     assert waits.is_alive()
-    assert room.held == 50
-    room.change(-50)
+    assert budget.used == 50
+    budget.change(-50)
     waits.join(SECONDS)
-    assert room.held == 4
-    waits = Thread(target=room.enter, args=(3, 1))  # there is room, but it is not its turn
+    assert budget.used == 4
+    waits = Thread(target=budget.enter, args=(3, 1))  # there is enough memory, but it is not its turn
     waits.start()
     waits.join(0.05)
     assert waits.is_alive()
-    room.close()
+    budget.close()
     waits.join(SECONDS)
     assert not waits.is_alive()
 

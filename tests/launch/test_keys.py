@@ -28,18 +28,18 @@ class TestKeys:
         assert ABOUT.keys() == TOP.keys()
 
     def test_effective_values_types_and_docstrings(self) -> None:
-        told = lines("data=folder", "method=gct", "method.lambda_fc=2")
-        assert "  method.lambda_fc=2   (a number)" in told
-        assert told[told.index("  method.lambda_fc=2   (a number)") + 1].strip() == "weight of flaw correction."
-        assert "  data.root=   (text or a path, no default)" in told
-        assert any(line.startswith("  data.crop=") for line in told)
-        assert not any("in_channels" in line or "needed_splits" in line or "make_model" in line for line in told)
-        assert max(len(line) for line in told if line.startswith(" " * 8)) <= 110
+        message = lines("data=folder", "method=gct", "method.lambda_fc=2")
+        assert "  method.lambda_fc=2   (a number)" in message
+        assert message[message.index("  method.lambda_fc=2   (a number)") + 1].strip() == "weight of flaw correction."
+        assert "  data.root=   (text or a path, no default)" in message
+        assert any(line.startswith("  data.crop=") for line in message)
+        assert not any("in_channels" in line or "needed_splits" in line or "make_model" in line for line in message)
+        assert max(len(line) for line in message if line.startswith(" " * 8)) <= 110
 
     def test_classes_of_other_packages(self) -> None:
-        told = "\n".join(lines())
-        assert "  trainer.gradient_clip_val=null" in told
-        assert "  optimizer.weight_decay=0.0001   (a number)" in told
+        message = "\n".join(lines())
+        assert "  trainer.gradient_clip_val=null" in message
+        assert "  optimizer.weight_decay=0.0001   (a number)" in message
 
 
 class TestCompletion:

@@ -55,8 +55,8 @@ def test_a_killed_job_is_retried_and_the_same_command_does_what_is_missing(
     given = (f"model._target_={DEADLY}", "model.width=5,4", "-m", "run=sweep", *STEPS)
     monkeypatch.setenv("KILL", "job")
     result = train(*given)
-    assert "1 of the sweep's runs failed: sweep/model.width_5: SIGKILL, see" in result.told
-    assert "the same command with run=sweep does what is missing" in result.told
+    assert "1 of the sweep's runs failed: sweep/model.width_5: SIGKILL, see" in result.error
+    assert "the same command with run=sweep does what is missing" in result.error
     assert result.out.splitlines()[0].split() == ["job", "state", "metric"]
     assert result.out.splitlines()[1].split()[:3] == ["model.width_4", "finished", "val/miou"]
     assert result.out.splitlines()[2].split() == ["model.width_5", "killed", "-"]
@@ -98,8 +98,8 @@ def test_submitit_goes_on_after_a_job_whose_launcher_dies(train: Command, monkey
     pytest.importorskip("submitit")
     monkeypatch.setenv("KILL", "launcher")
     given = (f"model._target_={DEADLY}", "model.width=5,4", "-m", "run=sweep", *STEPS, "hydra/launcher=submitit_local")
-    told = train(*given).told
-    assert "sweep/model.width_5: its process died" in told
+    message = train(*given).error
+    assert "sweep/model.width_5: its process died" in message
     assert {width: job["state"] for width, job in jobs().items()} == {"4": "finished", "5": "running"}
     monkeypatch.delenv("KILL")
     assert train(*given).code == 0

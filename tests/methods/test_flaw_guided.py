@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semipix.batch import VOID
 from semipix.methods.flaw_guided import diagnostic_metrics, update_diagnostics
-from semipix.tasks.label_losses import VOID
 from semipix.tasks.segmentation import Segmentation
 
 TASK = Segmentation(2)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from semipix.models import flaw_detector
 from semipix.models.adapt import adapt
-from semipix.models.memory_format import compile_networks, lay_out
+from semipix.models.memory_format import compile_networks, set_memory_format
 from tests.helpers.tiny import CLASSES, TinyModel, make_batch, make_method, method_class, options
 
 METHODS = options("method")
@@ -72,7 +72,7 @@ def test_compiling_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_only_on_a_cpu_a_detector_is_contiguous() -> None:
     for device, channels_last in (("cpu", True), ("cuda", True), ("cpu", False)):
         method = make_method("gct")
-        assert lay_out(method, device, channels_last) == (
+        assert set_memory_format(method, device, channels_last) == (
             torch.channels_last if channels_last else torch.contiguous_format
         )
         weight, own = method.models[0].last.weight, method.detector.convolutions[1].weight

@@ -1,4 +1,4 @@
-"""Slabs of rows give what the whole image gives, in predicted files and in figures."""
+"""Computing an image in slabs of rows gives the same predictions and metrics as computing it whole."""
 
 import functools
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_outputs_and_flaw_maps_are_those_of_the_whole_image(name: str, monkeypat
 
 
 class Far(nn.Module):
-    """A pixel sees the one so many rows below it; with none, the mean of all."""
+    """The output depends on the pixel `rows` below; with None, on the mean of all pixels."""
 
     def __init__(self, rows: int | None) -> None:
         super().__init__()
@@ -120,7 +120,9 @@ def test_commands_give_the_same_in_slabs(
         monkeypatch.setitem(slabs.PIXELS_AT_ONCE, device, 64 * 24)
         monkeypatch.setitem(batches.BATCH_PIXELS, device, 64 * 24)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
-    monkeypatch.setattr(slabs, "measured_halo", lambda *given: 8)  # the flaw detector sees farther, but not much
+    monkeypatch.setattr(
+        slabs, "measured_halo", lambda *given: 8
+    )  # enough: the flaw detector hardly depends on more distant rows
     parts = command("predict", finished, images, "--out", "parts")
     line = "semipix: 2 images of more than 1536 pixels were computed in slabs of rows, to bound memory"
     assert line in parts.err.splitlines()

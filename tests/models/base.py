@@ -129,7 +129,7 @@ class FeatureModelTests(ModelTests):
         assert all(seen.grad is not None and seen.grad.any() for seen in maps)
         trained = {name for name, value in model.named_parameters() if value.grad is not None}
         assert trained
-        assert trained < {name for name, _ in model.named_parameters()}, "head alone"
+        assert trained < {name for name, _ in model.named_parameters()}, "only the head"
 
     def test_black_is_not_what_normalisation_makes_of_it(self, model: nn.Module) -> None:
         seen = model.normalize(torch.zeros(1, 3, 2, 2))

@@ -34,7 +34,7 @@ class Wraps(nn.Module):
 
 
 class Model(nn.Module):
-    """Remembers what it was made with."""
+    """Stores its arguments."""
 
     def __init__(self, **given: object) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_the_right_map_is_passed_on_untouched() -> None:
         (lambda value: [[value]], "a list, expected a tensor"),
     ],
 )
-def test_what_is_no_map_is_told_in_one_line(dress, message: str) -> None:
+def test_what_is_no_map_is_one_line(dress, message: str) -> None:
     with pytest.raises(
         SemipixError, match=f"model: Wraps returned {'a tensor of ' if 'shape' in message else ''}{message}"
     ) as caught:
@@ -138,7 +138,7 @@ class Halves(nn.Module):
 
 
 class Layers(Wraps):
-    """Calls its layers `features`, as torchvision's classifiers do, which is no protocol."""
+    """Calls its layers `features`, as torchvision's classifiers do; they are not methods."""
 
     def __init__(self, dress) -> None:
         super().__init__(dress)
@@ -146,7 +146,7 @@ class Layers(Wraps):
 
 
 class Headless(Wraps):
-    """Has features alone."""
+    """Has only `features`."""
 
     def features(self, image: Tensor) -> list[Tensor]:
         return [image]
@@ -179,14 +179,14 @@ def test_the_size_is_the_models_own_business_too() -> None:
         torch.testing.assert_close(adapted.head(adapted.features(image), (41, 52)), unet(image), rtol=0, atol=0)
 
 
-def test_a_head_of_other_channels_is_told_in_one_line() -> None:
+def test_a_head_of_other_channels_is_one_line() -> None:
     with pytest.raises(SemipixError, match=r"Halves returned a tensor of shape \(2, 5, 8, 10\), expected") as caught:
         adapt(Halves(channels=5), 4).head([torch.rand(2, 6, 8, 10)], (16, 20))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("kind", "missing"), [(Wraps, "features"), (Layers, "features"), (Headless, "head")])
-def test_a_module_without_the_feature_protocol_is_told_in_one_line(kind: type[Wraps], missing: str) -> None:
+def test_a_module_without_the_feature_protocol_is_one_line(kind: type[Wraps], missing: str) -> None:
     adapted = adapt(kind(DRESSES["tensor"]), 4)
     with pytest.raises(SemipixError, match=f"model: {kind.__name__} has no method '{missing}'.*model=unet") as caught:
         adapted.features(IMAGE)
@@ -275,7 +275,7 @@ def test_make_model_makes_foreign_and_own_models() -> None:
         (lambda: "text", {}, r"model: <lambda> made a str, expected a torch.nn.Module"),
     ],
 )
-def test_make_model_tells_slips_in_one_line(target, options: dict, message: str) -> None:
+def test_make_model_errors_are_one_line(target, options: dict, message: str) -> None:
     with pytest.raises(SemipixError, match=message) as caught:
         make_model(target, 3, 2, **options)
     assert "\n" not in str(caught.value)

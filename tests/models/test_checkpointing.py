@@ -59,7 +59,7 @@ def test_stages_keep_their_names_and_copies() -> None:
     names = list(network.state_dict())
     checkpoint_stages(network, key="backbone")
     assert type(network["stages"]) is CheckpointedSequential
-    assert type(network["stages"][0]) is nn.Sequential, "the outermost alone"
+    assert type(network["stages"][0]) is nn.Sequential, "only the outermost"
     assert list(network.state_dict()) == names
     twin = copy.deepcopy(network)
     twin["stages"](images(8, 9)).sum().backward()

@@ -83,7 +83,7 @@ def test_pretrained_weights_are_those_of_vgg_and_ignore_the_trimap_at_first(monk
     assert expected.any()
 
 
-def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network\nand a long story")
 
@@ -94,7 +94,7 @@ def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     assert "\n" not in str(caught.value)
 
 
-def test_slips_are_told_in_one_line() -> None:
+def test_errors_are_one_line() -> None:
     with pytest.raises(SemipixError, match=r"model.width=8: pretrained weights are for width 64; set"):
         DeepImageMatting(width=8, pretrained=True)
     with pytest.raises(SemipixError, match=r"model.width=0: expected 1 or more"):

@@ -70,13 +70,13 @@ def test_corners_are_aligned() -> None:
         ),
     ],
 )
-def test_slips_are_told_in_one_line(options: dict, message: str) -> None:
+def test_errors_are_one_line(options: dict, message: str) -> None:
     with pytest.raises(SemipixError, match=message) as caught:
         DeepLabV2(3, 2, **options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network")
 

@@ -20,7 +20,7 @@ class TestDIDN(ModelTests, CheckpointingTests):
 def test_the_full_model_has_165_million_parameters() -> None:
     # The paper's text gives 256 features, strided 3x3 convolutions down, a 1x1 convolution before each pixel shuffle,
     # nine 3x3 convolutions in one reconstruction block and a 1x1 convolution of all its outputs. That there are six
-    # blocks and where PReLUs stand is read off its figures; the sum has not been found in print.
+    # blocks, and the places of the PReLUs, are read off its figures; no published sum was found.
     with torch.device("meta"):
         model = DIDN()
     assert sum(value.numel() for value in model.parameters()) == 164_625_163
@@ -72,7 +72,7 @@ def test_the_image_is_added_where_it_has_as_many_channels() -> None:
         ({"blocks": 0}, "model.blocks=0: expected 1 or more"),
     ],
 )
-def test_slips_are_told_in_one_line(options: dict[str, int], message: str) -> None:
+def test_errors_are_one_line(options: dict[str, int], message: str) -> None:
     with pytest.raises(SemipixError, match=message) as caught:
         DIDN(**options)
     assert "\n" not in str(caught.value)

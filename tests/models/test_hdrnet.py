@@ -137,7 +137,7 @@ def test_images_do_not_depend_on_each_other() -> None:
         ({"resolution": 200}, "model.resolution=200: expected a multiple of 64"),
     ],
 )
-def test_slips_are_told_in_one_line(options: dict[str, int], message: str) -> None:
+def test_errors_are_one_line(options: dict[str, int], message: str) -> None:
     with pytest.raises(SemipixError, match=message) as caught:
         HDRNet(**options)
     assert "\n" not in str(caught.value)

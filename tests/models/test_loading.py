@@ -1,4 +1,4 @@
-"""A network that is loaded is the network that was trained, whatever `pretrained` was set to when it was built."""
+"""A loaded network equals the trained one, for any value of `pretrained` with which it was built."""
 
 import functools
 from typing import Any
@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def fill(model: nn.Module, *_: object, **__: object) -> None:
-    """What stands in for a download of timm: weights that no random start has."""
+    """Replaces timm's download: weights that differ from random ones."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))

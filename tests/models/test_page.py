@@ -1,4 +1,4 @@
-"""docs/models.md says what the code does."""
+"""docs/models.md agrees with the code."""
 
 import inspect
 from pathlib import Path
@@ -67,16 +67,17 @@ def test_the_page_has_the_number_of_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_has_every_key_with_its_default(name: str) -> None:
-    (told,) = rows("| model | keys")[name]
+    (documented,) = rows("| model | keys")[name]
     fixed = {"in_channels", "channels", "options"} | ({"architecture"} if name in ARCHITECTURES else set())
     parameters = inspect.signature(kind_of(name)).parameters
     check_keys(
-        told.partition(", and those of the decoder")[0], {k: p.default for k, p in parameters.items() if k not in fixed}
+        documented.partition(", and those of the decoder")[0],
+        {k: p.default for k, p in parameters.items() if k not in fixed},
     )
 
 
-def check_keys(told: str, expected: dict[str, Any]) -> None:
-    pairs = [word.strip("` ,").partition("=") for word in told.split("`, ")]
+def check_keys(documented: str, expected: dict[str, Any]) -> None:
+    pairs = [word.strip("` ,").partition("=") for word in documented.split("`, ")]
     assert [key for key, _, _ in pairs] == list(expected)
     for (key, _, value), default in zip(pairs, expected.values(), strict=True):
         assert yaml.safe_load(value) == (list(default) if isinstance(default, tuple) else default), key

@@ -213,7 +213,7 @@ def test_normalisation_of_extra_and_missing_channels() -> None:
     )
 
 
-def test_a_failed_download_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network\nand a long story")
 
@@ -277,7 +277,7 @@ def test_the_default_encoder_is_the_same_under_every_decoder() -> None:
 
 @pytest.mark.parametrize("name", ["unet", "pspnet"])
 def test_a_seed_gives_the_weights_of_the_library_itself(name: str) -> None:
-    """So that runs of the same seed can be repeated, whoever builds the network."""
+    """So that runs of the same seed can be repeated, by any code that builds the network."""
     theirs = {"unet": smp.Unet, "pspnet": smp.PSPNet}[name]
     options = {"pspnet": {"encoder_depth": 5, "output_stride": 8, "upsampling": 8, "psp_dropout": 0.1}}.get(name, {})
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Labels of regression tasks that say nothing somewhere."""
+"""Labels of regression tasks, with ignored pixels."""
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def trimap_of(number: int, height: int, width: int) -> Tensor:
 
 
 def matting_target(number: int, height: int, width: int, seed: int = 3) -> Tensor:
-    """Labels (N, 8, H, W) of these trimaps; colours are known in the upper half alone."""
+    """Labels (N, 8, H, W) of these trimaps; colours are known only in the upper half."""
     trimap = trimap_of(number, height, width)
     unknown = trimap == 0.5
     alpha = torch.where(unknown, rand(number, 1, height, width, seed=seed), trimap)
@@ -40,7 +40,7 @@ def matting_target(number: int, height: int, width: int, seed: int = 3) -> Tenso
 
 
 def make_target(task: Task, number: int, height: int, width: int, seed: int = 3) -> Tensor:
-    """Random labels; the lower right quarter says nothing (in matting: the known region)."""
+    """Random labels; the lower right quarter is ignored (in matting: the known region)."""
     if isinstance(task, Matting):
         return matting_target(number, height, width, seed)
     assert isinstance(task, Regression)

@@ -1,4 +1,4 @@
-"""What a task means that says nothing of its own: regression."""
+"""The defaults of a task, which are those of regression."""
 
 import pytest
 import torch

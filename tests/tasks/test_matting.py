@@ -1,4 +1,4 @@
-"""Matting: alpha where a trimap does not say."""
+"""Matting: alpha in the unknown region of a trimap."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Regression: values of any unit, some of which say nothing."""
+"""Regression: values of any unit, with ignored pixels."""
 
 from typing import Any
 
@@ -193,7 +193,7 @@ class TestPictures:
         (lambda: Matting(composition=1.5), "task.composition: 1.5 found"),
     ],
 )
-def test_a_slip_is_one_line(make: Any, key: str) -> None:
+def test_an_error_is_one_line(make: Any, key: str) -> None:
     with pytest.raises(SemipixError) as error:
         make()
     assert key in str(error.value)

@@ -67,7 +67,7 @@ class TestPerceptual:
         metrics.update(rand(1, 3, 20, 20), rand(1, 3, 20, 20, seed=1))
         assert metrics.compute()["lpips"].isnan()
 
-    def test_weights_that_cannot_be_had_are_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_download_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*given: Any, **options: Any) -> nn.Module:
             raise OSError("no route\nto host")
 
@@ -78,7 +78,7 @@ class TestPerceptual:
 
 
 def test_an_image_whose_prediction_is_not_finite_is_not_left_out_of_the_mean() -> None:
-    """Only an image without a known pixel is; the mean over the others would look better than the network is."""
+    """Otherwise the mean over the other images would look better than the network is."""
     image = torch.full((3, 3, 16, 16), 0.5)
     target = image.clone()
     target[0] = torch.nan

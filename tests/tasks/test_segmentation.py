@@ -1,4 +1,4 @@
-"""Segmentation: what a class map means."""
+"""Segmentation: activation, losses, metrics and pictures of class maps."""
 
 import math
 from typing import Any
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from segmentation_models_pytorch import losses
 from torch import Tensor
 
+from semipix.batch import VOID
 from semipix.errors import SemipixError
-from semipix.tasks.label_losses import VOID
 from semipix.tasks.segmentation import Segmentation, palette
 from tests.helpers.tiny import rand, randint
 
@@ -155,7 +155,7 @@ class TestOtherLosses:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"loss": "dise"}, r"task.loss: 'dise' found, which is no loss of segmentation; did you mean dice\?"),
+            ({"loss": "dise"}, r"task.loss: 'dise' found, which is not a loss of segmentation; did you mean dice\?"),
             ({"loss": "l1"}, "task.loss: 'l1' found, .*; known: cross_entropy, dice, focal, jaccard, lovasz"),
             ({"loss": []}, "task.loss: none found, at least one loss expected"),
             ({"loss": ["dice", "dice"]}, "task.loss: dice, dice found, .* each of them once"),
@@ -163,7 +163,7 @@ class TestOtherLosses:
             ({"loss": {"dice": True}}, "task.loss.dice: True found, a positive number expected"),
             (
                 {"loss": ["dice", "lovasz"], "class_weights": [1, 1, 2]},
-                "task.class_weights: found with task.loss=lovasz, which has no class weights",
+                "task.class_weights: found with task.loss=lovasz, which takes no class weights",
             ),
             ({"class_weights": [0, 0, 0]}, r"task.class_weights: \[0, 0, 0\] found, numbers of at least 0 expected"),
             ({"class_weights": [1, -1, 0]}, "numbers of at least 0 expected, one of them positive"),
@@ -216,7 +216,7 @@ class TestPseudoLabels:
     def test_sharpen_at_temperature_1_is_the_prediction(self) -> None:
         assert torch.equal(TASK.sharpen(self.PREDICTION, 1), self.PREDICTION)
 
-    def test_sharpen_at_temperature_0_is_the_likeliest_class(self) -> None:
+    def test_sharpen_at_temperature_0_is_the_most_probable_class(self) -> None:
         sharp = TASK.sharpen(self.PREDICTION, 0)
         assert torch.equal(sharp, one_hot(self.PREDICTION.argmax(1)))
         assert sharp.dtype == self.PREDICTION.dtype
@@ -234,7 +234,7 @@ class TestPseudoLabels:
     def test_sharpen_keeps_what_is_sure(self, temperature: float) -> None:
         torch.testing.assert_close(TASK.sharpen(self.SURE, temperature), self.SURE)
 
-    def test_confidence_is_the_likeliest_class_s_share(self) -> None:
+    def test_confidence_is_the_probability_of_the_predicted_class(self) -> None:
         prediction = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8]]).T.reshape(1, 3, 1, 3)
         assert TASK.confidence(prediction).tolist() == [[[pytest.approx([0.5, 1.0, 0.8])]]]
 
@@ -325,7 +325,7 @@ class TestRender:
     ("arguments", "key"),
     [((1,), "task.classes"), ((256,), "task.classes"), ((["only"],), "task.classes"), ((3, [1, 2]), "class_weights")],
 )
-def test_a_slip_is_one_line(arguments: tuple, key: str) -> None:
+def test_an_error_is_one_line(arguments: tuple, key: str) -> None:
     with pytest.raises(SemipixError, match=key) as error:
         Segmentation(*arguments)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What is kept of a training while it runs."""
+"""Which checkpoint is kept."""
 
 from pathlib import Path
 from typing import Any

@@ -31,13 +31,13 @@ SECONDS = 240
 """Longest wait for the two processes; they take a tenth of it."""
 
 ROUNDING = 3e-5
-"""Largest difference of weights: a mean of two halves is rounded otherwise than a mean of all, three times in turn."""
+"""Largest difference of weights: in three steps, means of two halves are rounded differently from means of all."""
 
 REPEATABLE = [name for name in options("method") if not method_class(name).draws_numbers]
 """Methods that draw no random numbers within a step; with the others each process draws its own."""
 
 FACTORY = functools.partial(SGD, lr=0.01, momentum=0.9)
-"""All optimizers are SGD, for Adam makes a step of full length out of a rounding error."""
+"""All optimizers are SGD, since Adam can turn a rounding error into a full step."""
 
 
 def make(name: str) -> tuple[Learner, SemiSupervisedDataModule]:

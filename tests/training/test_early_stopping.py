@@ -1,4 +1,4 @@
-"""A training that ends before its last step."""
+"""Early stopping."""
 
 import json
 from collections.abc import Callable
@@ -60,12 +60,12 @@ def test_without_it_training_runs_to_its_end(train: Command) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(override: str, message: str, train: Command) -> None:
-    assert message in train(override).told
+    assert message in train(override).error
     assert not Path("run").exists()
 
 
 def test_it_needs_validation(train: Command) -> None:
-    assert "trainer.early_stopping: there is no validation" in train("trainer.early_stopping=3", "validations=0").told
+    assert "trainer.early_stopping: there is no validation" in train("trainer.early_stopping=3", "validations=0").error
     assert not Path("run").exists()
 
 

@@ -58,7 +58,7 @@ def make_learner(method: Method, lr: float = 0.01, **given: Any) -> Learner:
 
 
 def fit(learner: Learner, source: TinySource | None = None, data: dict[str, Any] | None = None, **given: Any) -> Any:
-    """A trainer after two steps without validation, unless told otherwise."""
+    """A trainer after two steps without validation, unless overridden."""
     settings: dict[str, Any] = {
         "accelerator": "cpu",
         "max_steps": 2,
@@ -260,8 +260,8 @@ class TestValidation:
         for _ in range(2):
             validate(learner, ColourSource(val=3))
         pixels = sum(ColourSource(val=3).image(name)[0].numel() for name in ColourSource(val=3).val())
-        told = [line for line in capfd.readouterr().err.splitlines() if "semipix" in line]
-        assert told == [
+        printed = [line for line in capfd.readouterr().err.splitlines() if "semipix" in line]
+        assert printed == [
             f"semipix: validation: rmse of the 3 images is not a number though {pixels} pixels count, so there is "
             "nothing to measure or choose by; check that the network's outputs are finite"
         ], "once"
@@ -303,7 +303,7 @@ class TestNonFinite:
         assert count.steps == 0, "no weight was spoilt"
 
     @pytest.mark.parametrize("reads", ["on_train_end", "on_save_checkpoint"])
-    def test_what_a_device_tells_late_is_read_before_anything_is_kept(self, reads: str) -> None:
+    def test_a_result_that_comes_late_is_read_before_anything_is_kept(self, reads: str) -> None:
         learner = make_learner(make_method("mean_teacher"))
         given = ({},) if reads == "on_save_checkpoint" else ()
         learner._unread = Finiteness(torch.tensor([True, True]), ["supervised", "consistency"], ["a.png"], 3)

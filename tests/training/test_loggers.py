@@ -157,15 +157,15 @@ def test_a_missing_package_names_the_extra(name: str, train: Command, monkeypatc
     module = importlib.import_module(f"lightning.{of_lightning}.loggers.{name}")
     for flag in [key for key in vars(module) if key.startswith(f"_{name.upper()}") and key.endswith("_AVAILABLE")]:
         monkeypatch.setattr(module, flag, False)
-    told = train(f"trainer.logger={name}").told
-    assert f"trainer.logger={name}: its package cannot be imported" in told
-    assert f"pip install 'semipix[{name}]'" in told
+    message = train(f"trainer.logger={name}").error
+    assert f"trainer.logger={name}: its package cannot be imported" in message
+    assert f"pip install 'semipix[{name}]'" in message
     assert not Path("run").exists()
 
 
 def test_an_unknown_name_is_refused(train: Command) -> None:
-    told = train("trainer.logger=tensorbord").told
-    assert "trainer.logger: 'tensorbord' found, which is no logger; did you mean tensorboard?" in told
+    message = train("trainer.logger=tensorbord").error
+    assert "trainer.logger: 'tensorbord' found, which is not a logger; did you mean tensorboard?" in message
     assert not Path("run").exists()
 
 

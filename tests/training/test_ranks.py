@@ -1,4 +1,4 @@
-"""Trainings of two processes of which one is killed: both end, and the checkpoint is good for going on."""
+"""When one of two processes of a training is killed, both end, and the training can be resumed."""
 
 import json
 import os

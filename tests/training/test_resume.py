@@ -1,4 +1,4 @@
-"""A run that was cut off reaches the weights of one that was not."""
+"""A resumed run reaches the same weights as an uninterrupted one."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ Command = Callable[..., Result]
 
 
 def environment() -> dict[str, str]:
-    """Of a command in a process of its own: one thread, no GPU, this code."""
+    """Environment of a command in a new process: one thread, no GPU, this source code."""
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -42,7 +42,7 @@ def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
 
 
 class Killed(BaseException):
-    """Ends a training at once, as a kill does."""
+    """Ends a training immediately, like a kill."""
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], None]:
@@ -230,8 +230,8 @@ def test_a_failing_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
 def test_a_first_checkpoint_that_cannot_be_written(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
         fail_after(0, full)
-        told = train("checkpoint_every=1", "validations=0").told
-    assert told.endswith("No space left on device; there is none yet: make room, then start the run again")
+        message = train("checkpoint_every=1", "validations=0").error
+    assert message.endswith("No space left on device; there is none yet: make room, then start the run again")
     assert train("checkpoint_every=1", "validations=0").code == 0
 
 
@@ -241,9 +241,9 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(
     overrides = ("method=supervised", "steps=6", "validations=0")
     with monkeypatch.context() as full:
         fail_after(1, full)
-        told = train(*overrides, "checkpoint_every=2").told
+        message = train(*overrides, "checkpoint_every=2").error
     path = Path("run/checkpoints/last.ckpt").resolve()
-    assert told == (
+    assert message == (
         f"semipix: error: {path}: checkpoint not written: No space left on device; the previous one is kept: "
         "make room, then resume the run"
     )

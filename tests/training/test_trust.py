@@ -288,7 +288,7 @@ def test_checkpoints_unpickle_nothing(run: Path, photos: Path, monkeypatch: pyte
     kept = read_checkpoint(path)
     torch.save({**kept, "more": Payload()}, path)
     for call in COMMANDS.values():
-        with pytest.raises(SemipixError, match=r"last\.ckpt: damaged, or no checkpoint of semipix train"):
+        with pytest.raises(SemipixError, match=r"last\.ckpt: damaged, or not a checkpoint of semipix train"):
             call(run, photos, trust=True)
     # What Lightning reads once more is read in the same way.
     change(run, {"steps": 2})
@@ -365,7 +365,7 @@ def semipix(*arguments: str) -> Result:
 def test_the_command_refuses_and_trusts(run: Path, photos: Path) -> None:
     change(run, {"model._target_": "evil.Model"})
     arguments = ("predict", "run", str(photos / "images/test"), "--out", "out")
-    assert semipix(*arguments).told == (
+    assert semipix(*arguments).error == (
         "semipix: error: run/config.yaml: model._target_: 'evil.Model' found, which is no class of "
         f"{', '.join(PACKAGES[:-1])} or lightning; add --trust to run code that this folder names"
     )
@@ -375,7 +375,7 @@ def test_the_command_refuses_and_trusts(run: Path, photos: Path) -> None:
 
 
 def test_trust_is_for_commands_that_read_a_run_folder(command: Callable[..., Result]) -> None:
-    line = command("train", "--trust", "data=scenes").told
+    line = command("train", "--trust", "data=scenes").error
     assert "--trust: goes with resume=RUN, evaluate and predict, which read a run folder; leave it out" in line
 
 

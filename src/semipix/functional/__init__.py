@@ -1,1 +1,1 @@
-"""Pure functions of the methods: flaw maps, ramp-ups, moving averages, gradient routing."""
+"""Pure functions of methods and tasks: flaw maps, ramp-ups, moving averages, gradient routing, resizing, errors."""

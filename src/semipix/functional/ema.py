@@ -7,7 +7,8 @@ from torch import nn
 def ema_decay(step: int, maximum: float = 0.99) -> float:
     """Decay after `step` updates: min(1 - 1 / (step + 1), maximum).
 
-    A true mean at first, so that the average forgets the random start (Tarvainen and Valpola, NeurIPS 2017).
+    At first this is the mean of all updates, so that the initial weights have no influence (Tarvainen and Valpola,
+    NeurIPS 2017).
     """
     return min(1.0 - 1.0 / (step + 1), maximum)
 

@@ -1,4 +1,4 @@
-"""Flaw maps: their dense targets, their normalisation, and the exchange of knowledge they steer.
+"""Flaw maps: their dense targets, their normalisation, and the exchange of predictions that they control.
 
 Ke et al., "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020), Section 3 and
 Appendix A. All maps are (B, C, H, W) of any H and W; no function changes an argument.
@@ -15,16 +15,19 @@ from semipix.functional.precision import at_least_float32
 Pair = tuple[Tensor, Tensor]
 
 SILENT_MAXIMUM = 0.1
-"""A flaw map that never exceeds this reports no flaw at all."""
+"""A flaw map whose maximum is at most this becomes 0 everywhere."""
+
+FUSION_SOFTNESS = 0.1
+"""Difference of two flaws at which the better prediction weighs e times as much."""
 
 
 def _odd(size: int) -> int:
-    """The kernel size: the given size made odd, at least 1."""
+    """The next odd number, at least 1: a kernel size."""
     return max(1, size + 1 if size % 2 == 0 else size)
 
 
 def _kernel(size: int) -> Tensor:
-    """Gaussian weights (size,) with sigma = 0.3 ((size - 1) / 2 - 1) + 0.8, in sum 1, in double precision."""
+    """Gaussian weights (size,) whose sum is 1, with sigma = 0.3 ((size - 1) / 2 - 1) + 0.8, in double precision."""
     sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     weight = torch.exp(-(offset**2) / (2 * sigma**2))
@@ -33,9 +36,9 @@ def _kernel(size: int) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _blur_matrix(side: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(side, side): row i holds the weight of each value of a line in the i-th value of the blurred line.
+    """A matrix (side, side) whose product with a line is the blurred line.
 
-    Beyond a border the kernel reads the line's reflection, which does not repeat the value at the border.
+    At the borders the line is reflected without repeating its outermost value.
     """
     reach = torch.arange(size) - size // 2
     places = (torch.arange(side).unsqueeze(1) + reach).abs()  # (side, size)
@@ -48,12 +51,12 @@ def _blur_matrix(side: int, size: int, dtype: torch.dtype, device: torch.device)
 def gaussian_blur(maps: Tensor, share: int) -> Tensor:
     """Blur maps (B, 1, H, W) with kernels of H / share by W / share pixels, reflecting at the borders.
 
-    The two-dimensional kernel is separable, and each of its passes is a product with a matrix: kernels grow with the
-    map, and hardware multiplies matrices faster than it convolves single channels by long kernels.
+    The kernel is separable, and each of its two passes is computed as a matrix product: the kernels are long, and
+    hardware multiplies matrices faster than it convolves single channels with long kernels.
     """
     height, width = maps.shape[-2:]
     device = maps.device
-    with torch.autocast(device.type, enabled=False):  # it would round what the exchange is about to compare
+    with torch.autocast(device.type, enabled=False):  # half precision is too coarse for comparing flaws
         rows = _blur_matrix(height, _odd(height // share), maps.dtype, device)
         columns = _blur_matrix(width, _odd(width // share), maps.dtype, device)
         return rows @ maps @ columns.T
@@ -71,10 +74,10 @@ def _extrema(maps: Tensor) -> Pair:
 
 @torch.no_grad()
 def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid: Tensor | None = None) -> Tensor:
-    """Make the sparse error of a prediction dense: pipeline C of Appendix A.
+    """The dense target of the flaw detector, made of a prediction's sparse error: pipeline C of Appendix A.
 
-    The error, summed over channels and scaled by mu, is blurred, then nu times dilated and blurred, then scaled to
-    [0, 1] map by map.
+    The error is summed over channels, scaled by mu and blurred, then dilated and blurred nu times. At last each map is
+    scaled to [0, 1].
 
     Args:
         prediction: activated prediction (B, C, H, W) in [0, 1].
@@ -103,7 +106,7 @@ def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid
 
 @torch.no_grad()
 def normalize_flaw(flaw: Tensor) -> Tensor:
-    """Smooth a detector's raw map and scale it to [0, 1], so that the maps of two predictions can be compared.
+    """Smooth the detector's raw maps and scale each to [0, 1], so that the maps of two predictions can be compared.
 
     Args:
         flaw: raw flaw map (B, 1, H, W).
@@ -117,38 +120,34 @@ def normalize_flaw(flaw: Tensor) -> Tensor:
     return torch.where(largest > SILENT_MAXIMUM, scaled, torch.zeros_like(scaled))
 
 
-FUSION_SOFTNESS = 0.1
-"""Difference of two flaws at which the better prediction weighs e times as much."""
-
-
 def fuse(predictions: Pair, flaws: Pair, softness: float = FUSION_SOFTNESS) -> Tensor:
-    """Fuse a pair's predictions at inference: per pixel the one with the lower flaw, softly weighted.
+    """Fuse the predictions of a pair of models: a mean that gives more weight to the lower flaw at each pixel.
 
     Args:
         predictions: two maps (B, C, H, W) in [0, 1].
         flaws: two raw flaw maps (B, 1, H, W); values outside of [0, 1] are clamped.
-        softness: difference of flaws at which the better prediction weighs e times as much; small is a hard choice.
+        softness: difference of flaws at which the better prediction weighs e times as much.
 
     Returns:
         (B, C, H, W) in [0, 1], between the two predictions at each pixel.
     """
     first, second = (at_least_float32(flaw).clamp(0, 1) for flaw in flaws)
-    share = ((second - first) / softness).sigmoid()  # of the first prediction
-    return share * predictions[0] + (1 - share) * predictions[1]
+    first_weight = ((second - first) / softness).sigmoid()
+    return first_weight * predictions[0] + (1 - first_weight) * predictions[1]
 
 
 @torch.no_grad()
 def directions(flaws: Pair, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Decide for each pixel who teaches whom.
+    """Decide for each pixel which model learns from the other.
 
     Args:
         flaws: two normalised flaw maps (B, 1, H, W) in [0, 1].
-        threshold: flaw above which a pixel teaches nobody (the paper's xi).
+        threshold: flaw above which a prediction is not used as a target (the paper's xi).
 
     Returns:
-        first_learns: (B, 1, H, W) bool, the second model's flaw is lower and small enough (Eq. 4).
-        second_learns: (B, 1, H, W) bool, the reverse.
-        both_flawed: (B, 1, H, W) bool, both exceed the threshold (Eq. 7).
+        first_learns: (B, 1, H, W) bool, the second model's flaw is lower and at most the threshold (Eq. 4).
+        second_learns: (B, 1, H, W) bool, the same with the models exchanged.
+        both_flawed: (B, 1, H, W) bool, both flaws exceed the threshold (Eq. 7).
     """
     first, second = flaws
     first_learns = (second < first) & (second <= threshold)
@@ -163,15 +162,15 @@ def exchange(predictions: Pair, flaws: Pair, threshold: float) -> tuple[Pair, Te
     Args:
         predictions: two maps (B, C, H, W) in [0, 1].
         flaws: two normalised flaw maps (B, 1, H, W) in [0, 1].
-        threshold: flaw above which a pixel teaches nobody (the paper's xi).
+        threshold: flaw above which a prediction is not used as a target (the paper's xi).
 
     Returns:
-        goals: what each model is pulled to, detached, (B, C, H, W) twice; its own prediction where it is at least as
-            good or where the other teaches nobody.
-        both_flawed: (B, 1, H, W) bool, pixels where both exceed the threshold (Eq. 7).
+        goals: two maps (B, C, H, W) without gradient, the targets of the two models: the other model's prediction where
+            its flaw is lower and at most the threshold, otherwise the model's own prediction.
+        both_flawed: (B, 1, H, W) bool, pixels where both flaws exceed the threshold (Eq. 7).
 
     Raises:
-        ValueError: the maps differ in shape.
+        ValueError: the predictions differ in shape, or the flaw maps do.
     """
     first, second = predictions
     if first.shape != second.shape or flaws[0].shape != flaws[1].shape:

@@ -1,4 +1,4 @@
-"""How many images are computed at once."""
+"""Groups of images that are computed in one batch."""
 
 import math
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ import torch
 from torch import Tensor
 
 BATCH_PIXELS = {"cpu": 2**17, "cuda": 2**22}
-"""Pixels of a batch. A large image fills a processor by itself; small ones share what a batch costs once."""
+"""Pixels of a batch by type of device: enough small images to use the processor well; a large image is a batch."""
 
 
-def pixels_of_a_batch(device: str) -> int:
-    """Pixels of a batch on a type of device."""
+def batch_pixels(device: str) -> int:
+    """Pixels of a batch on a type of device, such as `cpu`."""
     return BATCH_PIXELS.get(device, BATCH_PIXELS["cuda"])
 
 
-def parts_of_equal_size(images: Sequence[Tensor], device: str) -> list[list[int]]:
-    """Which images to compute together: those of one size, evenly shared between batches of the device's size.
+def batches_of_equal_size(images: Sequence[Tensor], device: str) -> list[list[int]]:
+    """Group images into batches: images of one size, in batches of about equal length and at most `batch_pixels`.
 
     Args:
         images: tensors (..., H, W).
-        device: its type, as `cpu`.
+        device: type of the device, such as `cpu`.
 
     Returns:
-        Indices of the images of each batch, all of one shape.
+        For each batch the indices of its images.
     """
-    groups: dict[torch.Size, list[int]] = {}
+    indices_of_shape: dict[torch.Size, list[int]] = {}
     for index, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(index)
-    parts = []
-    for shape, group in groups.items():
-        most = max(1, pixels_of_a_batch(device) // math.prod(shape[-2:]))
-        size = math.ceil(len(group) / math.ceil(len(group) / most))
-        parts += [group[at : at + size] for at in range(0, len(group), size)]
-    return parts
+        indices_of_shape.setdefault(image.shape, []).append(index)
+    batches = []
+    for shape, indices in indices_of_shape.items():
+        most = max(1, batch_pixels(device) // math.prod(shape[-2:]))
+        size = math.ceil(len(indices) / math.ceil(len(indices) / most))
+        batches += [indices[start : start + size] for start in range(0, len(indices), size)]
+    return batches

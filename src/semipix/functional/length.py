@@ -1,4 +1,4 @@
-"""How long a run is, so that methods compare fairly: the paper's training rules (Ke et al., ECCV 2020, Section 4)."""
+"""Number of steps of a run by the paper's training rules (Ke et al., ECCV 2020, Section 4), for fair comparisons."""
 
 import math
 from typing import Literal
@@ -11,17 +11,18 @@ def training_steps(
 ) -> int:
     """Optimizer steps of a run.
 
-    Rule 1: full supervision makes S epochs of T = images / batch_size steps, N = S x T x b samples in all.
-    Rule 2: `supervised` on a labeled subset keeps S (`length="labeled"`), so it is shorter by labeled / images.
-    Rule 3: a semi-supervised run has the N of rule 1 (`length="full"`), and so has the equally long supervised one.
+    Rule 1: full supervision trains S epochs of T = images / batch_size steps, N = S x T x batch_size samples in all.
+    Rule 2: `supervised` on a labeled subset keeps S (`length="labeled"`), so it has labeled / images times as many
+    steps.
+    Rule 3: a semi-supervised run has the N of rule 1 (`length="full"`), and so has the equally long supervised run.
 
     Args:
-        images: training images, labeled and unlabeled.
-        labeled: labeled ones among them.
-        batch_size: images that one optimizer step sees.
+        images: number of training images, labeled and unlabeled.
+        labeled: number of labeled images among them.
+        batch_size: images per optimizer step.
         epochs: S, passes over all images.
-        steps: steps of full length; sets S in place of `epochs`.
-        length: full, or rule 2's share of it.
+        steps: steps of full supervision; replaces `epochs`.
+        length: `full`, or `labeled` for the shorter training of rule 2.
 
     Returns:
         The number of steps, at least 1.

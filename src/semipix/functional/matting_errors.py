@@ -13,16 +13,16 @@ from torch import Tensor
 from semipix.functional.precision import at_least_float32
 
 SIGMA = 1.4
-"""Standard deviation in pixels of the Gaussian whose derivatives are the gradient."""
+"""Standard deviation in pixels of the Gaussian whose derivatives give the gradient."""
 
 RADIUS = 4
-"""Pixels to each side of that Gaussian's centre, where it has fallen below a hundredth."""
+"""Pixels on each side of that Gaussian's centre; beyond them it is below a hundredth of its maximum at the centre."""
 
-STEPS = 10
+THRESHOLDS = 10
 """Number of thresholds of the connected regions: 0.1, 0.2 ... 1."""
 
-TOLERANCE = 0.15
-"""Distance of alpha from its pixel's level that counts as none if it is smaller (the paper's theta)."""
+CONNECTIVITY_TOLERANCE = 0.15
+"""Smaller distances of alpha from the pixel's level count as 0 (the paper's theta)."""
 
 
 def sum_of_absolute_differences(prediction: Tensor, alpha: Tensor, unknown: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def sum_of_absolute_differences(prediction: Tensor, alpha: Tensor, unknown: Tens
 
 
 def mean_squared_error(prediction: Tensor, alpha: Tensor, unknown: Tensor) -> Tensor:
-    """MSE over the unknown region, a scalar; NaN where there is none."""
+    """MSE over the unknown region, a scalar; NaN if the region is empty."""
     return (at_least_float32(prediction) - at_least_float32(alpha)).square()[unknown].mean()
 
 
@@ -42,7 +42,7 @@ def gradient_error(prediction: Tensor, alpha: Tensor, unknown: Tensor) -> Tensor
 
 
 def gradient_magnitude(alpha: Tensor) -> Tensor:
-    """Magnitude of a matte's first Gaussian derivatives (H, W), whose kernels have a sum of squares of 1."""
+    """Magnitude (H, W) of a matte's first Gaussian derivatives; their kernels have Euclidean length 1."""
     maps = at_least_float32(alpha)
     offset = torch.arange(-RADIUS, RADIUS + 1, device=maps.device, dtype=maps.dtype)
     smooth = torch.exp(-(offset**2) / (2 * SIGMA**2))
@@ -56,32 +56,32 @@ def gradient_magnitude(alpha: Tensor) -> Tensor:
 
 
 def connectivity_error(prediction: Tensor, alpha: Tensor, unknown: Tensor) -> Tensor:
-    """Sum of absolute differences of how connected pixels are to the opaque region, in thousands, a scalar.
+    """Sum of absolute differences of the pixels' degrees of connectedness, in thousands, a scalar.
 
-    At each threshold the region is the largest one, connected by sides, in which both mattes reach the threshold. A
-    pixel's level is the last threshold up to which it is in the region; its degree of connectedness is 1, less its
-    alpha's distance from the level where that is at least 0.15.
+    For each threshold, the region is the largest connected set of pixels at which both mattes reach the threshold. A
+    pixel's level is the last threshold up to which it was in the region each time. Its degree of connectedness is 1
+    minus the distance of its alpha from the level; distances below 0.15 count as 0.
     """
     prediction, alpha = at_least_float32(prediction), at_least_float32(alpha)
     level = torch.zeros_like(alpha)
     inside = torch.ones_like(unknown)
-    for step in range(1, STEPS + 1):
-        threshold = step / STEPS
+    for step in range(1, THRESHOLDS + 1):
+        threshold = step / THRESHOLDS
         inside = inside & largest_region((prediction >= threshold) & (alpha >= threshold))
         level = torch.where(inside, threshold, level)
     degrees = []
     for matte in (prediction, alpha):
         distance = matte - level
-        degrees.append(1 - torch.where(distance >= TOLERANCE, distance, 0.0))
+        degrees.append(1 - torch.where(distance >= CONNECTIVITY_TOLERANCE, distance, 0.0))
     return (degrees[0] - degrees[1]).abs()[unknown].sum() / 1000
 
 
 def largest_region(active: Tensor) -> Tensor:
     """The largest region of active pixels that are connected by their sides, (H, W) bool.
 
-    If several are equally large, it is the first of them.
+    Of several equally large regions it is the first.
 
-    Runs of active pixels in a row are merged with the runs that they touch in the next row until nothing changes.
+    Runs of active pixels in a row are merged with the runs that they touch in the next row, until nothing changes.
 
     Args:
         active: (H, W) bool.
@@ -90,10 +90,10 @@ def largest_region(active: Tensor) -> Tensor:
         return active.clone()
     starts = active.clone()
     starts[:, 1:] &= ~active[:, :-1]
-    runs = (starts.flatten().cumsum(0) - 1).view_as(active)  # meaningful at active pixels
+    runs = (starts.flatten().cumsum(0) - 1).view_as(active)  # index of the run; defined only at active pixels
     touching = active[1:] & active[:-1]
     first = touching.clone()
-    first[:, 1:] &= ~touching[:, :-1]  # one pixel for each touch of two runs
+    first[:, 1:] &= ~touching[:, :-1]  # one pixel for each pair of runs that touch
     above, below = runs[:-1][first], runs[1:][first]
     region = _merge(above, below, int(starts.sum()))[runs.clamp(min=0)]  # (H, W)
     sizes = region[active].bincount()

@@ -12,12 +12,12 @@ RATIO = (0.3, 1 / 0.3)
 def cutmix_mask(
     like: Tensor, area: tuple[float, float] = (0.25, 0.5), probability: float = 1.0, ratio: tuple[float, float] = RATIO
 ) -> Tensor:
-    """Draw one box for each image at a random place (Yun et al., ICCV 2019; for pixels French et al., BMVC 2020).
+    """Draw a box for each image at a random place (Yun et al., ICCV 2019; for segmentation French et al., BMVC 2020).
 
     Boxes are drawn from torch's global generator on the CPU, so that they do not depend on the device.
 
     Args:
-        like: images (N, C, H, W), for number, size and device.
+        like: images (N, C, H, W) that give number, size and device of the masks.
         area: smallest and largest share of the image that a box covers.
         probability: share of the images that get a box.
         ratio: smallest and largest height of a box as a multiple of its width, both as shares of the image's sides.
@@ -42,11 +42,11 @@ def cutmix_mask(
 
 
 def mix(mask: Tensor, maps: Tensor) -> Tensor:
-    """Paste the box of each map's neighbour in the batch into it; the first gets the last's.
+    """Paste a box of the previous map of the batch into each map; the first map gets the box of the last.
 
     Args:
-        mask: (N, 1, H, W) bool, True where the neighbour is pasted.
-        maps: images, predictions, weights: (N, C, H, W).
+        mask: (N, 1, H, W) bool, True inside the box.
+        maps: images, predictions or weights (N, C, H, W).
 
     Returns:
         (N, C, H, W), mixed.

@@ -1,4 +1,4 @@
-"""What cross-consistency training does to feature maps.
+"""The perturbations of feature maps in cross-consistency training.
 
 Ouali, Hudelot and Tami, "Semi-Supervised Semantic Segmentation with Cross-Consistency Training" (CVPR 2020), Section
 3.3; the quoted names are the paper's. All maps are (N, C, h, w); no function changes an argument, and gradients reach
@@ -17,7 +17,7 @@ Decode = Callable[[Tensor], Tensor]
 """Feature maps (N, C, h, w) to outputs (N, K, H, W) before activation."""
 
 PROBE = 0.1
-"""Length of the probing step of `adversarial_noise`. The paper's 1e-6 would vanish in the rounding of float32."""
+"""Length of the probing step of `adversarial_noise`. The paper's 1e-6 is too small for float32."""
 
 
 def feature_noise(features: Tensor, strength: float = 0.3) -> Tensor:
@@ -36,8 +36,8 @@ def feature_noise(features: Tensor, strength: float = 0.3) -> Tensor:
 def feature_drop(features: Tensor, low: float = 0.7, high: float = 0.9) -> Tensor:
     """Remove the most active region of each image ("F-Drop").
 
-    A pixel's activity is the mean magnitude of its channels. After a ReLU that is the paper's mean; of signed features
-    the mean would not measure activity.
+    A pixel's activity is the mean magnitude of its channels. For features after a ReLU this equals the paper's mean;
+    for signed features the mean would not measure activity.
 
     Args:
         features: maps (N, C, h, w).
@@ -65,18 +65,18 @@ def channel_dropout(features: Tensor, probability: float = 0.5) -> Tensor:
 
 
 def adversarial_noise(features: Tensor, decode: Decode, length: float = 2.0) -> Tensor:
-    """Push features where the decoder's prediction changes most ("I-VAT"; Miyato et al., PAMI 2018).
+    """Shift features in the direction that changes the decoder's prediction most ("I-VAT"; Miyato et al., PAMI 2018).
 
-    One power iteration: the gradient of the KL divergence at a small random step is the direction. It is computed in
-    float32 even under autocast, which would round the small step away, and leaves no gradient in the parameters.
+    One power iteration: the direction is the gradient of the KL divergence at a small random step. It is computed in
+    float32 also under autocast, since half precision is too coarse for the small step. No parameter gets a gradient.
 
     Args:
         features: maps (N, C, h, w).
-        decode: the decoder whose prediction is to change; its outputs are logits of classes.
-        length: Euclidean length of the push of each image.
+        decode: the decoder; its outputs are logits of classes.
+        length: Euclidean length of the shift of each image's features.
 
     Returns:
-        Maps of the same shape; gradients see the push as a constant.
+        Maps of the same shape; the shift is a constant for gradients.
     """
     start = at_least_float32(features.detach())
     step = _unit(torch.rand_like(start) - 0.5).requires_grad_()
@@ -121,6 +121,6 @@ def _resized(mask: Tensor, features: Tensor) -> Tensor:
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """Each image's maps scaled to Euclidean length 1; maps of zeros stay."""
+    """Each image's maps scaled to Euclidean length 1; maps of zeros are not changed."""
     length: Tensor = torch.linalg.vector_norm(maps, dim=(1, 2, 3), keepdim=True)
     return maps / length.clamp(min=torch.finfo(maps.dtype).tiny)

@@ -1,13 +1,13 @@
-"""How the weight of an unsupervised term grows at the start of training."""
+"""Ramp-up of the weights of unsupervised terms at the start of training."""
 
 import math
 
 
 def sigmoid_rampup(epoch: float, rampup_epochs: float) -> float:
-    """Grow from exp(-5) to 1 along exp(-5 (1 - t)^2), with t = epoch / rampup_epochs.
+    """A factor that grows from exp(-5) to 1: exp(-5 (1 - t)^2), with t = epoch / rampup_epochs.
 
-    Laine and Aila, "Temporal Ensembling for Semi-Supervised Learning" (ICLR 2017); the curve that the released code
-    of GCT uses where the paper's text says cosine.
+    Laine and Aila, "Temporal Ensembling for Semi-Supervised Learning" (ICLR 2017). GCT's released code uses this curve,
+    while its paper writes of a cosine.
 
     Args:
         epoch: fractional epoch, at least 0.

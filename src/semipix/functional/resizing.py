@@ -1,4 +1,4 @@
-"""Bilinear resizing of a part of a map's rows: what `F.interpolate` gives there, from the rows it takes them from."""
+"""Bilinear resizing of some rows of a map, with the same result as `F.interpolate` of the whole map."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,27 @@ from torch import Tensor
 from semipix.functional.precision import at_least_float32
 
 
-def source_rows(rows: range, height: int, whole: int) -> range:
-    """The rows of a map of `height` rows that these rows of its resize to `whole` rows are made of.
+class Window(NamedTuple):
+    """Position of an image in a larger image of the same width.
+
+    Attributes:
+        top: the image's first row in the larger image.
+        height: rows of the larger image.
+    """
+
+    top: int
+    height: int
+
+
+def source_rows(rows: range, height: int, resized_height: int) -> range:
+    """The rows of a map from which some rows of the resized map are computed.
 
     Args:
-        rows: rows of the result, at least one.
+        rows: rows of the resized map, at least one.
         height: rows of the map.
-        whole: rows of the whole result.
+        resized_height: rows of the resized map.
     """
-    places = _places(rows, height, whole, aligned=False)
+    places = _places(rows, height, resized_height, aligned=False)
     return range(int(places[0]), min(int(places[-1]) + 2, height))
 
 
@@ -26,75 +38,63 @@ def resize_rows(
 ) -> Tensor:
     """Some rows of `F.interpolate(whole, size, mode="bilinear", align_corners=aligned)`.
 
-    Equal up to rounding, and exactly where the resize changes nothing.
+    Equal up to rounding, and exactly equal if the size does not change.
 
     Args:
-        maps: rows of the whole (N, C, h, w), those of `source_rows` among them; beyond them the outermost row holds.
-        rows: rows of the result.
-        size: height and width of the whole result.
-        first: place of the first of `maps` in the whole; a fraction where the two grids do not fit.
-        height: rows of the whole.
+        maps: some rows (N, C, h, w) of `whole`, including those of `source_rows`; the outermost ones also replace rows
+            beyond them.
+        rows: rows of the resized map.
+        size: height and width of the whole resized map.
+        first: position of the first row of `maps` in `whole`; it may be a fraction.
+        height: rows of `whole`.
         aligned: whether corners are aligned.
 
     Returns:
         (N, C, len(rows), W) of the type of `maps`.
     """
     places = _places(rows, height, size[0], aligned).to(maps.device) - first
-    held = maps.shape[-2]
-    places = places.clamp(0, held - 1)
+    available = maps.shape[-2]
+    places = places.clamp(0, available - 1)
     upper = places.floor().long()
     if torch.equal(places, upper.to(places.dtype)):
-        resized = maps if len(rows) == held and bool((upper.diff() == 1).all()) else maps[..., upper, :]
+        resized = maps if len(rows) == available and bool((upper.diff() == 1).all()) else maps[..., upper, :]
     else:
         values = at_least_float32(maps)
         share = (places - upper).to(values.dtype).unsqueeze(-1)
-        lower = (upper + 1).clamp(max=held - 1)
+        lower = (upper + 1).clamp(max=available - 1)
         resized = values[..., upper, :] * (1 - share) + values[..., lower, :] * share
     if maps.shape[-1] != size[1]:
-        across = (len(rows), size[1])
-        # The number of rows stays, so that both ways of aligning corners leave them as they are.
-        resized = F.interpolate(resized, across, mode="bilinear", align_corners=aligned)
+        # This resizes only columns: the number of rows does not change.
+        resized = F.interpolate(resized, (len(rows), size[1]), mode="bilinear", align_corners=aligned)
     return resized.to(maps.dtype)
 
 
-def _places(rows: range, height: int, whole: int, aligned: bool) -> Tensor:
-    """Where rows of a result lie in a map, counted in its rows, float32 as in torch's own kernels."""
+def _places(rows: range, height: int, resized_height: int, aligned: bool) -> Tensor:
+    """Positions of rows of the resized map in the map, in its rows; float32 as in torch's own kernels."""
     wanted = torch.arange(rows.start, rows.stop, dtype=torch.float64)
     if aligned:
-        return (wanted * _single((height - 1) / (whole - 1) if whole > 1 else 0.0)).float()
-    # torch rounds the scale, then the place, which it computes by one fused operation.
-    return ((wanted + 0.5) * _single(height / whole) - 0.5).float().clamp(0, height - 1)
+        return (wanted * _single((height - 1) / (resized_height - 1) if resized_height > 1 else 0.0)).float()
+    # torch rounds the scale, then the position, which it computes by one fused operation.
+    return ((wanted + 0.5) * _single(height / resized_height) - 0.5).float().clamp(0, height - 1)
 
 
 def _single(value: float) -> float:
-    """A number in single precision."""
+    """Round a number to single precision."""
     return float(torch.tensor(value, dtype=torch.float32))
 
 
-class Window(NamedTuple):
-    """Which rows of a larger image a network is given.
-
-    Attributes:
-        top: the first of them.
-        height: rows of the larger image.
-    """
-
-    top: int
-    height: int
-
-
 def resize_aligned(maps: Tensor, size: tuple[int, int], window: Window | None, stride: float, height: int) -> Tensor:
-    """Resize a network's coarse map to its image, bilinearly with corners aligned.
+    """Resize a network's coarse map to the size of its image, bilinearly with aligned corners.
 
-    Aligning corners stretches a map a little, by more the smaller it is. Where the image is a window of a larger one,
-    the map is stretched as that one's would be, so that windows fit together.
+    Aligned corners change the scale of a map a little, more for smaller maps. For a window of a larger image, the scale
+    of the larger image is used, so that the results of several windows fit together.
 
     Args:
         maps: (N, C, h, w).
         size: height and width of the image.
-        window: which rows of a larger image the image is; None where it is whole.
-        stride: rows of the image for each row of the map.
-        height: rows of the coarse map of the larger image; not read where there is none.
+        window: position of the image in a larger image; None for a whole image.
+        stride: rows of the image per row of the map.
+        height: rows of the coarse map of the larger image; not used for a whole image.
 
     Returns:
         (N, C, H, W).

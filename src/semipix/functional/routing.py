@@ -1,4 +1,4 @@
-"""Which network a term may train: gradients are routed by detach, not by alternating phases."""
+"""Functions that restrict which networks a loss term trains, by detaching instead of alternating phases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from torch.func import functional_call
 
 
 def frozen(module: nn.Module, *inputs: Any) -> Tensor:
-    """Run a module so that gradients reach its inputs but neither its parameters nor its buffers.
+    """Run a module so that gradients reach its inputs but not its parameters.
 
-    Parameters enter detached and buffers as copies, so running statistics stay as they are; a training-mode batch norm
-    still normalises by the statistics of this batch.
+    Parameters are detached, and buffers are copied, so that running statistics do not change. In training mode a batch
+    norm still normalises by the statistics of this batch.
 
     Args:
         module: any module that returns a tensor.
@@ -29,9 +29,9 @@ def frozen(module: nn.Module, *inputs: Any) -> Tensor:
 
 
 def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `value` (B, C, H, W) over the pixels where `mask` (B, 1, H, W) is True; 0 where none is.
+    """Mean of `value` (B, C, H, W) over the pixels where `mask` (B, 1, H, W) is True; 0 if there are none.
 
-    A pixel that the mask leaves out has no gradient, even where its value is not finite.
+    Other pixels get no gradient, also if their values are not finite.
     """
     kept = value.masked_fill(~mask, 0.0)
     return kept.sum() / (mask.sum() * value.shape[1]).clamp(min=1)
@@ -50,24 +50,24 @@ class _DifferentiatedAtOnce(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, None  # scaled in place and handed over: a copy could be the peak
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, since copies would need more memory
         if gradients is None:
-            raise RuntimeError("this loss can be differentiated once: its gradients have been handed out")
+            raise RuntimeError("this loss can be differentiated only once; its gradients were used before")
         return None, *(None if saved is None else saved.mul_(gradient) for saved in gradients)
 
 
 def differentiated_at_once(module: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-    """A loss that trains only one module, with gradients that are computed at once.
+    """A loss that trains only one module, whose gradients are computed immediately.
 
-    The graph of such a term does not have to stay in memory until the backward pass of all terms. In float16 it stays,
-    since small gradients vanish there unless the whole loss is scaled first.
+    So the graph of the loss does not have to stay in memory until the backward pass of all terms. In float16 it does
+    stay, since small gradients vanish there unless the whole loss is scaled first.
 
     Args:
         module: the module that the loss trains; other parameters get no gradient.
-        compute: the loss, a scalar.
+        compute: computes the loss, a scalar.
 
     Returns:
-        The loss, with gradients to the module's parameters.
+        The loss, with gradients for the module's parameters.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters or not torch.is_grad_enabled():

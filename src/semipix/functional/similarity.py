@@ -1,4 +1,4 @@
-"""Similarity of two images over their valid pixels."""
+"""PSNR and SSIM of images, over their valid pixels."""
 
 import torch
 import torch.nn.functional as F
@@ -7,10 +7,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from semipix.functional.precision import at_least_float32
 
-EXACT = 1e-10
-"""Mean squared error of 100 dB, the largest PSNR: that of an exact image would be infinite, and so would means."""
+LARGEST_PSNR = 100.0
+"""Limit in dB; the PSNR of equal images would be infinite, and so would be a mean with it."""
 
-WINDOW = 11
+SSIM_WINDOW = 11
 """Side in pixels of SSIM's Gaussian window, whose sigma is 1.5."""
 
 
@@ -31,14 +31,13 @@ def psnr(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     ratio: Tensor = peak_signal_noise_ratio(
         at_least_float32(prediction)[known], at_least_float32(target)[known], data_range=1.0
     )
-    best: Tensor = -10 * torch.log10(ratio.new_tensor(EXACT))
-    return ratio.clamp(max=best)
+    return ratio.clamp(max=LARGEST_PSNR)
 
 
 def ssim(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Structural similarity of images (Wang et al., IEEE TIP 2004), the mean over the windows without ignored pixels.
+    """Structural similarity (Wang et al., IEEE TIP 2004), averaged over the windows that contain no ignored pixel.
 
-    A window is 11x11 pixels, all of them inside the image: nothing is mirrored at the border.
+    A window has 11x11 pixels, all inside the image; there is no padding at the border.
 
     Args:
         prediction: (B, C, H, W) in [0, 1].
@@ -46,17 +45,18 @@ def ssim(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         valid: (B, 1, H, W) bool, False at ignored pixels.
 
     Returns:
-        A scalar in [-1, 1]; NaN if there is no such window, as in images with a side below 11 pixels.
+        A scalar in [-1, 1]; NaN if there is no such window, for example in images with a side below 11 pixels.
     """
-    if min(target.shape[-2:]) < WINDOW:
+    if min(target.shape[-2:]) < SSIM_WINDOW:
         return prediction.new_tensor(torch.nan)
-    known = F.max_pool2d((~valid).float(), WINDOW, stride=1) == 0  # (B, 1, H - 10, W - 10), by the window's centre
+    known = F.max_pool2d((~valid).float(), SSIM_WINDOW, stride=1) == 0  # (B, 1, H - 10, W - 10), at windows' centres
     if not known.any():
         return prediction.new_tensor(torch.nan)
-    seen = at_least_float32(prediction)
-    wanted = torch.where(valid, at_least_float32(target), seen)
-    with torch.autocast(seen.device.type, enabled=False):  # variances are small differences
-        _, maps = structural_similarity_index_measure(seen, wanted, data_range=1.0, return_full_image=True)
-    inner = maps[..., WINDOW // 2 : -(WINDOW // 2), WINDOW // 2 : -(WINDOW // 2)]  # torchmetrics mirrors at borders
-    found: Tensor = inner[known.expand_as(inner)].mean()
-    return found
+    predicted = at_least_float32(prediction)
+    wanted = torch.where(valid, at_least_float32(target), predicted)
+    with torch.autocast(predicted.device.type, enabled=False):  # half precision is too coarse for variances
+        _, maps = structural_similarity_index_measure(predicted, wanted, data_range=1.0, return_full_image=True)
+    border = SSIM_WINDOW // 2  # torchmetrics pads the image by reflection, which changes the values there
+    inner = maps[..., border:-border, border:-border]
+    mean: Tensor = inner[known.expand_as(inner)].mean()
+    return mean

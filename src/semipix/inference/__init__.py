@@ -1,1 +1,1 @@
-"""What a trained run is used for: evaluation and prediction of folders."""
+"""Use of trained runs: evaluation, and prediction of folders of images."""

@@ -1,4 +1,4 @@
-"""What is written of one image, made of its network output slab by slab."""
+"""The arrays that are written for one image, made from its network output in slabs of rows."""
 
 import torch
 from torch import Tensor
@@ -10,22 +10,22 @@ from semipix.tasks.base import Task
 
 
 class Drawing:
-    """The arrays that an image's files hold, at its own size.
+    """The arrays of an image's files, at its own size; they are complete when all rows were added.
 
     Args:
-        task: what a pixel means.
-        image: (C, H, W), of bytes or in [0, 1], on the CPU.
+        task: the task.
+        image: (C, H, W), bytes or float32 in [0, 1], on the CPU.
         output: height and width of the whole network output.
-        flaw: height and width of the whole flaw map.
+        flaw: height and width of the whole flaw map, if there is one.
 
     Attributes:
-        picture: (3, H, W) uint8, complete when all of the output was added.
-        made: what the task writes to its own file, see `Task.to_file`.
-        flaw: (H, W) uint8, or None where none was added.
+        picture: (3, H, W) uint8.
+        prediction: the array of the task's own files, see `Task.to_file`.
+        flaw: (H, W) uint8, or None if no flaw map was added.
     """
 
     picture: Tensor
-    made: Tensor
+    prediction: Tensor
     flaw: Tensor | None
 
     def __init__(self, task: Task, image: Tensor, output: Size, flaw: Size | None = None) -> None:
@@ -38,8 +38,8 @@ class Drawing:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the image and of its arrays."""
-        arrays = [self.image, self.picture, self.made, *([] if self.flaw is None else [self.flaw])]
+        """Bytes of the image and of the arrays."""
+        arrays = [self.image, self.picture, self.prediction, *([] if self.flaw is None else [self.flaw])]
         return sum(array.nbytes for array in arrays)
 
     def add_output(self, output: Tensor) -> None:
@@ -57,19 +57,19 @@ class Drawing:
             self.flaw[rows] = (part[0, 0] * 255).round().byte()
 
     def _draw(self, rows: slice, prediction: Tensor) -> None:
-        """Draw rows of a prediction (1, K, rows, W)."""
+        """Write rows of a prediction (1, K, rows, W) into the arrays."""
         task = self.task
         image = unit_range(self.image[None, :, rows]).to(prediction.device)
-        if task.trimap:  # at its own size it says more than resized
+        if task.trimap:  # apply the trimap again, since the network saw only a resized one
             prediction = task.activate(task.constrain(task.deactivate(prediction), image))
-        picture, made = task.render(image[0], prediction[0]), task.to_file(prediction[0])
+        picture, to_file = task.render(image[0], prediction[0]), task.to_file(prediction[0])
         if rows.start == 0:
-            self.picture, self.made = self._canvas(picture), self._canvas(made)
+            self.picture, self.prediction = self._canvas(picture), self._canvas(to_file)
         self.picture[..., rows, :] = picture
-        self.made[..., rows, :] = made
+        self.prediction[..., rows, :] = to_file
 
     def _canvas(self, part: Tensor) -> Tensor:
-        """Room for the whole image, of the type and channels of a part; colours lie as Pillow takes them."""
+        """An empty array of the image's size, with the type and channels of a part; channels last, as in Pillow."""
         if part.ndim == 3:
             return torch.empty((*self.size, len(part)), dtype=part.dtype).movedim(-1, 0)
         return torch.empty(self.size, dtype=part.dtype)

@@ -28,10 +28,10 @@ def evaluate(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
-    """Measure a run and keep its figures: what `measure` returns, also written by `keep`.
+    """Measure a run and write its metrics to the run folder; see `measure` for the arguments.
 
     Raises:
-        SemipixError: whatever `measure` and `keep` raise.
+        SemipixError: as `measure` and `keep`.
     """
     results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust)
     keep(run, split, results)
@@ -47,23 +47,23 @@ def measure(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
-    """Metrics over whole images at their own size, with the run's own data and split; writes nothing.
+    """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
     Args:
         run: run folder.
         split: `test` or `val`.
-        checkpoint: `best` or `last`; by default best where validation chose one.
-        batch_size: images of one batch; by default the run's `data.eval_batch_size`.
-        root: where the run's data folder is now; by default the run's `data.root`.
-        max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
-        trust: run code that the run folder names outside of the known packages, see `load_config`.
+        checkpoint: `best` or `last`; by default best if there is one.
+        batch_size: images per batch; by default the run's `data.eval_batch_size`.
+        root: the data folder, if it was moved; by default the run's `data.root`.
+        max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
+        trust: allow the run folder to name code outside of the known packages, see `load_config`.
 
     Returns:
-        Metrics by name; NaN for a class that is absent, in no label and in no prediction.
+        Metrics by name; NaN for a class that is in no label and in no prediction.
 
     Raises:
-        SemipixError: no run, no checkpoint, a run that could run code and is not trusted, no image or nothing to
-            measure in that split, other data than the run's, or too little memory.
+        SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the split has no
+            images or no pixel to measure, the data differ from the run's, or memory is too small.
     """
     quiet()
     config = load_config(run, trust)
@@ -80,7 +80,7 @@ def measure(
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(config, method, steps=1)
     options = {key: config["trainer"][key] for key in ("precision",) if key in config["trainer"]}
-    # A run may be measured on a machine without the accelerator that it was trained on.
+    # A run may be measured on a machine without the accelerator on which it was trained.
     options["accelerator"] = "cpu" if config["trainer"].get("accelerator") == "cpu" else "auto"
     trainer = call(
         "trainer",
@@ -129,7 +129,7 @@ def keep(run: Path, split: str, results: dict[str, float]) -> None:
 
 
 def table(results: dict[str, float]) -> str:
-    """Metrics as aligned lines; a class that is in no label and in no prediction is absent."""
+    """Metrics as aligned lines; a class that is in no label and in no prediction is shown as absent."""
     width = max(len(name) for name in results)
     return "\n".join(f"{name:{width}}  {_shown(name, value)}" for name, value in results.items())
 

@@ -1,4 +1,4 @@
-"""Which images are predicted, and that no two of them share a result."""
+"""Find the images to predict, and check that no result overwrites another one or an input."""
 
 import functools
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ class Images:
     """Images to predict.
 
     Attributes:
-        files: image files, each with its name relative to what was given.
-        left_out: one line, with a count, for each kind of file that is not read.
+        files: image files, each with its name relative to the given folder.
+        left_out: a line with a count for each kind of file that is not read.
     """
 
     files: list[tuple[Path, Path]] = field(default_factory=list)
@@ -25,11 +25,11 @@ class Images:
 
 
 def find_images(paths: Sequence[Path], out: Path | None = None) -> Images:
-    """Image files of files and folders, listed as a data folder is.
+    """List the image files in files and folders, by the rules for data folders.
 
     Args:
-        paths: image files, or folders searched with their subfolders.
-        out: a folder that is left out, for results may go below the images.
+        paths: image files, or folders that are searched with their subfolders.
+        out: a folder that is left out, since results may be written below the images.
 
     Raises:
         SemipixError: a path does not exist, or a folder holds no image.
@@ -51,10 +51,10 @@ def find_images(paths: Sequence[Path], out: Path | None = None) -> Images:
 
 
 def refuse_collisions(files: Sequence[tuple[Path, Path]]) -> None:
-    """Refuse two inputs whose results would have one name.
+    """Check that no two inputs have results of the same name.
 
     Raises:
-        SemipixError: there are two.
+        SemipixError: the results of two inputs have the same name.
     """
     seen: dict[Path, Path] = {}
     for file, name in files:
@@ -64,20 +64,20 @@ def refuse_collisions(files: Sequence[tuple[Path, Path]]) -> None:
 
 
 class Results(Protocol):
-    """What knows where results go, such as a `Predictor`."""
+    """An object that knows the files of results, such as a `Predictor`."""
 
     def outputs(self, name: Path) -> list[Path]:
-        """Files of one prediction."""
+        """Files that are written for an image of this name."""
 
     def inputs(self) -> list[Path]:
-        """Files that are read beside the images."""
+        """Files that are read in addition to the images."""
 
 
 def refuse_overwriting(files: Sequence[tuple[Path, Path]], results: Results) -> None:
-    """Refuse results that would take the place of what they are made from.
+    """Check that no result would overwrite an input.
 
     Raises:
-        SemipixError: an input is where a result would be written.
+        SemipixError: a result would overwrite an input.
     """
     real = functools.cache(Path.resolve)
     inputs = {(real(file.parent), file.name): file for file in (*(file for file, _ in files), *results.inputs())}

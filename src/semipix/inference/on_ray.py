@@ -1,4 +1,4 @@
-"""Prediction by the workers of a Ray cluster, which share the folders of images, run and results."""
+"""Prediction by the workers of a Ray cluster; they need access to the folders of images, run and results."""
 
 import importlib
 import logging
@@ -12,11 +12,11 @@ from semipix.inference.predictor import load_predictor
 from semipix.interruption import install_again
 
 BLOCK = 64
-"""Images a worker is given at a time; what a worker that died had not written of them is predicted again."""
+"""Images that a worker gets at a time. If it dies, the block is predicted again."""
 
 
 class Worker:
-    """The same pipeline as without Ray, over one block of files after another.
+    """Runs the same pipeline as without Ray, on one block of files after another.
 
     Args:
         run, out, checkpoint, trimaps, max_pixels, trust: see `load_predictor`.
@@ -34,7 +34,7 @@ class Worker:
         self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Failure]]:
-        """Predict a block of `file` and `name`; for each image an empty line, or what was wrong with it."""
+        """Predict a block of columns `file` and `name`; return for each image its error, empty if there is none."""
         pairs = [(Path(str(file)), Path(str(name))) for file, name in zip(block["file"], block["name"], strict=True)]
         return {"failure": [failure or "" for failure in predict_files(self.predictor, pairs)]}
 
@@ -48,16 +48,16 @@ def predict_on_ray(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> Generator[Failure | None]:
-    """Predict files on the cluster that `RAY_ADDRESS` names, or on one that is started on this machine.
+    """Predict files on the cluster of `RAY_ADDRESS`, or on one that is started on this machine.
 
-    A worker has one GPU where the cluster has any, and one processor core otherwise. A worker that dies is replaced.
+    A worker has one GPU if the cluster has GPUs, otherwise one processor core. A worker that dies is replaced.
 
     Args:
         run, out, checkpoint, trimaps, max_pixels, trust: see `load_predictor`.
-        files: each with the name of its results.
+        files: image files, each with the name of its results.
 
     Yields:
-        For each image None, or what was wrong with it.
+        For each image None, or its error.
 
     Raises:
         SemipixError: Ray is not installed.
@@ -67,7 +67,7 @@ def predict_on_ray(
         return
     if not ray.is_initialized():
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-    install_again()  # Ray has put a handler of SIGTERM in their place
+    install_again()  # Ray has replaced the handler of SIGTERM
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     found = ray.cluster_resources()
     kind = "GPU" if found.get("GPU") else "CPU"
@@ -94,10 +94,10 @@ def predict_on_ray(
 
 
 def load_ray() -> Any:
-    """Ray with its part for data.
+    """Import Ray and Ray Data.
 
     Raises:
-        SemipixError: it is not installed.
+        SemipixError: Ray is not installed.
     """
     try:
         importlib.import_module("ray.data")

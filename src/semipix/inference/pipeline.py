@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time; both engines run this."""
+"""The pipeline of prediction, which reads, computes and writes at the same time; both engines use it."""
 
 import errno
 from collections import deque
@@ -13,171 +13,175 @@ import torch
 
 from semipix.data.files.decode import unit_range
 from semipix.errors import SemipixError
-from semipix.functional.grouping import pixels_of_a_batch
+from semipix.functional.grouping import batch_pixels
 from semipix.inference.predictor import Photo, Predictor
 from semipix.interruption import check
 from semipix.training.failures import memory_short
 
 READ_AHEAD_BYTES = 2**28
-"""Bytes of the images that are read ahead of the network: one larger image, or as many as fit in."""
+"""Limit for the bytes of images that are read before the network needs them; one image may be larger."""
 
 WAITING_BYTES = 2**28
-"""Bytes of the images that wait for others of their size; the oldest are computed when there are more."""
+"""Limit for the bytes of images that wait for others of their size; above it, the oldest are computed."""
 
 WRITING_BYTES = 2**28
-"""Bytes of images and network outputs that may be written while the next batch is computed; else it waits for them."""
+"""Limit for the bytes of images and outputs that are being written; above it, the next batch waits."""
 
 READERS = WRITERS = 2
-"""Threads that decode, and that draw, encode and write; each leaves Python's lock for most of its time."""
+"""Threads that decode, and threads that draw, encode and write; most of their work does not hold Python's lock."""
 
-AHEAD = range(4, 65)
-"""Images read ahead of the network: two batches of the last size, within these bounds and `READ_AHEAD_BYTES`."""
+READ_AHEAD_IMAGES = range(4, 65)
+"""Smallest and largest number of images that are read before the network needs them; two batches within this range."""
 
-MORE_MEMORY = "shrink it, predict by a run with a smaller data.resize, or use a machine with more memory"
+MEMORY_HINT = "shrink it, predict by a run with a smaller data.resize, or use a machine with more memory"
 
 Failure = str
 """One line about an image that could not be predicted."""
 
 
 def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> Generator[Failure | None]:
-    """Predict images and write their results; one image is computed while others are read and written.
+    """Predict images and write their results; images are read and written while others are computed.
 
-    Images of one size are computed together, so that results come in another order than the files. Images that are
-    too large for one pass are computed in slabs of rows.
+    Images of equal size are computed in batches, so the order of the results differs from that of the files. Images
+    that are too large for one pass are computed in slabs of rows.
 
     Args:
         predictor: reads, computes and writes.
-        files: each with the name of its results.
+        files: image files, each with the name of its results.
 
     Yields:
-        For each image None, or what was wrong with it.
+        For each image None, or its error.
 
     Raises:
         OSError: results cannot be written.
-        KeyboardInterrupt: a signal has come; what is being written is finished.
+        KeyboardInterrupt: a signal was received; files that are being written are completed.
     """
-    budget = pixels_of_a_batch(predictor.device.type)
+    pixels = batch_pixels(predictor.device.type)
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
         writing: deque[Future[Failure | None]] = deque()
-        held = 0  # bytes of what is being written
-        room = Room(READ_AHEAD_BYTES)
+        writing_bytes = 0
+        budget = MemoryBudget(READ_AHEAD_BYTES)
         try:
-            for item in _batches(_read_ahead(predictor, files, readers, budget, room), budget):
+            for item in _batches(_read_ahead(predictor, files, readers, pixels, budget), pixels):
                 check()
                 if isinstance(item, Failure):
                     yield item
                     continue
-                while held > WRITING_BYTES and writing:
+                while writing_bytes > WRITING_BYTES and writing:
                     yield writing.popleft().result()
-                written, held = _compute(predictor, item, writers)
-                while writing:  # what was computed while this batch was: by now most of it is on disk
+                submitted, writing_bytes = _compute(predictor, item, writers)
+                while writing:  # the batch before this one, most of which was written during the computation
                     yield writing.popleft().result()
-                writing.extend(written)
+                writing.extend(submitted)
             while writing:
                 yield writing.popleft().result()
         finally:
-            room.close()
+            budget.close()
             for pool in (readers, writers):
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Room:
-    """Bytes that images take which are read ahead; they get in one after the other, in their order.
+class MemoryBudget:
+    """Limits the bytes of images that are read ahead; images are admitted in their order.
 
     Args:
-        limit: bytes of all images; a larger one gets in where there is no other.
+        limit: bytes of all images together; a larger image is admitted when there is no other.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.used = 0
         self._turn = 0
         self._closed = False
         self._changed = Condition()
 
     def enter(self, turn: int, size: int) -> None:
-        """Wait until all images before this one are in and there is room, or until there is nothing to wait for."""
+        """Wait until all earlier images were admitted and the image's bytes are free, or until the budget is closed."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or (turn == self._turn and (not self.held or self.held + size <= self.limit))
+                lambda: self._closed or (turn == self._turn and (not self.used or self.used + size <= self.limit))
             )
             self._turn += 1
-            self.held += size
+            self.used += size
             self._changed.notify_all()
 
     def change(self, size: int) -> None:
-        """Correct what is held by a number of bytes, or leave."""
+        """Add a number of bytes to the used ones; a negative number frees them."""
         with self._changed:
-            self.held += size
+            self.used += size
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Admit all images that wait, without a limit."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 def _read_ahead(
-    predictor: Predictor, files: Iterable[tuple[Path, Path]], pool: ThreadPoolExecutor, budget: int, room: Room
+    predictor: Predictor,
+    files: Iterable[tuple[Path, Path]],
+    pool: ThreadPoolExecutor,
+    pixels: int,
+    budget: MemoryBudget,
 ) -> Iterator[Photo | Failure]:
-    """Images in the order of the files, or why one could not be read, read by a pool ahead of being asked for."""
+    """Images in the order of the files, or the error of one; a pool of threads reads them in advance."""
     reading: deque[Future[tuple[Photo | Failure, int]]] = deque()
-    ahead, rest, turns = AHEAD.start, iter(files), count()
+    ahead, rest, turns = READ_AHEAD_IMAGES.start, iter(files), count()
     while True:
         while len(reading) < ahead and (pair := next(rest, None)) is not None:
-            reading.append(pool.submit(_read, predictor, *pair, next(turns), room))
+            reading.append(pool.submit(_read, predictor, *pair, next(turns), budget))
         if not reading:
             return
-        found, size = reading.popleft().result()
-        room.change(-size)
-        if isinstance(found, Photo):
-            ahead = min(max(2 * budget // _pixels(found), AHEAD.start), AHEAD.stop - 1)
-        yield found
+        item, size = reading.popleft().result()
+        budget.change(-size)
+        if isinstance(item, Photo):
+            ahead = min(max(2 * pixels // _pixels(item), READ_AHEAD_IMAGES.start), READ_AHEAD_IMAGES.stop - 1)
+        yield item
 
 
-def _read(predictor: Predictor, file: Path, name: Path, turn: int, room: Room) -> tuple[Photo | Failure, int]:
-    """An image or why it could not be read, and the bytes that it takes of the room."""
+def _read(predictor: Predictor, file: Path, name: Path, turn: int, budget: MemoryBudget) -> tuple[Photo | Failure, int]:
+    """An image, or why it could not be read, and its bytes of the budget."""
     expected = predictor.bytes_of(file)
-    room.enter(turn, expected)
-    found: Photo | Failure
+    budget.enter(turn, expected)
+    item: Photo | Failure
     try:
-        found = predictor.read(file, name)
+        item = predictor.read(file, name)
     except SemipixError as error:
-        found = str(error)
+        item = str(error)
     except (MemoryError, RuntimeError) as error:
         if not (short := memory_short(error)):
             raise
-        found = f"{file}: out of {short} while this image was read; {MORE_MEMORY}"
-    size = found.nbytes if isinstance(found, Photo) else 0
-    room.change(size - expected)
-    return found, size
+        item = f"{file}: out of {short} while this image was read; {MEMORY_HINT}"
+    size = item.nbytes if isinstance(item, Photo) else 0
+    budget.change(size - expected)
+    return item, size
 
 
-def _batches(found: Iterable[Photo | Failure], budget: int) -> Iterator[list[Photo] | Failure]:
-    """Images of equal size in batches of at most `budget` pixels, or one image; failures pass through.
+def _batches(items: Iterable[Photo | Failure], pixels: int) -> Iterator[list[Photo] | Failure]:
+    """Images of equal size in batches of at most `pixels` pixels, or of one image; failures pass through.
 
-    A size that stays rare waits for more of it while fewer than four batches' pixels and `WAITING_BYTES` wait in all.
+    Images wait for others of their size while all that wait have at most four batches' pixels and `WAITING_BYTES`.
     """
     waiting: dict[torch.Size, list[Photo]] = {}
-    for item in found:
+    for item in items:
         if isinstance(item, Failure):
             yield item
             continue
         group = waiting.setdefault(item.seen.shape, [])
         group.append(item)
-        if (len(group) + 1) * _pixels(item) > budget:
+        if (len(group) + 1) * _pixels(item) > pixels:
             yield waiting.pop(item.seen.shape)
             continue
-        while _waits_too_long(waiting, budget):
+        while _too_many_wait(waiting, pixels):
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
 
 
-def _waits_too_long(waiting: Mapping[torch.Size, list[Photo]], budget: int) -> bool:
-    """Whether more waits than may."""
+def _too_many_wait(waiting: Mapping[torch.Size, list[Photo]], pixels: int) -> bool:
+    """Whether the waiting images exceed a limit of `_batches`."""
     photos = [photo for group in waiting.values() for photo in group]
-    return sum(map(_pixels, photos)) > 4 * budget or sum(photo.nbytes for photo in photos) > WAITING_BYTES
+    return sum(map(_pixels, photos)) > 4 * pixels or sum(photo.nbytes for photo in photos) > WAITING_BYTES
 
 
 def _pixels(photo: Photo) -> int:
@@ -187,10 +191,10 @@ def _pixels(photo: Photo) -> int:
 def _compute(
     predictor: Predictor, photos: list[Photo], pool: ThreadPoolExecutor
 ) -> tuple[list[Future[Failure | None]], int]:
-    """Compute a batch and hand each image's output to the writers; one by one where the batch fails as a whole.
+    """Compute a batch, and let the writers write each image's results; if the batch fails, compute single images.
 
     Returns:
-        What is being written, and the bytes that it holds.
+        A future for each image, and the bytes that are in use until all are written.
     """
     try:
         if len(photos) == 1 and predictor.slabs.applies((photos[0].seen.shape[-2], photos[0].seen.shape[-1])):
@@ -199,24 +203,24 @@ def _compute(
         outputs, flaws = predictor.compute(torch.stack([unit_range(photo.seen) for photo in photos]))
     except (RuntimeError, ValueError, MemoryError) as error:  # the network refuses this size, or memory is short
         if len(photos) == 1:
-            told: Future[Failure | None] = Future()
-            told.set_result(_refusal(photos[0], error))
-            return [told], 0
+            failure: Future[Failure | None] = Future()
+            failure.set_result(_failure_of(photos[0], error))
+            return [failure], 0
         parts = [_compute(predictor, [photo], pool) for photo in photos]
-        return [future for written, _ in parts for future in written], sum(held for _, held in parts)
-    held = sum(photo.nbytes for photo in photos) + outputs.nbytes + (0 if flaws is None else flaws.nbytes)
+        return [future for futures, _ in parts for future in futures], sum(size for _, size in parts)
+    size = sum(photo.nbytes for photo in photos) + outputs.nbytes + (0 if flaws is None else flaws.nbytes)
     return [
         pool.submit(_write, photo, predictor.write, photo, outputs[index], None if flaws is None else flaws[index])
         for index, photo in enumerate(photos)
-    ], held
+    ], size
 
 
-def _write(photo: Photo, write: Callable[..., None], *what: Any) -> Failure | None:
-    """Write an image's results, or say why that is not possible."""
+def _write(photo: Photo, write: Callable[..., None], *arguments: Any) -> Failure | None:
+    """Write an image's results; return the error if this is not possible."""
     try:
-        write(*what)
+        write(*arguments)
     except (RuntimeError, ValueError, MemoryError) as error:
-        return _refusal(photo, error)
+        return _failure_of(photo, error)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
@@ -224,9 +228,9 @@ def _write(photo: Photo, write: Callable[..., None], *what: Any) -> Failure | No
     return None
 
 
-def _refusal(photo: Photo, error: Exception) -> Failure:
+def _failure_of(photo: Photo, error: Exception) -> Failure:
     size = f"{photo.image.shape[-1]}x{photo.image.shape[-2]}"
     if short := memory_short(error):
-        return f"{photo.file}: out of {short} for this image of {size} pixels; {MORE_MEMORY}"
+        return f"{photo.file}: out of {short} for this image of {size} pixels; {MEMORY_HINT}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{photo.file}: this image of {size} pixels could not be predicted: {reason}"

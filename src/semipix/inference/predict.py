@@ -29,28 +29,31 @@ def predict(
 ) -> list[str]:
     """Predict images at their own size into `out/pictures` and, for methods with a detector, `out/flaw`.
 
-    What a program goes on with is in `out/masks` for classification and in `out/predictions` for regression: one file
-    an image, or one a channel, `NAME.0.png` and on, where they make no grey or colour picture.
+    Exact predictions for further processing are in `out/masks` for classification and in `out/predictions` for
+    regression: one file per image, or one file per channel, `NAME.0.png` and so on, if the channels are not gray or
+    RGB.
 
     Args:
         run: run folder.
-        paths: image files, or folders searched with their subfolders, which are kept in `out`.
+        paths: image files, or folders that are searched with their subfolders; `out` has the same subfolders.
         out: folder to write to.
-        checkpoint: `best` or `last`; by default best where validation chose one.
-        skip_existing: leave images alone whose mask exists, to continue an interrupted prediction. Every file is
-            renamed into place when it is whole, the mask after the others.
-        trimaps: folder with a trimap for each image, of the same name but for the extension; for matting alone.
-        max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
-        engine: `local` predicts in this process, `ray` in the workers of a Ray cluster that share these folders.
-        trust: run code that the run folder names outside of the known packages, see `train.load_config`.
+        checkpoint: `best` or `last`; by default best if there is one.
+        skip_existing: skip images whose mask or prediction exists, to continue an interrupted prediction. This is safe,
+            since files are renamed when they are complete, and an image's mask or prediction is written last.
+        trimaps: folder with a trimap for each image, of the same name up to the extension; only for matting.
+        max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
+        engine: `local` predicts in this process, `ray` in the workers of a Ray cluster, which need access to the
+            folders.
+        trust: allow the run folder to name code outside of the known packages, see `load_config`.
 
     Returns:
-        One line for each image that could not be read; the others are predicted all the same.
+        A line for each image that could not be predicted; all others are predicted.
 
     Raises:
-        SemipixError: no run, no checkpoint, a run that could run code and is not trusted, no images, two images of one
-            name, an input that a result would overwrite, no folder of trimaps for a task that needs one, or no Ray.
-        KeyboardInterrupt: the user interrupted; its message says how to continue. Results that are there are whole.
+        SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, there are no
+            images, two images have the same name, a result would overwrite an input, the task needs a folder of
+            trimaps, or Ray is not installed.
+        KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
     found = find_images(paths, out)
     files = found.files
@@ -71,7 +74,7 @@ def predict(
         ended = predict_files(predictor, files)
     failures, done = [], 0
     try:
-        # A worker of Ray has many images at a time, for which nobody waits.
+        # Ray's workers have many images at a time; an interrupted command does not wait for them.
         with deferred("batch") if engine == "local" else nullcontext(), closing(ended):
             for failure in tqdm(ended, desc="predict", unit="image", total=len(files)):
                 done += 1
@@ -80,7 +83,7 @@ def predict(
                 if done < len(files):
                     check()
     except KeyboardInterrupt as error:
-        if engine == "ray":  # whose workers report when a whole block of images is done
+        if engine == "ray":  # its workers report only complete blocks of images
             done = sum(predictor.is_done(name) for _, name in files)
         message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
         raise Interrupted(number_of(error), message) from error

@@ -1,4 +1,4 @@
-"""One trained method as every engine uses it: read an image, predict a batch, write the results."""
+"""The parts of prediction that all engines use: read an image, compute a batch, write the results."""
 
 import math
 from pathlib import Path
@@ -23,23 +23,23 @@ from semipix.inference.drawing import Drawing
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.methods.slabs import Slabs
-from semipix.models.memory_format import lay_out
+from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import load_method
 from semipix.training.run_folder import load_config
 
-COMPRESSION = 1
-"""Of PNG files, where Pillow takes 6: less processor time for larger files of the same pixels."""
+PNG_COMPRESSION = 1
+"""Level of compression; Pillow's default of 6 makes smaller files but takes more time."""
 
 
 class Photo(NamedTuple):
     """An image that was read.
 
     Attributes:
-        file: where it came from.
-        name: what its results are called, with the subfolder they go to.
-        image: (C, H, W) at its own size, on the CPU: bytes, or float32 in [0, 1], as the file has it.
-        seen: (C, h, w), the same as the network sees it, but for the bytes.
+        file: the image file.
+        name: name of its results, with their subfolder.
+        image: (C, H, W) at its own size, on the CPU: bytes, or float32 in [0, 1], depending on the file.
+        seen: (C, h, w), the image resized for the network, of the same type.
     """
 
     file: Path
@@ -49,23 +49,23 @@ class Photo(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its pixels; those that both share count once."""
+        """Bytes of both images; memory that they share is counted once."""
         shared = self.image.untyped_storage().data_ptr() == self.seen.untyped_storage().data_ptr()
         return self.image.nbytes + (0 if shared else self.seen.nbytes)
 
 
 class Predictor:
-    """A method in evaluation mode on this machine's device, and the folder its predictions go to.
+    """A method in evaluation mode on this machine's device, and the folder for its predictions.
 
     Args:
         method: the trained method.
         out: folder to write to.
-        reader: reads images as the run's training did, with its `data.resize`.
-        trimaps: the trimaps of the images, for matting alone.
-        channels_last: lay weights and images out channels last, which is faster on most hardware.
+        reader: reads images in the same way as the run's training, with its `data.resize`.
+        trimaps: the trimaps of the images; only for matting.
+        channels_last: use the memory format channels last, which is faster on most hardware.
 
     Attributes:
-        device: where the method computes.
+        device: the GPU, or the CPU if there is none.
         slabs: computes images that are too large for one pass.
     """
 
@@ -79,7 +79,7 @@ class Predictor:
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
-        self.memory_format = lay_out(method, self.device.type, channels_last)
+        self.memory_format = set_memory_format(method, self.device.type, channels_last)
         self.slabs = Slabs(self.method, self.memory_format)
         self.task: Task = method.task
         self.out = out
@@ -87,23 +87,23 @@ class Predictor:
         self.trimaps = trimaps
 
     def is_done(self, name: Path) -> bool:
-        """Whether an image's results are there: the task's own files, which are renamed into place after all others."""
-        return all(path.exists() for path in self._results(name.with_suffix(".png")))
+        """Whether an image was predicted: whether the task's own files exist, which are written last."""
+        return all(path.exists() for path in self._task_files(name.with_suffix(".png")))
 
     def outputs(self, name: Path) -> list[Path]:
-        """Files of one prediction; the flaw map is not written where the method has no detector."""
+        """Files of one prediction; the flaw map is written only if the method has a detector."""
         name = name.with_suffix(".png")
-        return [*self._results(name), self.out / "pictures" / name, self.out / "flaw" / name]
+        return [*self._task_files(name), self.out / "pictures" / name, self.out / "flaw" / name]
 
     def inputs(self) -> list[Path]:
-        """Files that are read beside the images: the trimaps."""
+        """Files that are read in addition to the images: the trimaps."""
         return [] if self.trimaps is None else self.trimaps.files()
 
     def read(self, file: Path, name: Path) -> Photo:
-        """Read an image, with its trimap where the task takes one, and resize it for the network.
+        """Read an image, and its trimap if the task needs one, and resize both for the network.
 
         Raises:
-            SemipixError: it cannot be read, or has no trimap.
+            SemipixError: the image cannot be read, or its trimap is missing or cannot be read.
         """
         seen = self.reader.image(file)
         image = seen if self.reader.resize is None else self.reader.image(file, whole=True)
@@ -113,10 +113,10 @@ class Predictor:
         return Photo(file, name, image, resized.as_subclass(Tensor))
 
     def bytes_of(self, file: Path) -> int:
-        """About how much memory an image takes when it is read, by its header; 0 where that cannot be read."""
+        """Approximate bytes of an image in memory, from the file's header; 0 if the header cannot be read."""
         try:
             size = image_size(file, max_pixels=self.reader.max_pixels)
-        except (SemipixError, OSError):  # reading the image says why
+        except (SemipixError, OSError):  # `read` will raise the error
             return 0
         own = math.prod(size) * (4 * self.task.in_channels if self.task.trimap else 3)
         if self.reader.resize is None:
@@ -127,14 +127,14 @@ class Predictor:
     def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
         """Network outputs (B, K, h, w) of a batch (B, C, h, w) and a detector's flaw maps (B, 1, h', w') or None.
 
-        Both stay on the device, so that the next batch need not wait for them.
+        Both stay on the device, so that the next batch does not wait for a copy.
         """
         batch = seen.to(self.device, non_blocking=True, memory_format=self.memory_format)
         return self.method.forward_with_flaw(batch)
 
     @torch.inference_mode()
     def draw_in_slabs(self, photo: Photo) -> Drawing:
-        """Compute a large image in slabs of rows; nothing that is as large as its network output is ever held."""
+        """Compute a large image in slabs of rows, so that its whole network output is never in memory."""
         drawing = Drawing(self.task, photo.image, _size(photo.seen))
         for output, flaw in self.slabs.compute(photo.seen, self.method.forward_with_flaw):
             assert output is not None
@@ -153,7 +153,7 @@ class Predictor:
             flaw: its flaw map (1, h', w') or None.
 
         Raises:
-            OSError: a file could not be written.
+            OSError: a file cannot be written.
         """
         drawing = Drawing(self.task, photo.image, _size(output), None if flaw is None else _size(flaw))
         drawing.add_output(output[None])
@@ -162,24 +162,24 @@ class Predictor:
         self.save(photo, drawing)
 
     def save(self, photo: Photo, drawing: Drawing) -> None:
-        """Write what was drawn of an image; the task's own files last, since they mark the image as done.
+        """Write an image's files; the task's own files last, since they mark the image as done.
 
         Raises:
-            OSError: a file could not be written.
+            OSError: a file cannot be written.
         """
         name = photo.name.with_suffix(".png")
         _save(drawing.picture.movedim(0, -1), self.out / "pictures" / name)
         if drawing.flaw is not None:
             _save(drawing.flaw, self.out / "flaw" / name)
-        made, paths = drawing.made, self._results(name)
+        prediction, paths = drawing.prediction, self._task_files(name)
         if len(paths) > 1:
-            for channel, path in zip(made, paths, strict=True):
+            for channel, path in zip(prediction, paths, strict=True):
                 _save(channel, path)
         else:
-            _save(made.movedim(0, -1) if made.ndim == 3 else made, paths[0])
+            _save(prediction.movedim(0, -1) if prediction.ndim == 3 else prediction, paths[0])
 
-    def _results(self, name: Path) -> list[Path]:
-        """Where the task's files of one prediction go."""
+    def _task_files(self, name: Path) -> list[Path]:
+        """The task's files of one prediction."""
         path = self.out / ("masks" if self.task.classification else "predictions") / name
         return [path.with_suffix(f"{ending}.png") for ending in self.task.file_endings]
 
@@ -192,19 +192,19 @@ def load_predictor(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> Predictor:
-    """The predictor of a run folder.
+    """Load the predictor of a run folder.
 
     Args:
         run: run folder.
         out: folder to write to.
-        checkpoint: `best` or `last`; by default best where validation chose one.
-        trimaps: folder with a trimap for each image; for matting alone.
-        max_pixels: most pixels of an image that is read; by default the run's `data.max_pixels`.
-        trust: run code that the folder names outside of the known packages, see `load_config`.
+        checkpoint: `best` or `last`; by default best if there is one.
+        trimaps: folder with a trimap for each image; only for matting.
+        max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
+        trust: allow the run folder to name code outside of the known packages, see `load_config`.
 
     Raises:
-        SemipixError: no run, no checkpoint, a run that could run code and is not trusted, or no folder of trimaps for a
-            task that needs one.
+        SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, or the task needs
+            a folder of trimaps.
     """
     config = load_config(run, trust)
     method = load_method(run, checkpoint, trust)
@@ -220,23 +220,23 @@ def load_predictor(
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
-    """Refuse a missing folder of trimaps, and one that the task has no use for."""
+    """Check that a folder of trimaps is given if the task needs one, and only then."""
     name = type(task).__name__
     if task.trimap and trimaps is None:
         raise SemipixError(f"{run}: {name} needs a trimap for each image; give their folder by --trimaps DIR")
     if not task.trimap and trimaps is not None:
         raise SemipixError(f"--trimaps: {trimaps} found, but {name} takes no trimap; leave the option out")
     if trimaps is not None and not trimaps.is_dir():
-        raise SemipixError(f"--trimaps: {trimaps} is no folder; name the folder that holds a trimap for each image")
+        raise SemipixError(f"--trimaps: {trimaps} is not a folder; name the folder that holds a trimap for each image")
 
 
 def _size(maps: Tensor) -> Size:
-    """Height and width."""
+    """Height and width of maps (..., H, W)."""
     return maps.shape[-2], maps.shape[-1]
 
 
 def _save(pixels: Tensor, path: Path) -> None:
-    """Write a PNG of (H, W) or (H, W, 3), whole or not at all."""
+    """Write pixels (H, W) or (H, W, 3) as a PNG file, which is renamed when it is complete."""
     array: NDArray[np.uint8] | NDArray[np.uint16] = pixels.cpu().numpy()
     with written(path) as file:
-        Image.fromarray(array).save(file, format="PNG", compress_level=COMPRESSION)
+        Image.fromarray(array).save(file, format="PNG", compress_level=PNG_COMPRESSION)

@@ -1,4 +1,4 @@
-"""Trimaps beside the images that are predicted."""
+"""The trimaps of images to predict."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from semipix.errors import SemipixError
 
 
 class Trimaps:
-    """A folder with a file for each image, of its name but for the extension, in subfolders as the images are.
+    """A folder with a trimap for each image, with the same subfolder and name up to the extension.
 
-    A file without unknown pixels is a mask, which is widened as in training.
+    A file without unknown pixels is used as a mask, whose border is made unknown as in training.
 
     Args:
         folder: the folder.
         low, high: the run's `data.trimap_widths`.
 
     Raises:
-        SemipixError: two files have one stem.
+        SemipixError: two files have the same name up to the extension.
     """
 
     def __init__(self, folder: Path, low: int, high: int) -> None:
@@ -35,7 +35,7 @@ class Trimaps:
             raise SemipixError(remarks.problems[0])
 
     def files(self) -> list[Path]:
-        """All trimaps."""
+        """The files of all trimaps."""
         return [self.folder / name for name in self._names.values()]
 
     def beside(self, image: Tensor, name: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -43,17 +43,17 @@ class Trimaps:
 
         Args:
             image: in [0, 1].
-            name: the image's name, with the subfolder that it is in.
-            max_pixels: most pixels of a trimap that is read.
+            name: the image's name with its subfolder.
+            max_pixels: largest number of pixels of a trimap.
 
         Raises:
-            SemipixError: there is no such file, or it is no trimap of this image.
+            SemipixError: the trimap is missing, cannot be read, or has another size than the image.
         """
         found = self._names.get(composed(name.with_suffix("").as_posix()))
         if found is None:
             raise SemipixError(
-                f"{self.folder / name.with_suffix('.png')}: no such trimap; give each image one of the same stem in "
-                "--trimaps"
+                f"{self.folder / name.with_suffix('.png')}: no such trimap; the folder of --trimaps needs a file with "
+                "the name of each image, up to the extension"
             )
         trimap = trimap_of(self.folder / found, self.reach, max_pixels)
         check_same_size(name, self.folder / found, tuple(image.shape[-2:]), tuple(trimap.shape), "trimap")

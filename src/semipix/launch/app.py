@@ -1,4 +1,4 @@
-"""`semipix train`: Hydra's part, from overrides to a resolved configuration."""
+"""`semipix train`: from the overrides of a command line to a training, a sweep or a resumed run."""
 
 import contextlib
 import os
@@ -32,35 +32,35 @@ from semipix.launch.compose import (
 from semipix.launch.overrides import (
     SHOWING,
     check_syntax,
+    is_config_location,
     named_sweep,
     open_overrides,
     option_parser,
     parse_flags,
     put_together,
-    says_where,
 )
 from semipix.launch.sweep import JOBS, Job, Record, forget_refused, quoted, records, run_job, table
 from semipix.training.quiet import quiet
 from semipix.training.run_folder import no_empty_folders
 
-BAD = ("failed", "killed", "interrupted")
-"""States of a sweep's jobs that have not done what they were started for."""
+UNFINISHED = ("failed", "killed", "interrupted")
+"""States of a sweep's jobs that did not complete their training."""
 
 
 def run(overrides: list[str]) -> int:
     """Train, sweep or resume.
 
     Args:
-        overrides: Hydra's command line after `semipix train`.
+        overrides: the command line after `semipix train`.
 
     Returns:
-        0.
+        The exit status, 0.
 
     Raises:
-        SemipixError: the configuration or the input is at fault.
-        KeyboardInterrupt: the user interrupted; its message says how to go on.
+        SemipixError: an override, the configuration or the data has an error, or a job of a sweep failed.
+        KeyboardInterrupt: the user interrupted; its message says how to continue.
     """
-    check()  # a library may have swallowed the exception while it was imported
+    check()  # a library may have suppressed the exception during its import
     quiet()
     overrides = put_together(overrides)
     if any(override.startswith("resume=") for override in overrides):
@@ -70,8 +70,8 @@ def run(overrides: list[str]) -> int:
     for override in overrides:
         if override.partition("=")[0] == "--trust":
             raise SemipixError(
-                "--trust: goes with resume=RUN, evaluate and predict, which read a run folder; leave it out, what the "
-                "command line of a new training names runs as it is"
+                "--trust: goes with resume=RUN, evaluate and predict, which read a run folder; leave it out, since a "
+                "new training always runs the code that its command line names"
             )
         if override.partition("=")[0] == "--data":
             raise SemipixError(
@@ -79,7 +79,7 @@ def run(overrides: list[str]) -> int:
             )
 
     check_syntax(overrides)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below instead of Hydra's own printing
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     opened = open_overrides(overrides)
     if {"-m", "--multirun"} & set(opened):
         return _sweep(opened)
@@ -89,20 +89,17 @@ def run(overrides: list[str]) -> int:
         return 0
     config = composed(flags)
     folder = run_folder_of(config)
-    with _started_again_as("train", *_without_run(overrides), f"run={quoted(folder)}"):
+    others = [item for item in overrides if item.lstrip("+").partition("=")[0] != "run"]
+    with _arguments_of_processes("train", *others, f"run={quoted(folder)}"):
         _report(folder, {**config, "run": str(folder)})
     return 0
 
 
-def _without_run(overrides: Sequence[str]) -> list[str]:
-    return [item for item in overrides if item.lstrip("+").partition("=")[0] != "run"]
-
-
 @contextlib.contextmanager
-def _started_again_as(*arguments: str) -> Iterator[None]:
-    """Set the arguments with which Lightning starts a further process for each further GPU.
+def _arguments_of_processes(*arguments: str) -> Iterator[None]:
+    """Set `sys.argv`, with which Lightning starts a process for each further GPU.
 
-    The time in a run folder's name is that of the first process.
+    They need the name of the run folder, which by default contains the time at which the first process started.
     """
     given = sys.argv
     sys.argv = [given[0], *arguments]
@@ -113,10 +110,10 @@ def _started_again_as(*arguments: str) -> Iterator[None]:
 
 
 def _resumed(overrides: list[str]) -> tuple[Path, Path | None, bool]:
-    """The run folder to resume, where its data folder is now, if that is given, and whether it may run code it names.
+    """The run folder to resume, the folder to which its data were moved, or None, and whether the run is trusted.
 
     Raises:
-        SemipixError: no run folder, no data folder after --data, or another key.
+        SemipixError: the run folder is missing, the folder after --data is missing, or there is another override.
     """
     resume = next(override for override in overrides if override.startswith("resume="))
     folder = resume.partition("=")[2]
@@ -138,8 +135,8 @@ def _resumed(overrides: list[str]) -> tuple[Path, Path | None, bool]:
             root = str(OverridesParser.create().parse_override(override).value())
     if root is None:
         raise SemipixError(
-            f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration, save the place "
-            "of its data folder: --data ROOT"
+            f"resume takes no other key: {' '.join(overrides)}; a resumed run keeps its configuration; only its data "
+            "folder may have moved: --data ROOT"
         )
     if not root:
         raise SemipixError("--data: nothing found, the run's data folder expected: --data ROOT")
@@ -147,10 +144,10 @@ def _resumed(overrides: list[str]) -> tuple[Path, Path | None, bool]:
 
 
 def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
-    """Let Hydra compose the configurations of a sweep, and its launcher call a job with each.
+    """Let Hydra compose the configurations of a sweep, and let its launcher call `job` with each of them.
 
     Raises:
-        SemipixError: an override is at fault.
+        SemipixError: Hydra cannot compose a configuration from the overrides.
     """
     hydra_version.setbase("1.3")
     try:
@@ -160,10 +157,10 @@ def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
 
 
 def _sweep(overrides: list[str]) -> int:
-    """Run the jobs of a sweep by whatever launcher is chosen, and print what became of each.
+    """Run the jobs of a sweep with the chosen launcher, and print the state of each.
 
     Raises:
-        SemipixError: some failed, or were never started; the same command does what is missing.
+        SemipixError: jobs failed or were not started; the same command runs them again.
         KeyboardInterrupt: the user interrupted.
     """
     named, folder, count = named_sweep(overrides)
@@ -171,50 +168,50 @@ def _sweep(overrides: list[str]) -> int:
     broken: Exception | None = None
     refused: list[Record] = []
     new = not (folder / JOBS).exists()
-    where = [item for item in overrides if says_where(item, overrides)]
+    where = [item for item in overrides if is_config_location(item, overrides)]
     try:
-        with no_empty_folders(folder), _no_lone_file(folder / "multirun.yaml", folder / JOBS):
+        with no_empty_folders(folder), _removed_without(folder / JOBS, folder / "multirun.yaml"):
             _hydra(named, _sweep_job(sweep, Path.cwd(), where))
             refused = forget_refused(folder, sweep) if new else []
     except SemipixError:
         raise
     except KeyboardInterrupt as error:
         raise Interrupted(
-            number_of(error), f"interrupted; the same command with run={shown(folder)} does what is missing"
+            number_of(error), f"interrupted; the same command with run={display_path(folder)} does what is missing"
         ) from error
     except Exception as error:
-        broken = error  # a launcher that gives up when one of its workers dies
+        broken = error  # some launchers stop when one of their workers dies
     if SHOWING & set(overrides):
         return 0
     found = refused or records(folder, sweep)
     if broken and not found:
         raise broken if isinstance(broken, OSError) else unreadable(broken)
     print(table(found, folder))
-    bad = [f"{shown(Path(each.folder))}: {each.reason}" for each in found if each.state in BAD]
+    unfinished = [f"{display_path(Path(each.folder))}: {each.reason}" for each in found if each.state in UNFINISHED]
     if count is not None and count > len(found):
-        bad.append(f"{count - len(found)} were never started")
-    if bad:
-        why = f"; the launcher gave up ({type(broken).__name__})" if broken else ""
+        unfinished.append(f"{count - len(found)} were never started")
+    if unfinished:
+        why = f"; the launcher stopped ({type(broken).__name__})" if broken else ""
         raise SemipixError(
-            f"{len(bad)} of the sweep's runs failed: {'; '.join(bad)}{why}; the same command with run={shown(folder)} "
-            "does what is missing"
+            f"{len(unfinished)} of the sweep's runs failed: {'; '.join(unfinished)}{why}; the same command with "
+            f"run={display_path(folder)} does what is missing"
         )
     return 0
 
 
 @contextlib.contextmanager
-def _no_lone_file(path: Path, beside: Path) -> Iterator[None]:
-    """Remove a file that was written while nothing came to be beside it: Hydra's of a sweep that it then refuses."""
-    there = path.exists()
+def _removed_without(folder: Path, file: Path) -> Iterator[None]:
+    """Remove a new file if the folder does not exist at the end: Hydra writes the file, also if no job starts."""
+    existed = file.exists()
     try:
         yield
     finally:
-        if not there and not beside.exists():
-            path.unlink(missing_ok=True)
+        if not existed and not folder.exists():
+            file.unlink(missing_ok=True)
 
 
-def shown(folder: Path) -> str:
-    """A folder as a user would type it here."""
+def display_path(folder: Path) -> str:
+    """A folder for messages and command lines: relative to the working directory if it is in it, quoted for a shell."""
     folder = folder.resolve()
     with contextlib.suppress(ValueError):
         folder = folder.relative_to(Path.cwd())
@@ -223,13 +220,12 @@ def shown(folder: Path) -> str:
 
 def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[DictConfig], str]:
     """Hydra's task function of a sweep; a launcher may call it in another process, or on another machine."""
-
     path = list(sys.path)
 
     def job(config: DictConfig) -> str:
         hydra_config = HydraConfig.get()
         folder, sweep_folder = Path(hydra_config.runtime.output_dir), Path(hydra_config.sweep.dir)
-        if int(os.environ.get("SLURM_PROCID", 0)) > 0:  # the first of a job's tasks starts what it needs itself
+        if int(os.environ.get("SLURM_PROCID", 0)) > 0:  # the first task of a SLURM job starts all processes
             return "running"
         overrides = [*where, *given_overrides()]
         return run_job(
@@ -240,7 +236,14 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
 
 
 def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None, trust: bool = False) -> None:
-    """Train a configuration, or resume without one and with the data at `root`, and say what came of it."""
+    """Train a configuration, or resume the run if there is none, and print the result.
+
+    Args:
+        folder: the run folder.
+        config: the configuration of a new training; None to resume the run.
+        root: the data folder of a resumed run, if it was moved.
+        trust: allow a resumed run to name code outside of the known packages.
+    """
     from semipix.training.run import resume, start
     from semipix.training.run_folder import is_first_process, needs_trust
 
@@ -248,21 +251,22 @@ def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = Non
     try:
         summary = resume(folder, root, trust) if config is None else start(config, folder)
     except KeyboardInterrupt as error:
-        raise Interrupted(number_of(error), _how_to_go_on(folder, root, flag, error)) from None
+        raise Interrupted(number_of(error), _how_to_continue(folder, root, flag, error)) from None
     if is_first_process():
-        name = shown(folder)
+        name = display_path(folder)
         early = f", stopped early ({summary['stopped_early']})" if "stopped_early" in summary else ""
         done = f"{name}: {int(summary['steps'])} steps{early}, see {name}/summary.json"
         print(f"{done}; next: semipix evaluate {name}{flag}")
 
 
-def _how_to_go_on(folder: Path, root: Path | None, flag: str, error: KeyboardInterrupt) -> str:
-    """What a user is told who interrupted a training."""
+def _how_to_continue(folder: Path, root: Path | None, flag: str, error: KeyboardInterrupt) -> str:
+    """The message of an interrupted training."""
+    name = display_path(folder)
     if (folder / "checkpoints" / "last.ckpt").exists():
-        moved = "" if root is None else f" --data {shown(root)}"
+        moved = "" if root is None else f" --data {display_path(root)}"
         step = getattr(error, "step", None)
         at = "" if step is None else f" at step {step}"
-        return f"interrupted{at}; continue with: semipix train resume={shown(folder)}{moved}{flag}"
+        return f"interrupted{at}; continue with: semipix train resume={name}{moved}{flag}"
     if not getattr(error, "begun", False):
         return MESSAGE
-    return f"interrupted before the first checkpoint (checkpoint_every) of {shown(folder)}; remove it and start again"
+    return f"interrupted before the first checkpoint (checkpoint_every) of {name}; remove it and start again"

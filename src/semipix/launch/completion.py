@@ -1,7 +1,7 @@
 """Shell completion of `semipix` by argcomplete: commands, options, groups, their options and keys.
 
-It runs at each press of a key, so it reads the files of the configuration and the constructors' source, and imports
-neither torch nor Hydra.
+A shell runs it at each press of the tab key. So it is fast: it reads the YAML files and the constructors' source, and
+does not import torch or Hydra.
 """
 
 import ast
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 _SHELLS = {"bash": ".bashrc", "zsh": ".zshrc"}
-"""Shells that complete, with the file in which each begins."""
+"""Supported shells, with the file that each reads when it starts."""
 
 _WHOLE = ("experiment", "variant")
 """Groups without keys of their own."""
 
 _FILLED_IN = {"self", "task", "make_model", "source", "split", "use_unlabeled", "run_classes", "needed_splits"}
-"""Parameters that semipix fills in itself."""
+"""Constructor parameters that semipix fills in."""
 
 
 def install(shell: str) -> Path:
-    """Add completion to the file that a shell reads when it begins; once, however often it is called.
+    """Add completion to the file that a shell reads when it starts, unless it is there already.
 
     Args:
         shell: the shell's name or path, such as `$SHELL`.
@@ -30,7 +30,7 @@ def install(shell: str) -> Path:
         The file.
 
     Raises:
-        ValueError: it is neither bash nor zsh.
+        ValueError: the shell is neither bash nor zsh.
     """
     from argcomplete.shell_integration import shellcode
 
@@ -52,11 +52,11 @@ def install(shell: str) -> Path:
 
 
 def overrides(prefix: str, parsed_args: Any = None, **_: Any) -> list[str]:
-    """Completions of an argument of `semipix train`.
+    """Completions of an override of `semipix train`; argcomplete calls it.
 
     Args:
-        prefix: what was typed of it.
-        parsed_args: holds `overrides`, the arguments before it.
+        prefix: the beginning of the override.
+        parsed_args: its attribute `overrides` has the earlier overrides.
     """
     given = list(getattr(parsed_args, "overrides", None) or [])
     key, equals, _value = prefix.partition("=")
@@ -74,7 +74,7 @@ def _folder(*parts: str) -> Path:
 
 
 def groups() -> dict[str, list[str]]:
-    """Names of the options of each group."""
+    """The names of each group's options."""
     found = {
         group.name: sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
         for group in sorted(_folder().iterdir())
@@ -91,7 +91,7 @@ def _top() -> Iterator[str]:
 
 
 def _keys(group: str, given: Sequence[str]) -> list[str]:
-    """Keys of the chosen option of a group; none where its class is in another package."""
+    """Keys of the chosen option of a group; none if its class is in another package."""
     defaults = dict(
         line.strip().removeprefix("- ").partition(":")[::2]
         for line in _folder("train.yaml").read_text("utf-8").splitlines()
@@ -106,11 +106,11 @@ def _keys(group: str, given: Sequence[str]) -> list[str]:
         return []
     targets = [line.partition(":")[2].strip() for line in path.read_text("utf-8").splitlines() if "_target_:" in line]
     targets += ["semipix.data.datamodule.SemiSupervisedDataModule"] if group == "data" else []
-    return sorted({key for target in targets for key in _parameters(target)} - _FILLED_IN)
+    return sorted({key for target in targets for key in _parameters_in_source(target)} - _FILLED_IN)
 
 
-def _parameters(target: str) -> list[str]:
-    """Parameters of the constructor of a class in semipix, or of its base if it has none, read from the source."""
+def _parameters_in_source(target: str) -> list[str]:
+    """Names of the constructor parameters of a class of semipix, or of its base class, read from the source."""
     module, _, name = target.rpartition(".")
     package, _, rest = module.partition(".")
     path = Path(str(files("semipix"))).joinpath(*rest.split(".")).with_suffix(".py")
@@ -130,4 +130,4 @@ def _parameters(target: str) -> list[str]:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             return [argument.arg for argument in (*item.args.args, *item.args.kwonlyargs)]
     bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
-    return [key for base in bases for key in _parameters(imported.get(base, f"{module}.{base}"))]
+    return [key for base in bases for key in _parameters_in_source(imported.get(base, f"{module}.{base}"))]

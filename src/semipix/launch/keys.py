@@ -1,4 +1,4 @@
-"""`semipix train --help keys`: every key of the chosen groups, from the constructors' signatures and docstrings."""
+"""`semipix train --help keys`: all keys of the chosen groups, from the constructors' signatures and docstrings."""
 
 import inspect
 import textwrap
@@ -11,31 +11,34 @@ from semipix.config import GROUPS, RESERVED, TOP, parameters, target_of, type_wo
 from semipix.data.datamodule import SemiSupervisedDataModule
 
 ABOUT = {
-    "seed": "of the first weights, the split and all random numbers",
-    "epochs": "passes of a fully labeled training, from which the paper's rules derive the steps",
+    "seed": "seed of the initial weights, the split and all random numbers",
+    "epochs": "passes over all images by full supervision, from which the paper's rules derive the steps",
     "steps": "optimizer steps; replaces epochs",
-    "length": "full: as many samples as full supervision; labeled: passes over the labels alone (the paper's rule 2)",
-    "validations": "how often validation runs",
-    "checkpoint_every": "steps between two writings of checkpoints/last.ckpt",
-    "channels_last": "lay images and weights out channels last, which is faster on most hardware",
-    "freeze_batch_norm": "keep all running statistics and normalise by them in training too",
-    "memory": "low: task models keep little for the backward pass and compute it again, a third slower",
-    "compile": "run the networks through torch.compile",
+    "length": "full: as many samples as full supervision; labeled: only passes over the labels (the paper's rule 2)",
+    "validations": "number of validations during training",
+    "checkpoint_every": "steps after which checkpoints/last.ckpt is written again",
+    "channels_last": "use the memory format channels last, which is faster on most hardware",
+    "freeze_batch_norm": "do not update running statistics, and normalise by them also in training",
+    "memory": "low: compute activations again in the backward pass, which needs less memory and a third more time",
+    "compile": "compile the networks with torch.compile",
 }
-"""What the keys that belong to no group mean."""
+"""Descriptions of the keys that belong to no group."""
 
-_FROM_TASK = {"model": {"in_channels", "channels"}, "second_model": {"in_channels", "channels"}, "data": {"seed"}}
-"""Parameters that semipix takes from elsewhere, by group."""
+_NOT_KEYS = {"model": {"in_channels", "channels"}, "second_model": {"in_channels", "channels"}, "data": {"seed"}}
+"""Constructor parameters that are not keys, by group: semipix fills them in."""
 
 _WIDTH = 110
+"""Characters of a line."""
+
 _INDENT = 8
+"""Spaces before a description."""
 
 
 def describe(config: Mapping[str, Any]) -> Iterator[str]:
-    """Lines about every key of a configuration: name, type, effective value, and what its docstring says.
+    """Lines for all keys of a configuration: name, value, type, and the description from the docstring.
 
     Args:
-        config: a resolved configuration, whose groups name what is described.
+        config: a resolved configuration.
     """
     for key, hint in TOP.items():
         yield from _entry(key, type_words(hint), config.get(key), ABOUT[key])
@@ -48,8 +51,8 @@ def describe(config: Mapping[str, Any]) -> Iterator[str]:
         callables = (target, SemiSupervisedDataModule) if group == "data" else (target,)
         seen: set[str] = set()
         for each in callables:
-            for key, words, default, text in _parameters(each):
-                if key in seen or key in _FROM_TASK.get(group, ()):
+            for key, words, default, text in _documented_parameters(each):
+                if key in seen or key in _NOT_KEYS.get(group, ()):
                     continue
                 seen.add(key)
                 yield from _entry(f"{group}.{key}", words, node.get(key, default), text)
@@ -58,7 +61,7 @@ def describe(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _entry(key: str, words: str, value: Any, text: str) -> Iterator[str]:
-    """A key's line, and what it means below it."""
+    """The line of a key, and its description below it."""
     missing = value is inspect.Parameter.empty or value == "???"
     shown = f"  {key}=" if missing else f"  {key}={_yaml(value)}"
     yield f"{shown}   ({words}{', no default' if missing else ''})" if words else shown
@@ -66,7 +69,7 @@ def _entry(key: str, words: str, value: Any, text: str) -> Iterator[str]:
 
 
 def _yaml(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """A value as on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -76,8 +79,8 @@ def _yaml(value: Any) -> str:
     return str(value)
 
 
-def _parameters(target: Callable[..., Any]) -> Iterator[tuple[str, str, Any, str]]:
-    """Name, type in words, default and description of each parameter that a user may set."""
+def _documented_parameters(target: Callable[..., Any]) -> Iterator[tuple[str, str, Any, str]]:
+    """Name, type in words, default and description of each parameter that a user can set."""
     named, _ = parameters(target)
     try:
         signature = inspect.signature(target).parameters
@@ -92,7 +95,7 @@ def _parameters(target: Callable[..., Any]) -> Iterator[tuple[str, str, Any, str
 
 
 def _descriptions(target: Callable[..., Any]) -> dict[str, str]:
-    """Descriptions of the parameters by name, from the docstrings of a class, its bases and their constructors."""
+    """Descriptions of parameters by name, from the docstrings of a class, its bases and their constructors."""
     documented = [target]
     if inspect.isclass(target):
         bases = [base for base in inspect.getmro(target) if base is not object]

@@ -1,4 +1,4 @@
-"""Read, check and complete the overrides of a command line."""
+"""Parse, check and complete the overrides of a command line."""
 
 import argparse
 import itertools
@@ -20,30 +20,31 @@ FLAGS = (
     *("-m", "--multirun", "-r", "--run", "-c", "--cfg", "--resolve", "-p", "--package"),
     *("-cn", "--config-name", "-cd", "--config-dir"),
 )
-"""Options of Hydra that a training takes."""
+"""Options of Hydra that `semipix train` takes."""
 
 SHOWING = {"-c", "--cfg"}
-"""Options that print something and exit."""
+"""Options that print the configuration and exit."""
 
-WHERE = ("-cd", "--config-dir", "-cn", "--config-name")
-"""Options that say where configurations are, each with a value that follows."""
+CONFIG_LOCATION = ("-cd", "--config-dir", "-cn", "--config-name")
+"""Options with the folder and the name of the configuration; each is followed by its value."""
 
-OURS = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging", "hydra.verbose")
-"""Hydra's keys that say where a run writes what, which semipix does itself."""
+SET_BY_SEMIPIX = ("hydra.run", "hydra.output_subdir", "hydra.job_logging", "hydra.hydra_logging", "hydra.verbose")
+"""Hydra's keys for what is written where; semipix sets them."""
 
 CHOICES = (*GROUPS, "experiment", "variant")
-"""Keys whose value is the name of an option."""
+"""Keys whose value is the name of an option, a YAML file."""
 
 MOST_JOBS = 10_000
-"""Of a sweep."""
+"""Largest number of jobs of a sweep."""
 
 
 def open_overrides(overrides: Sequence[str]) -> list[str]:
-    """Let overrides reach every constructor parameter, though the YAML files hold only what deviates.
+    """Change overrides so that Hydra accepts keys that are not in the YAML files.
 
-    `method.lambda_dc=10` becomes `++method.lambda_dc=10` (misspelt keys are found later, by `check_keys`), and
-    `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra refuses null for a group; `scheduler` and
-    `second_model` may be left out by it.
+    Hydra refuses keys that are not in a YAML file, and the YAML files contain only values that differ from the
+    constructors' defaults. So `method.lambda_dc=10` becomes `++method.lambda_dc=10`; `check_keys` finds misspelt keys
+    later. `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra also refuses null as the value of a
+    group: `scheduler=null` becomes `~scheduler`, and `second_model=null` is left out.
     """
     opened = []
     for override in overrides:
@@ -61,16 +62,16 @@ def open_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """Hydra's options, and the overrides as the attribute `overrides`.
+    """Parse Hydra's options; the attribute `overrides` has the other arguments.
 
     Raises:
-        SemipixError: an option lacks its value, or has a wrong one.
+        SemipixError: the value of an option is missing or wrong.
     """
     return option_parser().parse_args(list(arguments))
 
 
 def option_parser() -> argparse.ArgumentParser:
-    """Reads Hydra's options. Hydra's own parser has a help text that argparse refuses since Python 3.14."""
+    """A parser of Hydra's options; since Python 3.14 argparse refuses the help text of Hydra's own parser."""
     parser = argparse.ArgumentParser(prog="semipix train", add_help=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
@@ -89,17 +90,18 @@ def option_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def says_where(item: str, overrides: Sequence[str]) -> bool:
-    """Whether an argument tells Hydra where configurations are."""
+def is_config_location(item: str, overrides: Sequence[str]) -> bool:
+    """Whether an argument is an option of `CONFIG_LOCATION` or its value."""
     before = dict(zip(overrides[1:], overrides, strict=False)).get(item, "")
-    return item.partition("=")[0] in WHERE or before in WHERE
+    return item.partition("=")[0] in CONFIG_LOCATION or before in CONFIG_LOCATION
 
 
 def check_syntax(overrides: Sequence[str]) -> None:
-    """Refuse overrides that Hydra cannot read, by name; it would name neither override nor mend.
+    """Check that Hydra can parse the overrides; Hydra's own errors name neither the override nor the fix.
 
     Raises:
-        SemipixError: one is no KEY=VALUE, or chooses an option of a group by something else than a name.
+        SemipixError: an override is not KEY=VALUE, the value of a group is not a name, or the key is one that semipix
+            sets.
     """
     parser = OverridesParser.create()
     for before, override in zip(["", *overrides], overrides, strict=False):
@@ -122,32 +124,36 @@ def check_syntax(overrides: Sequence[str]) -> None:
         no_name = [value for value in values if value is None or isinstance(value, bool | int | float | list | dict)]
         if no_name and key in CHOICES and override not in ("second_model=null", "scheduler=null"):
             found = text if len(values) == 1 else "null" if no_name[0] is None else no_name[0]
-            raise SemipixError(f"{override}: the name of an option expected, {found} found; single keys are {key}.KEY=")
+            raise SemipixError(
+                f"{override}: the name of an option expected, {found} found; set single keys by {key}.KEY="
+            )
         if not key.partition("@")[0].strip("+"):
             raise SemipixError(f"{override}: no key before the =; expected KEY=VALUE")
         if key.strip("+") == "hydra":
             raise SemipixError(f"{override}: Hydra's keys are given one by one, as hydra.KEY=VALUE")
-        if key.lstrip("+").replace("/", ".").startswith(OURS):
+        if key.lstrip("+").replace("/", ".").startswith(SET_BY_SEMIPIX):
             raise SemipixError(f"{override}: semipix writes the run folder itself; name it by run=PATH")
 
 
 def put_together(overrides: Sequence[str]) -> list[str]:
-    """Overrides with the mappings that a shell took apart: of KEY={0:0,255:1} it makes KEY=0:0 and KEY=255:1."""
+    """Restore mappings that a shell expanded: from KEY={0:0,255:1} it makes the arguments KEY=0:0 and KEY=255:1."""
     pairs: dict[str, list[str]] = {}
     for override in overrides:
         key, _, value = override.partition("=")
         if re.fullmatch(r"\d+:\d+", value):
             pairs.setdefault(key, []).append(value)
-    whole = {key: f"{key}={{{','.join(values)}}}" for key, values in pairs.items() if len(values) > 1}
-    parted = {f"{key}={value}": whole[key] for key in whole for value in pairs[key]}
-    return list(dict.fromkeys(parted.get(override, override) for override in overrides)) if parted else list(overrides)
+    mappings = {key: f"{key}={{{','.join(values)}}}" for key, values in pairs.items() if len(values) > 1}
+    if not mappings:
+        return list(overrides)
+    mapping_of = {f"{key}={value}": mappings[key] for key in mappings for value in pairs[key]}
+    return list(dict.fromkeys(mapping_of.get(override, override) for override in overrides))
 
 
 def read_overrides(given: Sequence[str]) -> dict[str, Any]:
-    """Values by key of KEY=VALUE arguments that name single keys.
+    """Parse KEY=VALUE arguments to values by key.
 
     Raises:
-        SemipixError: one is not readable.
+        SemipixError: an argument is not KEY=VALUE.
     """
     given = put_together(given)
     check_syntax(given)
@@ -157,13 +163,13 @@ def read_overrides(given: Sequence[str]) -> dict[str, Any]:
 
 
 def named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
-    """Name a sweep's run folders by the keys that are swept, and let `run=` name the folder around them.
+    """Complete a sweep's overrides: run folders are named by the keys that vary, and `run=` names their parent.
 
     Returns:
-        The overrides, the sweep's folder and the number of its jobs, or None where a pattern names them.
+        The overrides, the sweep's folder, and the number of its jobs, which is None if a pattern gives the values.
 
     Raises:
-        SemipixError: the folder's name is not known before the jobs start.
+        SemipixError: there are too many jobs, or the folder's name contains an interpolation.
     """
     others = [item for item in overrides if item not in ("-m", "--multirun") and not item.startswith("run=")]
     parser = OverridesParser.create()
@@ -175,7 +181,7 @@ def named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
             key = item.key_or_group
             value = f"hydra:runtime.choices.{key}" if key.partition("@")[0] in CHOICES else key
             names.append(f"{key.rpartition('@')[2]}_${{{value}}}")
-            if isinstance(item.value(), Glob):  # Hydra alone knows what it matches
+            if isinstance(item.value(), Glob):  # only Hydra can list the matches of a pattern
                 known = False
             else:
                 count *= len(list(itertools.islice(item.sweep_string_iterator(), MOST_JOBS + 1)))
@@ -184,12 +190,12 @@ def named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
     if names and "hydra.sweep.subdir" not in given:
         others.append(f"hydra.sweep.subdir='{'-'.join(names)}'")
     runs = [str(parser.parse_override(item).value()) for item in overrides if item.startswith("run=")]
-    # Absolute, for the workers of a launcher may be elsewhere, and with one time for all of them.
+    # The path is absolute, since a launcher's workers may have another working directory, and its time is fixed here.
     default = given.get("hydra.sweep.dir", f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
     text = runs[-1] if runs else str(default)
     if "${" in text:
         raise SemipixError(
-            f"run={text}: the folder of a sweep has to be a plain path, for its jobs are looked for there"
+            f"run={text}: the folder of a sweep has to be a plain path without ${{...}}, since its jobs are found there"
         )
     folder = Path(text).absolute()
     return ["-m", *others, f"hydra.sweep.dir={quoted(folder)}"], folder, count if known else None

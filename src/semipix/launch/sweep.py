@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from semipix.errors import PREFIX, SemipixError, one_line
-from semipix.interruption import ENDING, check, deferred
+from semipix.interruption import ENDING_SIGNALS, check, deferred
 from semipix.processes import dying_with_parent, stop
 from semipix.training.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
 
@@ -34,7 +34,7 @@ PATIENCE = 30.0
 
 State = Literal["running", "finished", "finished before", "interrupted", "failed", "killed", "running elsewhere"]
 
-INTERRUPTED = tuple(128 + number for number in ENDING)
+INTERRUPTED = tuple(128 + number for number in ENDING_SIGNALS)
 """Exit statuses of a training that a signal has ended in good order."""
 
 _SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")

@@ -1,1 +1,1 @@
-"""Task models, one file an architecture; the flaw detector; and `adapt`, which makes any module a task model."""
+"""Task models, one file per architecture, the flaw detector, and `adapt`, which makes a task model of any module."""

@@ -1,4 +1,4 @@
-"""Make any module a task model: (N, C_in, H, W) -> (N, K, H, W)."""
+"""Make a task model, (N, C_in, H, W) -> (N, K, H, W), of any module."""
 
 import inspect
 import re
@@ -12,24 +12,26 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import Part, checkpointed
 
-IN_CHANNELS = ("in_channels", "in_chans", "num_channels")
-"""What constructors call the channels of the image, the surest name first."""
+IN_CHANNEL_NAMES = ("in_channels", "in_chans", "num_channels")
+"""Names of a constructor's parameter for the image's channels; the first one that a signature has is used."""
 
-CHANNELS = ("num_classes", "classes", "num_labels", "out_channels", "channels")
-"""What constructors call the channels of the output, the surest name first: `channels` may also be a width."""
-
+CHANNEL_NAMES = ("num_classes", "classes", "num_labels", "out_channels", "channels")
+"""Names of a constructor's parameter for the output's channels, likewise; `channels` is last, it may be a width."""
 
 _ABOUT_SHAPES = re.compile(r"\b(shapes?|sizes?|channels?|dimensions?|height|width|elements)\b", re.IGNORECASE)
-"""Words of errors by which torch and others refuse a tensor's shape."""
+"""Words in the errors of torch and other libraries about a tensor's shape."""
 
 _NOT_ABOUT_SHAPES = ("more than 1 value per channel",)
-"""Errors with such words that have another reason, and a message of their own."""
+"""Errors that contain such words for another reason; they are explained elsewhere."""
 
 Returned = TypeVar("Returned")
 
+Constrain = Callable[[Tensor, Tensor], Tensor]
+"""Outputs (N, K, H, W) and images (N, C_in, H, W) to outputs that agree with what the images determine."""
+
 
 class ModelShapeError(SemipixError, RuntimeError):
-    """A network cannot take images of this shape, or returns something else than one map for each of them."""
+    """A network cannot take images of this shape, or does not return one map for each image."""
 
 
 class FeatureModel(Protocol):
@@ -46,10 +48,10 @@ class FeatureModel(Protocol):
 
 
 def features_of(model: nn.Module) -> FeatureModel:
-    """The model itself, where it follows the feature protocol.
+    """The model, typed as a model that follows the feature protocol.
 
     Raises:
-        SemipixError: it does not.
+        SemipixError: the model has no method `features` or no method `head`.
     """
     for name in ("features", "head"):
         if not inspect.ismethod(getattr(model, name, None)):
@@ -61,23 +63,19 @@ def features_of(model: nn.Module) -> FeatureModel:
     return cast(FeatureModel, model)
 
 
-Constrain = Callable[[Tensor, Tensor], Tensor]
-"""Outputs (N, K, H, W) and images (N, C_in, H, W) to outputs that agree with what the images settle."""
-
-
 class Adapter(nn.Module):
-    """A module of any output convention as a task model.
+    """A task model made of any module.
 
     Args:
         model: the module. It may return a tensor, a mapping with "out" (torchvision), an object with `logits`
             (transformers), or a list or tuple whose first element is the map; maps of another size than the image are
             resized bilinearly.
         channels: channels K that the map must have.
-        constrain: what happens to the map at last, `Task.constrain`; by default nothing.
+        constrain: `Task.constrain`, applied to the map; by default the map is not changed.
 
     Attributes:
-        recompute: whether a training pass keeps nothing of what happens inside and computes it again for the backward
-            pass, so that of several task models one graph at a time is alive.
+        recompute: whether training computes the module again in the backward pass instead of keeping its activations,
+            so that only one of several task models needs memory for them at a time.
     """
 
     def __init__(self, model: nn.Module, channels: int, constrain: Constrain | None = None) -> None:
@@ -91,7 +89,7 @@ class Adapter(nn.Module):
         """Images (N, C_in, H, W) to outputs (N, K, H, W).
 
         Raises:
-            SemipixError: the module returned something else than N maps of K channels, or refuses images of this shape.
+            SemipixError: the module did not return N maps of K channels, or cannot take images of this shape.
         """
         twice = self.recompute and self.training
         returned = self._run(lambda: checkpointed(self.model, image) if twice else self.model(image), image)
@@ -99,7 +97,7 @@ class Adapter(nn.Module):
         if len(output) != len(image):
             raise ModelShapeError(
                 f"model: {self._name} returned {len(output)} maps {tuple(output.shape)} for {len(image)} images "
-                f"{tuple(image.shape)}; expected one for each, let it keep the first dimension"
+                f"{tuple(image.shape)}; expected one for each; the model has to keep the first dimension"
             )
         return output if self.constrain is None else self.constrain(output, image)
 
@@ -115,17 +113,17 @@ class Adapter(nn.Module):
         return list(self._run(lambda: model.features(image), image))
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """What `features` returned, changed or not, to outputs (N, K, H, W) of images of this height and width.
+        """Feature maps, changed or not, to outputs (N, K, H, W) of images of this height and width.
 
-        A head sees no image, so nothing is constrained here: a method that works on features calls `Task.constrain`.
+        The outputs are not constrained, since that needs the images: the method calls `Task.constrain`.
         """
         return self._fitted(features_of(self.model).head(features, size), size)
 
     def _run(self, run: Callable[[], Returned], image: Tensor) -> Returned:
-        """What the module makes of images.
+        """Call the module.
 
         Raises:
-            ModelShapeError: it refuses their shape. Its other errors are its own, and keep their trace.
+            ModelShapeError: the module raised an error about the shape of the images. Its other errors pass through.
         """
         if torch.compiler.is_compiling():
             return run()
@@ -143,7 +141,11 @@ class Adapter(nn.Module):
             ) from error
 
     def _fitted(self, returned: object, size: Sequence[int]) -> Tensor:
-        """The map among what the module returned, with the channels and the size that a task model's has."""
+        """The map in what the module returned, resized to the image's size.
+
+        Raises:
+            ModelShapeError: it does not have 4 dimensions, or another number of channels than the task.
+        """
         output = self._map(returned)
         if output.ndim != 4 or output.shape[1] != self.channels:
             raise ModelShapeError(
@@ -155,7 +157,7 @@ class Adapter(nn.Module):
         return output
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The module's own groups with their `lr_scale`, or one group of everything."""
+        """The module's own groups with their `lr_scale`, or one group of all parameters."""
         groups = getattr(self.model, "parameter_groups", None)
         if groups is None:
             return [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
@@ -167,7 +169,11 @@ class Adapter(nn.Module):
         return type(self.model).__name__
 
     def _map(self, output: object) -> Tensor:
-        """The map among what the module returned."""
+        """The map in what the module returned.
+
+        Raises:
+            SemipixError: no tensor is where `Adapter` documents it.
+        """
         found: object = output
         if isinstance(output, Mapping) and "out" in output:
             found = output["out"]
@@ -185,15 +191,16 @@ class Adapter(nn.Module):
 
 
 def adapt(model: nn.Module, channels: int, constrain: Constrain | None = None) -> Adapter:
-    """Make a module a task model.
+    """Make a task model of a module.
 
     Args:
         model: any module that maps images (N, C_in, H, W) to maps.
         channels: channels K that the map must have.
-        constrain: what happens to the map at last, `Task.constrain`; by default nothing.
+        constrain: `Task.constrain`, applied to the map; by default the map is not changed.
 
     Returns:
-        The module in an `Adapter`, its parameters named `model.` and on; an `Adapter` is not wrapped again.
+        An `Adapter` around the module, whose parameters' names get the prefix `model.`; an `Adapter` is not wrapped
+        again.
     """
     if isinstance(model, Adapter) and model.channels == channels:
         return model if constrain in (None, model.constrain) else Adapter(model.model, channels, constrain)
@@ -211,22 +218,22 @@ def make_model(
     """Make a task model from any class or function that makes modules.
 
     Args:
-        target: called with the options and, under the names its signature has for them, the two numbers of channels.
+        target: called with the options and with both numbers of channels, if its signature has parameters for them.
         in_channels: channels of the images.
         channels: channels of the output.
-        constrain: what happens to the output at last, `Task.constrain`; by default nothing.
-        **options: keyword arguments of `target`; one that names a number of channels has the last word. The other
+        constrain: `Task.constrain`, applied to the output; by default the output is not changed.
+        **options: keyword arguments of `target`; they take precedence over both numbers of channels. The other
             arguments are positional, so that an option may have any name.
 
     Returns:
         The adapted module.
 
     Raises:
-        SemipixError: the options do not fit the signature, or no module comes out.
+        SemipixError: the options do not match the signature, or `target` does not return a module.
     """
     name = getattr(target, "__name__", type(target).__name__)
     signature = _signature(target)
-    for names, value in ((IN_CHANNELS, in_channels), (CHANNELS, channels)):
+    for names, value in ((IN_CHANNEL_NAMES, in_channels), (CHANNEL_NAMES, channels)):
         named = next((candidate for candidate in names if candidate in signature.parameters), None)
         if named is not None:
             options.setdefault(named, value)
@@ -234,7 +241,9 @@ def make_model(
         signature.bind(**options)
     except TypeError as error:
         takes = ", ".join(signature.parameters)
-        raise SemipixError(f"model: {name} cannot be made: {error}; it takes {takes}; mend the keys of model") from None
+        raise SemipixError(
+            f"model: {name} cannot be made: {error}; it takes {takes}; change the keys of model"
+        ) from None
     model = target(**options)
     if not isinstance(model, nn.Module):
         raise SemipixError(
@@ -247,7 +256,7 @@ def make_model(
 def _signature(target: Callable[..., nn.Module]) -> inspect.Signature:
     """The keyword arguments that a call of the target takes.
 
-    A class's own `__init__` is asked first: where a base class has a general `__new__`, inspect would report that one.
+    Of a class it is the signature of `__init__`; `inspect.signature` would prefer a base class's `__new__`.
     """
     if not inspect.isclass(target) or target.__init__ is object.__init__:
         return inspect.signature(target)

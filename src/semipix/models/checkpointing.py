@@ -1,4 +1,4 @@
-"""Activation checkpointing: a block's inner activations are computed again for the backward pass instead of kept."""
+"""Activation checkpointing: compute a block's activations again in the backward pass instead of keeping them."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,19 +13,20 @@ from semipix.errors import SemipixError
 
 
 def checkpointed(block: nn.Module, *inputs: Tensor) -> Any:
-    """Run a block without keeping what happens inside.
+    """Run a block without keeping its activations.
 
-    The second pass takes the very parameters that the first one saw, which `torch.func.functional_call` may have put in
-    place, and copies of the buffers: running statistics move once a step, as without checkpointing.
+    The second pass, during the backward pass, uses the same parameters as the first one, also where
+    `torch.func.functional_call` had replaced them. It uses copies of the buffers, so that running statistics are
+    updated only once a step, as without checkpointing.
 
     Args:
-        block: any module; its random numbers are repeated in the second pass.
+        block: any module; the second pass draws the same random numbers as the first one.
         *inputs: its positional arguments.
 
     Returns:
         The block's output.
     """
-    if not torch.is_grad_enabled():  # nothing is kept anyway
+    if not torch.is_grad_enabled():  # without gradients no activations are kept
         return block(*inputs)
     parameters = dict(block.named_parameters())
     buffers = dict(block.named_buffers())
@@ -41,11 +42,11 @@ def checkpointed(block: nn.Module, *inputs: Tensor) -> Any:
 
 
 class Part(nn.Module):
-    """A method of a module as a module of its own.
+    """Wraps one method of a module as a module, for `checkpointed`.
 
     Args:
         whole: the module.
-        name: the method.
+        name: name of the method that `forward` calls.
     """
 
     def __init__(self, whole: nn.Module, name: str) -> None:
@@ -54,59 +55,59 @@ class Part(nn.Module):
         self.name = name
 
     def forward(self, *inputs: Any) -> Any:
-        """What the method returns."""
+        """Call the method and return its result."""
         return getattr(self.whole, self.name)(*inputs)
 
 
 class CheckpointedSequential(nn.Sequential):
-    """Blocks one after the other, each of them checkpointed; names and weights are those of `nn.Sequential`."""
+    """An `nn.Sequential` whose blocks are checkpointed; the state dict has the same names."""
 
     def forward(self, input: Tensor) -> Any:
-        """What the blocks make of features (N, C, H, W)."""
+        """Apply the blocks, one after the other, to features (N, C, H, W)."""
         for block in self:
             input = checkpointed(block, input)
         return input
 
 
 def chain(checkpointing: bool) -> type[nn.Sequential]:
-    """The kind of `nn.Sequential` that a model builds its heavy parts of."""
+    """The class with which a model chains its heavy blocks: checkpointed or not."""
     return CheckpointedSequential if checkpointing else nn.Sequential
 
 
 def directly(block: nn.Module, *inputs: Tensor) -> Any:
-    """Run a block and keep what its backward pass needs."""
+    """Run a block without checkpointing."""
     return block(*inputs)
 
 
 def runner(checkpointing: bool) -> Callable[..., Any]:
-    """How a model runs its heavy blocks: `checkpointed` or `directly`."""
+    """The function with which a model runs its heavy blocks: `checkpointed` or `directly`."""
     return checkpointed if checkpointing else directly
 
 
 def checkpoint_stages(network: nn.Module, key: str) -> None:
-    """Checkpoint the blocks of a network that somebody else wrote: those of its outermost `nn.Sequential`s.
+    """Checkpoint the blocks of a library's network: those of its outermost `nn.Sequential`s.
 
     Args:
         network: changed in place.
         key: configuration key to name in the error.
 
     Raises:
-        SemipixError: it has none.
+        SemipixError: the network contains no `nn.Sequential`.
     """
-    if not _replace(network):
+    if not _replace_sequentials(network):
         raise SemipixError(
             f"model.{key}: {type(network).__name__} has no stages of blocks to checkpoint; set "
             "model.checkpointing=false or take a ResNet"
         )
 
 
-def _replace(network: nn.Module) -> int:
-    """How many outermost sequences were replaced."""
+def _replace_sequentials(network: nn.Module) -> int:
+    """Replace the outermost `nn.Sequential`s by checkpointed ones, and return their number."""
     replaced = 0
     for name, child in list(network.named_children()):
         if type(child) is nn.Sequential:
             setattr(network, name, CheckpointedSequential(OrderedDict(child.named_children())))
             replaced += 1
         else:
-            replaced += _replace(child)
+            replaced += _replace_sequentials(child)
     return replaced

@@ -1,4 +1,4 @@
-"""Deep Image Matting: VGG-16 that unpools where it pooled, and a refinement stage."""
+"""Deep Image Matting: a VGG-16 encoder, a decoder that unpools with the encoder's indices, and a refinement stage."""
 
 import itertools
 
@@ -13,39 +13,43 @@ from semipix.models.padding import check_image_size, pad_to_multiple
 from semipix.models.pretrained import Normalize, download
 
 DEPTHS = (2, 2, 3, 3, 3)
-"""Convolutions of VGG-16's stages."""
+"""Convolutions in each stage of VGG-16."""
 
 FACTORS = (1, 2, 4, 8, 8)
-"""Channels of the stages, in widths."""
+"""Channels of each stage as multiples of the width."""
 
 STRIDE = 2 ** len(DEPTHS)
+"""Product of the poolings' strides, and the smallest side of an image."""
 
 PRETRAINED_WIDTH = 64
+"""The width of torchvision's VGG-16."""
 
 
 class DeepImageMatting(nn.Module):
     """Deep Image Matting (Xu, Price, Cohen and Huang, CVPR 2017): image and trimap to alpha.
 
-    The encoder is VGG-16 on four channels; the decoder unpools to the pixels that each pooling took, each time before a
-    5x5 convolution; the refinement stage sees image and alpha and adds what is missing. Encoder and decoder have
-    28,297,153 parameters and the refinement 76,801 at width 64. The paper's sixth encoder stage, VGG's first fully
-    connected layer as a 7x7 convolution of 4096 channels, would alone have 103 million; here it is a 3x3 convolution of
-    512 channels, followed by the decoder's 1x1 convolution. Weights that are not pretrained start by He et al., not
-    Glorot, under whose a signal fades on its way through five unpoolings, and alpha starts close to 1/2. All stages are
-    trained together.
+    The encoder is VGG-16 on four channels. Each decoder stage unpools with the indices of the encoder's pooling and
+    applies a 5x5 convolution. The refinement stage takes image and alpha and adds a correction. At width 64, encoder
+    and decoder have 28,297,153 parameters and the refinement has 76,801.
 
-    Images in [0, 1] of at least 32x32 are normalised inside by ImageNet's statistics; sides that are no multiple of 32
-    are reflected at the edge and cropped back.
+    Three things differ from the paper. Its sixth encoder stage, VGG's first fully connected layer as a 7x7 convolution
+    of 4096 channels, has 103 million parameters; here it is a 3x3 convolution of 512 channels, followed by the
+    decoder's 1x1 convolution. Weights that are not pretrained are initialised by He et al. and not by Glorot, with
+    which the activations vanish after five unpoolings; alpha starts close to 1/2. All stages are trained together.
+
+    Images in [0, 1] of at least 32x32 pixels are normalised by ImageNet's statistics. Sides that are not multiples of
+    32 are padded by reflection, and the output is cropped to the image's size.
 
     Args:
-        in_channels: channels of the images; what follows red, green and blue, the trimap, is brought to [-1, 1].
+        in_channels: channels of the images. Channels after red, green and blue (the trimap) are scaled to [-1, 1].
         channels: channels of the output.
         width: channels of the first stage, and of the refinement.
-        pretrained: start from torchvision's ImageNet weights; further channels start at zero.
-        checkpointing: compute the stages twice and keep less.
+        pretrained: start from torchvision's ImageNet weights; those of the trimap's channel start at zero.
+        checkpointing: compute the stages again in the backward pass instead of keeping their activations; needs less
+            memory and more time.
 
     Raises:
-        SemipixError: there are no pretrained weights of this width, or they cannot be had.
+        SemipixError: the width is below 1, there are no pretrained weights of this width, or they cannot be downloaded.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class DeepImageMatting(nn.Module):
     ) -> None:
         super().__init__()
         if width < 1:
-            raise SemipixError(f"model.width={width}: expected 1 or more; set 64 as in the paper, say")
+            raise SemipixError(f"model.width={width}: expected 1 or more; set for example 64, as in the paper")
         if pretrained and width != PRETRAINED_WIDTH:
             raise SemipixError(
                 f"model.width={width}: pretrained weights are for width {PRETRAINED_WIDTH}; set model.pretrained=false"
@@ -76,7 +80,7 @@ class DeepImageMatting(nn.Module):
         after = [*reversed(widths[:-1]), width]
         layers = [_convolutions(first, then, 1, kernel=5) for first, then in zip(reversed(widths), after, strict=True)]
         last = nn.Conv2d(width, channels, 5, padding=2)
-        layers[-1].append(last)  # in the last stage, so that checkpointing keeps nothing of the full size
+        layers[-1].append(last)  # part of the last stage, so that checkpointing keeps no full-size activations
         self.decoder = nn.ModuleList(map(Unpooling, layers))
         self.refinement = Refinement(min(in_channels, 3), channels, width)
         self.normalize = Normalize(in_channels)
@@ -93,7 +97,7 @@ class DeepImageMatting(nn.Module):
             self._load_vgg()
 
     def _load_vgg(self) -> None:
-        """ImageNet weights for the encoder; the first convolution sees further channels with weight zero."""
+        """Load ImageNet weights into the encoder; the first convolution's weights of further channels are zero."""
         weights = download(
             lambda: VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True),
             "true",
@@ -116,23 +120,23 @@ class DeepImageMatting(nn.Module):
             SemipixError: a side is smaller than 32.
         """
         check_image_size(image, STRIDE, "DeepImageMatting")
-        seen = self.normalize(pad_to_multiple(image, STRIDE, "reflect"))
-        features, taken = seen, []
+        padded = self.normalize(pad_to_multiple(image, STRIDE, "reflect"))
+        features, pooling_indices = padded, []
         for stage in self.encoder:
             features, indices = self.run(stage, features)
-            taken.append(indices)
+            pooling_indices.append(indices)
         features = self.run(self.bottom, features)
         for stage in self.decoder:
-            features = self.run(stage, features, taken.pop())
-        alpha: Tensor = self.run(self.refinement, seen, features)
+            features = self.run(stage, features, pooling_indices.pop())
+        alpha: Tensor = self.run(self.refinement, padded, features)
         return alpha[..., : image.shape[-2], : image.shape[-1]]
 
 
 class Pooling(nn.Module):
-    """A stage of the encoder.
+    """A stage of the encoder: convolutions and a max pooling that returns its indices.
 
     Args:
-        layers: what comes before the pooling.
+        layers: the layers before the pooling.
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
@@ -140,16 +144,16 @@ class Pooling(nn.Module):
         self.layers = layers
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, C, H, W) to pooled features (N, C', H/2, W/2) and the places that they were taken from."""
+        """Features (N, C, H, W) to pooled features (N, C', H/2, W/2) and the indices of their maxima."""
         pooled, indices = F.max_pool2d(self.layers(features), 2, return_indices=True)
         return pooled, indices
 
 
 class Unpooling(nn.Module):
-    """A stage of the decoder.
+    """A stage of the decoder: a max unpooling and convolutions.
 
     Args:
-        layers: what comes after the unpooling.
+        layers: the layers after the unpooling.
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
@@ -157,7 +161,7 @@ class Unpooling(nn.Module):
         self.layers = layers
 
     def forward(self, features: Tensor, indices: Tensor) -> Tensor:
-        """Features (N, C, H, W) and the places that a pooling took to features (N, C', 2H, 2W)."""
+        """Features (N, C, H, W) and the indices of a pooling to features (N, C', 2H, 2W)."""
         output: Tensor = self.layers(F.max_unpool2d(features, indices, [2, 2]))
         return output
 
@@ -166,9 +170,9 @@ class Refinement(nn.Module):
     """The second stage: four 3x3 convolutions at full resolution correct the alpha of the first.
 
     Args:
-        colours: how many of the image's channels it sees, the trimap not among them.
+        colours: the image's channels without the trimap.
         channels: channels of alpha.
-        width: channels within.
+        width: channels of the inner layers.
     """
 
     def __init__(self, colours: int, channels: int, width: int) -> None:
@@ -178,14 +182,14 @@ class Refinement(nn.Module):
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, image: Tensor, alpha: Tensor) -> Tensor:
-        """The normalised image (N, C_in, H, W) and raw alpha (N, K, H, W) to better alpha of the same shape."""
-        seen = self.layers(torch.cat([image[:, : self.colours], alpha.to(image.dtype)], dim=1))
-        correction: Tensor = self.last(seen)
+        """The normalised image (N, C_in, H, W) and raw alpha (N, K, H, W) to refined alpha of the same shape."""
+        features = self.layers(torch.cat([image[:, : self.colours], alpha.to(image.dtype)], dim=1))
+        correction: Tensor = self.last(features)
         return alpha + correction
 
 
 def _convolutions(in_channels: int, channels: int, depth: int, kernel: int = 3) -> nn.Sequential:
-    """Convolutions that keep the size, each with its ReLU."""
+    """Convolutions that keep the size, each followed by a ReLU."""
     sizes = [in_channels, *[channels] * depth]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):

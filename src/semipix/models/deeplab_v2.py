@@ -1,4 +1,4 @@
-"""DeepLab v2: a dilated ResNet under summed atrous heads."""
+"""DeepLab v2: a dilated ResNet with atrous heads whose outputs are summed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,31 +13,37 @@ from semipix.models.padding import check_image_size
 from semipix.models.pretrained import Normalize, check_encoder, download, zero_extra_channels
 
 RATES = (6, 12, 18, 24)
-SMALLEST = 33
+"""Dilations of the heads."""
+
+SMALLEST_SIDE = 33
+"""Pixels that both sides of an image need."""
+
 HEAD_LEARNING_RATE = 10.0
-"""The heads start from nothing and learn ten times as fast as the backbone, as in the paper."""
+"""Learning rate of the heads, which have no pretrained weights, relative to the backbone's, as in the paper."""
 
 
 class DeepLabV2(nn.Module):
     """DeepLab v2 with the large field of view (Chen et al., "DeepLab", PAMI 2018), the segmentation model of GCT.
 
-    Images in [0, 1] of at least 33x33 pixels are normalised inside by ImageNet's statistics. The coarse map is resized
-    bilinearly with corners aligned, as DeepLab does: outputs then lie on a grid of output_stride k + 1 pixels.
+    Images in [0, 1] of at least 33x33 pixels are normalised by ImageNet's statistics. The coarse map is resized to the
+    image's size bilinearly with aligned corners, as in DeepLab.
 
     Args:
-        in_channels: channels of the images; what follows red, green and blue is brought to [-1, 1], and its pretrained
-            weights start at zero.
+        in_channels: channels of the images. Channels after red, green and blue are scaled to [-1, 1], and their
+            pretrained weights start at zero.
         channels: channels of the output.
         backbone: name of any convolutional timm model that can be dilated.
         output_stride: 8 or 16, pixels of the image per pixel of the coarse map.
         pretrained: start from the ImageNet weights that timm downloads.
-        checkpointing: compute the backbone's blocks twice and keep less: for large images and batches.
+        checkpointing: compute the backbone's blocks again in the backward pass instead of keeping their activations;
+            needs less memory and more time.
 
     Attributes:
-        window: which rows of a larger image the next images are, so that their maps fit together; None for whole ones.
+        window: which rows of a larger image the next images are, so that the outputs of several windows fit together;
+            None for whole images.
 
     Raises:
-        SemipixError: timm has no such backbone, it cannot be dilated, or its weights cannot be had.
+        SemipixError: timm has no such backbone, it cannot be dilated, or its weights cannot be downloaded.
     """
 
     window: Window | None = None
@@ -85,24 +91,24 @@ class DeepLabV2(nn.Module):
         return self.head(self.features(image), image.shape[-2:])
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The backbone's one feature map of images (N, C_in, H, W) in [0, 1].
+        """A list of the backbone's last feature map, of images (N, C_in, H, W) in [0, 1].
 
         Raises:
             SemipixError: a side is smaller than 33.
         """
-        check_image_size(image, SMALLEST, "DeepLabV2")
+        check_image_size(image, SMALLEST_SIDE, "DeepLabV2")
         return [self.backbone(self.normalize(image))]
 
     def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """The feature map to outputs (N, K, H, W) of images of this height and width."""
-        (seen,) = features
-        coarse = sum((head(seen) for head in self.heads[1:]), start=self.heads[0](seen))
+        (feature,) = features
+        coarse = sum((head(feature) for head in self.heads[1:]), start=self.heads[0](feature))
         height, width = size
         whole = height if self.window is None else self.window.height
         return resize_aligned(coarse, (height, width), self.window, self.output_stride, -(-whole // self.output_stride))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Backbone and heads, with the factor `lr_scale` of each one's learning rate."""
+        """Parameters of the backbone and of the heads, each with `lr_scale`, the factor on its learning rate."""
         return [
             {"params": list(self.backbone.parameters()), "lr_scale": 1.0},
             {"params": list(self.heads.parameters()), "lr_scale": HEAD_LEARNING_RATE},
@@ -110,7 +116,7 @@ class DeepLabV2(nn.Module):
 
 
 def _head(features: int, channels: int, rate: int) -> nn.Conv2d:
-    """One atrous 3x3 convolution from normal(0, 0.01)."""
+    """One atrous 3x3 convolution, initialised from a normal distribution with standard deviation 0.01."""
     head = nn.Conv2d(features, channels, kernel_size=3, padding=rate, dilation=rate)
     nn.init.normal_(head.weight, std=0.01)
     if head.bias is not None:

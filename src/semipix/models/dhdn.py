@@ -10,40 +10,45 @@ from semipix.models.padding import check_image_size, pad_to_multiple
 LEVELS = 3
 STRIDE = 2**LEVELS
 
-START = 0.01
-"""Share of the last layer's usual first weights."""
+LAST_LAYER_SCALE = 0.01
+"""Factor on the last layer's initial weights."""
 
 
 class DHDN(nn.Module):
     """Densely connected hierarchical network (Park, Yu and Jeong, "DHDN", CVPR Workshops 2019).
 
-    Two dense residual blocks on each of four levels; pooling and a convolution lead down, a convolution and a pixel
-    shuffle lead up; what entered the lowest level joins its output, and the image is added to the last layer's output.
+    Each of the four levels has two dense residual blocks. The way down is max pooling and a convolution, the way up a
+    convolution and a pixel shuffle. The input of the lowest level is concatenated to its output, and the image is added
+    to the last layer's output.
 
-    At width 128 the colour model has 168,195,125 parameters. Dense blocks are nine tenths of them; the number says what
-    the figures leave open: convolutions between levels are 1x1 and keep (up) or double (down) their channels, first and
-    last are 1x1, every convolution has a bias, and each is followed by a PReLU of one slope, the last one too. With 3x3
-    convolutions down there would be no weights left for those up.
+    At width 128 the colour model has 168,195,125 parameters, as the paper reports. The paper's text and figures leave
+    some layers open; this choice gives that number: the convolutions between levels are 1x1 and keep (up) or double
+    (down) their channels, the first and the last convolution are 1x1, every convolution has a bias, and a PReLU with
+    one slope follows each of them, also the last one.
 
-    Ours: where the image is added, the last layer starts with a hundredth of its usual weights, so that training starts
-    from the image itself and not from noise that it has to unlearn.
+    One thing differs from the paper: where the image is added, the last layer starts with a hundredth of its usual
+    initial weights, so that the untrained network returns almost the image itself.
 
-    Images have sides of at least 8; those that are no multiple of 8 are reflected at the edge and cropped back.
+    Images need sides of at least 8 pixels. Sides that are not multiples of 8 are padded by reflection, and the output
+    is cropped to the image's size.
 
     Args:
         in_channels: channels of the images.
-        channels: channels of the output; the image is added where it has as many.
-        width: channels of the first level, doubled on each of the three below; 16 trains on a CPU.
-        checkpointing: compute dense blocks twice and keep less: for large images and widths.
+        channels: channels of the output; the image is added if it has the same number.
+        width: channels of the first level, doubled on each of the three levels below; 16 can be trained on a CPU.
+        checkpointing: compute the dense blocks again in the backward pass instead of keeping their activations; needs
+            less memory and more time.
 
     Raises:
-        SemipixError: the width is no positive even number.
+        SemipixError: the width is not a positive even number.
     """
 
     def __init__(self, in_channels: int = 3, channels: int = 3, width: int = 128, checkpointing: bool = False) -> None:
         super().__init__()
         if width < 2 or width % 2:
-            raise SemipixError(f"model.width={width}: expected a positive even number; set 16, 32, 64 or 128, say")
+            raise SemipixError(
+                f"model.width={width}: expected a positive even number; set for example 16, 32, 64 or 128"
+            )
         level = chain(checkpointing)
         widths = [width << depth for depth in range(LEVELS + 1)]
         self.first = _activated(in_channels, width)
@@ -60,7 +65,7 @@ class DHDN(nn.Module):
         if channels == in_channels:
             with torch.no_grad():
                 for parameter in self.last[0].parameters():
-                    parameter.mul_(START)
+                    parameter.mul_(LAST_LAYER_SCALE)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) to outputs (N, K, H, W) of unbounded range.
@@ -82,10 +87,10 @@ class DHDN(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Three 3x3 convolutions, each of which sees the block's input and all before it; the input is added (DCR block).
+    """Three 3x3 convolutions; each gets the block's input and all earlier outputs. The input is added (DCR block).
 
     Args:
-        channels: channels of input and output; the two inner convolutions give half as many.
+        channels: channels of input and output; the first two convolutions have half as many outputs.
     """
 
     def __init__(self, channels: int) -> None:
@@ -104,5 +109,5 @@ class DenseBlock(nn.Module):
 
 
 def _activated(in_channels: int, channels: int, kernel: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size, and its PReLU."""
+    """A convolution that keeps the size, followed by a PReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2), nn.PReLU())

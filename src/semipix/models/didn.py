@@ -1,4 +1,4 @@
-"""DIDN: a denoiser that goes down and up again and again."""
+"""DIDN: a denoiser made of a chain of small U-Nets."""
 
 import torch
 from torch import Tensor, nn
@@ -8,30 +8,35 @@ from semipix.models.checkpointing import chain
 from semipix.models.padding import check_image_size, pad_to_multiple
 
 STRIDE = 8
-"""One stride-2 convolution before the blocks, two within each."""
+"""Product of the strides: one stride-2 convolution before the blocks, two in each block."""
 
 RECONSTRUCTIONS = 4
-"""Residual pairs of convolutions in the reconstruction block, which has one more convolution: nine in all."""
+"""Residual pairs of convolutions in the reconstruction block; with its last convolution it has nine."""
 
 
 class DIDN(nn.Module):
     """Deep iterative down-up network (Yu, Park and Jeong, "DIDN", CVPR Workshops 2019).
 
-    A 3x3 and a stride-2 convolution; down-up blocks at half resolution, small U-Nets with strided convolutions down and
-    pixel shuffles up; one reconstruction block of nine convolutions, which sees the output of every down-up block;
-    enhancement: a 1x1 and a 3x3 convolution of all of them, and a pixel shuffle. The image is added to the output.
+    The network has these parts:
 
-    Images have sides of at least 8; those that are no multiple of 8 are reflected at the edge and cropped back.
+    1. A 3x3 convolution and a convolution of stride 2.
+    2. Down-up blocks at half resolution: small U-Nets with strided convolutions and pixel shuffles.
+    3. One reconstruction block of nine convolutions, applied to the output of every down-up block.
+    4. Enhancement: a 1x1 and a 3x3 convolution of all reconstructions, and a pixel shuffle.
+
+    The image is added to the output. Images need sides of at least 8 pixels. Sides that are not multiples of 8 are
+    padded by reflection, and the output is cropped to the image's size.
 
     Args:
         in_channels: channels of the images.
-        channels: channels of the output; the image is added where it has as many.
-        width: channels of the features, twice and four times as many on the two levels below; 16 trains on a CPU.
-        blocks: down-up blocks.
-        checkpointing: compute down-up and reconstruction blocks twice and keep less: for large images and widths.
+        channels: channels of the output; the image is added if it has the same number.
+        width: channels of the features, two and four times as many on the two lower levels; 16 can be trained on a CPU.
+        blocks: number of down-up blocks.
+        checkpointing: compute the blocks again in the backward pass instead of keeping their activations; needs less
+            memory and more time.
 
     Raises:
-        SemipixError: the width is no positive multiple of 4, or there are no blocks.
+        SemipixError: the width is not a positive multiple of 4, or the number of blocks is below 1.
     """
 
     def __init__(
@@ -44,9 +49,9 @@ class DIDN(nn.Module):
     ) -> None:
         super().__init__()
         if width < 4 or width % 4:
-            raise SemipixError(f"model.width={width}: expected a positive multiple of 4; set 16, 64 or 256, say")
+            raise SemipixError(f"model.width={width}: expected a positive multiple of 4; set for example 16, 64 or 256")
         if blocks < 1:
-            raise SemipixError(f"model.blocks={blocks}: expected 1 or more; set 6 as the paper, say")
+            raise SemipixError(f"model.blocks={blocks}: expected 1 or more; set for example 6, as in the paper")
         whole = chain(checkpointing)
         self.first = nn.Sequential(_convolution(in_channels, width), _convolution(width, width, stride=2))
         self.blocks = nn.ModuleList(whole(DownUpBlock(width)) for _ in range(blocks))
@@ -110,7 +115,7 @@ class DownUpBlock(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """Residual pairs of convolutions, one more convolution, and the input added.
+    """Residual pairs of convolutions and one last convolution; the input is added to the output.
 
     Args:
         width: channels of input and output.
@@ -131,7 +136,7 @@ class Reconstruction(nn.Module):
 
 
 def _convolution(in_channels: int, channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """A convolution and its PReLU."""
+    """A convolution followed by a PReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2), nn.PReLU())
 
 
@@ -141,5 +146,5 @@ def _pair(width: int) -> nn.Sequential:
 
 
 def _up(channels: int) -> nn.Sequential:
-    """Twice the channels by a 1x1 convolution, shuffled into half of them at twice the size."""
+    """A 1x1 convolution and a pixel shuffle: half the channels at twice the size."""
     return nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), nn.PixelShuffle(2))

@@ -9,19 +9,21 @@ from semipix.functional.resizing import Window, resize_aligned
 CHANNELS = (64, 128, 256, 512, 1)
 KERNEL = 4
 SLOPE = 0.2
-STRIDE = SMALLEST = 2 ** len(CHANNELS)
+STRIDE = 2 ** len(CHANNELS)
+"""Pixels of the input per pixel of the coarse map, and the smallest side of an image."""
 
 
 class FCDiscriminator(nn.Module):
-    """Tell labels from predictions, pixel by pixel: Hung et al., "Adversarial Learning" (BMVC 2018), Section 3.2.
+    """Distinguishes labels from predictions, pixel by pixel: Hung et al., "Adversarial Learning" (BMVC 2018), 3.2.
 
-    Five 4x4 convolutions of stride 2 with leaky ReLU between, and no norm; sides of at least 32 pixels.
+    Five 4x4 convolutions of stride 2 with leaky ReLU between them and without norm. Sides need at least 32 pixels.
 
     Args:
         channels: channels of the prediction.
 
     Attributes:
-        window: which rows of a larger image the next images are, so that their maps fit together; None for whole ones.
+        window: which rows of a larger image the next images are, so that the outputs of several windows fit together;
+            None for whole images.
     """
 
     window: Window | None = None
@@ -34,22 +36,22 @@ class FCDiscriminator(nn.Module):
         )
 
     def forward(self, prediction: Tensor) -> Tensor:
-        """How much each pixel looks like a label's.
+        """Logits of whether each pixel belongs to a label.
 
         Args:
             prediction: activated prediction, or label in prediction space, (N, K, H, W) in [0, 1].
 
         Returns:
-            Logits (N, 1, H, W), large where the pixel looks like a label's.
+            (N, 1, H, W), large where the pixel probably belongs to a label.
 
         Raises:
             SemipixError: a side is smaller than 32.
         """
         height, width = prediction.shape[-2:]
-        if min(height, width) < SMALLEST:
+        if min(height, width) < STRIDE:
             raise SemipixError(
                 f"data.crop: {height}x{width} (height x width) found, but the discriminator halves sides five times "
-                f"and expects at least {SMALLEST}; set data.crop={SMALLEST} or more"
+                f"and expects at least {STRIDE}; set data.crop={STRIDE} or more"
             )
         features = prediction
         for convolution in self.convolutions[:-1]:

@@ -11,7 +11,7 @@ from semipix.functional.resizing import Window, resize_aligned
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 1)
 STRIDES = (2, 2, 1, 2, 1, 2, 1, 2)
 STRIDE = 32
-"""Pixels that it looks at for each pixel of its coarse map: the product of the strides."""
+"""Pixels of the input per pixel of the coarse map: the product of the strides."""
 
 KERNEL = 4
 SLOPE = 0.2
@@ -36,23 +36,24 @@ class BatchInstanceNorm(nn.Module):
 
 
 class FlawDetector(nn.Module):
-    """Tell where a prediction is wrong: Appendix B of Ke et al., "Guided Collaborative Training" (ECCV 2020).
+    """Predicts where a prediction is wrong: Appendix B of Ke et al., "Guided Collaborative Training" (ECCV 2020).
 
-    Eight 4x4 convolutions with batch norm and leaky ReLU, none of either after the last; sides of at least 64 pixels,
-    multiples of nothing. Convolutions before a norm have no bias, which the norm would take away again.
+    Eight 4x4 convolutions; batch norm and leaky ReLU follow each but the last. Sides need at least 64 pixels and may
+    have any length above. Convolutions before a norm have no bias, since the norm would subtract it.
 
     Args:
         in_channels: channels of the image.
         channels: channels of the prediction.
-        norm: "batch" as in the paper, or the released code's "batch_instance".
-        scale: size at which image and prediction are looked at, as a share of theirs, in (0, 1]; the cost of a pass
-            goes with its square.
+        norm: "batch" as in the paper, or "batch_instance" as in the released code.
+        scale: factor in (0, 1] by which image and prediction are resized first; the cost of a pass is proportional to
+            its square.
 
     Attributes:
-        window: which rows of a larger image the next images are, so that their maps fit together; None for whole ones.
+        window: which rows of a larger image the next images are, so that the outputs of several windows fit together;
+            None for whole images.
 
     Raises:
-        ValueError: there is no such norm, or the scale is out of range.
+        ValueError: the norm is unknown, or the scale is out of range.
     """
 
     window: Window | None = None
@@ -85,23 +86,23 @@ class FlawDetector(nn.Module):
             (N, 1, H, W) of unbounded range, trained to be 0 where the prediction is right and 1 where it is wrong.
 
         Raises:
-            ValueError: image and prediction do not fit each other or this detector.
+            ValueError: image and prediction differ in N, H or W, or have other numbers of channels than this detector.
         """
         batch, _, height, width = image.shape
         expected = (batch, self.in_channels, height, width), (batch, self.channels, height, width)
         if (tuple(image.shape), tuple(prediction.shape)) != expected:
             raise ValueError(
                 f"image {tuple(image.shape)} and prediction {tuple(prediction.shape)}, expected shapes"
-                f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) of one N, H and W"
+                f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) with the same N, H and W"
             )
         features = torch.cat([image, prediction], dim=1)
         if self.scale != 1:
             size = [max(1, round(side * self.scale)) for side in (height, width)]
             features = F.interpolate(features, size=size, mode="area")
-        if next(self.convolutions.parameters()).is_contiguous():  # the layout of the weights is the one to compute in
+        if next(self.convolutions.parameters()).is_contiguous():  # use the memory format of the weights
             features = features.contiguous()
-        # Padded before the leaky ReLU, which keeps zeros, so that one tensor serves its backward pass and that of
-        # the convolution: a third less is kept than by padding after it.
+        # Padding comes before the leaky ReLU, which keeps zeros: the ReLU and the next convolution then keep one tensor
+        # for their backward passes, which saves a third of the memory of the activations.
         features = pad_same(features, STRIDES[0])
         for convolution, norm, following in zip(self.convolutions[:-1], self.norms, STRIDES[1:], strict=True):
             features = F.leaky_relu(pad_same(norm(convolution(features)), following), SLOPE, inplace=True)
@@ -112,9 +113,12 @@ class FlawDetector(nn.Module):
 
 
 def pad_same(features: Tensor, stride: int) -> Tensor:
-    """Zeros around (N, C, H, W) so that a convolution gives ceil(side / stride); the odd one goes bottom and right."""
+    """Pad (N, C, H, W) with zeros so that a convolution gives ceil(side / stride) pixels.
+
+    An odd number of zeros has one more at the bottom or on the right.
+    """
     pads = []
-    for side in features.shape[:-3:-1]:  # width first, as F.pad wants it
+    for side in features.shape[:-3:-1]:  # width first, as in F.pad's argument
         total = max((-(-side // stride) - 1) * stride + KERNEL - side, 0)
         pads += [total // 2, total - total // 2]
     return F.pad(features, pads)

@@ -1,4 +1,4 @@
-"""HDRNet: enhancement by local affine transforms that a bilateral grid holds."""
+"""HDRNet: enhancement by local affine transforms, which are stored in a bilateral grid."""
 
 import itertools
 
@@ -14,31 +14,34 @@ GRID_STRIDE = 16
 """Pixels of the low-resolution image per cell of the grid."""
 
 CURVE_POINTS = 16
-"""Hinges of each curve of the guide."""
+"""Points at which each curve of the guide changes its slope."""
 
-SMALLEST = 8
+SMALLEST_SIDE = 8
+"""Pixels that both sides of an image need."""
 
 
 class HDRNet(nn.Module):
     """Deep bilateral learning (Gharbi et al., "HDRNet", SIGGRAPH 2017), with the learned guide of pointwise curves.
 
-    A small copy of the image makes a grid of affine transforms, 16x16 in space and 8 in the guide's brightness. Each
-    pixel of the full image finds its transform between them by place and guide, and is transformed. The whole image is
-    seen at once, at any size, and an output has edges where the image has some.
+    A network computes a grid of affine transforms from a small copy of the image. The grid has 16x16 cells in space and
+    8 along the guide, a gray image that is computed from the full image. Each pixel of the full image interpolates its
+    transform from the grid, at its place and its guide value, and is transformed by it. So images may have any size,
+    and the output keeps the image's edges.
 
-    As in the paper, convolutions start by He et al. and the guide as the mean of the colours. Two things are ours: the
-    predicted transforms start close to the identity, so that few labels go into what is to change, and there is no
-    batch norm, so that images do not depend on each other. 482,080 parameters for 3 channels in and out.
+    As in the paper, convolutions are initialised by He et al., and the guide starts as the mean of the colours. Two
+    things differ from the paper: the transforms start close to the identity, so that few labels suffice, and there is
+    no batch norm, so that images of a batch do not influence each other. With 3 input and output channels the network
+    has 482,080 parameters.
 
     Args:
         in_channels: channels of the images.
         channels: channels of the output.
-        width: channels of the first convolution, 2, 4 and 8 times as many further on.
+        width: channels of the first convolution; the next ones have 2, 4 and 8 times as many.
         bins: cells of the grid along the guide.
-        resolution: side of the small copy in pixels, a multiple of 64; a cell of the grid covers 16 of its pixels.
+        resolution: side of the small copy in pixels, a multiple of 64; a cell of the grid covers 16x16 of its pixels.
 
     Raises:
-        SemipixError: an argument is out of range.
+        SemipixError: width or bins is below 1, or the resolution is not a positive multiple of 64.
     """
 
     whole_image = True
@@ -49,10 +52,10 @@ class HDRNet(nn.Module):
         super().__init__()
         for key, value in (("width", width), ("bins", bins)):
             if value < 1:
-                raise SemipixError(f"model.{key}={value}: expected 1 or more; set 8 as in the paper, say")
+                raise SemipixError(f"model.{key}={value}: expected 1 or more; set for example 8, as in the paper")
         if resolution < 64 or resolution % 64:
             raise SemipixError(
-                f"model.resolution={resolution}: expected a multiple of 64; set 256 as in the paper, say"
+                f"model.resolution={resolution}: expected a multiple of 64; set for example 256, as in the paper"
             )
         self.in_channels, self.channels, self.bins, self.resolution = in_channels, channels, bins, resolution
         features = 8 * width
@@ -78,7 +81,7 @@ class HDRNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He's weights, zero biases; transforms near the identity."""
+        """He's initialisation with zero biases; the transforms start near the identity."""
         for part in (self.low_level, self.local_features, self.global_features):
             for module in part.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
@@ -98,7 +101,7 @@ class HDRNet(nn.Module):
         Raises:
             SemipixError: a side is smaller than 8.
         """
-        check_image_size(image, SMALLEST, "HDRNet")
+        check_image_size(image, SMALLEST_SIDE, "HDRNet")
         image = at_least_float32(image)
         transforms = slice_grid(self.grid(image), self.guide(image))  # (N, K (C_in + 1), H, W)
         return transform(image, transforms)
@@ -107,14 +110,14 @@ class HDRNet(nn.Module):
         """The bilateral grid (N, K (C_in + 1), bins, 16, 16) of images (N, C_in, H, W)."""
         side = (self.resolution, self.resolution)
         small = F.interpolate(image, size=side, mode="bilinear", align_corners=False, antialias=True)
-        seen = self.low_level(small)  # (N, 8 width, 16, 16)
-        fused = F.relu(self.local_features(seen) + self.global_features(seen)[..., None, None])
+        features = self.low_level(small)  # (N, 8 width, 16, 16)
+        fused = F.relu(self.local_features(features) + self.global_features(features)[..., None, None])
         flat: Tensor = self.transforms(fused)
         return flat.reshape(len(flat), -1, self.bins, *flat.shape[-2:])
 
 
 class Guide(nn.Module):
-    """Where along the grid a pixel looks: a mix of its colours, each bent by a piecewise linear curve.
+    """Each pixel's place along the grid's third axis: a sum of its colours after piecewise linear curves.
 
     Args:
         in_channels: channels of the images.
@@ -137,10 +140,12 @@ class Guide(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (N, C_in, H, W) in [0, 1] to guides (N, 1, H, W), about [0, 1]."""
+        """Images (N, C_in, H, W) in [0, 1] to guides (N, 1, H, W), roughly in [0, 1]."""
         colours = self.colours(image)
         curved = torch.zeros_like(colours)
-        for hinge, slope in zip(self.hinges, self.slopes, strict=True):  # one by one: a full image 16 times is too much
+        for hinge, slope in zip(
+            self.hinges, self.slopes, strict=True
+        ):  # not all at once: that takes 16 times the memory
             curved = curved + slope * F.relu(colours - hinge)
         guide: Tensor = self.mix(curved)
         return guide
@@ -149,19 +154,19 @@ class Guide(nn.Module):
 def slice_grid(grid: Tensor, guide: Tensor) -> Tensor:
     """Look up each pixel in a bilateral grid by trilinear interpolation.
 
-    Cells have their centres at (i + 1/2) / cells of the image's height and width, and of the guide's range [0, 1];
-    beyond the outermost centres the outermost cell holds. So any size of image is cut from the same grid.
+    The centre of cell i is at (i + 1/2) / (number of cells) of the image's height or width, or of the guide's range
+    [0, 1]. Beyond the outermost centres the outermost cell is used. So one grid serves images of any size.
 
     Args:
         grid: (N, C, D, H_grid, W_grid).
         guide: (N, 1, H, W).
 
     Returns:
-        (N, C, H, W), at least float32: half precision would misplace pixels of a large image.
+        (N, C, H, W), at least float32, since half precision is too coarse for positions in a large image.
     """
     grid, guide = at_least_float32(grid), at_least_float32(guide)
     height, width = guide.shape[-2:]
-    # Pixel centres, between -1 and 1 at the image's edges.
+    # Positions of the pixels' centres; the image's edges are at -1 and 1.
     rows = (2 * torch.arange(height, dtype=guide.dtype, device=guide.device) + 1) / height - 1
     columns = (2 * torch.arange(width, dtype=guide.dtype, device=guide.device) + 1) / width - 1
     depth = 2 * guide.squeeze(1) - 1  # (N, H, W)
@@ -173,11 +178,12 @@ def slice_grid(grid: Tensor, guide: Tensor) -> Tensor:
 
 
 def transform(image: Tensor, transforms: Tensor) -> Tensor:
-    """Apply to each pixel its affine transform.
+    """Apply its own affine transform to each pixel.
 
     Args:
         image: (N, C_in, H, W).
-        transforms: (N, K (C_in + 1), H, W); for each output channel the weights of the image's, then the offset.
+        transforms: (N, K (C_in + 1), H, W); for each output channel the weights of the image's channels, then the
+            offset.
 
     Returns:
         (N, K, H, W).
@@ -188,5 +194,5 @@ def transform(image: Tensor, transforms: Tensor) -> Tensor:
 
 
 def _halved(in_channels: int, channels: int) -> nn.Sequential:
-    """A convolution that halves the size, and ReLU."""
+    """A convolution that halves the size, followed by a ReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), nn.ReLU())

@@ -1,4 +1,4 @@
-"""Memory format of networks, and their compilation."""
+"""Set the memory format of networks, and compile them."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch import nn
 from semipix.models.flaw_detector import FlawDetector
 
 
-def lay_out(networks: nn.Module, device: str, channels_last: bool) -> torch.memory_format:
+def set_memory_format(networks: nn.Module, device: str, channels_last: bool) -> torch.memory_format:
     """Change the memory format of all weights, in place.
 
     Channels last is faster on most hardware. The flaw detector on a CPU is the exception: its 4x4 convolutions are
@@ -22,12 +22,12 @@ def lay_out(networks: nn.Module, device: str, channels_last: bool) -> torch.memo
     Returns:
         The memory format that images should have.
     """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    networks.to(memory_format=layout)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    networks.to(memory_format=memory_format)
     for module in networks.modules():
         if device == "cpu" and isinstance(module, FlawDetector):
             module.to(memory_format=torch.contiguous_format)
-    return layout
+    return memory_format
 
 
 def compile_networks(method: nn.Module) -> None:

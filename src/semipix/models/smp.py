@@ -29,15 +29,16 @@ from semipix.models.pretrained import (
 
 @dataclass(frozen=True)
 class Architecture:
-    """What semipix has to know of a decoder of segmentation-models-pytorch.
+    """How semipix uses a decoder of segmentation-models-pytorch.
 
     Attributes:
-        reads: which of the encoder's maps the decoder reads, by number or from a number on; 0 is the image itself.
-        renamed: semipix's name of an option to the library's, where they differ.
-        defaults: the library's options whose default differs here.
+        reads: which of the encoder's maps the decoder reads: a tuple of their numbers, or the first number of a range
+            to the end; map 0 is the image itself.
+        renamed: from semipix's name of an option to the library's name, where they differ.
+        defaults: options whose default differs from the library's.
         strides: values that `output_stride` may have.
         depth_from: the option whose length is the encoder's depth, if there is one.
-        smallest_map: sides that the encoder's last map needs.
+        smallest_map: smallest side of the encoder's last map, in its pixels.
     """
 
     reads: int | tuple[int, ...] = 1
@@ -68,58 +69,60 @@ ARCHITECTURES: dict[str, Architecture] = {
         reads=2,
         renamed={"output_stride": "encoder_output_stride", "width": "decoder_channels"},
         strides=(16, 32),
-        smallest_map=8,  # it is halved three times
+        smallest_map=8,  # the decoder halves it three times
     ),
     "upernet": Architecture(reads=2, renamed={"width": "decoder_channels"}),
     "segformer": Architecture(renamed={"width": "decoder_segmentation_channels"}),
     "dpt": Architecture(renamed={"width": "decoder_fusion_channels"}, depth_from="decoder_intermediate_channels"),
 }
-"""Decoders by the name that segmentation-models-pytorch gives them in `create_model`."""
+"""Decoders by their names in `create_model` of segmentation-models-pytorch."""
 
-COMMON = ("architecture", "encoder", "pretrained", "checkpointing")
+COMMON_OPTIONS = ("architecture", "encoder", "pretrained", "checkpointing")
 """Options that every architecture has."""
 
 FILLED_IN = ("self", "encoder_name", "encoder_weights", "in_channels", "classes", "kwargs")
 """Arguments of the library's classes that semipix fills in."""
 
 NOT_OFFERED = ("activation", "aux_params", "upsampling")
-"""Arguments of the library's classes that would make something else than one linear map of the image's size."""
+"""Arguments of the library's classes that change the kind, the number or the size of the outputs."""
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 
 PATCHES = (4, 8, 16, 32)
-"""Patch sizes of Vision Transformers whose maps DPT's decoder can bring to 1/4, 1/8, 1/16 and 1/32."""
+"""Patch sizes of Vision Transformers whose maps DPT's decoder can resize to 1/4, 1/8, 1/16 and 1/32 of the image."""
 
 DPT_STRIDE = 32
+"""Number that divides the sides of images for `dpt`."""
 
-GLOBAL = re.compile(
+WHOLE_IMAGE_MODULES = re.compile(
     "Attention|Attn|SqueezeExcite|SEModule|SqueezeAndExcite|EcaModule|GlobalContext|GatherExcite|GlobalResponseNorm"
     "|SelectiveKernel|NonLocal"
 )
-"""Names of classes of timm by which what is at a place depends on the whole image, or on where windows lie in it."""
+"""Names of timm's modules whose output at a pixel depends on the whole image, or on the position of windows in it."""
 
 
 class SMP(nn.Module):
     """A decoder of segmentation-models-pytorch on an encoder of timm, for images of any size.
 
-    Images in [0, 1] are normalised inside and padded to what the encoder divides by; the output is cropped back.
+    Images in [0, 1] are normalised by the encoder's statistics and padded to sides that the encoder can divide; the
+    output is cropped to the image's size.
 
     Args:
-        in_channels: channels of the images; what follows red, green and blue is brought to [-1, 1], and its pretrained
-            weights start at zero.
+        in_channels: channels of the images. Channels after red, green and blue are scaled to [-1, 1], and their
+            pretrained weights start at zero.
         channels: channels of the output.
         architecture: the decoder, a key of `ARCHITECTURES`.
         encoder: name of any timm model with feature maps, e.g. `resnet50` or `convnext_tiny.fb_in22k`; `dpt` takes
             Vision Transformers such as `vit_small_patch16_224`.
         pretrained: start from ImageNet weights. Those of the default encoder come from an installed package, those of
-            others are downloaded by timm.
-        checkpointing: compute encoder and decoder a second time for the backward pass instead of keeping what happens
-            inside; `memory=low` sets it.
+            other encoders are downloaded by timm.
+        checkpointing: compute encoder and decoder again in the backward pass instead of keeping their activations;
+            `memory=low` sets it.
         **options: the decoder's options, see `options_of`.
 
     Raises:
-        SemipixError: no such architecture, encoder or option, an encoder that the architecture cannot take, or weights
-            that cannot be had.
+        SemipixError: the architecture, the encoder or an option is unknown, the architecture cannot take this encoder,
+            or the pretrained weights cannot be downloaded.
     """
 
     def __init__(
@@ -133,13 +136,13 @@ class SMP(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.architecture = _known(architecture)
+        self.architecture = _library_name(architecture)
         self.title = f"{self.architecture} on {encoder}"
-        encoder = encoder.removeprefix("tu-")  # the library's prefix of timm's names
+        encoder = encoder.removeprefix("tu-")  # the library's prefix for timm's encoders
         check_encoder(encoder, key="encoder")
         given = _library_options(self.architecture, options)
         given.update(in_channels=in_channels, classes=channels)
-        network, any_size = _fitting(self.architecture, encoder, given)
+        network, any_size = _make_untrained(self.architecture, encoder, given)
         settings = network.encoder.model.pretrained_cfg
         mean, std = input_statistics(encoder, settings)
         if pretrained and encoder == OFFLINE_ENCODER:
@@ -159,14 +162,14 @@ class SMP(nn.Module):
 
     @property
     def whole_image(self) -> bool:
-        """Whether what is at a place depends on the whole image, so that parts of it give other values.
+        """Whether the output at a pixel depends on the whole image, so that an image cannot be computed in parts.
 
-        True with pooling, normalisation or attention over the image, in the decoder or in the encoder.
+        True if the encoder or the decoder pools, normalises or attends over the whole image.
         """
         kinds = nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d | nn.GroupNorm | nn.modules.instancenorm._InstanceNorm
         parts = list(self.network.modules())
         of_timm = (type(part).__name__ for part in parts if type(part).__module__.startswith("timm."))
-        return any(isinstance(part, kinds) for part in parts) or any(map(GLOBAL.search, of_timm))
+        return any(isinstance(part, kinds) for part in parts) or any(map(WHOLE_IMAGE_MODULES.search, of_timm))
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) in [0, 1] to outputs (N, K, H, W) of unbounded range."""
@@ -175,9 +178,9 @@ class SMP(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         """The encoder's maps that the decoder reads, of images (N, C_in, H, W) in [0, 1], finest first.
 
-        They are maps of the padded image. Those of `dpt` hold the class token already.
+        They are maps of the padded image. Those of `dpt` already contain the class token.
         """
-        # Edge pixels are repeated: zeros would be an edge that is not in the image, and a reflection can be too short.
+        # Repeats edge pixels: zeros would make an edge that is not in the image, and reflection needs large images.
         padded = pad_to_multiple(self.normalize(image), self.multiple, smallest=self.smallest)
         return list(self._run("_encode", padded))
 
@@ -185,12 +188,12 @@ class SMP(nn.Module):
         """Feature maps to outputs (N, K, H, W) of images of this height and width."""
         padded = tuple(self.padded(size))
         output: Tensor = self._run("_decode", padded, *features)
-        if output.shape[-2:] != padded:  # an encoder of another depth than the decoder's last step expects
+        if output.shape[-2:] != padded:  # the decoder's upsampling expects an encoder of another depth
             output = F.interpolate(output, size=padded, mode="bilinear", align_corners=False)
         return output[..., : size[0], : size[1]]
 
     def padded(self, size: Sequence[int]) -> list[int]:
-        """Height and width that the encoder saw of an image of this height and width."""
+        """Height and width of the padded image, for an image of this height and width."""
         return [max(self.smallest, side) + -max(self.smallest, side) % self.multiple for side in size]
 
     def _run(self, name: str, *inputs: Any) -> Any:
@@ -204,7 +207,7 @@ class SMP(nn.Module):
             blocks = self.network.decoder.projection_blocks
             return [block(*pair) for block, *pair in zip(blocks, maps, tokens, strict=True)]
         maps = self.network.encoder(padded)
-        # Transformers have no map of half the size; the library puts one without channels in its place.
+        # Transformers have no map of half the size; the library replaces it by one with 0 channels, which is left out.
         return [maps[number] for number in self._read(len(maps)) if maps[number].shape[1]]
 
     def _decode(self, padded: Sequence[int], *features: Tensor) -> Tensor:
@@ -212,21 +215,21 @@ class SMP(nn.Module):
         if self.architecture == "dpt":
             pairs = list(zip(decoder.reassemble_blocks, features, strict=True))
             decoded: Any = None
-            for fuse, (reassemble, seen) in zip(decoder.fusion_blocks, reversed(pairs), strict=True):
-                decoded = fuse(reassemble(seen), decoded)
+            for fuse, (reassemble, feature) in zip(decoder.fusion_blocks, reversed(pairs), strict=True):
+                decoded = fuse(reassemble(feature), decoded)
         else:
             decoded = decoder(self._pyramid(features, padded))
         output: Tensor = self.network.segmentation_head(decoded)
         return output
 
     def _read(self, count: int) -> list[int]:
-        """Numbers of the maps that the decoder reads, of so many."""
+        """Numbers of the maps that the decoder reads, if the encoder has `count` maps."""
         reads = ARCHITECTURES[self.architecture].reads
         numbers = list(range(count))
         return numbers[reads:] if isinstance(reads, int) else [numbers[number] for number in reads]
 
     def _pyramid(self, features: Sequence[Tensor], padded: Sequence[int]) -> list[Tensor]:
-        """All of the encoder's maps; those that the decoder reads no value of are empty but have their size."""
+        """All of the encoder's maps; those that the decoder does not read have their size but 0 channels."""
         channels = self.network.encoder.out_channels
         given = iter(features)
         read = {number: next(given) for number in self._read(len(channels)) if channels[number]}
@@ -241,14 +244,14 @@ class SMP(nn.Module):
 def options_of(architecture: str) -> dict[str, Any]:
     """Options of a decoder with their defaults.
 
-    They have the names that segmentation-models-pytorch gives them, but for `output_stride` (pixels of the image for
-    each pixel of the encoder's last map), `width` (channels of the decoder) and `dropout`, which it calls differently
-    in each class. The encoder's depth is the length of `decoder_channels` where that is a list.
+    Most have the names of segmentation-models-pytorch. Three have one name here and other names in the library's
+    classes: `output_stride` (pixels of the image per pixel of the encoder's last map), `width` (channels of the
+    decoder) and `dropout`. If `decoder_channels` is a list, its length is the encoder's depth.
 
     Raises:
-        SemipixError: no such architecture.
+        SemipixError: the architecture is unknown.
     """
-    name = _known(architecture)
+    name = _library_name(architecture)
     spec = ARCHITECTURES[name]
     signature = inspect.signature(_class_of(name).__init__).parameters
     hidden = {*FILLED_IN, *NOT_OFFERED, *(("encoder_depth",) if spec.depth_from else ())}
@@ -262,11 +265,11 @@ def _class_of(architecture: str) -> Any:
     return smp.MODEL_ARCHITECTURES_MAPPING[architecture]
 
 
-def _known(architecture: str) -> str:
-    """The name of an architecture as the library writes it.
+def _library_name(architecture: str) -> str:
+    """The library's spelling of an architecture's name.
 
     Raises:
-        SemipixError: there is no such architecture.
+        SemipixError: the architecture is unknown.
     """
     name = architecture.lower().replace("+", "plus")
     if name in ARCHITECTURES:
@@ -280,12 +283,12 @@ def _library_options(architecture: str, options: Mapping[str, Any]) -> dict[str,
     """Keyword arguments of the library's class.
 
     Raises:
-        SemipixError: an option that the architecture does not have, or a value that it cannot have.
+        SemipixError: the architecture does not have an option, or an option cannot have this value.
     """
     spec, known = ARCHITECTURES[architecture], options_of(architecture)
     for key, value in options.items():
         if key not in known:
-            every = sorted((*COMMON, *known))
+            every = sorted((*COMMON_OPTIONS, *known))
             close = difflib.get_close_matches(key, every, n=1)
             hint = f"did you mean {close[0]}?" if close else f"{architecture} takes {', '.join(every)}"
             raise SemipixError(f"unknown key model.{key}; {hint}")
@@ -306,10 +309,10 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _check_option(key: str, value: Any, default: Any, spec: Architecture) -> None:
-    """Refuse a value that is of another kind than the option's default, or out of its range.
+    """Check that the value of an option has the type of its default and is in its range.
 
     Raises:
-        SemipixError: it is.
+        SemipixError: the value has another type or is out of range.
     """
     expected = ""
     if key == "model.output_stride":
@@ -336,42 +339,45 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _fitting(architecture: str, encoder: str, options: dict[str, Any]) -> tuple[Any, bool]:
-    """What `_make` returns, without pretrained weights.
+def _make_untrained(architecture: str, encoder: str, options: dict[str, Any]) -> tuple[Any, bool]:
+    """Make the network without pretrained weights; returns what `_make` does.
 
     Raises:
-        SemipixError: the architecture cannot take this encoder, or cannot be made with these options at all.
+        SemipixError: the architecture cannot take this encoder, or cannot be made with these options.
     """
     try:
         return _make(architecture, encoder, None, options)
     except (ValueError, ArithmeticError, AssertionError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        _check_with_another(architecture, options, reason)
-        unfit, such = _unfit(architecture, options)
-        raise SemipixError(f"model.encoder={encoder}: {unfit} ({reason}); use an encoder such as {such}") from error
+        _check_options_with_another_encoder(architecture, options, reason)
+        problem, examples = _incompatible_encoder(architecture, options)
+        raise SemipixError(
+            f"model.encoder={encoder}: {problem} ({reason}); use an encoder such as {examples}"
+        ) from error
 
 
-def _unfit(architecture: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    """Error text for an incompatible encoder, and encoders that fit."""
+def _incompatible_encoder(architecture: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    """Error text for an incompatible encoder, and the names of compatible ones."""
     if architecture == "dpt":
         return "dpt needs a Vision Transformer with patches", "vit_small_patch16_224 or vit_base_patch16_224"
-    such = f"{OFFLINE_ENCODER}, resnet50 or convnext_tiny"
+    examples = f"{OFFLINE_ENCODER}, resnet50 or convnext_tiny"
     if ARCHITECTURES[architecture].strides:
         key = ARCHITECTURES[architecture].renamed["output_stride"]
-        return f"cannot be dilated to output stride {options.get(key, options_of(architecture)['output_stride'])}", such
-    return f"gives no pyramid of {options.get('encoder_depth', 5)} feature maps", such
+        stride = options.get(key, options_of(architecture)["output_stride"])
+        return f"cannot be dilated to output stride {stride}", examples
+    return f"gives no pyramid of {options.get('encoder_depth', 5)} feature maps", examples
 
 
-def _check_with_another(architecture: str, options: dict[str, Any], reason: str) -> None:
-    """Refuse options by which not even an encoder that fits makes a network.
+def _check_options_with_another_encoder(architecture: str, options: dict[str, Any], reason: str) -> None:
+    """Check that the options make a network with an encoder that the architecture can take.
 
     Raises:
-        SemipixError: there is none.
+        SemipixError: the options make no network with that encoder either.
     """
     try:
         with torch.device("meta"):
             _make(architecture, "vit_tiny_patch16_224" if architecture == "dpt" else "resnet18", None, options)
-    except Exception:  # whatever the library's code runs into
+    except Exception:  # the library does not check its options, so any error may come
         own = {*options} - {"in_channels", "classes", "upsampling"}
         raise SemipixError(
             f"model: {architecture} cannot be made ({reason}); change {', '.join(sorted(own)) or 'its options'}"
@@ -379,25 +385,25 @@ def _check_with_another(architecture: str, options: dict[str, Any], reason: str)
 
 
 def _make(architecture: str, encoder: str, weights: bool | None, options: dict[str, Any]) -> tuple[Any, bool]:
-    """The network on a timm encoder, and whether it takes more than multiples of one size.
+    """The network on a timm encoder, and whether it takes images of other sizes than multiples of its training size.
 
     Raises:
-        ValueError: dpt on an encoder without patches, or with patches of a size that its decoder cannot scale.
+        ValueError: the architecture is dpt, and its decoder cannot scale maps of the encoder's patch size.
     """
     arguments = {"arch": architecture, "encoder_name": f"tu-{encoder}", "encoder_weights": weights, **options}
     if architecture == "dpt":
-        with warnings.catch_warnings():  # without a class token `cat` joins nothing, which the library warns of
+        with warnings.catch_warnings():  # the library warns about encoders without a class token
             warnings.simplefilter("ignore", UserWarning)
             network = smp.create_model(**arguments, dynamic_img_size=True)
         patch = network.encoder.output_stride
         if patch not in PATCHES:
             raise ValueError(f"patches of {patch} pixels found, {', '.join(map(str, PATCHES))} expected")
-        # What classifies images would have no gradient, at which a distributed training stops.
+        # The classification layers would get no gradient, with which a distributed training stops.
         read = network.encoder._output_indices
         network.encoder.model.prune_intermediate_layers(read, prune_norm=True, prune_head=True)
         return network, True
     try:
-        # Window transformers insist on their training size unless told otherwise; other encoders refuse the option.
+        # Window transformers take only their training size without this option; other encoders do not have it.
         return smp.create_model(**arguments, strict_img_size=False), True
     except TypeError:
         network = smp.create_model(**arguments)

@@ -1,1 +1,1 @@
-"""What a pixel means: one file a task."""
+"""Tasks, which define what a pixel means; one file per task."""

@@ -11,7 +11,7 @@ from semipix.functional.precision import at_least_float32
 
 
 class Task(ABC):
-    """What a pixel means. A task knows nothing of methods and models.
+    """Defines what a pixel means: activation, loss, labels, metrics and pictures. It names no method and no model.
 
     Attributes:
         in_channels: channels the task model is fed: 3, or 4 with a trimap.
@@ -20,10 +20,10 @@ class Task(ABC):
         nu: dilations of the flaw target (Appendix A).
         primary: name of the metric that decides which checkpoint is best.
         higher_is_better: whether a larger primary metric is better.
-        uncounted: for the message that metrics have nothing to count: what no pixel "has" or "is", and what to check.
+        uncounted: end of the message that no pixel was counted ("no pixel of the images ..."), and what to check.
         classification: whether a prediction is a distribution over classes.
         trimap: whether the fourth channel of an image is a trimap.
-        metrics_add_up: whether metrics that see an image a few rows at a time are exactly those of the whole image.
+        metrics_add_up: whether metrics may be updated with a few rows of an image at a time, with the same result.
     """
 
     in_channels: int = 3
@@ -70,7 +70,7 @@ class Task(ABC):
         """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""
 
     def constrain(self, output: Tensor, image: Tensor) -> Tensor:
-        """Overwrite outputs (N, K, H, W) that the images (N, C_in, H, W) determine; the default changes nothing."""
+        """Overwrite the parts of outputs (N, K, H, W) that images (N, C_in, H, W) determine; by default none."""
         return output
 
     @property
@@ -82,11 +82,11 @@ class Task(ABC):
         return ("",) if self.channels == 1 else tuple(f".{channel}" for channel in range(self.channels))
 
     def to_file(self, prediction: Tensor) -> Tensor:
-        """One prediction (K, H, W) as `semipix predict` writes it; by default 16 bit, 0 for 0 and 65535 for 1.
+        """One prediction (K, H, W) as `semipix predict` writes it; by default 16 bit, with 65535 for 1.
 
         Returns:
-            uint8 or uint16: (H, W) or, of a colour picture, (3, H, W) where there is one file; else (K, H, W), a file
-            for each channel.
+            uint8 or uint16: (H, W) or, of a colour image, (3, H, W) where there is one file; otherwise (K, H, W), of
+            which each channel is written to its own file.
         """
         levels = (at_least_float32(prediction).clamp(0, 1) * 65535).round().to(torch.int32).to(torch.uint16)
         return levels[0] if len(levels) == 1 else levels
@@ -96,7 +96,7 @@ class Task(ABC):
         return (self.activate(output) - goal).abs().mean(1, keepdim=True)
 
     def sharpen(self, prediction: Tensor, temperature: float) -> Tensor:
-        """A prediction (N, K, H, W) as a pseudo label: soft at temperature 1, hard at 0; itself in regression."""
+        """A prediction (N, K, H, W) as a pseudo label: unchanged at temperature 1 and in regression, one-hot at 0."""
         return prediction
 
     def confidence(self, prediction: Tensor) -> Tensor:
@@ -104,14 +104,14 @@ class Task(ABC):
         return torch.ones_like(prediction[:, :1])
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Valid pixels (L, 1, H, W) bool that are predicted wrong; by default off by more than a tenth of the range."""
+        """(L, 1, H, W) bool: valid pixels with a wrong prediction, by default an error above a tenth of the range."""
         error = (prediction - self.encode(target)).abs().mean(1, keepdim=True)
         return (error > 0.1) & self.valid(target)
 
     def valid_of_all(self, target: Tensor, image: Tensor) -> Tensor:
-        """(N, 1, H, W) bool for a whole batch: where predictions are compared with each other.
+        """(N, 1, H, W) bool for a whole batch: the pixels at which predictions are compared with each other.
 
-        `valid` for its L labeled images, True for the unlabeled ones.
+        By default these are the valid pixels of the L labeled images and all pixels of the unlabeled ones.
         """
         unlabeled = image.new_ones((len(image) - len(target), 1, *image.shape[-2:]), dtype=torch.bool)
         return torch.cat([self.valid(target), unlabeled])

@@ -1,4 +1,4 @@
-"""Denoising: a noisy image to the clean one."""
+"""Denoising: from a noisy image to a clean one."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ class Denoising(Restoration):
         loss: `l1`, or `charbonnier`, which is smooth at 0.
 
     Raises:
-        SemipixError: another loss.
+        SemipixError: the loss is neither `l1` nor `charbonnier`.
     """
 
     def __init__(self, loss: Literal["l1", "charbonnier"] = "l1") -> None:

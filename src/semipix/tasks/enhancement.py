@@ -1,4 +1,4 @@
-"""Enhancement: an image taken at night to one of good exposure."""
+"""Enhancement: from an image taken at night to one of good exposure."""
 
 from typing import Literal
 
@@ -11,8 +11,8 @@ from semipix.errors import SemipixError
 from semipix.tasks.measures import ImageMean
 from semipix.tasks.restoration import Restoration
 
-SMALLEST = 64
-"""Sides in pixels below which the network behind LPIPS has no map left."""
+LPIPS_SMALLEST_SIDE = 64
+"""Pixels that both sides need for the network of LPIPS, which halves them several times."""
 
 
 class Enhancement(Restoration):
@@ -20,11 +20,10 @@ class Enhancement(Restoration):
 
     Args:
         loss: `l2` or `l1`.
-        lpips: also measure LPIPS (Zhang et al., CVPR 2018) by AlexNet, whose weights torchvision has to download or
-            to have.
+        lpips: also measure LPIPS (Zhang et al., CVPR 2018) with AlexNet, whose weights torchvision downloads.
 
     Raises:
-        SemipixError: another loss.
+        SemipixError: the loss is neither `l1` nor `l2`.
     """
 
     def __init__(self, loss: Literal["l1", "l2"] = "l2", lpips: bool = False) -> None:
@@ -34,10 +33,10 @@ class Enhancement(Restoration):
         self.lpips = lpips
 
     def metrics(self) -> MetricCollection:
-        """PSNR and SSIM, and LPIPS where it is asked for.
+        """PSNR and SSIM, and LPIPS if it is enabled.
 
         Raises:
-            SemipixError: LPIPS is asked for, and its network cannot be had.
+            SemipixError: LPIPS is enabled, and its network is not installed or its weights cannot be downloaded.
         """
         metrics = super().metrics()
         if self.lpips:
@@ -49,28 +48,30 @@ class Enhancement(Restoration):
             return Perceptual(self)
         except (ImportError, OSError, RuntimeError) as error:  # no package, no network, a broken download
             raise SemipixError(
-                f"task.lpips: true found, but LPIPS's AlexNet cannot be had ({' '.join(str(error).split())[:160]}); "
+                f"task.lpips: true found, but LPIPS's AlexNet cannot be loaded ({' '.join(str(error).split())[:160]}); "
                 "let torchvision download its weights once, or set task.lpips=false"
             ) from error
 
 
 class Perceptual(ImageMean):
-    """LPIPS, the mean over images; unknown pixels count as met, images too small for the network are left out.
+    """LPIPS, averaged over images.
+
+    Ignored pixels count as predicted correctly. Images that are too small for the network are left out.
 
     Args:
-        task: says which pixels are known.
+        task: determines which pixels are valid.
     """
 
     higher_is_better = False
 
     def __init__(self, task: Restoration) -> None:
         super().__init__(self._of_image)
-        # A distributed training waits for gradients of whatever asks for them.
+        # A distributed training would wait for the gradients of these weights.
         self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).net.requires_grad_(False)
         self.task = task
 
     def _of_image(self, prediction: Tensor, target: Tensor) -> Tensor:
-        if min(target.shape[-2:]) < SMALLEST:
+        if min(target.shape[-2:]) < LPIPS_SMALLEST_SIDE:
             return prediction.new_tensor(torch.nan)
         wanted = torch.where(self.task.valid(target), self.task.encode(target), prediction)
         with torch.autocast(prediction.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Matting: how much of each pixel is foreground, where a trimap does not say."""
+"""Matting: how much of each pixel is foreground, for the pixels that are unknown in a trimap."""
 
 import functools
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from semipix.functional import matting_errors as matting
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import masked_mean
 from semipix.functional.similarity import psnr
-from semipix.tasks.measures import Figure, ImageMean
+from semipix.tasks.measures import ImageMean, ImageMeasure
 from semipix.tasks.regression import Regression, charbonnier
 
-EPSILON = 1e-6
-"""Keeps the root's gradient finite at 0 (Xu et al., CVPR 2017)."""
+ROOT_EPSILON = 1e-6
+"""Epsilon of the loss, whose square keeps the root's gradient finite at 0 (Xu et al., CVPR 2017)."""
 
-TOLERANCE = 1 / 128
-"""Distance from 0 and 1 within which a trimap still says background and foreground."""
+TRIMAP_TOLERANCE = 1 / 128
+"""Trimap values that are at most so far from 0 or 1 count as background or foreground."""
 
 GREEN = (0.10, 0.65, 0.30)
 """Colour of the background in pictures."""
@@ -29,16 +29,17 @@ GREEN = (0.10, 0.65, 0.30)
 class Matting(Regression):
     """RGB image and trimap to alpha in [0, 1]; the flaw target has mu = 1 and nu = 1 (Appendix A of GCT).
 
-    The fourth channel of an image is its trimap: 0 is background, 1 foreground, anything between unknown. Known pixels
-    are copied into the network's output. A label is (8, H, W): alpha, the unknown region (1 or 0), foreground and
-    background colours, NaN where there are none. Loss, metrics and consistency count the unknown region alone, the
-    flaw detector also learns that the known one is right.
+    The fourth channel of an image is its trimap: 0 is background, 1 is foreground, and values between are unknown.
+    Known pixels are copied into the network's output. A label is (8, H, W): alpha, the unknown region (1 or 0),
+    foreground colours and background colours; colours are NaN where they are not known. Loss, metrics and consistency
+    terms count only the unknown region. The flaw detector is trained on all pixels.
 
-    The loss is that of Deep Image Matting (Xu, Price, Cohen and Huang, CVPR 2017): sqrt(d^2 + 1e-12) of alpha's error,
-    and of the error of the composition that alpha makes of both colours.
+    The loss is that of Deep Image Matting (Xu, Price, Cohen and Huang, CVPR 2017): sqrt(d^2 + 1e-12), with d the error
+    of alpha (alpha loss) or the error of the colours that are composed by alpha (composition loss).
 
     Args:
-        composition: weight of the composition loss where both colours are known, in [0, 1]; alpha has the rest.
+        composition: weight of the composition loss, in [0, 1], at pixels with both colours; the alpha loss has the
+            rest, and all of the weight at other pixels.
 
     Raises:
         SemipixError: the weight is out of range.
@@ -64,45 +65,45 @@ class Matting(Regression):
 
     def unknown(self, target: Tensor) -> Tensor:
         """(L, 1, H, W) bool: the unknown region of labels (L, 8, H, W)."""
-        return (target[:, 1:2] > 1 - TOLERANCE) & self.valid(target)
+        return (target[:, 1:2] > 1 - TRIMAP_TOLERANCE) & self.valid(target)
 
     def counted(self, target: Tensor) -> Tensor:
         return self.unknown(target)
 
     def valid_of_all(self, target: Tensor, image: Tensor) -> Tensor:
-        """The unknown region of a whole batch: elsewhere all predictions agree and would thin out the means."""
+        """The unknown region of a whole batch; elsewhere predictions are equal, which would lower the means."""
         unlabeled = image[len(target) :, 3:4]
-        return torch.cat([self.unknown(target), (unlabeled > TOLERANCE) & (unlabeled < 1 - TOLERANCE)])
+        return torch.cat([self.unknown(target), (unlabeled > TRIMAP_TOLERANCE) & (unlabeled < 1 - TRIMAP_TOLERANCE)])
 
     def constrain(self, output: Tensor, image: Tensor) -> Tensor:
         trimap = image[:, 3:4]
-        output = torch.where(trimap <= TOLERANCE, 0.0, output)
-        return torch.where(trimap >= 1 - TOLERANCE, 1.0, output)
+        output = torch.where(trimap <= TRIMAP_TOLERANCE, 0.0, output)
+        return torch.where(trimap >= 1 - TRIMAP_TOLERANCE, 1.0, output)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         error = at_least_float32(output) - self.encode(target)  # (L, 1, H, W)
         colours = at_least_float32(target[:, 2:5]) - at_least_float32(target[:, 5:8])
         coloured = colours.isfinite().all(1, keepdim=True)
-        composed = error * colours.masked_fill(~coloured, 0.0)  # (L, 3, H, W), for alpha (F - B) + B
+        composed = error * colours.masked_fill(~coloured, 0.0)  # (L, 3, H, W): the error of alpha (F - B) + B
         weight = self.composition * coloured
-        composed_error = charbonnier(composed, EPSILON).mean(1, keepdim=True)
-        pixels = (1 - weight) * charbonnier(error, EPSILON) + weight * composed_error
+        composed_error = charbonnier(composed, ROOT_EPSILON).mean(1, keepdim=True)
+        pixels = (1 - weight) * charbonnier(error, ROOT_EPSILON) + weight * composed_error
         return masked_mean(pixels, self.unknown(target))
 
     def metrics(self) -> MetricCollection:
-        figures: dict[str, Figure] = {
+        measures: dict[str, ImageMeasure] = {
             "sad": functools.partial(self._over_unknown, matting.sum_of_absolute_differences),
             "mse": functools.partial(self._over_unknown, matting.mean_squared_error),
             "gradient": functools.partial(self._over_unknown, matting.gradient_error),
             "connectivity": functools.partial(self._over_unknown, matting.connectivity_error),
             "psnr": self._psnr,
         }
-        return MetricCollection({name: ImageMean(figure) for name, figure in figures.items()}, compute_groups=False)
+        return MetricCollection({name: ImageMean(measure) for name, measure in measures.items()}, compute_groups=False)
 
     def _over_unknown(
         self, error: Callable[[Tensor, Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor
     ) -> Tensor:
-        """An error of (H, W) maps as a figure of one image; NaN where nothing is unknown."""
+        """An error over the unknown region of one image; NaN if no pixel is unknown."""
         unknown = self.unknown(target)[0, 0]
         if not unknown.any():
             return prediction.new_tensor(torch.nan)
@@ -112,7 +113,7 @@ class Matting(Regression):
         return psnr(prediction, self.encode(target), self.unknown(target))
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
-        """The image before a green background."""
+        """The foreground on a green background."""
         green = torch.tensor(GREEN, device=image.device).view(3, 1, 1)
         shown = torch.lerp(green, image[:3].float().clamp(0, 1), prediction.float().clamp(0, 1))
         return (shown * 255).round().to(torch.uint8)

@@ -12,24 +12,28 @@ from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import masked_mean
 from semipix.tasks.base import Task
-from semipix.tasks.measures import OfKnown
+from semipix.tasks.measures import ValidPixelMetric
 
-Loss = Literal["l1", "l2", "charbonnier", "smooth_l1"]
+Penalty = Literal["l1", "l2", "charbonnier", "smooth_l1"]
+"""Names of `PENALTIES`."""
 
-EPSILON = 1e-3
-"""Charbonnier's error below which it is quadratic, as a share of the range (Lai et al., CVPR 2017)."""
+CHARBONNIER_EPSILON = 1e-3
+"""Error below which Charbonnier's loss is roughly quadratic, as a share of the range (Lai et al., CVPR 2017)."""
 
 BETA = 0.1
 """Error below which smooth L1 is quadratic, as a share of the range."""
 
+COLOURS = ((0.10, 0.07, 0.30), (0.16, 0.35, 0.65), (0.13, 0.62, 0.60), (0.62, 0.80, 0.30), (1.00, 0.93, 0.45))
+"""Red, green and blue from the smallest value to the largest, evenly spaced, with increasing brightness."""
 
-def charbonnier(error: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """A smooth absolute value."""
+
+def charbonnier(error: Tensor, epsilon: float = CHARBONNIER_EPSILON) -> Tensor:
+    """A smooth approximation of the absolute value: sqrt(error^2 + epsilon^2)."""
     return (error.square() + epsilon**2).sqrt()
 
 
 def smooth_l1(error: Tensor) -> Tensor:
-    """An absolute value that is quadratic near 0."""
+    """The absolute value, less BETA / 2; quadratic near 0."""
     return torch.where(error.abs() < BETA, error.square() / (2 * BETA), error.abs() - BETA / 2)
 
 
@@ -39,10 +43,7 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "smooth_l1": smooth_l1,
 }
-"""What an error costs, value by value."""
-
-COLOURS = ((0.10, 0.07, 0.30), (0.16, 0.35, 0.65), (0.13, 0.62, 0.60), (0.62, 0.80, 0.30), (1.00, 0.93, 0.45))
-"""Red, green and blue from the smallest value to the largest, evenly spaced and ever brighter."""
+"""Errors to losses, element by element."""
 
 
 def colour_map(values: Tensor) -> Tensor:
@@ -55,27 +56,27 @@ def colour_map(values: Tensor) -> Tensor:
 
 
 class Regression(Task):
-    """Images to maps of real numbers; a label that is not finite in a channel says nothing about its pixel.
+    """Images to maps of real numbers; a pixel is ignored if its label is not finite in a channel.
 
-    Files hold 0 for `low` and 65535 for `high`.
+    Networks work in a normalised space, in which 0 means `low` and 1 means `high`. A prediction is the network's
+    output, clamped to [0, 1]. Losses use the output before clamping, so that outputs out of range have a gradient.
+    Labels out of range are clamped in losses and flaw targets, but not in metrics, which are in the data's units. In
+    files that `semipix predict` writes, 0 means `low` and 65535 means `high`.
 
-    Networks work in the normalised space, in which 0 is `low` and 1 is `high`: a prediction is their output, clamped,
-    while losses see it unclamped, so that outputs out of range still learn. Labels out of range count as its end in
-    losses and flaw targets, and as themselves in metrics, which are in the data's units.
-
-    The flaw target's mu is 1 / channels by default, since the error of a pixel, summed over channels, is at most their
-    number.
+    The error of a pixel, summed over channels, is at most the number of channels. So the flaw target's mu is
+    1 / channels by default.
 
     Args:
         channels: values of each pixel.
-        low: the value that a prediction of 0 stands for.
-        high: the value that a prediction of 1 stands for.
-        loss: what an error costs: its size, its square, Charbonnier's or smooth L1's mixture of both.
+        low: value of the data for which a prediction is 0.
+        high: value of the data for which a prediction is 1.
+        loss: `l1`, `l2`, `charbonnier` or `smooth_l1`.
         mu: scale of the summed error in the flaw target; none means 1 / channels.
         nu: dilations of the flaw target.
 
     Raises:
-        SemipixError: no such loss, no channel, an empty or infinite range, or mu or nu out of range.
+        SemipixError: the loss is unknown, there are no channels, the range is empty or infinite, or mu or nu is out of
+            range.
     """
 
     primary: ClassVar[str] = "rmse"
@@ -86,7 +87,7 @@ class Regression(Task):
         channels: int = 1,
         low: float = 0.0,
         high: float = 1.0,
-        loss: Loss = "l1",
+        loss: Penalty = "l1",
         mu: float | None = None,
         nu: int = 5,
     ) -> None:
@@ -95,7 +96,7 @@ class Regression(Task):
         if not -math.inf < low < high < math.inf:
             raise SemipixError(f"task.low: {low} found with task.high={high}, a smaller finite number expected")
         if loss not in PENALTIES:
-            raise SemipixError(f"task.loss: {loss!r} found, {' or '.join(get_args(Loss))} expected")
+            raise SemipixError(f"task.loss: {loss!r} found, {' or '.join(get_args(Penalty))} expected")
         if mu is not None and not 0 < mu < math.inf:
             raise SemipixError(f"task.mu: {mu} found, a positive number expected")
         if nu < 0:
@@ -128,22 +129,23 @@ class Regression(Task):
         return self.penalty(at_least_float32(output) - goal).mean(1, keepdim=True)
 
     def in_units(self, prediction: Tensor) -> Tensor:
-        """A prediction in [0, 1] in the units of the data."""
+        """Convert a prediction in [0, 1] to the units of the data."""
         return at_least_float32(prediction) * (self.high - self.low) + self.low
 
     def metrics(self) -> MetricCollection:
         metrics = {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
-        # Without groups: a first image without an error would make different metrics look like one.
+        # Without groups: torchmetrics would merge metrics that have equal states after the first image.
         return MetricCollection(
-            {name: OfKnown(metric, self._known) for name, metric in metrics.items()}, compute_groups=False
+            {name: ValidPixelMetric(metric, self._valid_values) for name, metric in metrics.items()},
+            compute_groups=False,
         )
 
-    def _known(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The known values of predictions (B, K, H, W) and labels (B, K, H, W) in the data's units, (n,) each."""
+    def _valid_values(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The valid values of predictions (B, K, H, W) and labels (B, K, H, W) in the data's units, (n,) each."""
         known = self.valid(target).expand_as(target)
         return self.in_units(prediction)[known], at_least_float32(target)[known]
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
-        """Three channels are shown as red, green and blue, others by colours of the largest channel's value."""
+        """Three channels are shown as red, green and blue; otherwise the largest channel's value as a colour."""
         shown = prediction.clamp(0, 1) if self.channels == 3 else colour_map(prediction.amax(0))
         return (shown * 255).round().to(torch.uint8)

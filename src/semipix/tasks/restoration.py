@@ -1,4 +1,4 @@
-"""What denoising and enhancement have in common: images to images in [0, 1]."""
+"""The base of denoising and enhancement: from images to images in [0, 1]."""
 
 from typing import ClassVar
 
@@ -8,21 +8,21 @@ from torchmetrics import MetricCollection
 
 from semipix.functional.similarity import psnr, ssim
 from semipix.tasks.measures import ImageMean
-from semipix.tasks.regression import Loss, Regression
+from semipix.tasks.regression import Penalty, Regression
 
 
 class Restoration(Regression):
-    """RGB to RGB, measured by PSNR and SSIM of each image, of which means are taken.
+    """RGB images to RGB images; metrics are the means over images of PSNR and SSIM.
 
     Args:
-        loss: what an error costs.
+        loss: the supervised loss, a key of `PENALTIES`.
         nu: dilations of the flaw target; its mu is 1/3 (Appendix A).
     """
 
     primary: ClassVar[str] = "psnr"
     higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, loss: Loss, nu: int) -> None:
+    def __init__(self, loss: Penalty, nu: int) -> None:
         super().__init__(channels=3, loss=loss, nu=nu)
 
     def metrics(self) -> MetricCollection:

@@ -11,38 +11,36 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
+from semipix.batch import VOID
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
 from semipix.tasks.base import Task
-from semipix.tasks.label_losses import LOSSES, VOID, WITHOUT_WEIGHTS, loss_weights
+from semipix.tasks.label_losses import LOSSES, WITHOUT_WEIGHTS, loss_weights
 
 
 def palette(classes: int) -> Tensor:
-    """Colours (classes, 3) uint8: black for class 0, then hues a golden angle apart."""
+    """Colours (classes, 3) uint8: black for class 0, then hues at steps of the golden angle."""
     colours = [(0.0, 0.0, 0.0)] + [
         colorsys.hsv_to_rgb(index * 0.61803 % 1.0, 0.85, 1.0 - 0.35 * (index // 6 % 2)) for index in range(classes - 1)
     ]
     return (torch.tensor(colours) * 255).round().to(torch.uint8)
 
 
-def likeliest(prediction: Tensor, dim: int) -> Tensor:
-    """Index of the largest value, the first of equal ones.
-
-    torch's argmax gives the same, and takes five times as long on a CPU.
-    """
+def fast_argmax(prediction: Tensor, dim: int) -> Tensor:
+    """Index of the largest value, like torch.argmax, which takes five times as long on a CPU."""
     return prediction.max(dim).indices
 
 
 class PixelAccuracy(MulticlassConfusionMatrix):
-    """Share of the pixels whose class is right, read off the confusion matrix that intersection over union needs."""
+    """Share of the pixels with the right class, computed from the confusion matrix."""
 
     def compute(self) -> Tensor:
-        """A scalar in [0, 1]; NaN where no pixel has a label."""
+        """A scalar in [0, 1]; NaN if no pixel has a label."""
         return self.confmat.diagonal().sum() / self.confmat.sum()
 
 
-class IoUOfClasses(MulticlassConfusionMatrix):
-    """Intersection over union of each class; NaN for an absent class, which is in no label and in no prediction.
+class ClassIoU(MulticlassConfusionMatrix):
+    """Intersection over union of each class; NaN for a class that is in no label and in no prediction.
 
     Args:
         classes: their names, in index order.
@@ -54,17 +52,17 @@ class IoUOfClasses(MulticlassConfusionMatrix):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`iou/NAME` to a scalar in [0, 1], or NaN."""
-        met = self.confmat.diagonal()
-        ious = met / (self.confmat.sum(0) + self.confmat.sum(1) - met)
+        correct = self.confmat.diagonal()
+        ious = correct / (self.confmat.sum(0) + self.confmat.sum(1) - correct)
         return {f"iou/{name}": iou for name, iou in zip(self.classes, ious, strict=True)}
 
 
 class LabelMetrics(MetricCollection):
-    """Metrics of predictions (B, K, H, W) and labels (B, H, W), all read off one confusion matrix.
+    """Metrics of predictions (B, K, H, W) and labels (B, H, W), all computed from one confusion matrix.
 
-    `miou` is the mean over the classes that occur, in a label or in a prediction; NaN where no pixel has a label.
+    `miou` is the mean over the classes that are in a label or in a prediction; NaN if no pixel has a label.
 
-    The range of labels is not checked again: sources have done so, and the check costs as much as the counting.
+    The range of labels is not checked here: the data sources check it, and the check takes as long as the counting.
 
     Args:
         classes: names, in index order.
@@ -76,31 +74,31 @@ class LabelMetrics(MetricCollection):
             {
                 "miou": MulticlassJaccardIndex(len(classes), average="macro", **counted),
                 "accuracy": PixelAccuracy(len(classes), **counted),
-                "iou": IoUOfClasses(classes),
+                "iou": ClassIoU(classes),
             },
             compute_groups=[["miou", "accuracy", "iou"]],
         )
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         prediction, *others = args
-        super().update(likeliest(prediction, 1), *others, **kwargs)
+        super().update(fast_argmax(prediction, 1), *others, **kwargs)
 
 
 class Segmentation(Task):
-    """Classification of pixels; labels are class indices and 255 is void.
+    """Classification of pixels; labels are class indices, and pixels with label 255 are ignored.
 
     The flaw target has mu = 1/2, since the error of a pixel, summed over classes, is at most 2, and nu = 1
-    (Appendix A). Pseudo labels are compared by cross entropy, whatever the supervised loss is.
+    (Appendix A). Pseudo labels are always compared by cross entropy, also with another supervised loss.
 
     Args:
-        classes: names of the classes in index order, or how many there are.
-        class_weights: weight of each class in the supervised loss; none means equal. `lovasz` has none.
+        classes: names of the classes in index order, or their number.
+        class_weights: weight of each class in the supervised loss; none means equal weights. `lovasz` takes none.
         loss: `cross_entropy`, `dice`, `focal`, `jaccard` or `lovasz`; a list of them, which are summed; or a mapping
-            from them to their weights in the sum.
+            from their names to their weights in the sum.
 
     Raises:
-        SemipixError: fewer than 2 or more than 255 classes, another number of weights than of classes, weights that
-            are negative or all 0, an unknown loss, or weights for a loss that has none.
+        SemipixError: there are fewer than 2 or more than 255 classes, the number of weights differs from the number of
+            classes, weights are negative or all 0, a loss is unknown, or `lovasz` is used with weights.
     """
 
     mu: float = 0.5
@@ -121,13 +119,13 @@ class Segmentation(Task):
             raise SemipixError(f"task.classes: {self.channels} classes found, 2 to {VOID} expected")
         self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
         self.loss_weights = loss_weights(loss)
-        self.class_weights = None if class_weights is None else self._checked(class_weights)
+        self.class_weights = None if class_weights is None else self._checked_weights(class_weights)
 
-    def _checked(self, class_weights: Sequence[float]) -> Tensor:
-        """Class weights (K,) that fit the classes and the losses.
+    def _checked_weights(self, class_weights: Sequence[float]) -> Tensor:
+        """Class weights (K,), checked against the classes and the losses.
 
         Raises:
-            SemipixError: they do not.
+            SemipixError: see the class.
         """
         if len(class_weights) != self.channels:
             raise SemipixError(
@@ -140,8 +138,8 @@ class Segmentation(Task):
         for name in WITHOUT_WEIGHTS:
             if name in self.loss_weights:
                 raise SemipixError(
-                    f"task.class_weights: found with task.loss={name}, which has no class weights; leave them out, or "
-                    f"take another of {', '.join(LOSSES)}"
+                    f"task.class_weights: found with task.loss={name}, which takes no class weights; leave them out, "
+                    f"or use another loss of {', '.join(LOSSES)}"
                 )
         return torch.tensor(list(class_weights), dtype=torch.float32)
 
@@ -172,7 +170,7 @@ class Segmentation(Task):
         if temperature == 1:
             return prediction
         if temperature == 0:
-            return F.one_hot(likeliest(prediction, 1), self.channels).movedim(-1, 1).to(prediction.dtype)
+            return F.one_hot(fast_argmax(prediction, 1), self.channels).movedim(-1, 1).to(prediction.dtype)
         return (self.deactivate(prediction) / temperature).softmax(1)
 
     def confidence(self, prediction: Tensor) -> Tensor:
@@ -182,7 +180,7 @@ class Segmentation(Task):
         return LabelMetrics(self.classes)
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
-        colours = palette(self.channels).to(prediction.device)[likeliest(prediction, 0)].movedim(-1, 0)
+        colours = palette(self.channels).to(prediction.device)[fast_argmax(prediction, 0)].movedim(-1, 0)
         photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)
         return (0.4 * photo + 0.6 * colours).round().to(torch.uint8)
 
@@ -191,8 +189,8 @@ class Segmentation(Task):
         return ("",)
 
     def to_file(self, prediction: Tensor) -> Tensor:
-        """The likeliest class's index, 8 bit."""
-        return likeliest(prediction, 0).to(torch.uint8)
+        """The index of the most probable class, 8 bit."""
+        return fast_argmax(prediction, 0).to(torch.uint8)
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return (likeliest(prediction, 1) != target).unsqueeze(1) & self.valid(target)
+        return (fast_argmax(prediction, 1) != target).unsqueeze(1) & self.valid(target)

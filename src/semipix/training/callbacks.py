@@ -1,4 +1,4 @@
-"""What a training shows and keeps while it runs, and when it stops: early, or after a signal."""
+"""Lightning callbacks: the best checkpoint, the progress bar and sample pictures."""
 
 import sys
 from pathlib import Path
@@ -17,11 +17,11 @@ from semipix.training.learner import Learner
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best checkpoint by a metric; one whose metric is NaN never is. Lightning would keep a first one."""
+    """Keeps the best checkpoint by a metric; unlike Lightning never one whose metric is NaN, also not the first."""
 
     @property
     def state_key(self) -> str:
-        """That of Lightning's class, so that checkpoints of older trainings fit."""
+        """The key of Lightning's class, so that checkpoints of older trainings can be loaded."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
@@ -29,10 +29,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class RunProgress(ProgressBar):
-    """One bar over all steps of the run, with loss, speed and time left, whatever an epoch's length.
-
-    A test has a bar over its batches.
-    """
+    """One bar over all steps of a training, with loss, speed and remaining time; in a test, a bar over its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +75,7 @@ class RunProgress(ProgressBar):
 
     def _open(self, name: str, unit: str, total: int, done: int) -> None:
         if self.enabled:
-            interval = 0.2 if sys.stderr.isatty() else 15  # a log file wants fewer lines
+            interval = 0.2 if sys.stderr.isatty() else 15  # in seconds; each update is a line in a log file
             self.bar = tqdm(total=total, initial=done, desc=name, unit=unit, mininterval=interval)
 
     def _show(self, trainer: pl.Trainer) -> None:
@@ -95,12 +92,12 @@ class RunProgress(ProgressBar):
 
 
 class SamplePictures(Callback):
-    """Rows of input, label, prediction and the method's maps for the first validation images.
+    """Writes a picture after each validation: rows of input, label, prediction and the method's maps.
 
     Args:
-        folder: where `step-NNNNNN.png` goes after each validation.
-        count: how many images.
-        side: longer side of one picture in pixels.
+        folder: the folder of the pictures `step-NNNNNN.png`.
+        count: number of validation images that are shown.
+        side: longer side of each image in the picture, in pixels.
     """
 
     def __init__(self, folder: Path, count: int = 4, side: int = 192) -> None:
@@ -131,7 +128,7 @@ class SamplePictures(Callback):
         batch = image.unsqueeze(0)
         prediction = task.activate(method(batch))[0]
         label = F.interpolate(task.encode(target.unsqueeze(0)), image.shape[-2:])[0]
-        known = F.interpolate(task.valid(target.unsqueeze(0)).float(), image.shape[-2:])[0]  # elsewhere black is drawn
+        known = F.interpolate(task.valid(target.unsqueeze(0)).float(), image.shape[-2:])[0]  # others are black
         maps = method.maps(Batch(batch, target.new_zeros((0, *target.shape)))).values()
         pictures = [
             image[:3],
@@ -142,7 +139,7 @@ class SamplePictures(Callback):
         return [self._fit(picture.float().cpu()) for picture in pictures]
 
     def _fit(self, picture: Tensor) -> Tensor:
-        """Scale a picture (3, H, W) to the common square, padded with black."""
+        """Scale a picture (3, H, W) to a square of `side` pixels, padded with black."""
         height, width = picture.shape[-2:]
         scale = self.side / max(height, width)
         size = (max(1, round(height * scale)), max(1, round(width * scale)))

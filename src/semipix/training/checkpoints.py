@@ -1,4 +1,4 @@
-"""Writing checkpoints so that a kill or a full disk never costs the previous one."""
+"""Write checkpoints so that a killed process or a full disk never damages the previous one, and read them safely."""
 
 import errno
 import warnings
@@ -13,14 +13,14 @@ from semipix.errors import SemipixError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the old file and rename: at every moment the path holds a whole checkpoint."""
+    """Writes a new file and renames it, so that the path always holds a complete checkpoint."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         final = Path(path)
         try:
             with written(final, sync=True) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's writer hides the operating system's reason
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError, without the operating system's reason
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk took no more data"
             number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
             if final.exists():
@@ -31,20 +31,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; nothing but tensors and plain values is ever unpickled.
+    """The content of a checkpoint, on the CPU; only tensors and plain values are unpickled.
 
     Raises:
-        SemipixError: the file is damaged, or is no checkpoint of a training.
+        SemipixError: the file cannot be read, is damaged, or is not a checkpoint of a training.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch guesses at older formats before it gives up
+            warnings.simplefilter("ignore")  # torch warns about older formats, which it tries for damaged files
             state = torch.load(path, map_location="cpu", weights_only=True)
         if {"state_dict", "global_step"} <= state.keys():
             return dict(state)
         reason = "it holds no state_dict and global_step"
-    except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
+    except Exception as error:  # a damaged file can cause any error in the unpickler
         reason = " ".join(str(error).split())[:160] or type(error).__name__
     raise SemipixError(
-        f"{path}: damaged, or no checkpoint of semipix train ({reason}); use another --checkpoint or run"
+        f"{path}: damaged, or not a checkpoint of semipix train ({reason}); use another --checkpoint or run"
     )

@@ -1,4 +1,4 @@
-"""What an error that stops a training means to its user."""
+"""Translation of errors that stop a training into messages for the user."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from semipix.data.batches.loaders import died_worker
 from semipix.errors import SemipixError
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch says where memory is short, if not by an error of its own."""
+"""Texts in torch's errors about too little memory that are not of a class for it."""
 
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
-"""What torch says to a process that waits for one that is no more."""
+"""Texts in torch's errors in a process that waits for another process which has died."""
 
 
 def memory_short(error: Exception) -> str | None:
-    """Which memory an error says is exhausted, `memory` or `GPU memory`; None for other errors."""
+    """Which memory is exhausted according to an error: `memory` or `GPU memory`; None for other errors."""
     message = str(error)
     if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(sign in message for sign in NO_MEMORY):
         return None
@@ -25,7 +25,14 @@ def memory_short(error: Exception) -> str | None:
 
 
 def explained(error: Exception, run: Path, step: int, config: Config) -> Exception:
-    """What a failed training means to a user; the error itself where it is no slip and no shortage."""
+    """Translate an error that stopped a training for the user; errors that are not known here are returned unchanged.
+
+    Args:
+        error: the error.
+        run: the run folder.
+        step: step at which the training stopped.
+        config: the run's configuration.
+    """
     message = " ".join(str(error).split())
     if isinstance(error, MisconfigurationException):
         return SemipixError(f"trainer: {message}")
@@ -35,29 +42,28 @@ def explained(error: Exception, run: Path, step: int, config: Config) -> Excepti
         used = ", ".join(f"data.{key}={config['data'][key]}" for key in ("batch_size", "crop") if key in config["data"])
         return SemipixError(
             f"{run}: out of {short} at step {step}{f' with {used}' if used else ''}; lower data.batch_size or "
-            "data.crop, and raise trainer.accumulate_grad_batches in turn, or set memory=low"
+            "data.crop and raise trainer.accumulate_grad_batches instead, or set memory=low"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return SemipixError(
-            f"compile: true found, but torch.compile failed ({message[:160]}); set compile=false, or mend the compiler"
+            f"compile: true found, but torch.compile failed ({message[:160]}); set compile=false, or fix the compiler"
         )
     if torch.distributed.is_initialized() and any(sign in message for sign in PEER_GONE):
         return SemipixError(
-            f"{run}: another process of this training died at step {step} ({message[:120]}); see what it told last, "
+            f"{run}: another process of this training died at step {step} ({message[:120]}); see its last message, "
             f"then continue with: semipix train resume={run}"
         )
     if message.startswith("Early stopping conditioned on metric"):
         return SemipixError(f"trainer.callbacks: {message}")
-    if message.startswith("You set `devices="):  # Lightning, of what torchrun or SLURM was asked for
+    if message.startswith("You set `devices="):  # Lightning compares it with the environment of torchrun or SLURM
         return SemipixError(f"trainer.devices, trainer.num_nodes: {message}")
     if "SyncBatchNorm expected" in message or "SyncBatchNorm layers only work with GPU" in message:
         return SemipixError("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
     if "more than 1 value per channel" in message:
         return SemipixError(
-            f"data.batch_size: batch norm needs more than one value a channel, and one image gives its coarsest map "
-            f"one ({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set "
-            "freeze_batch_norm=true"
+            f"data.batch_size: batch norm needs more than one value per channel, but its smallest map has only one "
+            f"({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true"
         )
-    if isinstance(error, RuntimeError) and (told := died_worker(error)):
-        return SemipixError(f"{run}: {told}")
+    if isinstance(error, RuntimeError) and (line := died_worker(error)):
+        return SemipixError(f"{run}: {line}")
     return error

@@ -1,4 +1,4 @@
-"""Check that losses are finite, one step later, without waiting for the device."""
+"""Check that losses are finite without waiting for the device: the result is read one step later."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from semipix.errors import SemipixError
 
 
 class Finiteness:
-    """Whether the terms of one step were finite, once the device has told.
+    """Copies to the CPU, in the background, whether the terms of one step are finite.
 
     Args:
         finite: (terms,) bool on the device.
-        terms: their names.
-        files: images of the step.
-        step: its number.
+        terms: names of the terms.
+        files: names of the step's images.
+        step: number of the step.
     """
 
     def __init__(self, finite: Tensor, terms: list[str], files: list[str], step: int) -> None:
@@ -26,7 +26,7 @@ class Finiteness:
             self.ready.record()
 
     def check(self) -> None:
-        """Wait for the device where it has not got there yet.
+        """Wait until the copy is complete, and check it.
 
         Raises:
             SemipixError: a term was not finite.
@@ -38,6 +38,6 @@ class Finiteness:
         terms = ", ".join(name for name, good in zip(self.terms, self.finite.tolist(), strict=True) if not good)
         raise SemipixError(
             f"non-finite loss at step {self.step} in {terms}; images of the batch: {', '.join(self.files)}; the last "
-            "checkpoint is kept; train anew with a lower optimizer.lr, trainer.gradient_clip_val=1 or "
+            "checkpoint is kept; train again with a lower optimizer.lr, trainer.gradient_clip_val=1 or "
             "trainer.precision=32-true"
         )

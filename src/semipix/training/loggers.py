@@ -1,4 +1,4 @@
-"""Loggers beside the table of metrics, by name."""
+"""Loggers that write metrics to other places than the run folder's table, by name."""
 
 import difflib
 import os
@@ -10,24 +10,24 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from semipix.errors import SemipixError
 
 NONE = "none"
-"""Asks for no further logger."""
+"""Name for no further logger."""
 
 PROJECT = "semipix"
-"""Name of the project in Weights & Biases, and of the experiment in MLflow."""
+"""Default name of the project in Weights & Biases, and of the experiment in MLflow."""
 
 
 def tensorboard(run: Path) -> Logger:
-    """Event files in `tensorboard/` of the run folder."""
+    """A logger that writes event files to `tensorboard/` in the run folder."""
     return TensorBoardLogger(run, "tensorboard", "")
 
 
 def wandb(run: Path) -> Logger:
-    """A run of Weights & Biases, its local files in the run folder; WANDB_MODE=offline and the like are obeyed."""
+    """A run of Weights & Biases with its local files in the run folder; its environment variables have their effect."""
     return WandbLogger(name=run.name, save_dir=run, project=os.environ.get("WANDB_PROJECT", PROJECT))
 
 
 def mlflow(run: Path) -> Logger:
-    """A run of MLflow in the store of MLFLOW_TRACKING_URI, by default `mlflow.db` (SQLite) of the run folder."""
+    """A run of MLflow in the store of MLFLOW_TRACKING_URI, by default `mlflow.db` (SQLite) in the run folder."""
     store = os.environ.get("MLFLOW_TRACKING_URI")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     if store:
@@ -39,23 +39,23 @@ def mlflow(run: Path) -> Logger:
 
 
 LOGGERS: dict[str, Callable[[Path], Logger]] = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
-"""What `trainer.logger` may name; each is an extra of the package, too."""
+"""Values of `trainer.logger`; each is also the name of an extra of the package."""
 
 
 def make_logger(name: str, run: Path) -> Logger:
-    """A logger by its name.
+    """Make a logger by its name.
 
     Args:
         name: a key of `LOGGERS`.
         run: the run folder.
 
     Raises:
-        SemipixError: there is no such logger, or its package is not installed.
+        SemipixError: the name is unknown, or the logger's package is not installed.
     """
     if name not in LOGGERS:
         close = difflib.get_close_matches(name, LOGGERS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*LOGGERS, NONE))}"
-        raise SemipixError(f"trainer.logger: {name!r} found, which is no logger; {hint}")
+        raise SemipixError(f"trainer.logger: {name!r} found, which is not a logger; {hint}")
     try:
         return LOGGERS[name](run)
     except ImportError as error:

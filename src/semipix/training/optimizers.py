@@ -1,4 +1,4 @@
-"""Several optimizers that step as one, and the rates a model asks for its parts."""
+"""One optimizer that combines several, and optimizers with a model's own learning rates for its parts."""
 
 import functools
 import inspect
@@ -15,13 +15,13 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
 
 class CombinedOptimizer(Optimizer):
-    """Several optimizers behind the interface of one.
+    """Several optimizers with the interface of one.
 
-    One backward serves all networks, so one step does too. This keeps the trainer's automatic optimization: gradient
-    accumulation, clipping, loss scaling over all gradients and a step count that counts each step once.
+    All networks share one backward pass, so their optimizers step together. This allows Lightning's automatic
+    optimization: gradient accumulation, clipping and loss scaling over all gradients, and a correct count of steps.
 
     Args:
-        optimizers: at least one, of any kinds.
+        optimizers: one or more optimizers of any classes.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -30,11 +30,11 @@ class CombinedOptimizer(Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        """Make this optimizer's groups the very dicts of its members, so that a schedule reaches them."""
+        """Use the same group objects as the combined optimizers, so that a scheduler changes their learning rates."""
         self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Run the closure, if any, once; then step every optimizer."""
+        """Run the closure, if there is one, then step every optimizer."""
         loss = None if closure is None else closure()
         for optimizer in self.optimizers:
             optimizer.step()
@@ -54,7 +54,7 @@ class CombinedOptimizer(Optimizer):
 
 
 def fused(factory: OptimizerFactory) -> OptimizerFactory:
-    """The factory of an optimizer's fused form, where torch has one and nothing else is asked for.
+    """The factory with `fused=True`, if the optimizer takes it and no implementation was chosen.
 
     Args:
         factory: an optimizer class, or a partial of one.
@@ -69,11 +69,14 @@ def fused(factory: OptimizerFactory) -> OptimizerFactory:
 
 
 def optimizer_maker(factory: OptimizerFactory) -> MakeOptimizer:
-    """Turn a bound optimizer class into a maker that honours a model's own learning-rate ratios.
+    """A function that makes the optimizer of a model, with the model's own ratios of learning rates.
 
-    A model may offer `parameter_groups() -> list[dict]`, each group with an `lr_scale` that multiplies the configured
-    learning rate (DeepLab: 1 for the backbone, 10 for the head). An optimizer that can update all weights in one fused
-    kernel does so, unless `fused`, `foreach` or `differentiable` is bound.
+    A model may have a method `parameter_groups() -> list[dict]`. Each group's `lr_scale` multiplies the configured
+    learning rate (DeepLab: 1 for the backbone, 10 for the heads). Optimizers are fused where torch can do so, unless
+    `fused`, `foreach` or `differentiable` is set.
+
+    Args:
+        factory: an optimizer class, or a partial of one.
     """
     factory = fused(factory)
 

@@ -1,4 +1,4 @@
-"""Keep libraries' warnings about what semipix does on purpose off the screen."""
+"""Suppress libraries' warnings about things that semipix does on purpose."""
 
 import logging
 import threading
@@ -10,18 +10,19 @@ QUIET = (
     ".*[Cc]heckpoint directory.*exists.*",
     ".*dirpath has changed.*",  # a run folder may be moved
     ".*isinstance.*",
-    ".*smaller than the logging interval.*",  # short runs are no slip
-    ".*GPU available but not used.*",  # the user said accelerator=cpu
-    ".*method of metric.*was called before the.*",  # a diagnostic that no pixel fed is not a number, and left out
+    ".*smaller than the logging interval.*",  # short runs are allowed
+    ".*GPU available but not used.*",  # the user has set accelerator=cpu
+    ".*method of metric.*was called before the.*",  # a diagnostic without pixels is NaN and left out
     ".*sync_dist.*",
-    ".*zero-element tensors.*",  # an error follows
+    ".*zero-element tensors.*",  # an error of semipix follows
 )
+"""Regular expressions of warnings that are not shown."""
 
 _usual_hook = threading.excepthook
 
 
 def quiet() -> None:
-    """Keep warnings about what this package does on purpose from the user's screen."""
+    """Suppress these warnings and Lightning's information messages."""
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
@@ -30,6 +31,6 @@ def quiet() -> None:
 
 
 def _thread_ended(failure: threading.ExceptHookArgs) -> None:
-    """Print why a thread ended, except where it could not write: the training meets that error too and says it."""
+    """Print the error of a thread; not an OSError, which the main thread also gets and reports."""
     if not isinstance(failure.exc_value, OSError):
         _usual_hook(failure)

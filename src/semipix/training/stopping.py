@@ -1,4 +1,4 @@
-"""When a training stops: after a signal, or early."""
+"""Callbacks that stop a training: after a signal, or early when a metric no longer improves."""
 
 import math
 from pathlib import Path
@@ -16,15 +16,15 @@ def _nothing(*args: Any) -> None:
 
 
 class StopOnSignal(Callback):
-    """Ends a training, or a test, at its next boundary after a signal, by `interruption.Stopped`.
+    """Stops a training or a test after a signal, by raising `interruption.Stopped` at the next safe point.
 
-    A training ends where a checkpoint leads to the weights of an uninterrupted one: after an optimizer's step, or in
-    validation, which a resumed run then begins again. After the last step it goes on to its end, for a validation that
-    is cut off there would never be made up for. Several processes of one training agree after each step; in validation
-    they do not stop, since they may have different numbers of images.
+    A training stops where it can be resumed to the same weights as without the signal: after an optimizer step, or in
+    validation, which a resumed run begins again. After the last step it does not stop, since a resumed run would not
+    repeat the last validation. Several processes of one training decide together after each step. They do not stop in
+    validation, where they may have different numbers of images.
 
     Args:
-        checkpoint: the file that is written then; None for a test.
+        checkpoint: the file to which a checkpoint is written then; None for a test.
 
     Attributes:
         step: the step of the checkpoint that was written, or None.
@@ -33,40 +33,40 @@ class StopOnSignal(Callback):
     def __init__(self, checkpoint: Path | None = None) -> None:
         self.checkpoint = checkpoint
         self.step: int | None = None
-        self._first = 0
-        self._made = 0  # optimizer steps
-        self._between_steps = True  # and not while gradients are accumulated
+        self._first = 0  # step at which this training began or was resumed
+        self._steps = 0  # optimizer steps so far
+        self._between_steps = True  # False while gradients are accumulated
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # Lightning's own handler of SIGTERM talks to the other processes from within the handler, and its training ends
-        # without a checkpoint. It stays in its chain of handlers, with those of SLURM and of semipix.
+        # Lightning's handler of SIGTERM would communicate with the other processes and end the training without a
+        # checkpoint. It is replaced in Lightning's chain of handlers, which also calls those of SLURM and of semipix.
         trainer._signal_connector._sigterm_notifier_fn = _nothing  # type: ignore[assignment]
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_before_the_first_step(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._first = self._made = trainer.global_step
+        self._first = self._steps = trainer.global_step
         self._stop_before_the_first_step(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._stop_if_saved()
         self._stop_before_the_first_step(trainer)
-        if trainer.world_size == 1 and interruption.received():  # while this batch was waited for
+        if trainer.world_size == 1 and interruption.received():  # the signal came while the batch was loaded
             progress = trainer.fit_loop.epoch_loop.batch_progress
             if self._between_steps and progress.current.completed:
                 for count in (progress.total, progress.current):
                     count.ready = count.completed
-                progress.is_last_batch = False  # the one before this was not
+                progress.is_last_batch = False  # the batch before this one was not the last of the epoch
                 self._save_after_a_batch(trainer)
                 raise interruption.Stopped
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self._between_steps = trainer.global_step > self._made
-        self._made = trainer.global_step
-        goes_on = self._made < trainer.max_steps and not trainer.should_stop
-        if self._between_steps and goes_on and self._is_asked(trainer):
-            self._save(trainer)  # raises a moment later, when the loggers have the figures of this step
+        self._between_steps = trainer.global_step > self._steps
+        self._steps = trainer.global_step
+        continues = self._steps < trainer.max_steps and not trainer.should_stop
+        if self._between_steps and continues and self._is_asked(trainer):
+            self._save(trainer)  # a later hook raises, after the loggers have written this step's metrics
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_if_saved()
@@ -81,15 +81,15 @@ class StopOnSignal(Callback):
             return
         if trainer.sanity_checking:
             raise interruption.Stopped
-        if self._between_steps and self._made < trainer.max_steps:
+        if self._between_steps and self._steps < trainer.max_steps:
             self._save_before_validation(trainer)
             raise interruption.Stopped
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save where the signal has ended the data-loading workers too, so that nothing comes to stop at."""
+        """Save a checkpoint if the signal also ended the data-loading workers, so that no other hook is called."""
         if self.step is not None or self.checkpoint is None or trainer.world_size > 1 or not interruption.received():
             return
-        if not self._first < self._made < trainer.max_steps or not self._between_steps:
+        if not self._first < self._steps < trainer.max_steps or not self._between_steps:
             return
         progress = trainer.fit_loop.epoch_loop.batch_progress
         if trainer.validating:
@@ -112,7 +112,7 @@ class StopOnSignal(Callback):
             raise interruption.Stopped
 
     def _save_before_validation(self, trainer: pl.Trainer) -> None:
-        """Save in validation. By these counters Lightning begins it again when the run is resumed."""
+        """Save in validation, with counters that let Lightning begin validation again when the run is resumed."""
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.reset()
         progress.increment_ready()
@@ -120,7 +120,7 @@ class StopOnSignal(Callback):
         self._save(trainer)
 
     def _save_after_a_batch(self, trainer: pl.Trainer) -> None:
-        """Save between two batches, by the counters that `on_train_batch_end` sees: validation is not made again."""
+        """Save between two batches, with the counters of `on_train_batch_end`, so that validation is not repeated."""
         loop = trainer.fit_loop.epoch_loop
         for count in (loop.batch_progress.total, loop.batch_progress.current):
             count.completed -= 1
@@ -138,15 +138,15 @@ class StopOnSignal(Callback):
 
 
 class EarlyStop(EarlyStopping):
-    """Ends a training whose primary metric has not improved for a number of validations; NaN is no improvement.
+    """Stops a training whose metric has not improved for a number of validations; NaN is not an improvement.
 
-    Its count and the best value are in the checkpoints, so that a resumed training stops where an uninterrupted one
-    does.
+    Checkpoints contain its count and the best value, so that a resumed training stops at the same step as an
+    uninterrupted one.
 
     Args:
-        monitor: the metric.
-        mode: `max` where more is better, otherwise `min`.
-        patience: validations without improvement after which training ends.
+        monitor: name of the metric.
+        mode: `max` if larger values are better, otherwise `min`.
+        patience: number of validations without improvement after which training stops.
     """
 
     def __init__(self, monitor: str, mode: str, patience: int) -> None:
@@ -156,21 +156,24 @@ class EarlyStop(EarlyStopping):
 
     @property
     def reason(self) -> str:
-        """Why training ended, in words; empty where it did not end by this."""
+        """Why training stopped, for the user; empty if this callback did not stop it."""
         if self.wait_count < self.patience:
             return ""
-        best, several = float(self.best_score), f"{self.patience} validation{'s' if self.patience > 1 else ''}"
+        best, validations = float(self.best_score), f"{self.patience} validation{'s' if self.patience > 1 else ''}"
         if not math.isfinite(best):
-            return f"{self.monitor} was not a number in {several}"
-        return f"{self.monitor} has not been better than {best:.4g} for {several}"
+            return f"{self.monitor} was not a number in {validations}"
+        return f"{self.monitor} has not been better than {best:.4g} for {validations}"
 
 
 def early_stop(task: Task, early_stopping: int | None = None) -> list[Callback]:
     """The callback for `trainer.early_stopping`.
 
     Args:
-        task: its primary metric is watched.
-        early_stopping: validations without improvement after which training ends; none lets it run to its end.
+        task: the task, whose primary metric is monitored.
+        early_stopping: number of validations without improvement after which training stops; None for no early stop.
+
+    Returns:
+        A list of one callback, or an empty list.
     """
     if early_stopping is None:
         return []
@@ -178,7 +181,7 @@ def early_stop(task: Task, early_stopping: int | None = None) -> list[Callback]:
 
 
 def stopped_early(trainer: pl.Trainer) -> str:
-    """Why a training ended before its last step; empty where it did not."""
+    """Why a training stopped before its last step; empty if it did not."""
     if trainer.global_step >= trainer.max_steps:
         return ""
     return next(

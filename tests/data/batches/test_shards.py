@@ -295,7 +295,7 @@ def test_trained_and_resumed(pool: Path, train: Callable[..., Result], command: 
     assert json.loads(Path("whole/summary.json").read_text())["unlabeled"] == 14
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("semipix.training.learner.Learner.on_train_batch_start", stop_after(4))
-        assert "cut off" in train(*overrides, "run=cut", "checkpoint_every=4").told
+        assert "cut off" in train(*overrides, "run=cut", "checkpoint_every=4").error
     assert command("train", "resume=cut").code == 0
     states = [read_checkpoint(Path(run, "checkpoints/last.ckpt"))["state_dict"] for run in ("whole", "cut")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

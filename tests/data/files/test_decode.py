@@ -52,7 +52,7 @@ def test_deep_tiff_keeps_all_bits(tmp_path: Path, order: str, compressed: bool) 
 
 
 @pytest.mark.parametrize(
-    ("values", "name", "message"),
+    ("values", "name", "expected"),
     [
         (noise(6, 8), "a.png", "8-bit"),
         (noise(6, 8, 3), "a.jpg", "8-bit"),
@@ -63,9 +63,9 @@ def test_deep_tiff_keeps_all_bits(tmp_path: Path, order: str, compressed: bool) 
         (noise(6, 8, top=65536), "a.npy", "16-bit"),
     ],
 )
-def test_bits_and_size_are_in_the_header(tmp_path: Path, values: np.ndarray, name: str, message: str) -> None:
+def test_bits_and_size_are_in_the_header(tmp_path: Path, values: np.ndarray, name: str, expected: str) -> None:
     path = save(tmp_path / name, values)
-    assert bits(path) == message
+    assert bits(path) == expected
     assert image_size(path) == (6, 8)
 
 
