@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semipix.batch import LabeledImages, UnlabeledImages
+from semipix.data.batches import workers
 from semipix.data.batches.sampler import StreamSampler
 from semipix.errors import SemipixError
-from semipix.processes import worker_init
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,25 @@ class SourceLoader(DataLoader[Any]):
         collate: Callable[[list[Any]], Any],
         seed: int = 0,
     ) -> None:
+        method = workers.start_method()
         super().__init__(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=settings.workers,
+            multiprocessing_context=method if settings.workers else None,
             persistent_workers=settings.workers > 0,
             prefetch_factor=settings.prefetch if settings.workers else None,
             pin_memory=settings.pin,
             collate_fn=Collate(collate),
             generator=torch.Generator().manual_seed(seed),
-            worker_init_fn=worker_init(),
+            worker_init_fn=workers.first_call(method),
         )
+        self.start_method = method
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self.num_workers:
+            workers.prepare(self.start_method)
         try:
             for batch in super().__iter__():
                 if isinstance(batch, SemipixError):
