@@ -100,3 +100,8 @@ def test_processes_use_it_one_at_a_time() -> None:
     for process in processes:
         process.join(60)
     assert memory.bytes.view(np.int64)[0] == 40_000
+
+
+def test_more_than_the_machine_has_is_refused() -> None:
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        SharedMemory(2**46)

@@ -32,6 +32,9 @@ class SharedMemory:
     Attributes:
         handle: number of the open file; None on Windows.
         bytes: the memory, (size,) uint8.
+
+    Raises:
+        OSError: the machine has less memory than that.
     """
 
     def __init__(self, size: int, handle: int | None = None) -> None:
@@ -76,6 +79,7 @@ def _new_file(size: int) -> int | None:
     """The number of a new open file without a name; None on Windows."""
     if sys.platform == "win32":
         return None
+    mmap.mmap(-1, size).close()  # more than the machine has is refused here; a file may be of any size
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("semipix")
     else:
