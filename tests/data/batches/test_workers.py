@@ -14,6 +14,7 @@ from semipix.data.batches import workers
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.cache import MemoryCache
 from semipix.data.sources.folder import FolderSource
+from semipix.errors import SemipixError
 from semipix.training.learner import Learner
 from tests.data.conftest import noise, save
 from tests.helpers.tiny import make_data, make_method
@@ -52,3 +53,13 @@ def test_a_fork_server_changes_no_weight(root: Path, monkeypatch: pytest.MonkeyP
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert isinstance(data.source.reader.cache, MemoryCache)
     assert data.source.reader.cache._used[1] == 9  # what the workers have read is here too
+
+
+@pytest.mark.filterwarnings("error:Got pickle error")
+def test_a_source_that_cannot_be_sent_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FolderSource(root)
+    source.weight = lambda name: 1  # type: ignore[attr-defined]
+    monkeypatch.setenv(workers.CHOSEN, "forkserver")
+    loader = make_data(make_method("mean_teacher"), source, workers=1).train_dataloader()
+    with pytest.raises(SemipixError, match=r"data: FolderSource cannot be sent .*<lambda>.*or set data\.workers=0"):
+        next(iter(loader))

@@ -1,7 +1,9 @@
 """Data sets and loaders between a source and the batches."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pickle import PicklingError
 from typing import Any
 
 import torch
@@ -66,23 +68,42 @@ class SourceLoader(DataLoader[Any]):
         self.start_method = method
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        if self.num_workers:
-            workers.prepare(self.start_method)
         try:
-            for batch in super().__iter__():
+            for batch in self._batches():
                 if isinstance(batch, SemipixError):
                     # A copy: this frame would hold an error that holds this frame, and closing the workers by garbage
                     # collection takes torch ten seconds.
                     raise SemipixError(*batch.args)
                 yield batch
         except RuntimeError as error:
-            if told := died_worker(error):
-                raise SemipixError(told) from None
+            if message := died_worker(error):
+                raise SemipixError(message) from None
             raise
+
+    def _batches(self) -> Iterator[Any]:
+        """What the workers read, which are started at the first call.
+
+        Raises:
+            SemipixError: workers are not forked, and the source cannot be sent to one.
+        """
+        if self.num_workers:
+            workers.prepare(self.start_method)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Got pickle error")  # the error below says it
+                return super().__iter__()
+        except (PicklingError, AttributeError, TypeError) as error:
+            if self.start_method == "fork":
+                raise
+            source = type(getattr(self.dataset, "source", self.dataset)).__name__
+            raise SemipixError(
+                f"data: {source} cannot be sent to a reading process, since it cannot be pickled ({error}); give it no "
+                "functions made inside of functions and no open files, or set data.workers=0"
+            ) from error
 
 
 def died_worker(error: RuntimeError) -> str | None:
-    """What to tell where torch says that a reading process died; None for all other errors."""
+    """The message where torch says that a reading process died; None for all other errors."""
     message = " ".join(str(error).split())
     if "DataLoader worker (pid" not in message:
         return None
