@@ -1,12 +1,10 @@
 """Processes that end with those that started them."""
 
 import functools
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,11 +30,11 @@ def dying_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
     return functools.partial(die_with_parent, os.getpid(), number)
 
 
-def worker_init(by_server: bool = False) -> Callable[[int], None]:
-    """`init_worker` for the data-loading workers of this process, which multiprocessing's fork server may start."""
+def worker_init() -> Callable[[int], None]:
+    """`init_worker` for the data-loading workers of this process."""
     if sys.platform == "linux":
         _libc()
-    return functools.partial(init_worker, os.getpid(), by_server)
+    return functools.partial(init_worker, os.getpid())
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
@@ -52,30 +50,19 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
             os._exit(1)
 
 
-def init_worker(parent: int, by_server: bool, worker: int) -> None:
-    """Begin a data-loading worker: the terminal's signals are those of its training, with which it ends.
+def init_worker(parent: int, worker: int) -> None:
+    """Begin a data-loading worker: the terminal's signals are its parent's, with which it ends.
 
     SIGTERM keeps its effect, since it is by this signal that torch ends a worker.
 
     Args:
-        parent: the process that trains.
-        by_server: whether a fork server started the worker for it. The kernel then watches the server, which does not
-            end before its workers do, and torch does the same; so a thread watches the training.
+        parent: the process that started it.
         worker: its number.
     """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    die_with_parent(None if by_server else parent)
-    if by_server:
-        threading.Thread(target=_end_with_training, name="training", daemon=True).start()
-
-
-def _end_with_training() -> None:
-    """Wait until the process that asked for this one has ended, and end this one."""
-    if training := multiprocessing.parent_process():
-        training.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+    die_with_parent(parent)
 
 
 def descendants() -> list[int]:
@@ -83,6 +70,8 @@ def descendants() -> list[int]:
     from pathlib import Path
 
     if sys.platform != "linux":
+        import multiprocessing
+
         return [child.pid for child in multiprocessing.active_children() if child.pid]
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from semipix.processes import worker_init
+from semipix.processes import init_worker, worker_init
 
 CHOSEN = "SEMIPIX_START_METHOD"
 """Environment variable by which a test chooses how workers are started: fork, forkserver or spawn."""
@@ -23,8 +24,28 @@ def start_method() -> str:
 
 
 def first_call(method: str) -> Callable[[int], None]:
-    """What each worker of this process calls first, for a `start_method`."""
-    return worker_init(by_server=method == "forkserver")
+    """What each worker of this process calls first.
+
+    Args:
+        method: of `start_method`.
+    """
+    return _begin_by_server if method == "forkserver" else worker_init()
+
+
+def _begin_by_server(worker: int) -> None:
+    """Begin a worker whose parent is the fork server, which ends after its workers; so a thread watches the training.
+
+    torch too would wait for the parent's end.
+    """
+    init_worker(os.getppid(), worker)
+    threading.Thread(target=_end_with_training, name="end with training", daemon=True).start()
+
+
+def _end_with_training() -> None:
+    """Wait until the process that asked the fork server for this one has ended, and end this one."""
+    if training := multiprocessing.parent_process():
+        training.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def prepare(method: str) -> None:
