@@ -1,8 +1,6 @@
 """Decoded images that are kept: in memory that all reading processes share, or in a folder."""
 
 import contextlib
-import mmap
-import multiprocessing
 import os
 import re
 import stat
@@ -17,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from semipix.atomic import ENDING, write_text, written
+from semipix.data.files.shared import SharedMemory, can_hand_over
 from semipix.errors import SemipixError
 
 GIB = 2**30
@@ -47,31 +46,28 @@ class Cache(ABC):
 
 
 class MemoryCache(Cache):
-    """Arrays in memory that a process shares with those that it forks.
+    """Arrays in memory that a process shares with its data-loading workers.
 
     Nothing is evicted: each image is drawn once a pass, so that whatever is kept is as good as anything else.
 
     Args:
         limit: bytes of all arrays.
-        readers: processes that read. Where they are not forked, each has a cache of its own with a part of the limit.
+        readers: processes that read. On Windows each has a cache of its own with a part of the limit.
+        memory: of a cache of this limit in another process; by default new.
     """
 
-    def __init__(self, limit: int, readers: int = 1) -> None:
+    def __init__(self, limit: int, readers: int = 1, memory: SharedMemory | None = None) -> None:
         self.limit = limit
         self.readers = max(1, readers)
-        self._map()
-
-    def _map(self) -> None:
-        slots = min(2**23, max(1024, 2 * self.limit // _AVERAGE))
-        # Anonymous memory: it takes room only where it is written to, and /dev/shm's size does not bound it.
-        self._table: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, slots * 64), np.int64).reshape(slots, 8)
-        self._arena: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, max(1, self.limit)), np.uint8)
-        self._used: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, 16), np.int64)  # bytes, entries
-        self._lock = multiprocessing.Lock()
+        slots = min(2**23, max(1024, 2 * limit // _AVERAGE))
+        self._memory = memory or SharedMemory((1 + slots) * 64 + max(1, limit))
+        self._used: NDArray[np.int64] = self._memory.bytes[:16].view(np.int64)  # bytes, entries
+        self._table: NDArray[np.int64] = self._memory.bytes[64 : (1 + slots) * 64].view(np.int64).reshape(slots, 8)
+        self._arena: NDArray[np.uint8] = self._memory.bytes[(1 + slots) * 64 :]
 
     def get(self, key: bytes) -> NDArray[Any] | None:
         high, low = _halves(key)
-        with self._lock:
+        with self._memory.locked():
             row, found = self._row(high, low)
             offset, code, *shape = self._table[row, 2:7].tolist()
         if not found or offset < 0:
@@ -84,7 +80,7 @@ class MemoryCache(Cache):
     def put(self, key: bytes, values: NDArray[Any]) -> None:
         high, low = _halves(key)
         length = -(-values.nbytes // 16) * 16
-        with self._lock:
+        with self._memory.locked():
             row, found = self._row(high, low)
             full = self._used[0] + length > self.limit or self._used[1] >= 0.8 * len(self._table)
             if found or full or values.dtype not in _TYPES:
@@ -94,8 +90,9 @@ class MemoryCache(Cache):
             self._table[row, :3] = high, low, -1  # claimed, not readable yet
         self._arena[offset : offset + values.nbytes] = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
         shape = [*values.shape, 0, 0, 0][:3]
-        with self._lock:
-            self._table[row, 2:7] = offset, _TYPES.index(values.dtype), *shape
+        with self._memory.locked():
+            self._table[row, 3:7] = _TYPES.index(values.dtype), *shape
+            self._table[row, 2] = offset  # last: from here on it can be read, even if this process is killed
 
     def _row(self, high: int, low: int) -> tuple[int, bool]:
         """The row of a key, and whether it is taken by it already; free rows are all 0."""
@@ -108,11 +105,10 @@ class MemoryCache(Cache):
                 return row, False
             row = (row + 1) % len(self._table)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"limit": self.limit // self.readers, "readers": 1}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> Any:
+        if can_hand_over():
+            return MemoryCache, (self.limit, self.readers, self._memory)
+        return MemoryCache, (self.limit // self.readers,)  # a copy, which cannot share the memory, is empty
 
 
 class _NotKeptError(Exception):
