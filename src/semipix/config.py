@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from torch import Tensor
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 Config = Mapping[str, Any]
 
@@ -90,8 +90,7 @@ def target_of(name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         target: Callable[..., Any] = get_object(str(node["_target_"]))
     except Exception as error:  # whatever the import of a module raises
-        reason = " ".join(str(error).split())
-        raise SemipixError(f"{name}._target_: {node['_target_']!r} cannot be imported: {reason}") from error
+        raise SemipixError(f"{name}._target_: {node['_target_']!r} cannot be imported: {reason_of(error)}") from error
     if not callable(target):
         raise SemipixError(f"{name}._target_: {node['_target_']!r} is a {type(target).__name__}, a class expected")
     return target

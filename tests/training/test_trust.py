@@ -99,7 +99,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "no text": ({"model._target_": ["os.system"]}, "model._target_: ['os.system'] found"),
     # through a known package
     "out of torch": ({"model._target_": "torch.os.system"}, "'torch.os.system' found, which is no class of"),
-    "out of semipix": ({"model._target_": "semipix.launch.sweep.subprocess.Popen"}, "which is no class of semipix"),
+    "out of semipix": ({"model._target_": "semipix.launch.runner.subprocess.Popen"}, "which is no class of semipix"),
     "past a module": ({"model._target_": "torch.nn.Module.__init__.__globals__"}, "which is no class of semipix"),
     # known code that runs or unpickles what it is given
     "source text": (
@@ -400,7 +400,7 @@ class TestSweep:
             started.append(command)
             raise SemipixError("started")
 
-        monkeypatch.setattr("semipix.launch.sweep.subprocess.Popen", popen)
+        monkeypatch.setattr("semipix.launch.runner.subprocess.Popen", popen)
         given = Job(run, run.parent, "this", [], lambda: asked, run.parent, [])
         return run_job(given), started
 

@@ -17,7 +17,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
 """The encoder whose ImageNet weights are a dependency, so that the first run needs no download."""
@@ -135,8 +135,7 @@ def _unreachable() -> str:
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=LONGEST_WAIT)
     except Exception as error:  # of the package for HTTP, or that the user has chosen to be offline
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"{huggingface_hub.constants.ENDPOINT} does not answer: {reason}"
+        return f"{huggingface_hub.constants.ENDPOINT} does not answer: {reason_of(error)}"
     return ""
 
 

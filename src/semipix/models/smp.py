@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.models.checkpointing import Part, runner
 from semipix.models.padding import pad_to_multiple
 from semipix.models.pretrained import (
@@ -344,10 +344,10 @@ def _fitting(architecture: str, encoder: str, options: dict[str, Any]) -> tuple[
     try:
         return _make(architecture, encoder, None, options)
     except (ValueError, ArithmeticError, AssertionError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        _check_with_another(architecture, options, reason)
+        why = reason_of(error, 160)
+        _check_with_another(architecture, options, why)
         unfit, such = _unfit(architecture, options)
-        raise SemipixError(f"model.encoder={encoder}: {unfit} ({reason}); use an encoder such as {such}") from error
+        raise SemipixError(f"model.encoder={encoder}: {unfit} ({why}); use an encoder such as {such}") from error
 
 
 def _unfit(architecture: str, options: Mapping[str, Any]) -> tuple[str, str]:

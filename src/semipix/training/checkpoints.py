@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from semipix.atomic import written
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,9 +42,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         if {"state_dict", "global_step"} <= state.keys():
             return dict(state)
-        reason = "it holds no state_dict and global_step"
+        why = "it holds no state_dict and global_step"
     except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-    raise SemipixError(
-        f"{path}: damaged, or no checkpoint of semipix train ({reason}); use another --checkpoint or run"
-    )
+        why = reason_of(error, 160)
+    raise SemipixError(f"{path}: damaged, or no checkpoint of semipix train ({why}); use another --checkpoint or run")

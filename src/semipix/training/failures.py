@@ -7,7 +7,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from semipix.config import Config
 from semipix.data.batches.loaders import died_worker
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says where memory is short, if not by an error of its own."""
@@ -26,7 +26,7 @@ def memory_short(error: Exception) -> str | None:
 
 def explained(error: Exception, run: Path, step: int, config: Config) -> Exception:
     """What a failed training means to a user; the error itself where it is no slip and no shortage."""
-    message = " ".join(str(error).split())
+    message = reason_of(error)
     if isinstance(error, MisconfigurationException):
         return SemipixError(f"trainer: {message}")
     if isinstance(error, OSError):
@@ -39,12 +39,13 @@ def explained(error: Exception, run: Path, step: int, config: Config) -> Excepti
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return SemipixError(
-            f"compile: true found, but torch.compile failed ({message[:160]}); set compile=false, or mend the compiler"
+            f"compile: true found, but torch.compile failed ({reason_of(error, 160)}); set compile=false, or mend the "
+            "compiler"
         )
     if torch.distributed.is_initialized() and any(sign in message for sign in PEER_GONE):
         return SemipixError(
-            f"{run}: another process of this training died at step {step} ({message[:120]}); see what it told last, "
-            f"then continue with: semipix train resume={run}"
+            f"{run}: another process of this training died at step {step} ({reason_of(error, 120)}); see what it told "
+            f"last, then continue with: semipix train resume={run}"
         )
     if message.startswith("Early stopping conditioned on metric"):
         return SemipixError(f"trainer.callbacks: {message}")

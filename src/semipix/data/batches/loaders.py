@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semipix.batch import LabeledImages, UnlabeledImages
 from semipix.data.batches.sampler import StreamSampler
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.processes import worker_init
 
 
@@ -78,7 +78,7 @@ class SourceLoader(DataLoader[Any]):
 
 def died_worker(error: RuntimeError) -> str | None:
     """What to tell where torch says that a reading process died; None for all other errors."""
-    message = " ".join(str(error).split())
+    message = reason_of(error)
     if "DataLoader worker (pid" not in message:
         return None
     return (

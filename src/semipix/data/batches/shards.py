@@ -24,7 +24,7 @@ from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, fitted, with_
 from semipix.data.batches.sampler import StreamSampler, stable_seed
 from semipix.data.files.names import Names
 from semipix.data.files.opening import EXTENSIONS, Encoded
-from semipix.errors import SemipixError, UnreadableFileError
+from semipix.errors import SemipixError, UnreadableFileError, reason_of
 
 _URL = re.compile(r"^(\w{2,}):")
 
@@ -281,10 +281,9 @@ def _opened(url: str) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:  # each storage's package has its own
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableFileError(
-            f"{url}: cannot be opened ({reason}); install what fsspec needs for {scheme[1]}:, see to its credentials, "
-            "or mend data.shards"
+            f"{url}: cannot be opened ({reason_of(error)}); install what fsspec needs for {scheme[1]}:, see to its "
+            "credentials, or mend data.shards"
         ) from error
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from semipix.atomic import write_text
+from semipix.errors import reason_of
 
 OnError = Literal["stop", "skip"]
 
@@ -23,7 +24,7 @@ class Skipped:
 
     def add(self, problem: Exception) -> None:
         """Add a line for a file, unless it has one."""
-        line = " ".join(str(problem).split())
+        line = reason_of(problem)
         if line in self._told:
             return
         self._told.add(line)

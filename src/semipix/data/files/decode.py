@@ -19,7 +19,7 @@ from torch import Tensor
 from semipix.data.files import file_headers as headers
 from semipix.data.files.opening import BROKEN, MAX_PIXELS, Encoded, Opened, check_pixels, opened, rawmode, relabeled
 from semipix.data.files.sizes import Size, at_most_half, reduction, resized_size
-from semipix.errors import SemipixError, UnreadableFileError
+from semipix.errors import SemipixError, UnreadableFileError, reason_of
 
 ARRAY = ".npy"
 """Extension of targets that are arrays."""
@@ -427,8 +427,9 @@ def _mapped(path: Path, max_pixels: int) -> NDArray[Any]:
     except FileNotFoundError:
         raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise UnreadableFileError(f"{path}: not an array of numpy ({reason}); replace or remove the file") from None
+        raise UnreadableFileError(
+            f"{path}: not an array of numpy ({reason_of(error, 80)}); replace or remove the file"
+        ) from None
     if values.ndim not in (2, 3) or values.size == 0 or values.dtype.kind not in "fiub":
         raise SemipixError(
             f"{path}: found {values.dtype} numbers of shape {list(values.shape)}, expected real ones of shape "
