@@ -3,13 +3,14 @@
 import contextlib
 import csv
 import ctypes
+import functools
 import json
+import multiprocessing
 import os
 import random
 import re
 import signal
 import stat
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.reliability.commands import Command, end, ended, real_command, session
 from torch import Tensor
 
 from semipix import interruption
@@ -28,13 +30,14 @@ from semipix.inference.predictor import Predictor
 from semipix.interruption import Interrupted, check, deferred, handled, received
 from semipix.launch import runner, sweep
 from semipix.launch.runner import Ended
+from semipix.processes import worker_init
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
+from tests.helpers.runs import assert_same
 from tests.helpers.tiny import TinyModel
-from tests.training.test_resume import SCRIPT, assert_same, environment, wait_for
 
-Command = Callable[..., Result]
+Run = Callable[..., Result]
 
 STOPPING = "semipix: stopping after this step; press Ctrl-C again to stop now"
 NOTHING = "semipix: interrupted before the first step; nothing was trained"
@@ -126,6 +129,15 @@ def test_a_forked_process_has_handlers_of_its_own() -> None:
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
+@pytest.mark.parametrize(("method", "ours"), [("fork", True), ("forkserver", False)])
+def test_only_a_forked_worker_checks_whose_child_it_is(
+    method: str, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that starts it is another parent, by which it would take this process for gone and end."""
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: method)
+    assert getattr(worker_init(), "args", None) == (os.getpid() if ours else None,)
+
+
 # In trainings of this process
 
 STEPS = (*("method=cps", "steps=10", "checkpoint_every=100", "trainer.log_every_n_steps=1", "data.eval_batch_size=1"),)
@@ -189,8 +201,8 @@ def test_a_stopped_training_resumes_to_the_weights_of_an_uninterrupted_one(
     step: int,
     validations: int,
     stops: int,
-    train: Command,
-    command: Command,
+    train: Run,
+    command: Run,
     whole: Callable[[int], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -214,7 +226,7 @@ def test_a_stopped_training_resumes_to_the_weights_of_an_uninterrupted_one(
 
 
 def test_accumulated_gradients_are_not_lost(
-    train: Command, command: Command, monkeypatch: pytest.MonkeyPatch, shared_photos: Path
+    train: Run, command: Run, monkeypatch: pytest.MonkeyPatch, shared_photos: Path
 ) -> None:
     """Validation follows batch 5 of 15, in the middle of the third step: the training stops after that step."""
     given = ("steps=5", "validations=3", "trainer.accumulate_grad_batches=3", "data.eval_batch_size=1")
@@ -227,7 +239,7 @@ def test_accumulated_gradients_are_not_lost(
     assert_same(Path("run"), Path("whole"))
 
 
-def test_a_signal_in_the_last_validation_lets_it_end(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_the_last_validation_lets_it_end(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     signal_in(Learner, "validation_step", lambda learner: learner.global_step == 2, monkeypatch)
     result = train("data.eval_batch_size=1")
     assert (result.code, lines(result.err)) == (143, [STOPPING, "semipix: interrupted, when everything was done"])
@@ -239,7 +251,7 @@ def test_a_signal_in_the_last_validation_lets_it_end(train: Command, monkeypatch
     [(SourceLoader, "__init__"), (Learner, "validation_step"), (Learner, "on_train_start")],
 )
 def test_nothing_is_left_before_the_first_step(
-    owner: type, name: str, train: Command, monkeypatch: pytest.MonkeyPatch
+    owner: type, name: str, train: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal_in(owner, name, lambda _: True, monkeypatch)
     result = train("run=runs/one", "data.eval_batch_size=1")
@@ -247,7 +259,7 @@ def test_nothing_is_left_before_the_first_step(
     assert not Path("runs").exists()
 
 
-def test_slurm_requeues_and_stops(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_requeues_and_stops(train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SLURM sends SIGUSR1 before the time is over, on which Lightning queues the job again, and then SIGTERM."""
     scontrol = tmp_path / "bin/scontrol"
     scontrol.parent.mkdir()
@@ -272,7 +284,7 @@ def test_slurm_requeues_and_stops(train: Command, tmp_path: Path, monkeypatch: p
     assert lines(result.err)[-1] == "semipix: interrupted at step 2; continue with: semipix train resume=run --trust"
 
 
-def test_what_fails_after_a_signal_is_no_shortage_of_memory(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_after_a_signal_is_no_shortage_of_memory(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Learner, batch: Any, batch_idx: int) -> None:
         send()
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -286,7 +298,7 @@ def test_what_fails_after_a_signal_is_no_shortage_of_memory(train: Command, monk
 
 
 def test_an_interrupted_prediction_says_how_far_it_has_come(
-    finished: Path, shared_photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    finished: Path, shared_photos: Path, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BATCH_PIXELS, "cpu", 64 * 64)
     folder = shared_photos / "images/train"
@@ -310,7 +322,7 @@ def test_an_interrupted_prediction_says_how_far_it_has_come(
 
 
 def test_an_interrupted_measurement_writes_nothing(
-    finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    finished: Path, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal_in(Learner, "test_step", lambda _: True, monkeypatch)
     result = command("evaluate", finished, "--batch-size", "1")
@@ -318,16 +330,14 @@ def test_an_interrupted_measurement_writes_nothing(
     assert not (finished / "evaluation-test.json").exists()
 
 
-def test_an_interrupted_check_is_one_line(
-    shared_photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_check_is_one_line(shared_photos: Path, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("semipix.data.sources.folder.judge_masks", lambda *_: send())
     result = command("data", "check", shared_photos)
     assert (result.code, lines(result.err), result.out) == (143, ["semipix: interrupted"], "")
 
 
 def test_an_interrupted_demo_stops_what_it_has_started(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the place of Python a program that notes that it was asked to end."""
     program = tmp_path / "python"
@@ -376,60 +386,52 @@ class Hanging(TinyModel):
 
 
 @contextlib.contextmanager
-def started(folder: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *overrides: str, errors: Path | None = None) -> Iterator[Command]:
     """A training in a session of its own, of which nothing is left afterwards."""
-    process = subprocess.Popen(
-        [SCRIPT, *TRAINING, *overrides],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell that runs the tests in the background hands down an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Command([*TRAINING, *overrides], folder, prepare=errors and functools.partial(write_errors_to, errors))
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process.pid)
 
 
-def left(process: subprocess.Popen[str]) -> list[int]:
-    """Processes of a session after a second, or earlier where none is left."""
-    deadline = time.monotonic() + 1
-    while True:
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                state, _, _, session = path.read_text(errors="replace").rpartition(")")[2].split()[:4]
-                if int(session) == process.pid and state != "Z":
-                    found.append(int(path.parent.name))
-        if not found or time.monotonic() > deadline:
-            return found
+def write_errors_to(path: Path) -> None:
+    """Have this process write its messages into a file, which can be read while it runs."""
+    with path.open("w") as file:
+        os.dup2(file.fileno(), 2)
+
+
+def wait_for(there: Callable[[], bool], process: Command) -> None:
+    """Wait for what a process does, or for its end."""
+    deadline = time.monotonic() + 120
+    while not there() and process.alive and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def handles(process: int, number: int) -> bool:
+    """Whether a process has a handler of a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def test_an_early_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """At moments of imports and of building; `python -m benchmarks.reliability --only interrupts` tries many more."""
     draw = random.Random(0)
-    with contextlib.ExitStack() as stack:
-        tries = []
-        for number in range(2):
-            (tmp_path / str(number)).mkdir()
-            tries.append(stack.enter_context(started(tmp_path / str(number), TINY, "data.workers=1")))
-        time.sleep(0.3)
-        for process in tries:
-            time.sleep(draw.uniform(0, 1))
-            os.killpg(process.pid, signal.SIGINT)
-        for number, process in enumerate(tries):
-            err = process.communicate(timeout=60)[1]
-            assert (process.returncode, lines(err)[-1]) == (130, NOTHING), err
-            assert set(lines(err)) <= {STOPPING, NOTHING}
-            assert list((tmp_path / str(number)).iterdir()) == []
-            assert left(process) == []
+    tries = []
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        process = real_command([*TRAINING, TINY, "data.workers=1"], tmp_path / str(number))
+        tries.append((tmp_path / str(number), process, time.monotonic()))
+    for _, process, began in tries:
+        while not handles(process.pid, signal.SIGTERM) and process.poll() is None and time.monotonic() < began + 60:
+            time.sleep(0.02)  # before that a signal meets Python alone
+        time.sleep(draw.uniform(0, 1))
+        os.killpg(process.pid, signal.SIGINT)
+    for folder, process, began in tries:
+        told = ended(process, began)
+        assert (told.code, lines(told.err)[-1:], told.left) == (130, [NOTHING], 0), told.err
+        assert set(lines(told.err)) <= {STOPPING, NOTHING}
+        assert list(folder.iterdir()) == []
 
 
 def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
@@ -443,14 +445,13 @@ def test_trainings_with_reading_processes_are_stopped(tmp_path: Path) -> None:
             given = (TINY, "data.workers=1", "trainer.log_every_n_steps=1")
             running.append((folder, number, to, stack.enter_context(started(folder, *given))))
         for folder, number, to, process in running:
-            wait_for(folder / "run/metrics/version_0/metrics.csv", process)
+            wait_for((folder / "run/metrics/version_0/metrics.csv").exists, process)
             to(process.pid, number)
         for folder, number, _, process in running:
-            err = process.communicate(timeout=60)[1]
-            assert process.returncode == 128 + number, err
-            assert left(process) == []
+            told = process.wait()
+            assert (told.code, told.left) == (128 + number, 0), told.err
             step = read_checkpoint(folder / "run/checkpoints/last.ckpt")["global_step"]
-            assert lines(err) == [
+            assert lines(told.err) == [
                 STOPPING,
                 f"semipix: interrupted at step {step}; continue with: semipix train resume=run --trust",
             ]
@@ -460,39 +461,36 @@ def test_a_step_that_hangs(tmp_path: Path) -> None:
     """A second Ctrl-C ends it at once, and reading processes end with a training that is killed."""
     model = "model._target_=tests.test_interruption.Hanging"
     (tmp_path / "killed").mkdir()
+    errors = tmp_path / "errors"
     with (
-        started(tmp_path, model, "data.workers=1") as process,
+        started(tmp_path, model, "data.workers=1", errors=errors) as process,
         started(tmp_path / "killed", model, "data.workers=2") as killed,
     ):
-        wait_for(tmp_path / "killed/hangs", killed)
-        assert len(left(killed)) == 3
+        wait_for((tmp_path / "killed/hangs").exists, killed)
+        assert len(session(killed.pid)) == 3
         killed.kill()
-        killed.wait()
-        assert left(killed) == []
+        assert killed.wait().left == 0
 
-        wait_for(tmp_path / "hangs", process)
+        wait_for((tmp_path / "hangs").exists, process)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.stderr is not None
-        while STOPPING not in process.stderr.readline():
-            assert process.poll() is None
+        wait_for(lambda: STOPPING in errors.read_text(), process)
         time.sleep(2 * interruption.SAME)
-        assert process.poll() is None
+        assert process.alive, errors.read_text()
         os.killpg(process.pid, signal.SIGINT)
         began = time.monotonic()
-        assert process.wait(30) == 130
+        assert process.wait(30).code == 130
         assert time.monotonic() - began < 2
-        assert left(process) == []
+        assert session(process.pid) == []
 
 
 def test_a_sweep_hands_sigterm_on_and_waits(tmp_path: Path) -> None:
     given = (TINY, "data.workers=0", "trainer.log_every_n_steps=1", "-m", "seed=0,1", "run=sweep")
     with started(tmp_path, *given) as process:
-        wait_for(tmp_path / "sweep/seed_0/metrics/version_0/metrics.csv", process)
-        process.terminate()
-        err = process.communicate(timeout=60)[1]
-        assert process.returncode == 143, err
-        assert left(process) == []
-    assert lines(err) == ["semipix: interrupted; the same command with run=sweep does what is missing"]
+        wait_for((tmp_path / "sweep/seed_0/metrics/version_0/metrics.csv").exists, process)
+        os.kill(process.pid, signal.SIGTERM)
+        told = process.wait()
+        assert (told.code, told.left) == (143, 0), told.err
+    assert lines(told.err) == ["semipix: interrupted; the same command with run=sweep does what is missing"]
     assert (tmp_path / "sweep/seed_0/checkpoints/last.ckpt").exists()
     assert not (tmp_path / "sweep/seed_1").exists()
     assert json.loads((tmp_path / "sweep/jobs/seed_0.json").read_text())["state"] == "interrupted"
@@ -512,11 +510,12 @@ def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
     """The signal goes to the first alone. It would hang where the other did not stop with it."""
     given = ("trainer=ddp", "trainer.devices=2", "trainer.sync_batchnorm=false", "data.workers=0")
     with started(tmp_path, TINY, *given, "trainer.log_every_n_steps=1") as process:
-        wait_for(tmp_path / "run/metrics/version_0/metrics.csv", process)
-        process.terminate()
-        err = process.communicate(timeout=60)[1]
-        assert process.returncode == 143, err
-        assert left(process) == []
+        wait_for((tmp_path / "run/metrics/version_0/metrics.csv").exists, process)
+        os.kill(process.pid, signal.SIGTERM)
+        told = process.wait()
+        assert (told.code, told.left) == (143, 0), told.err
     step = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
-    assert lines(err)[-1] == f"semipix: interrupted at step {step}; continue with: semipix train resume=run --trust"
-    assert err.count("semipix:") == 2
+    assert (
+        lines(told.err)[-1] == f"semipix: interrupted at step {step}; continue with: semipix train resume=run --trust"
+    )
+    assert told.err.count("semipix:") == 2

@@ -31,10 +31,17 @@ def dying_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
 
 
 def worker_init() -> Callable[[int], None]:
-    """`init_worker` for the data-loading workers of this process."""
+    """`init_worker` for the data-loading workers of this process.
+
+    Only a worker that is forked from this process can check that it is its child. By the start method `forkserver`,
+    the default from Python 3.14 on, workers are children of a server, which ends with this process.
+    """
+    import multiprocessing
+
     if sys.platform == "linux":
         _libc()
-    return functools.partial(init_worker, os.getpid())
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    return functools.partial(init_worker, os.getpid() if method == "fork" else None)
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
@@ -50,13 +57,13 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
             os._exit(1)
 
 
-def init_worker(parent: int, worker: int) -> None:
+def init_worker(parent: int | None, worker: int) -> None:
     """Begin a data-loading worker: the terminal's signals are its parent's, with which it ends.
 
     SIGTERM keeps its effect, since it is by this signal that torch ends a worker.
 
     Args:
-        parent: the process that started it.
+        parent: the process that started it, or None where another one did so for it.
         worker: its number.
     """
     for name in ("SIGINT", "SIGHUP"):

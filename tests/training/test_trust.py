@@ -28,6 +28,7 @@ from semipix.training.run import resume
 from semipix.training.run_folder import load_config
 from semipix.training.trust import PACKAGES, refused
 from tests.conftest import QUICK, Result, write_pair
+from tests.helpers.processes import ROOT
 from tests.helpers.tiny import node_of, options
 
 TRAINER = "lightning.pytorch.Trainer"
@@ -355,8 +356,7 @@ def test_an_index_of_shards_runs_no_command(run: Path, url: str) -> None:
 
 def semipix(*arguments: str) -> Result:
     """The real command, in the current folder, from which modules can be imported."""
-    root = str(Path(__file__).parents[1])
-    paths = os.pathsep.join(filter(None, [str(Path.cwd()), root, os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(Path.cwd()), str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "semipix.cli", *arguments]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     return Result(ended.returncode, ended.stdout, ended.stderr)

@@ -18,7 +18,7 @@ from semipix.data.files.reader import Reader
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError, UnreadableFileError
 from tests.data.conftest import noise, save
-from tests.data.test_datamodule import module, steps
+from tests.helpers.data import module, steps
 
 LIMIT = 100_000
 MakeCache = Callable[..., Cache]

@@ -1,7 +1,7 @@
 """The flaw functions once more, pixel by pixel in float64, to hold the fast ones against.
 
 Written from the description, not from `semipix.functional.flaw`, and shares nothing with it: dense two-dimensional
-kernels, one pixel at a time. `python -m tests.functional.slow_flaw` writes reference_flaw.npz anew.
+kernels, one pixel at a time. `python -m tests.helpers.slow_flaw` writes reference_flaw.npz anew.
 """
 
 from pathlib import Path
