@@ -1,4 +1,7 @@
-"""A user's slip is one line on the screen and exit code 2, and costs nothing that was there."""
+"""A user's slip is one line on the screen and exit code 2, and costs nothing that was there.
+
+Also tests data/batches/skipped.py, inference/files.py, training/failures.py and user_code.py.
+"""
 
 import errno
 import json

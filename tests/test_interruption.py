@@ -5,7 +5,6 @@ import csv
 import ctypes
 import functools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -30,7 +29,6 @@ from semipix.inference.predictor import Predictor
 from semipix.interruption import Interrupted, check, deferred, handled, received
 from semipix.launch import runner, sweep
 from semipix.launch.runner import Ended
-from semipix.processes import worker_init
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
@@ -127,15 +125,6 @@ def test_a_forked_process_has_handlers_of_its_own() -> None:
         time.sleep(0.05)
         assert received() is None
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-
-
-@pytest.mark.parametrize(("method", "ours"), [("fork", True), ("forkserver", False)])
-def test_only_a_forked_worker_checks_whose_child_it_is(
-    method: str, ours: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that starts it is another parent, by which it would take this process for gone and end."""
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: method)
-    assert getattr(worker_init(), "args", None) == (os.getpid() if ours else None,)
 
 
 # In trainings of this process

@@ -1,4 +1,7 @@
-"""The commands on regression tasks, from training to prediction."""
+"""The commands on regression tasks, from training to prediction.
+
+Also tests inference/trimaps.py.
+"""
 
 import json
 from collections.abc import Callable

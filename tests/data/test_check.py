@@ -1,4 +1,7 @@
-"""Looking through a data folder."""
+"""Looking through a data folder.
+
+Also tests data/survey.py.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

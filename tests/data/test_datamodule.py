@@ -1,4 +1,7 @@
-"""Batches, their order, and going on after an interruption."""
+"""Batches, their order, and going on after an interruption.
+
+Also tests data/source.py, data/batches/datasets.py, data/batches/loaders.py and data/batches/sampler.py.
+"""
 
 import math
 from collections.abc import Callable

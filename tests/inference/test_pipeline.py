@@ -1,4 +1,7 @@
-"""Reading, computing and writing at the same time gives what one after the other gives."""
+"""Reading, computing and writing at the same time gives what one after the other gives.
+
+Also tests inference/predictor.py.
+"""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Slabs of rows give what the whole image gives, in predicted files and in figures."""
+"""Slabs of rows give what the whole image gives, in predicted files and in figures.
+
+Also tests functional/rows.py.
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""A network that is loaded is the network that was trained, whatever `pretrained` was set to when it was built."""
+"""A network that is loaded is the network that was trained, whatever `pretrained` was set to when it was built.
+
+Also tests training/build.py.
+"""
 
 import functools
 from typing import Any

@@ -1,4 +1,7 @@
-"""Regression: values of any unit, some of which say nothing."""
+"""Regression: values of any unit, some of which say nothing.
+
+Also tests tasks/measures.py.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Segmentation: what a class map means."""
+"""Segmentation: what a class map means.
+
+Also tests tasks/label_losses.py.
+"""
 
 import math
 from typing import Any

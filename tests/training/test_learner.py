@@ -1,4 +1,7 @@
-"""The Learner under Lightning's trainer."""
+"""The Learner under Lightning's trainer.
+
+Also tests training/finiteness.py.
+"""
 
 import functools
 from collections.abc import Callable

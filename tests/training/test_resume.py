@@ -1,4 +1,7 @@
-"""A run that was cut off reaches the weights of one that was not."""
+"""A run that was cut off reaches the weights of one that was not.
+
+Also tests training/checkpoints.py.
+"""
 
 import errno
 import resource

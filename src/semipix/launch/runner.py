@@ -27,6 +27,9 @@ from semipix.training.run_folder import is_finished, last_line, way_on
 PATIENCE = 30.0
 """Seconds in which processes that are asked to end have to."""
 
+POLL = 1.0
+"""Seconds between two looks at jobs that run side by side."""
+
 INTERRUPTED = tuple(128 + number for number in ENDING)
 """Exit statuses of a training that a signal has ended in good order."""
 
@@ -175,7 +178,7 @@ def side_by_side(
         waiting = dict(futures)
         try:
             while waiting:
-                time.sleep(1)
+                time.sleep(POLL)
                 check()
                 for name in [name for name, future in waiting.items() if future.done()]:
                     ended(name, waiting.pop(name).exception())

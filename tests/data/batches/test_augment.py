@@ -1,4 +1,7 @@
-"""Joint augmentation and resizing."""
+"""Joint augmentation and resizing.
+
+Also tests data/files/resize.py and data/files/sizes.py.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,7 @@
-"""What the sources of benchmarks have in common, on the real data where they are there."""
+"""What the sources of benchmarks have in common, on the real data where they are there.
+
+Also tests data/sources/camvid.py.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The built-in data."""
+"""The built-in data.
+
+Also tests data/drawing/scenes.py and data/drawing/shapes.py.
+"""
 
 import hashlib
 
