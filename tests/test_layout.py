@@ -4,10 +4,13 @@ import ast
 import functools
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import semipix
+from tests.conftest import pytest_collection_modifyitems
 
 SOURCE = Path(semipix.__file__).parent
 TESTS = Path(__file__).parent
@@ -37,6 +40,13 @@ def test_each_module_has_its_test_file_or_is_named_by_another() -> None:
 
 def test_what_is_named_is_there() -> None:
     assert [name for name in named() if not (SOURCE / name).exists()] == []
+
+
+@pytest.mark.parametrize(("fixtures", "slow"), [(["tmp_path", "train"], True), (["tmp_path"], False)])
+def test_tests_of_commands_are_left_out_of_quick(fixtures: list[str], slow: bool) -> None:
+    marks: list[Any] = []
+    pytest_collection_modifyitems([SimpleNamespace(fixturenames=fixtures, add_marker=marks.append)])  # type: ignore[list-item]
+    assert [mark.name for mark in marks] == ["slow"] * slow
 
 
 @pytest.mark.parametrize("folder", ["launch", "report"])

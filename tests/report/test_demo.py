@@ -82,7 +82,7 @@ def test_the_demo_trains_and_writes_its_page(
     pictures = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="(.*?)">', page)
     assert [title for _, title in pictures] == columns * TEST
     assert page.count("<img") == len(pictures)
-    assert {Image.open(io.BytesIO(base64.b64decode(data))).size for data, _ in pictures} == {(192, 192)}
+    assert {Image.open(io.BytesIO(base64.b64decode(data))).size for data, _ in pictures} == {(128, 128)}
 
     diagnostics = page.partition("What the flaw detector knows")[2].partition("</table>")[0]
     assert len(re.findall(r"<td>(?:0|1)\.\d{3}</td>", diagnostics)) >= 3
