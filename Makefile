@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test check format bench
+.PHONY: demo test quick check format bench
 
 demo: $(READY)  ## train GCT on strong views and both supervised baselines on the built-in data, write runs/demo/index.html
 	$(BIN)/semipix demo --out runs/demo
 
 test: $(READY)  ## the whole test suite, two workers of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+quick: $(READY)  ## every few minutes: the tests that run no command, no process and no training; a minute or so
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,8 @@ import yaml
 
 import semipix.conf
 from semipix.atomic import write_text
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
+from semipix.launch import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except SemipixError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {reason_of(error)}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -126,9 +126,10 @@ def output_of(
         SemipixError: it failed; it has printed why.
     """
     command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, **(surroundings or {})}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=cwd, env=environment)
-    if done.returncode:
-        hint = "; the system killed it, mostly for lack of memory" if done.returncode == -9 else ""
-        raise SemipixError(f"{module} {' '.join(arguments)}: exit status {done.returncode}{hint}")
-    return done.stdout
+    environment = runner.surroundings(**(surroundings or {}))
+    with runner.started(command, stdout=subprocess.PIPE, text=True, cwd=cwd, env=environment) as process:
+        printed: str = process.communicate()[0]
+    if process.returncode:
+        hint = "; the system killed it, mostly for lack of memory" if process.returncode == -9 else ""
+        raise SemipixError(f"{module} {' '.join(arguments)}: exit status {process.returncode}{hint}")
+    return printed

@@ -21,6 +21,17 @@ QUICK = (
 """Overrides of a training that takes about a second."""
 
 
+TRAINING = {"command", "train", "shared_run", "finished"}
+"""Fixtures of tests that run commands and trainings."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of whole commands as slow, so that `make quick` leaves them out."""
+    for item in items:
+        if TRAINING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass
 class Result:
     """Exit status and output of a command."""

@@ -1,4 +1,7 @@
-"""An error of the user is one line on the screen and exit code 2, and changes no existing file."""
+"""An error of the user is one line on the screen and exit code 2, and changes no existing file.
+
+Also tests data/batches/skipped.py, inference/files.py, training/failures.py and user_code.py.
+"""
 
 import errno
 import json

@@ -1,4 +1,7 @@
-"""The commands as a user gives them, from training to prediction."""
+"""The commands as a user gives them, from training to prediction.
+
+Also tests cli.py, launch/app.py, inference/evaluate.py, inference/predict.py and training/run.py.
+"""
 
 import csv
 import json

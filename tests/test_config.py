@@ -1,4 +1,7 @@
-"""Keys and types that a constructor's signature allows."""
+"""Keys and types that a constructor's signature allows.
+
+Also tests launch/compose.py, launch/overrides.py, launch/paper.py and training/check.py.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -15,6 +15,7 @@ import semipix.conf
 from semipix.config import RESERVED
 from semipix.launch.paper import paper_table
 from semipix.methods.base import Method
+from tests.helpers.pages import table_of
 from tests.helpers.tiny import method_class, options, works_on_features
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
@@ -30,12 +31,6 @@ def sections_of(path: Path) -> dict[str, str]:
     """The text under each heading of the second level."""
     parts = path.read_text().split("\n## ")[1:]
     return {heading: text.strip() for heading, _, text in (part.partition("\n") for part in parts)}
-
-
-def table_of(text: str) -> list[list[str]]:
-    """The cells of a Markdown table, without heading and rule."""
-    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
 def terms_of(method: type[Method]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semipix.data.check import check
-from semipix.errors import MOST_CHARACTERS, PREFIX, one_line
+from semipix.errors import MOST_CHARACTERS, PREFIX, one_line, reason_of
 from tests.conftest import Result
 
 Command = Callable[..., Result]
@@ -76,3 +76,9 @@ def test_check_and_training_print_the_same_line(photos: Path, train: Command) ->
     (line,) = [line for line in check(photos).lines() if "last.png: mask without an image;" in line]
     assert 250 < len(line) <= 300
     assert train(f"data.root={photos}").error == f"{PREFIX}{line.strip()}"
+
+
+def test_what_an_exception_says_is_quoted_in_one_line() -> None:
+    assert reason_of(ValueError("size mismatch:\n\tone  two")) == "size mismatch: one two"
+    assert reason_of(ValueError("0123456789"), 4) == "0123"
+    assert reason_of(AssertionError()) == "AssertionError"

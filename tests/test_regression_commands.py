@@ -1,4 +1,7 @@
-"""The commands on regression tasks, from training to prediction."""
+"""The commands on regression tasks, from training to prediction.
+
+Also tests inference/trimaps.py.
+"""
 
 import json
 from collections.abc import Callable
@@ -19,13 +22,13 @@ from semipix.report import pictures
 from semipix.training.build import load_method
 from semipix.training.callbacks import SamplePictures
 from tests.conftest import Result
+from tests.helpers.labels import TASKS, LabelSource
 from tests.helpers.tiny import rand
-from tests.tasks.labels import TASKS, LabelSource
 
 Command = Callable[..., Result]
 
 QUICK = (
-    *("data._target_=tests.tasks.labels.LabelSource", "data.scale=[1,1]", "data.batch_size=4", "data.labels=all"),
+    *("data._target_=tests.helpers.labels.LabelSource", "data.scale=[1,1]", "data.batch_size=4", "data.labels=all"),
     *(
         "data.crop=64",
         "data.workers=0",

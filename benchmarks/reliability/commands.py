@@ -221,11 +221,12 @@ def _become(
     os.dup2(err.fileno(), 2)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.update(variables)
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as in a real command
     os.chdir(folder)
     _usual_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    sys.argv = ["semipix"]
+    sys.argv = [str(Path(sys.executable).with_name("semipix"))]  # which Lightning starts again for a second device
     sys.path.insert(0, str(folder))  # as `python -m semipix.cli` has it
     import torch
 

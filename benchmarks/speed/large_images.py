@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from semipix.launch import runner
 from semipix.launch.variants import environment
 
 HERE = Path(__file__).resolve().parents[2] / "src"
@@ -52,17 +53,13 @@ def make_photo(path: Path, megapixels: int) -> None:
 def run(source: Path, *arguments: object) -> dict[str, float]:
     """Run a command of semipix; its seconds by the clock and of processor time, and its peak of resident memory."""
     before = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "semipix.cli", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(source)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    variables = runner.surroundings(PYTHONPATH=str(source))
+    with runner.started(runner.semipix(*map(str, arguments)), env=variables, **streams) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)  # which says what it used, as Popen.wait does not
+        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(map(str, arguments))}: exit status {process.returncode}\n{said[-2000:]}")
     kib = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from torch import Tensor
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 Config = Mapping[str, Any]
 
@@ -103,8 +103,7 @@ def target_of(name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         target: Callable[..., Any] = get_object(str(node["_target_"]))
     except Exception as error:  # whatever the import of a module raises
-        reason = " ".join(str(error).split())
-        raise SemipixError(f"{name}._target_: {node['_target_']!r} cannot be imported: {reason}") from error
+        raise SemipixError(f"{name}._target_: {node['_target_']!r} cannot be imported: {reason_of(error)}") from error
     if not callable(target):
         raise SemipixError(f"{name}._target_: {node['_target_']!r} is a {type(target).__name__}, a class expected")
     return target
@@ -393,7 +392,7 @@ def call(name: str, constructor: Callable[..., Any], /, *positional: Any, **opti
     except refusals as error:
         plain_refusal = isinstance(error, ValueError | MisconfigurationException)
         kind = "" if plain_refusal else f"{type(error).__name__}: "
-        raise SemipixError(f"{name}: {kind}{' '.join(str(error).split())}") from error
+        raise SemipixError(f"{name}: {kind}{reason_of(error)}") from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -43,6 +43,16 @@ def one_line(message: str) -> str:
     return _without_middle(text, MOST_CHARACTERS, MOST_CHARACTERS // 2)
 
 
+def reason_of(error: BaseException, most: int | None = None) -> str:
+    """What an exception says, as it is quoted in a message: in one line, or the name of its class where it is silent.
+
+    Args:
+        error: of a library, whose text may have lines and be long.
+        most: characters that are kept, from its beginning; by default all.
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def _without_middle(text: str, most: int, start: int) -> str:
     """A text of at most `most` characters; if it is longer, `start` characters of its beginning are kept."""
     return text if len(text) <= most else f"{text[:start]}...{text[start + 3 - most :]}"

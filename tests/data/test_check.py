@@ -1,4 +1,7 @@
-"""`semipix data check`."""
+"""`semipix data check`.
+
+Also tests data/survey.py.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Batches, their order, and resuming after an interruption."""
+"""Batches, their order, and resuming after an interruption.
+
+Also tests data/source.py, data/batches/datasets.py, data/batches/loaders.py and data/batches/sampler.py.
+"""
 
 import math
 from collections.abc import Callable
@@ -21,17 +24,9 @@ from semipix.data.sources.folder import FolderSource
 from semipix.data.sources.scenes import ScenesSource
 from semipix.data.splits import Split
 from semipix.errors import SemipixError
+from tests.helpers.data import module, steps
 
 MakeSource = Callable[..., Source]
-
-
-def module(source: Source, **options: Any) -> SemiSupervisedDataModule:
-    """A data module for the tiny images, reading in the main process."""
-    return SemiSupervisedDataModule(source, **{"labels": "all", "val": 0, "crop": 8, "workers": 0, **options})
-
-
-def steps(data: SemiSupervisedDataModule) -> list[dict[str, Any]]:
-    return [batch for batch, _, _ in data.train_dataloader()]
 
 
 class TestStreamSampler:

@@ -1,4 +1,7 @@
-"""The sources of real data sets; tests are skipped if the data are not on this machine."""
+"""The sources of real data sets; tests are skipped if the data are not on this machine.
+
+Also tests data/sources/camvid.py.
+"""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semipix.functional.flaw import directions, exchange, flaw_target, gaussian_blur, normalize_flaw
-from tests.functional import slow_flaw
+from tests.helpers import slow_flaw
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "gct_reference.npz"
 SIZES = [(1, 1), (5, 200), (64, 64), (7, 3)]
@@ -27,7 +27,7 @@ def reference(case: str) -> dict[str, Tensor]:
 
 
 class TestReference:
-    """Small maps, each pixel computed by tests/functional/slow_flaw.py."""
+    """Small maps, each pixel computed by tests/helpers/slow_flaw.py."""
 
     @pytest.mark.parametrize("case", slow_flaw.CASES)
     def test_the_file_holds_what_the_slow_functions_give(self, case: str) -> None:

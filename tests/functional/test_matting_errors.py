@@ -14,7 +14,7 @@ from semipix.functional.matting_errors import (
     mean_squared_error,
     sum_of_absolute_differences,
 )
-from tests.functional import slow_matting
+from tests.helpers import slow_matting
 from tests.helpers.tiny import rand
 
 

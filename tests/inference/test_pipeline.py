@@ -1,4 +1,7 @@
-"""The pipeline gives the same results as reading, computing and writing one after the other."""
+"""The pipeline gives the same results as reading, computing and writing one after the other.
+
+Also tests inference/predictor.py.
+"""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""`semipix train --help keys` and shell completion."""
+"""`semipix train --help keys` and shell completion.
+
+Also tests launch/completion.py.
+"""
 
 import inspect
 from pathlib import Path

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from semipix.errors import SemipixError
-from semipix.launch import variants as comparison
+from semipix.launch import runner, variants
+from semipix.launch.runner import Ended
 from semipix.launch.variants import run_variant
 
 
@@ -15,16 +17,19 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that would have been run; each leaves behind what the real one does."""
     run: list[list[str]] = []
 
-    def pretend(arguments: list[str], log: Path) -> None:
+    def pretend(command: list[str], log: Path, **options: Any) -> Ended:
+        arguments = command[3:]
         run.append(arguments)
         if arguments[0] == "train":
-            folder = Path(next(item for item in arguments if item.startswith("run=")).removeprefix("run="))
+            folder = Path(next(item for item in arguments if item.startswith("run=")).removeprefix("run=").strip("'"))
             folder.mkdir()
             (folder / "summary.json").write_text(json.dumps({"steps": 1}))
         else:
             (Path(arguments[1]) / f"evaluation-{arguments[3]}.json").write_text(json.dumps({"psnr": 30.0}))
+        return Ended(0, "")
 
-    monkeypatch.setattr(comparison, "_command", pretend)
+    monkeypatch.setattr(runner, "run", pretend)
+    monkeypatch.setattr(variants, "run", pretend)
     return run
 
 

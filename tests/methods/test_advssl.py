@@ -1,4 +1,7 @@
-"""AdvSSL: the task model deceives a discriminator, which distinguishes its predictions from labels."""
+"""AdvSSL: the task model deceives a discriminator, which distinguishes its predictions from labels.
+
+Also tests models/discriminator.py.
+"""
 
 from collections.abc import Callable
 from typing import Any

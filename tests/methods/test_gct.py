@@ -1,4 +1,7 @@
-"""Guided Collaborative Training: one backward is the paper's two steps, and each term is what the paper says."""
+"""Guided Collaborative Training: one backward is the paper's two steps, and each term is what the paper says.
+
+Also tests methods/flaw_detection.py.
+"""
 
 import copy
 import functools

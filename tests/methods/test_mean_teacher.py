@@ -1,4 +1,7 @@
-"""Mean Teacher: the teacher is the student's average and nothing else."""
+"""Mean Teacher: the teacher is the student's average and nothing else.
+
+Also tests methods/teacher.py.
+"""
 
 import copy
 import math

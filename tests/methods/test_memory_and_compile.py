@@ -1,4 +1,7 @@
-"""memory=low and compile=true change what a step costs, not what it computes."""
+"""memory=low and compile=true change what a step costs, not what it computes.
+
+Also tests models/memory_format.py.
+"""
 
 import functools
 

@@ -11,8 +11,8 @@ from semipix.batch import Batch
 from semipix.methods.base import Method
 from semipix.models import discriminator, flaw_detector
 from semipix.models.adapt import make_model
+from tests.helpers.labels import TASKS, make_task_batch, silent
 from tests.helpers.tiny import TinyModel, make_active, method_class, options
-from tests.tasks.labels import TASKS, make_task_batch, silent
 
 SERVING = [name for name in options("method") if not method_class(name).classification_only]
 """Methods that serve regression."""

@@ -1,4 +1,7 @@
-"""What a method declares about its terms is what they do."""
+"""What a method declares about its terms is what they do.
+
+Also tests methods/base.py, methods/pair.py and methods/supervised.py.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,7 @@
-"""Computing an image in slabs of rows gives the same predictions and metrics as computing it whole."""
+"""Computing an image in slabs of rows gives the same predictions and metrics as computing it whole.
+
+Also tests functional/rows.py.
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Activation checkpointing, and the sizes that networks take."""
+"""Activation checkpointing, and the sizes that networks take.
+
+Also tests models/padding.py.
+"""
 
 import copy
 

@@ -1,4 +1,7 @@
-"""A loaded network equals the trained one, for any value of `pretrained` with which it was built."""
+"""A loaded network equals the trained one, for any value of `pretrained` with which it was built.
+
+Also tests training/build.py.
+"""
 
 import functools
 from typing import Any

@@ -12,9 +12,9 @@ from torch import nn
 
 from semipix.errors import SemipixError
 from semipix.models.smp import ARCHITECTURES, SMP, options_of
+from tests.helpers.pages import table_of
 from tests.helpers.tiny import node_of, options
 from tests.models.base import images
-from tests.test_docs import table_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

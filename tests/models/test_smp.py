@@ -1,4 +1,7 @@
-"""Every decoder of segmentation-models-pytorch on encoders of timm, and the offline weights."""
+"""Every decoder of segmentation-models-pytorch on encoders of timm, and the offline weights.
+
+Also tests models/pretrained.py.
+"""
 
 import logging
 import warnings

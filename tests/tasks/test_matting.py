@@ -6,8 +6,8 @@ import torch
 from semipix.functional import matting_errors as matting
 from semipix.models.adapt import Adapter
 from semipix.tasks.matting import Matting
+from tests.helpers.labels import make_task_batch, matting_target, trimap_of
 from tests.helpers.tiny import TinyModel, rand
-from tests.tasks.labels import make_task_batch, matting_target, trimap_of
 
 TASK = Matting()
 TARGET = matting_target(2, 24, 40)

@@ -1,4 +1,7 @@
-"""Regression: values of any unit, with ignored pixels."""
+"""Regression: values of any unit, with ignored pixels.
+
+Also tests tasks/measures.py.
+"""
 
 from typing import Any
 
@@ -12,8 +15,8 @@ from semipix.tasks.denoising import Denoising
 from semipix.tasks.enhancement import Enhancement
 from semipix.tasks.matting import Matting
 from semipix.tasks.regression import Regression
+from tests.helpers.labels import TASKS, make_target, silent
 from tests.helpers.tiny import rand
-from tests.tasks.labels import TASKS, make_target, silent
 
 DEPTH = Regression(low=2.0, high=12.0)
 LOSSES = ["l1", "l2", "charbonnier", "smooth_l1"]

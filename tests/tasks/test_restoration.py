@@ -1,4 +1,7 @@
-"""Denoising and enhancement: images to images."""
+"""Denoising and enhancement: images to images.
+
+Also tests tasks/denoising.py and tasks/enhancement.py.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Segmentation: activation, losses, metrics and pictures of class maps."""
+"""Segmentation: activation, losses, metrics and pictures of class maps.
+
+Also tests tasks/label_losses.py.
+"""
 
 import math
 from typing import Any

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ from torch.optim import SGD
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.training.learner import Learner
-from tests.data.batches.test_shards import encoded, write
+from tests.helpers.data import encoded, write
+from tests.helpers.processes import ROOT, free_port
 from tests.helpers.tiny import TinySource, make_data, make_method, method_class, options
 
 EPOCHS, IMAGES = 2, 16
@@ -114,12 +114,6 @@ def simulate(name: str) -> dict[str, Tensor]:
     return method.state_dict()
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 class Seen(Callback):
     """Notes the unlabeled images of each epoch of this process."""
 
@@ -165,13 +159,12 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = [sys.executable, "-m", "tests.training.test_ddp", str(folder)]
-    root = Path(__file__).parents[1]
     logs = [folder / f"{rank}.log" for rank in range(2)]
     running = []
     for rank, log in enumerate(logs):
         with log.open("w") as file:
             environment = {**settings, "LOCAL_RANK": str(rank)}
-            running.append(subprocess.Popen(command, cwd=root, env=environment, stdout=file, stderr=file))
+            running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file))
     try:
         codes = [process.wait(SECONDS) for process in running]
     finally:

@@ -12,10 +12,9 @@ import pytest
 from torch import Tensor
 
 from semipix.training.checkpoints import read_checkpoint
+from tests.helpers.processes import ROOT, free_port
 from tests.helpers.tiny import TinyModel
-from tests.training.test_ddp import free_port
 
-ROOT = Path(__file__).parents[1]
 SECONDS = 900
 """Longest wait for two processes; they take a fiftieth of it on a machine of their own."""
 

@@ -28,6 +28,7 @@ from semipix.training.run import resume
 from semipix.training.run_folder import load_config
 from semipix.training.trust import PACKAGES, refused
 from tests.conftest import QUICK, Result, write_pair
+from tests.helpers.processes import ROOT
 from tests.helpers.tiny import node_of, options
 
 TRAINER = "lightning.pytorch.Trainer"
@@ -99,7 +100,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "no text": ({"model._target_": ["os.system"]}, "model._target_: ['os.system'] found"),
     # through a known package
     "out of torch": ({"model._target_": "torch.os.system"}, "'torch.os.system' found, which is no class of"),
-    "out of semipix": ({"model._target_": "semipix.launch.sweep.subprocess.Popen"}, "which is no class of semipix"),
+    "out of semipix": ({"model._target_": "semipix.launch.runner.subprocess.Popen"}, "which is no class of semipix"),
     "past a module": ({"model._target_": "torch.nn.Module.__init__.__globals__"}, "which is no class of semipix"),
     # known code that runs or unpickles what it is given
     "source text": (
@@ -355,8 +356,7 @@ def test_an_index_of_shards_runs_no_command(run: Path, url: str) -> None:
 
 def semipix(*arguments: str) -> Result:
     """The real command, in the current folder, from which modules can be imported."""
-    root = str(Path(__file__).parents[1])
-    paths = os.pathsep.join(filter(None, [str(Path.cwd()), root, os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(Path.cwd()), str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "semipix.cli", *arguments]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     return Result(ended.returncode, ended.stdout, ended.stderr)
@@ -400,7 +400,7 @@ class TestSweep:
             started.append(command)
             raise SemipixError("started")
 
-        monkeypatch.setattr("semipix.launch.sweep.subprocess.Popen", popen)
+        monkeypatch.setattr("semipix.launch.runner.subprocess.Popen", popen)
         given = Job(run, run.parent, "this", [], lambda: asked, run.parent, [])
         return run_job(given), started
 

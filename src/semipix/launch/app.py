@@ -38,8 +38,9 @@ from semipix.launch.overrides import (
     option_parser,
     parse_flags,
     put_together,
+    quoted,
 )
-from semipix.launch.sweep import JOBS, Job, Record, forget_refused, quoted, records, run_job, table
+from semipix.launch.sweep import JOBS, Job, Record, forget_refused, records, run_job, table
 from semipix.training.quiet import quiet
 from semipix.training.run_folder import no_empty_folders
 

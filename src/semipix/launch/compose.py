@@ -17,10 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, check_type, plain, unknown_key
 from semipix.data.files.listing import PAIRS
-from semipix.errors import SemipixError
-from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together
+from semipix.errors import SemipixError, reason_of
+from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together, quoted
 from semipix.launch.paper import with_paper_row
-from semipix.launch.sweep import quoted
 
 CONFIG = "semipix.conf"
 """Module of the configuration."""
@@ -129,10 +128,9 @@ def shown_configuration(flags: argparse.Namespace) -> str:
 
 def unreadable(error: Exception) -> SemipixError:
     """What an error of Hydra's that is meant for programmers says to a user."""
-    reason = " ".join(str(error).split())
     return SemipixError(
-        f"these overrides make no configuration ({type(error).__name__}: {reason[:160]}); expected KEY=VALUE and "
-        "GROUP=NAME, see semipix train --help"
+        f"these overrides make no configuration ({type(error).__name__}: {reason_of(error, 160)}); expected KEY=VALUE "
+        "and GROUP=NAME, see semipix train --help"
     )
 
 

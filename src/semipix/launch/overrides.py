@@ -14,7 +14,6 @@ from hydra.errors import HydraException
 
 from semipix.config import GROUPS
 from semipix.errors import SemipixError
-from semipix.launch.sweep import quoted
 
 FLAGS = (
     *("-m", "--multirun", "-r", "--run", "-c", "--cfg", "--resolve", "-p", "--package"),
@@ -199,3 +198,9 @@ def named_sweep(overrides: list[str]) -> tuple[list[str], Path, int | None]:
         )
     folder = Path(text).absolute()
     return ["-m", *others, f"hydra.sweep.dir={quoted(folder)}"], folder, count if known else None
+
+
+def quoted(path: Path | str) -> str:
+    """A path as Hydra reads it from a command line."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"

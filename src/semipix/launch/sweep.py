@@ -10,32 +10,26 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from semipix.errors import PREFIX, SemipixError, one_line
-from semipix.interruption import ENDING_SIGNALS, check, deferred
-from semipix.processes import dying_with_parent, stop
-from semipix.training.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
+from semipix.errors import SemipixError, one_line
+from semipix.launch.runner import INTERRUPTED, has_trained, surroundings, train
+from semipix.training.run_folder import SUMMARY, is_finished, write_json
 
 JOBS = "jobs"
 """Folder of records and logs in a sweep's folder."""
 
 TRIES = 2
-"""How often a job is started that ends by a signal or a bug; a user's slip is not tried again."""
+"""How often a job is started that ends by a signal or a bug; an error of the user is not tried again."""
 
 PATIENCE = 30.0
-"""Seconds in which a job that is asked to end has to, and the process of a launcher that died to let go of its job."""
+"""Seconds in which the process of a launcher that died has to let go of its job."""
 
 State = Literal["running", "finished", "finished before", "interrupted", "failed", "killed", "running elsewhere"]
-
-INTERRUPTED = tuple(128 + number for number in ENDING_SIGNALS)
-"""Exit statuses of a training that a signal has ended in good order."""
 
 _SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 """By these Lightning would take a job for one rank of a training that SLURM has started."""
@@ -118,53 +112,31 @@ def _attempts(job: Job, lock: TextIO) -> Record:
     trust = _check_same(job)
     if is_finished(job.folder):
         return Record(str(job.folder), job.sweep, "finished before")
-    reason, code = "", 0
-    for attempt in range(1, TRIES + 1):
+
+    def begin(attempt: int) -> bool:
         _write(job, Record(str(job.folder), job.sweep, "running", attempt))
-        code, reason = _train(job, lock, trust if attempt == 1 else _check_same(job))
-        if code in (0, *INTERRUPTED) and is_finished(job.folder):
-            return Record(str(job.folder), job.sweep, "finished", attempt)
-        if code in INTERRUPTED:
-            return Record(str(job.folder), job.sweep, "interrupted", attempt, reason)
-        if code == 2:
-            break
-    if code < 0:
-        return Record(
-            str(job.folder), job.sweep, "killed", attempt, f"{signal.Signals(-code).name}, see {job.place}.log"
-        )
-    return Record(str(job.folder), job.sweep, "failed", attempt, reason)
+        return trust if attempt == 1 else _check_same(job)
 
-
-def _train(job: Job, lock: TextIO, trust: bool) -> tuple[int, str]:
-    """Train or resume in a process of its own: its exit status, and the last line of its log."""
-    arguments = way_on(job.folder, [*job.overrides, f"run={quoted(job.folder)}"])
-    if trust and arguments[0].startswith("resume="):
-        arguments.append("--trust")
-    environment = {
-        **{key: value for key, value in os.environ.items() if key not in _SLURM},
-        "PYTHONPATH": os.pathsep.join(filter(None, job.path)),
-    }
     log = Path(f"{job.place}.log")
-    with log.open("a") as output:
-        with deferred(None):  # until it is known whom to stop
-            process = subprocess.Popen(
-                [sys.executable, "-m", "semipix.cli", "train", *arguments],
-                cwd=job.started_in,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
-                # By SIGTERM: it writes its checkpoint.
-                preexec_fn=dying_with_parent(signal.SIGTERM),
-            )
-        try:
-            check()
-            code = process.wait()
-        except BaseException:
-            stop([process], PATIENCE)
-            raise
-    return code, last_line(log, "its log is empty").removeprefix(PREFIX).removeprefix("semipix: ")
+    ended = train(
+        job.folder,
+        job.overrides,
+        log,
+        tries=TRIES,
+        before=begin,
+        cwd=job.started_in,
+        env=surroundings(_SLURM, PYTHONPATH=os.pathsep.join(filter(None, job.path))),
+        pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process
+    )
+    state: State = "failed"
+    reason = ended.line
+    if has_trained(ended, job.folder):
+        state, reason = "finished", ""
+    elif ended.code in INTERRUPTED:
+        state = "interrupted"
+    elif ended.code < 0:
+        state, reason = "killed", f"{signal.Signals(-ended.code).name}, see {log}"
+    return Record(str(job.folder), job.sweep, state, ended.tries, reason)
 
 
 def _check_same(job: Job) -> bool:
@@ -217,12 +189,6 @@ def _leaves(node: Any, name: str = "") -> dict[str, Any]:
         return {name: node}
     nested = (_leaves(value, f"{name}.{key}" if name else str(key)) for key, value in node.items())
     return {key: value for leaves in nested for key, value in leaves.items()}
-
-
-def quoted(path: Path | str) -> str:
-    """A path as Hydra reads it from a command line."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
 
 
 @contextlib.contextmanager

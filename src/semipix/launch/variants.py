@@ -3,12 +3,8 @@
 import json
 import os
 import platform
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,15 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from semipix.errors import SemipixError
-from semipix.interruption import check
-from semipix.processes import dying_with_parent, stop
-from semipix.training.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
-
-PATIENCE = 30.0
-"""Seconds in which the commands have to end after an interruption."""
-
-NOTHING = "nothing yet"
-"""Shown of an empty log."""
+from semipix.launch.runner import required, run, semipix, side_by_side, surroundings, train
+from semipix.training.run_folder import SUMMARY, is_finished, last_line, write_json
 
 PACKAGES = ("torch", "lightning", "timm", "segmentation-models-pytorch", "semipix")
 
@@ -46,11 +35,12 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
     log = folder.with_name(folder.name + ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     _claim(folder, list(overrides))
+    one_thread = surroundings(OMP_NUM_THREADS="1")
     if not is_finished(folder):
-        _command(["train", *way_on(folder, [*overrides, f"run={folder}"])], log)
+        required(train(folder, overrides, log, env=one_thread), "semipix train", log)
     results = folder / f"evaluation-{split}.json"
     if not results.exists():
-        _command(["evaluate", str(folder), "--split", split], log)
+        required(run(semipix("evaluate", folder, "--split", split), log, env=one_thread), "semipix evaluate", log)
     measured = json.loads(results.read_text())
     return {"test": measured, "trained": json.loads((folder / SUMMARY).read_text()), "overrides": list(overrides)}
 
@@ -62,28 +52,6 @@ def _claim(folder: Path, overrides: list[str]) -> None:
         changed = ", ".join(sorted(set(claimed) ^ set(overrides)))
         raise SemipixError(f"{folder}: holds a run of other settings ({changed}); remove it or choose another folder")
     write_json(note, overrides)
-
-
-_running: list[subprocess.Popen[bytes]] = []
-"""Commands that threads of this process wait for."""
-
-
-def _command(arguments: list[str], log: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("a") as output:
-        command = [sys.executable, "-m", "semipix.cli", *arguments]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            preexec_fn=dying_with_parent(signal.SIGTERM),
-        )
-        _running.append(process)
-        status = process.wait()
-        _running.remove(process)
-        if status:
-            raise SemipixError(f"{log}: semipix {arguments[0]} failed; its last line: {last_line(log, NOTHING)}")
 
 
 def run_variants(
@@ -106,31 +74,21 @@ def run_variants(
     Raises:
         KeyboardInterrupt: the user interrupted; all processes have ended.
     """
-    with ThreadPoolExecutor(parallel) as pool, tqdm(total=len(jobs), desc="runs", unit="run") as bar:
-        futures: dict[str, Future[dict[str, Any]]] = {
-            name: pool.submit(run_variant, folder, overrides, split) for name, (folder, overrides) in jobs.items()
-        }
-        waiting = dict(futures)
-        try:
-            while waiting:
-                time.sleep(1)
-                check()
-                for name in [name for name, future in waiting.items() if future.done()]:
-                    error = waiting.pop(name).exception()
-                    show(f"{name}: {error if error else f'see {jobs[name][0]}'}")
-                    bar.update()
-                states = [_state(name, jobs[name][0]) for name, future in waiting.items() if future.running()]
-                bar.set_postfix_str(" | ".join(states))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            stop(list(_running), PATIENCE)
-            raise
-    return {name: future.result() for name, future in futures.items()}
+
+    def ended(name: str, error: BaseException | None) -> None:
+        show(f"{name}: {error or f'see {jobs[name][0]}'}")
+
+    return side_by_side(
+        {name: partial(run_variant, folder, overrides, split) for name, (folder, overrides) in jobs.items()},
+        parallel,
+        ended=ended,
+        state=lambda name: _state(name, jobs[name][0]),
+    )
 
 
 def _state(name: str, folder: Path) -> str:
     """A running training's share done, from its log."""
-    last = last_line(folder.with_name(folder.name + ".log"), NOTHING)
+    last = last_line(folder.with_name(folder.name + ".log"), "nothing yet")
     return f"{name} {last.split('|')[0].removeprefix('train:').strip()[:16]}"
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.config import signature_of
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.models.checkpointing import Part, checkpointed
 
 IN_CHANNEL_NAMES = ("in_channels", "in_chans", "num_channels")
@@ -133,11 +133,11 @@ class Adapter(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())
-            if not _ABOUT_SHAPES.search(reason) or any(other in reason for other in _NOT_ABOUT_SHAPES):
+            why = reason_of(error)
+            if not _ABOUT_SHAPES.search(why) or any(other in why for other in _NOT_ABOUT_SHAPES):
                 raise
             raise ModelShapeError(
-                f"model: {self._name} cannot take images of shape {tuple(image.shape)}: {reason}; check its channels, "
+                f"model: {self._name} cannot take images of shape {tuple(image.shape)}: {why}; check its channels, "
                 "and data.crop and data.resize for the sizes it takes"
             ) from error
 

@@ -17,7 +17,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
 """The encoder whose ImageNet weights are installed with semipix, so that the first run needs no download."""
@@ -137,7 +137,7 @@ def _hub_problem() -> str:
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
     except Exception as error:  # an error of the HTTP client, or the user has set HF_HUB_OFFLINE
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         return f"{huggingface_hub.constants.ENDPOINT} does not answer: {reason}"
     return ""
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.models.checkpointing import Part, runner
 from semipix.models.padding import pad_to_multiple
 from semipix.models.pretrained import (
@@ -348,7 +348,7 @@ def _make_untrained(architecture: str, encoder: str, options: dict[str, Any]) ->
     try:
         return _make(architecture, encoder, None, options)
     except (ValueError, ArithmeticError, AssertionError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = reason_of(error, 160)
         _check_options_with_another_encoder(architecture, options, reason)
         problem, examples = _incompatible_encoder(architecture, options)
         raise SemipixError(

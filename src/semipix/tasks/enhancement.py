@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.tasks.measures import ImageMean
 from semipix.tasks.restoration import Restoration
 
@@ -48,7 +48,7 @@ class Enhancement(Restoration):
             return Perceptual(self)
         except (ImportError, OSError, RuntimeError) as error:  # no package, no network, a broken download
             raise SemipixError(
-                f"task.lpips: true found, but LPIPS's AlexNet cannot be loaded ({' '.join(str(error).split())[:160]}); "
+                f"task.lpips: true found, but LPIPS's AlexNet cannot be loaded ({reason_of(error, 160)}); "
                 "let torchvision download its weights once, or set task.lpips=false"
             ) from error
 

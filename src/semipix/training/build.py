@@ -21,7 +21,7 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.listing import SPLITS
 from semipix.data.source import Source
 from semipix.data.splits import Split
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.functional.length import training_steps
 from semipix.functional.precision import fast_precision
 from semipix.methods.base import Method
@@ -333,8 +333,9 @@ def load_method(run: Path, which: str | None = None, trust: bool = False) -> Met
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise SemipixError(f"{path}: not a checkpoint of the networks in config.yaml: {reason}") from error
+        raise SemipixError(
+            f"{path}: not a checkpoint of the networks in config.yaml: {reason_of(error, 160)}"
+        ) from error
     return method.eval()
 
 

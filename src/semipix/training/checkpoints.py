@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from semipix.atomic import written
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -44,7 +44,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             return dict(state)
         reason = "it holds no state_dict and global_step"
     except Exception as error:  # a damaged file can cause any error in the unpickler
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = reason_of(error, 160)
     raise SemipixError(
         f"{path}: damaged, or not a checkpoint of semipix train ({reason}); use another --checkpoint or run"
     )

@@ -7,7 +7,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from semipix.config import Config
 from semipix.data.batches.loaders import died_worker
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Texts in torch's errors about too little memory that are not of a class for it."""
@@ -33,7 +33,7 @@ def explained(error: Exception, run: Path, step: int, config: Config) -> Excepti
         step: step at which the training stopped.
         config: the run's configuration.
     """
-    message = " ".join(str(error).split())
+    message = reason_of(error)
     if isinstance(error, MisconfigurationException):
         return SemipixError(f"trainer: {message}")
     if isinstance(error, OSError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 NONE = "none"
 """Name for no further logger."""
@@ -59,8 +59,7 @@ def make_logger(name: str, run: Path) -> Logger:
     try:
         return LOGGERS[name](run)
     except ImportError as error:
-        reason = " ".join(str(error).split())[:120]
         raise SemipixError(
-            f"trainer.logger={name}: its package cannot be imported ({reason}); pip install 'semipix[{name}]', or "
-            f"set trainer.logger={NONE}"
+            f"trainer.logger={name}: its package cannot be imported ({reason_of(error, 120)}); pip install "
+            f"'semipix[{name}]', or set trainer.logger={NONE}"
         ) from error

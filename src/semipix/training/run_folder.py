@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from semipix.atomic import write_text
 from semipix.config import GROUPS, TOP, Config, parameters, target_of
 from semipix.data.splits import Split
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 from semipix.training.check import KINDS
 from semipix.training.trust import check_size, check_trusted, refused, without_downloads
 
@@ -177,7 +177,7 @@ def load_config(run: Path, trust: bool = False) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SemipixError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise SemipixError(f"{path}: not readable as YAML: {reason_of(error)}") from error
     needed = {*GROUPS, *TOP} - {"second_model", "scheduler", *NEW_KEYS}
     if not isinstance(config, dict) or not needed <= config.keys():
         found = f"without {', '.join(sorted(needed - config.keys()))}" if isinstance(config, dict) else "no mapping"

@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import Strategy
 
 from semipix.config import parameters, public_name
 from semipix.data.batches.shards import is_plain_pattern
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 PACKAGES = (*("semipix", "torch", "torchvision", "timm", "segmentation_models_pytorch", "torchmetrics", "lightning"),)
 """Packages whose classes a run folder may name."""
@@ -197,7 +197,7 @@ def _target(
     try:
         target = _located(name)
     except Exception as error:  # whatever the import of a module raises
-        yield Refusal(key, f"{_shown(name)} cannot be imported: {' '.join(str(error).split())[:MOST_SHOWN]}")
+        yield Refusal(key, f"{_shown(name)} cannot be imported: {reason_of(error)[:MOST_SHOWN]}")
         return
     if target is None or not _is_known(getattr(target, "__module__", None) or ""):
         yield foreign

@@ -1,4 +1,7 @@
-"""Augmenting and resizing an image together with its target."""
+"""Augmenting and resizing an image together with its target.
+
+Also tests data/files/resize.py and data/files/sizes.py.
+"""
 
 import pytest
 import torch

@@ -15,10 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from semipix.data.batches.shards import Shards, images_of
 from semipix.data.datamodule import SemiSupervisedDataModule
@@ -27,25 +25,10 @@ from semipix.errors import SemipixError
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import Result
-from tests.data.test_datamodule import module
+from tests.helpers.data import encoded, module, write
 from tests.helpers.tiny_files import MemorySource, noise
 
 COUNTS = (5, 3, 6)
-
-
-def encoded(number: int, size: tuple[int, int] = (12, 16)) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((*size, 3), number, np.uint8)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def write(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.methods.supervised import Supervised
+from tests.helpers.learners import Count, fit, make_learner
 from tests.helpers.tiny import SIDE, TinySource, make_data, make_method, options, rand
-from tests.training.test_learner import Count, fit, make_learner
 
 IMAGE = rand(3, 3, 12, 20)
 SEEDS = [5, 6, 7]

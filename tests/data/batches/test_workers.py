@@ -16,8 +16,8 @@ from semipix.data.files.cache import MemoryCache
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError
 from semipix.training.learner import Learner
-from tests.data.conftest import noise, save
 from tests.helpers.tiny import make_data, make_method
+from tests.helpers.tiny_files import noise, save
 
 
 @pytest.fixture

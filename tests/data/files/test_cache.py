@@ -17,7 +17,7 @@ from semipix.data.files.cache import GIB, Cache, DiskCache, MemoryCache
 from semipix.data.files.reader import Reader
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError, UnreadableFileError
-from tests.data.test_datamodule import module, steps
+from tests.helpers.data import module, steps
 from tests.helpers.tiny_files import noise, save
 
 LIMIT = 100_000

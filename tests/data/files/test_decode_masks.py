@@ -1,4 +1,7 @@
-"""Masks keep their numbers in every format, and files that cannot keep them are refused."""
+"""Masks keep their numbers in every format, and files that cannot keep them are refused.
+
+Also tests data/files/reader.py.
+"""
 
 import struct
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Orientation, damaged metadata, limits, truncation, and what headers say, in every format."""
+"""Orientation, damaged metadata, limits, truncation, and what headers say, in every format.
+
+Also tests data/files/missing_rows.py.
+"""
 
 import io
 import os

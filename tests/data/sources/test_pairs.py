@@ -1,4 +1,7 @@
-"""Image-to-image data in folders."""
+"""Image-to-image data in folders.
+
+Also tests data/sources/paired.py and data/targets.py.
+"""
 
 import shutil
 from pathlib import Path

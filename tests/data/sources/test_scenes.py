@@ -1,4 +1,7 @@
-"""The built-in drawn scenes."""
+"""The built-in drawn scenes.
+
+Also tests data/drawing/scenes.py and data/drawing/shapes.py.
+"""
 
 import hashlib
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from semipix.batch import LabeledImages, UnlabeledImages
 from semipix.data.batches import workers
 from semipix.data.batches.sampler import StreamSampler
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class SourceLoader(DataLoader[Any]):
 
 def died_worker(error: RuntimeError) -> str | None:
     """The message where torch says that a reading process died; None for all other errors."""
-    message = " ".join(str(error).split())
+    message = reason_of(error)
     if "DataLoader worker (pid" not in message:
         return None
     return (

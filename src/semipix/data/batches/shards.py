@@ -24,7 +24,7 @@ from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, resize_and_ch
 from semipix.data.batches.sampler import StreamSampler, stable_seed
 from semipix.data.files.names import Names
 from semipix.data.files.opening import EXTENSIONS, Encoded
-from semipix.errors import SemipixError, UnreadableFileError
+from semipix.errors import SemipixError, UnreadableFileError, reason_of
 
 _URL = re.compile(r"^(\w{2,}):")
 
@@ -293,7 +293,7 @@ def _open_shard(url: str) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:  # the packages for storages raise errors of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise UnreadableFileError(
             f"{url}: cannot be opened ({reason}); install what fsspec needs for {scheme[1]}:, check its credentials, "
             "or fix data.shards"

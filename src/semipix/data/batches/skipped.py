@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from semipix.atomic import write_text
+from semipix.errors import reason_of
 
 OnError = Literal["stop", "skip"]
 
@@ -23,7 +24,7 @@ class Skipped:
 
     def add(self, problem: Exception) -> None:
         """Add the line of a file, unless it is in the list already."""
-        line = " ".join(str(problem).split())
+        line = reason_of(problem)
         if line in self._noted:
             return
         self._noted.add(line)

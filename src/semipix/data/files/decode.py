@@ -28,7 +28,7 @@ from semipix.data.files.opening import (
     with_raw_mode,
 )
 from semipix.data.files.sizes import Size, at_most_half, reduction, resized_size
-from semipix.errors import SemipixError, UnreadableFileError
+from semipix.errors import SemipixError, UnreadableFileError, reason_of
 
 ARRAY = ".npy"
 """Extension of targets that are arrays."""
@@ -440,8 +440,9 @@ def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
     except FileNotFoundError:
         raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise UnreadableFileError(f"{path}: not an array of numpy ({reason}); replace or remove the file") from None
+        raise UnreadableFileError(
+            f"{path}: not an array of numpy ({reason_of(error, 80)}); replace or remove the file"
+        ) from None
     if values.ndim not in (2, 3) or values.size == 0 or values.dtype.kind not in "fiub":
         raise SemipixError(
             f"{path}: found {values.dtype} numbers of shape {list(values.shape)}, expected real ones of shape "

@@ -18,7 +18,7 @@ from semipix.data.files.file_headers import Tags
 from semipix.data.files.missing_rows import missing_part
 from semipix.data.files.quiet_decoders import quiet_decoders
 from semipix.data.files.sizes import Size
-from semipix.errors import UnreadableFileError
+from semipix.errors import UnreadableFileError, reason_of
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 """Extensions of readable files, in lower case."""
@@ -157,9 +157,8 @@ def open_image(path: Path | Encoded, max_pixels: int) -> Iterator[OpenedImage]:
             "it smaller"
         ) from None
     except BROKEN as error:
-        reason = " ".join(str(error).split())
         raise UnreadableFileError(
-            f"{path}: corrupt or truncated image ({reason}); replace or remove the file"
+            f"{path}: corrupt or truncated image ({reason_of(error)}); replace or remove the file"
         ) from None
 
 

@@ -14,7 +14,7 @@ from semipix.data.files.decode import check_label_size
 from semipix.data.source import Source
 from semipix.data.sources.folder import check_indices
 from semipix.data.sources.paired import check_root
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, reason_of
 
 VOC_CLASSES = [
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -133,7 +133,7 @@ def read_sbd(path: Path) -> Tensor:
     try:
         values = loadmat(path)["GTcls"][0]["Segmentation"][0]
     except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        raise SemipixError(f"{path}: no SBD mask ({' '.join(str(error).split())[:80]}); replace the file") from None
+        raise SemipixError(f"{path}: no SBD mask ({reason_of(error, 80)}); replace the file") from None
     return torch.from_numpy(np.asarray(values).astype(np.int64))
 
 
@@ -149,6 +149,4 @@ def _download(root: Path, augmented: bool) -> None:
         if augmented and not (root / _SBD / "cls").is_dir():
             SBDataset(str(root / _SBD), "train", "segmentation", download=True)
     except (RuntimeError, OSError) as error:
-        raise SemipixError(
-            f"data.download: {' '.join(str(error).split())}; download the archives by hand to {root}"
-        ) from error
+        raise SemipixError(f"data.download: {reason_of(error)}; download the archives by hand to {root}") from error

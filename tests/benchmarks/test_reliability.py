@@ -10,10 +10,10 @@ from benchmarks.reliability.outcomes import BAD, Ended, judged
 from benchmarks.reliability.sections import ALL
 
 PARTS = {
-    "images": range(0, 920, 23),
-    "overrides": range(0, 500, 34),
-    "kills": (0, 3),  # the default model and method; a prediction
-    "interrupts": (4,),  # SIGTERM
+    "images": range(0, 920, 46),
+    "overrides": range(0, 500, 50),
+    "kills": (2, 3),  # a training with reading processes; a prediction
+    "interrupts": (11,),  # SIGHUP, before the first step
     "company": (0, 2),
     "full_disk": (0, 1, 32),
     "tampered": (0, 20, 38, 64, 77, 83, 101),

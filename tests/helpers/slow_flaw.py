@@ -1,7 +1,7 @@
 """Slow flaw functions, pixel by pixel in float64, as a reference for the fast ones.
 
 Written from the description, not from `semipix.functional.flaw`, and shares nothing with it: dense two-dimensional
-kernels, one pixel at a time. `python -m tests.functional.slow_flaw` writes reference_flaw.npz again.
+kernels, one pixel at a time. `python -m tests.helpers.slow_flaw` writes reference_flaw.npz again.
 """
 
 from pathlib import Path

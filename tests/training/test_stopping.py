@@ -9,7 +9,7 @@ import torch
 
 from semipix.training.stopping import EarlyStop
 from tests.conftest import Result
-from tests.training.test_resume import Killed, cut_off
+from tests.helpers.runs import Killed, cut_off
 
 Command = Callable[..., Result]
 
