@@ -87,8 +87,14 @@ def descendants() -> list[int]:
 
 
 def kill_all() -> None:
-    """Kill whatever this process has started."""
+    """Kill whatever this process has started, but for Python's resource tracker.
+
+    That ends by itself, after it has removed what the killed processes leave in /dev/shm.
+    """
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     for process in descendants():
+        if process == getattr(tracker, "_pid", None):
+            continue
         try:
             os.kill(process, signal.SIGKILL)
         except OSError:

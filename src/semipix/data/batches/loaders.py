@@ -1,16 +1,18 @@
 """Data sets and loaders between a source and the batches."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pickle import PicklingError
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semipix.batch import LabeledImages, UnlabeledImages
+from semipix.data.batches import workers
 from semipix.data.batches.sampler import StreamSampler
 from semipix.errors import SemipixError
-from semipix.processes import worker_init
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class LoaderSettings:
     Attributes:
         workers: reading processes of each loader; 0 reads in the main process.
         prefetch: batches that each of them reads ahead.
-        pin: whether batches stand in memory from which an accelerator copies faster.
+        pin: whether batches are put into pinned memory, from which an accelerator copies faster.
     """
 
     workers: int
@@ -49,35 +51,59 @@ class SourceLoader(DataLoader[Any]):
         collate: Callable[[list[Any]], Any],
         seed: int = 0,
     ) -> None:
+        method = workers.start_method()
         super().__init__(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=settings.workers,
+            multiprocessing_context=method if settings.workers else None,
             persistent_workers=settings.workers > 0,
             prefetch_factor=settings.prefetch if settings.workers else None,
             pin_memory=settings.pin,
             collate_fn=Collate(collate),
             generator=torch.Generator().manual_seed(seed),
-            worker_init_fn=worker_init(),
+            worker_init_fn=workers.first_call(method),
         )
+        self.start_method = method
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            for batch in super().__iter__():
+            for batch in self._batches():
                 if isinstance(batch, SemipixError):
                     # A copy: this frame would hold an error that holds this frame, and closing the workers by garbage
                     # collection takes torch ten seconds.
                     raise SemipixError(*batch.args)
                 yield batch
         except RuntimeError as error:
-            if told := died_worker(error):
-                raise SemipixError(told) from None
+            if message := died_worker(error):
+                raise SemipixError(message) from None
             raise
+
+    def _batches(self) -> Iterator[Any]:
+        """What the workers read, which are started at the first call.
+
+        Raises:
+            SemipixError: workers are not forked, and the source cannot be sent to one.
+        """
+        if self.num_workers:
+            workers.prepare(self.start_method)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Got pickle error")  # the error below says it
+                return super().__iter__()
+        except (PicklingError, AttributeError, TypeError) as error:
+            if self.start_method == "fork":
+                raise
+            source = type(getattr(self.dataset, "source", self.dataset)).__name__
+            raise SemipixError(
+                f"data: {source} cannot be sent to a reading process, since it cannot be pickled ({error}); give it no "
+                "functions made inside of functions and no open files, or set data.workers=0"
+            ) from error
 
 
 def died_worker(error: RuntimeError) -> str | None:
-    """What to tell where torch says that a reading process died; None for all other errors."""
+    """The message where torch says that a reading process died; None for all other errors."""
     message = " ".join(str(error).split())
     if "DataLoader worker (pid" not in message:
         return None
@@ -90,10 +116,10 @@ def died_worker(error: RuntimeError) -> str | None:
 class StreamLoader(SourceLoader):
     """A training loader that goes on where a checkpoint was written.
 
-    Its place is asked for at an epoch's first batch, not before: by then the trainer has restored its counters of
-    batches, whether the checkpoint is from an epoch's middle, its end or after validation. (Its counter of epochs runs
-    ahead after some.) That makes it resumable without a state of its own; the empty state tells Lightning so, which
-    would otherwise warn.
+    It asks the trainer where to go on at the first batch of an epoch. By then the trainer has restored its counters of
+    batches, whether the checkpoint is from the middle of an epoch, from its end or from after a validation. (Its
+    counter of epochs is one too high after some.) So the loader needs no state of its own. It has an empty one, because
+    Lightning warns of loaders without.
 
     Args:
         dataset, sampler, batch_size, settings, collate, seed: see `SourceLoader`.
@@ -128,7 +154,7 @@ class StreamLoader(SourceLoader):
 
 
 class Collate:
-    """Collate samples, or hand over the first error among them."""
+    """Collates samples to a batch, or returns the first error among them."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate

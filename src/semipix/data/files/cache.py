@@ -1,8 +1,6 @@
 """Decoded images that are kept: in memory that all reading processes share, or in a folder."""
 
 import contextlib
-import mmap
-import multiprocessing
 import os
 import re
 import stat
@@ -17,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from semipix.atomic import ENDING, write_text, written
+from semipix.data.files.shared import SharedMemory, can_hand_over
 from semipix.errors import SemipixError
 
 GIB = 2**30
@@ -31,7 +30,7 @@ _PART = re.compile(r"[0-9a-f]{2}")
 _ENTRY = re.compile(r"[0-9a-f]{30}\.npy")
 
 _ABANDONED = 3600
-"""Seconds after which an unfinished entry of a folder belongs to a process that died."""
+"""Seconds after which an unfinished entry of a folder is taken for that of a process that died."""
 
 
 class Cache(ABC):
@@ -47,31 +46,31 @@ class Cache(ABC):
 
 
 class MemoryCache(Cache):
-    """Arrays in memory that a process shares with those that it forks.
+    """Keeps arrays in memory that a process shares with its data-loading workers.
 
-    Nothing is evicted: each image is drawn once a pass, so that whatever is kept is as good as anything else.
+    Nothing is evicted: each image is drawn once a pass, so one is as useful as another.
 
     Args:
         limit: bytes of all arrays.
-        readers: processes that read. Where they are not forked, each has a cache of its own with a part of the limit.
+        readers: processes that read. On Windows each has a cache of its own with a part of the limit.
+        memory: that of a cache of the same limit in another process; by default new memory.
+
+    Raises:
+        OSError: the machine has less memory than the limit.
     """
 
-    def __init__(self, limit: int, readers: int = 1) -> None:
+    def __init__(self, limit: int, readers: int = 1, memory: SharedMemory | None = None) -> None:
         self.limit = limit
         self.readers = max(1, readers)
-        self._map()
-
-    def _map(self) -> None:
-        slots = min(2**23, max(1024, 2 * self.limit // _AVERAGE))
-        # Anonymous memory: it takes room only where it is written to, and /dev/shm's size does not bound it.
-        self._table: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, slots * 64), np.int64).reshape(slots, 8)
-        self._arena: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, max(1, self.limit)), np.uint8)
-        self._used: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, 16), np.int64)  # bytes, entries
-        self._lock = multiprocessing.Lock()
+        slots = min(2**23, max(1024, 2 * limit // _AVERAGE))
+        self._memory = memory or SharedMemory((1 + slots) * 64 + max(1, limit))
+        self._used: NDArray[np.int64] = self._memory.bytes[:16].view(np.int64)  # bytes, entries
+        self._table: NDArray[np.int64] = self._memory.bytes[64 : (1 + slots) * 64].view(np.int64).reshape(slots, 8)
+        self._arena: NDArray[np.uint8] = self._memory.bytes[(1 + slots) * 64 :]
 
     def get(self, key: bytes) -> NDArray[Any] | None:
         high, low = _halves(key)
-        with self._lock:
+        with self._memory.locked():
             row, found = self._row(high, low)
             offset, code, *shape = self._table[row, 2:7].tolist()
         if not found or offset < 0:
@@ -84,7 +83,7 @@ class MemoryCache(Cache):
     def put(self, key: bytes, values: NDArray[Any]) -> None:
         high, low = _halves(key)
         length = -(-values.nbytes // 16) * 16
-        with self._lock:
+        with self._memory.locked():
             row, found = self._row(high, low)
             full = self._used[0] + length > self.limit or self._used[1] >= 0.8 * len(self._table)
             if found or full or values.dtype not in _TYPES:
@@ -94,8 +93,9 @@ class MemoryCache(Cache):
             self._table[row, :3] = high, low, -1  # claimed, not readable yet
         self._arena[offset : offset + values.nbytes] = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
         shape = [*values.shape, 0, 0, 0][:3]
-        with self._lock:
-            self._table[row, 2:7] = offset, _TYPES.index(values.dtype), *shape
+        with self._memory.locked():
+            self._table[row, 3:7] = _TYPES.index(values.dtype), *shape
+            self._table[row, 2] = offset  # last: from here on it can be read, even if this process is killed
 
     def _row(self, high: int, low: int) -> tuple[int, bool]:
         """The row of a key, and whether it is taken by it already; free rows are all 0."""
@@ -108,11 +108,10 @@ class MemoryCache(Cache):
                 return row, False
             row = (row + 1) % len(self._table)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"limit": self.limit // self.readers, "readers": 1}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> Any:
+        if can_hand_over():
+            return MemoryCache, (self.limit, self.readers, self._memory)
+        return MemoryCache, (self.limit // self.readers,)  # a copy, which cannot share the memory, is empty
 
 
 class _NotKeptError(Exception):
@@ -120,9 +119,9 @@ class _NotKeptError(Exception):
 
 
 class DiskCache(Cache):
-    """Arrays in a folder, one file each, named by the key; several processes may share it.
+    """Keeps arrays in a folder, one file each, named by the key; several processes may share it.
 
-    A file appears whole or not at all. One that is damaged is removed, and so written anew. Entries are mapped into
+    A file appears whole or not at all. One that is damaged is removed, and written again. Entries are mapped into
     memory, so that a crop reads only its rows. Opening a folder that holds more than the limit removes the oldest.
 
     Args:
@@ -195,7 +194,7 @@ class DiskCache(Cache):
             self._write_used(max(0, self._used() - length))
 
     def _tidy(self) -> int:
-        """Remove what died unfinished and, beyond the limit, the oldest entries; bytes of what stays."""
+        """Remove entries that were never finished and, beyond the limit, the oldest ones; bytes of the rest."""
         found = []
         for part in os.scandir(self.folder):
             if part.name.endswith(ENDING) and time.time() - part.stat().st_mtime > _ABANDONED:
@@ -233,7 +232,7 @@ class DiskCache(Cache):
 
 
 def _is_strange(path: Path) -> bool:
-    """Whether a cache has not put this into its folder: links are not followed when the limit is kept."""
+    """Whether a file in a cache's folder is not of the cache; links never are, so that nothing elsewhere is removed."""
     return path.is_symlink() or not (path.name in ("lock", "used") or _PART.fullmatch(path.name))
 
 
