@@ -69,10 +69,23 @@ def unknown_key(key: str, known: Collection[str]) -> str:
     return f"unknown key {key}; {hint}"
 
 
+def signature_of(target: Callable[..., Any]) -> inspect.Signature:
+    """A callable's signature, even if its annotations name what is imported for type checkers alone.
+
+    Raises:
+        ValueError, TypeError: it is written in C, and silent about what it takes.
+    """
+    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for
+        import annotationlib
+
+        return inspect.signature(target, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(target)
+
+
 def parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
     """Names of a callable's parameters, and whether it takes any other keyword."""
     try:
-        signature = inspect.signature(target).parameters.values()
+        signature = signature_of(target).parameters.values()
     except (ValueError, TypeError):  # written in C, and silent about what it takes
         return set(), True
     named = {p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -244,7 +257,7 @@ def _is_finite(value: Any) -> bool:
 def _endless(target: Callable[..., Any]) -> set[str]:
     """Names of a callable's parameters that are infinite by default, and so may be."""
     try:
-        signature = inspect.signature(target).parameters
+        signature = signature_of(target).parameters
     except (ValueError, TypeError):
         return set()
     return {name for name, each in signature.items() if isinstance(each.default, float) and math.isinf(each.default)}
@@ -258,7 +271,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     except (NameError, TypeError, AttributeError):
         return {}
     try:
-        signature = inspect.signature(target).parameters
+        signature = signature_of(target).parameters
     except (ValueError, TypeError):
         return hints
     return {

@@ -7,7 +7,7 @@ from typing import Any
 
 import docstring_parser
 
-from semipix.config import GROUPS, RESERVED, TOP, parameters, target_of, type_words
+from semipix.config import GROUPS, RESERVED, TOP, parameters, signature_of, target_of, type_words
 from semipix.data.datamodule import SemiSupervisedDataModule
 
 ABOUT = {
@@ -80,7 +80,7 @@ def _parameters(target: Callable[..., Any]) -> Iterator[tuple[str, str, Any, str
     """Name, type in words, default and description of each parameter that a user may set."""
     named, _ = parameters(target)
     try:
-        signature = inspect.signature(target).parameters
+        signature = signature_of(target).parameters
     except (ValueError, TypeError):  # written in C
         return
     about = _descriptions(target)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semipix.config import signature_of
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import Part, checkpointed
 
@@ -250,6 +251,6 @@ def _signature(target: Callable[..., nn.Module]) -> inspect.Signature:
     A class's own `__init__` is asked first: where a base class has a general `__new__`, inspect would report that one.
     """
     if not inspect.isclass(target) or target.__init__ is object.__init__:
-        return inspect.signature(target)
-    signature = inspect.signature(target.__init__)
+        return signature_of(target)
+    signature = signature_of(target.__init__)
     return signature.replace(parameters=list(signature.parameters.values())[1:])
