@@ -22,7 +22,7 @@ class LoaderSettings:
     Attributes:
         workers: reading processes of each loader; 0 reads in the main process.
         prefetch: batches that each of them reads ahead.
-        pin: whether batches stand in memory from which an accelerator copies faster.
+        pin: whether batches are put into pinned memory, from which an accelerator copies faster.
     """
 
     workers: int
@@ -116,10 +116,10 @@ def died_worker(error: RuntimeError) -> str | None:
 class StreamLoader(SourceLoader):
     """A training loader that goes on where a checkpoint was written.
 
-    Its place is asked for at an epoch's first batch, not before: by then the trainer has restored its counters of
-    batches, whether the checkpoint is from an epoch's middle, its end or after validation. (Its counter of epochs runs
-    ahead after some.) That makes it resumable without a state of its own; the empty state tells Lightning so, which
-    would otherwise warn.
+    It asks the trainer where to go on at the first batch of an epoch. By then the trainer has restored its counters of
+    batches, whether the checkpoint is from the middle of an epoch, from its end or from after a validation. (Its
+    counter of epochs is one too high after some.) So the loader needs no state of its own. It has an empty one, because
+    Lightning warns of loaders without.
 
     Args:
         dataset, sampler, batch_size, settings, collate, seed: see `SourceLoader`.
@@ -154,7 +154,7 @@ class StreamLoader(SourceLoader):
 
 
 class Collate:
-    """Collate samples, or hand over the first error among them."""
+    """Collates samples to a batch, or returns the first error among them."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate

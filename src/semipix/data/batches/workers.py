@@ -14,11 +14,11 @@ CHOSEN = "SEMIPIX_START_METHOD"
 """Environment variable by which a test chooses how workers are started: fork, forkserver or spawn."""
 
 _PRELOADED = ["semipix.data.batches.loaders", "semipix.data.batches.shards"]
-"""What a fork server imports once: its workers then need not import torch, and share its memory."""
+"""Modules that a fork server imports once, so that its workers share them instead of importing torch again."""
 
 
 def start_method() -> str:
-    """How workers are started: as Python starts processes, which is on Linux by fork, and by forkserver since 3.14."""
+    """How workers are started: as Python starts processes. On Linux that is fork, and forkserver since Python 3.14."""
     default = multiprocessing.get_all_start_methods()[0]
     return os.environ.get(CHOSEN) or multiprocessing.get_start_method(allow_none=True) or default
 
@@ -33,9 +33,10 @@ def first_call(method: str) -> Callable[[int], None]:
 
 
 def _begin_by_server(worker: int) -> None:
-    """Begin a worker whose parent is the fork server, which ends after its workers; so a thread watches the training.
+    """Begin a worker that a fork server has started.
 
-    torch too would wait for the parent's end.
+    The kernel and torch watch a worker's parent. Here that is the server, which ends only after its workers; so a
+    thread watches the process that trains.
     """
     init_worker(os.getppid(), worker)
     threading.Thread(target=_end_with_training, name="end with training", daemon=True).start()
@@ -49,7 +50,7 @@ def _end_with_training() -> None:
 
 
 def prepare(method: str) -> None:
-    """Start the fork server, if workers are to be started by one.
+    """Start the fork server where workers are started by one; it is started once.
 
     Args:
         method: of `start_method`.

@@ -30,7 +30,7 @@ _PART = re.compile(r"[0-9a-f]{2}")
 _ENTRY = re.compile(r"[0-9a-f]{30}\.npy")
 
 _ABANDONED = 3600
-"""Seconds after which an unfinished entry of a folder belongs to a process that died."""
+"""Seconds after which an unfinished entry of a folder is taken for that of a process that died."""
 
 
 class Cache(ABC):
@@ -46,14 +46,17 @@ class Cache(ABC):
 
 
 class MemoryCache(Cache):
-    """Arrays in memory that a process shares with its data-loading workers.
+    """Keeps arrays in memory that a process shares with its data-loading workers.
 
-    Nothing is evicted: each image is drawn once a pass, so that whatever is kept is as good as anything else.
+    Nothing is evicted: each image is drawn once a pass, so one is as useful as another.
 
     Args:
         limit: bytes of all arrays.
         readers: processes that read. On Windows each has a cache of its own with a part of the limit.
-        memory: of a cache of this limit in another process; by default new.
+        memory: that of a cache of the same limit in another process; by default new memory.
+
+    Raises:
+        OSError: the machine has less memory than the limit.
     """
 
     def __init__(self, limit: int, readers: int = 1, memory: SharedMemory | None = None) -> None:
@@ -116,9 +119,9 @@ class _NotKeptError(Exception):
 
 
 class DiskCache(Cache):
-    """Arrays in a folder, one file each, named by the key; several processes may share it.
+    """Keeps arrays in a folder, one file each, named by the key; several processes may share it.
 
-    A file appears whole or not at all. One that is damaged is removed, and so written anew. Entries are mapped into
+    A file appears whole or not at all. One that is damaged is removed, and written again. Entries are mapped into
     memory, so that a crop reads only its rows. Opening a folder that holds more than the limit removes the oldest.
 
     Args:
@@ -191,7 +194,7 @@ class DiskCache(Cache):
             self._write_used(max(0, self._used() - length))
 
     def _tidy(self) -> int:
-        """Remove what died unfinished and, beyond the limit, the oldest entries; bytes of what stays."""
+        """Remove entries that were never finished and, beyond the limit, the oldest ones; bytes of the rest."""
         found = []
         for part in os.scandir(self.folder):
             if part.name.endswith(ENDING) and time.time() - part.stat().st_mtime > _ABANDONED:
@@ -229,7 +232,7 @@ class DiskCache(Cache):
 
 
 def _is_strange(path: Path) -> bool:
-    """Whether a cache has not put this into its folder: links are not followed when the limit is kept."""
+    """Whether a file in a cache's folder is not of the cache; links never are, so that nothing elsewhere is removed."""
     return path.is_symlink() or not (path.name in ("lock", "used") or _PART.fullmatch(path.name))
 
 
