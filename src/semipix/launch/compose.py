@@ -15,12 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, check_type, plain, unknown_key
+from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, plain, unknown_key
 from semipix.data.files.listing import PAIRS
 from semipix.errors import SemipixError
 from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together
 from semipix.launch.paper import with_paper_row
 from semipix.launch.sweep import quoted
+from semipix.signatures import check_type
 
 CONFIG = "semipix.conf"
 """Module of the configuration."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import docstring_parser
 
-from semipix.config import GROUPS, RESERVED, TOP, parameters, target_of, type_words
+from semipix.config import GROUPS, RESERVED, TOP, target_of
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.signatures import parameters, type_words
 
 ABOUT = {
     "seed": "of the first weights, the split and all random numbers",

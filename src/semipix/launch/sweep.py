@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO
 from semipix.errors import PREFIX, SemipixError, one_line
 from semipix.interruption import ENDING, check, deferred
 from semipix.processes import dying_with_parent, stop
-from semipix.training.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
+from semipix.training.run_folder import SUMMARY, is_finished, last_line, resume_or_start, write_json
 
 JOBS = "jobs"
 """Folder of records and logs in a sweep's folder."""
@@ -96,6 +96,7 @@ def run_job(job: Job) -> Record:
     Raises:
         KeyboardInterrupt: the sweep was interrupted; the job has ended.
     """
+    sys.path.extend(folder for folder in job.path if folder not in sys.path)
     with _locked(job.place) as lock:
         if lock is None:
             return Record(str(job.folder), job.sweep, "running elsewhere")
@@ -137,7 +138,7 @@ def _attempts(job: Job, lock: TextIO) -> Record:
 
 def _train(job: Job, lock: TextIO, trust: bool) -> tuple[int, str]:
     """Train or resume in a process of its own: its exit status, and the last line of its log."""
-    arguments = way_on(job.folder, [*job.overrides, f"run={quoted(job.folder)}"])
+    arguments = resume_or_start(job.folder, [*job.overrides, f"run={quoted(job.folder)}"])
     if trust and arguments[0].startswith("resume="):
         arguments.append("--trust")
     environment = {
@@ -176,20 +177,22 @@ def _check_same(job: Job) -> bool:
     Raises:
         SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
-    from semipix.training.check import KINDS
-    from semipix.training.run_folder import NEW_KEYS, load_config
+    from semipix.training.configuration import CHOSEN_FROM_DATA, KINDS, Configuration
+    from semipix.training.run_folder import read_config
     from semipix.training.trust import refused
 
-    asked = _leaves(job.config())
+    settings = job.config()
+    given = _leaves(settings)
     path = job.folder / "config.yaml"
     if not path.exists():
         return False
-    config = load_config(job.folder, trust=True)  # compared below; nothing in it is imported
+    config, _ = read_config(job.folder, trust=True)  # compared below; nothing in it is imported
     found = _leaves(config)
-    for key, value in asked.items():
-        if key.partition(".")[0] in ("run", "resume") or key not in found or found[key] == value:
+    asked = _leaves(Configuration.parse(settings).as_mapping())
+    for key, value in given.items():  # a default may have changed since the folder was trained
+        if key not in found or found[key] == asked.get(key, value):
             continue
-        if (key, value) in (("task.classes", None), ("trainer.precision", "auto")):  # written down when it trained
+        if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and value is None):
             continue
         raise SemipixError(
             f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
@@ -201,9 +204,10 @@ def _check_same(job: Job) -> bool:
     # The job trusts all of the folder or nothing: then nothing may be in there that was not asked for.
     for key, value in found.items():
         same = key in asked and asked[key] == value
-        names = key == "task.classes" and isinstance(value, list) and all(isinstance(name, str) for name in value)
+        items = value if isinstance(value, list) else [value]
+        chosen = key in CHOSEN_FROM_DATA and all(isinstance(item, str | int | float) for item in items)
         precision = key == "trainer.precision" and isinstance(value, str)
-        if not (same or names or precision or key in ("run", "resume", *NEW_KEYS)):
+        if not (same or chosen or precision):
             raise SemipixError(
                 f"{path}: {key}={str(value)[:80]!r} found, which this command does not ask for, beside {refusal}; "
                 "remove the folder, or choose another run=PATH for the sweep"

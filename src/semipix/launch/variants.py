@@ -18,7 +18,7 @@ from tqdm import tqdm
 from semipix.errors import SemipixError
 from semipix.interruption import check
 from semipix.processes import dying_with_parent, stop
-from semipix.training.run_folder import SUMMARY, is_finished, last_line, way_on, write_json
+from semipix.training.run_folder import SUMMARY, is_finished, last_line, resume_or_start, write_json
 
 PATIENCE = 30.0
 """Seconds in which the commands have to end after an interruption."""
@@ -47,7 +47,7 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
     log.parent.mkdir(parents=True, exist_ok=True)
     _claim(folder, list(overrides))
     if not is_finished(folder):
-        _command(["train", *way_on(folder, [*overrides, f"run={folder}"])], log)
+        _command(["train", *resume_or_start(folder, [*overrides, f"run={folder}"])], log)
     results = folder / f"evaluation-{split}.json"
     if not results.exists():
         _command(["evaluate", str(folder), "--split", split], log)

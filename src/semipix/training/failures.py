@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from semipix.config import Config
 from semipix.data.batches.loaders import died_worker
 from semipix.errors import SemipixError
+from semipix.training.configuration import Configuration
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says where memory is short, if not by an error of its own."""
@@ -24,7 +24,7 @@ def memory_short(error: Exception) -> str | None:
     return "GPU memory" if "CUDA" in message or isinstance(error, torch.OutOfMemoryError) else "memory"
 
 
-def explained(error: Exception, run: Path, step: int, config: Config) -> Exception:
+def explained(error: Exception, run: Path, step: int, configuration: Configuration) -> Exception:
     """What a failed training means to a user; the error itself where it is no slip and no shortage."""
     message = " ".join(str(error).split())
     if isinstance(error, MisconfigurationException):
@@ -32,7 +32,8 @@ def explained(error: Exception, run: Path, step: int, config: Config) -> Excepti
     if isinstance(error, OSError):
         return error if error.filename else OSError(error.errno, error.strerror or message, str(run))
     if short := memory_short(error):
-        used = ", ".join(f"data.{key}={config['data'][key]}" for key in ("batch_size", "crop") if key in config["data"])
+        options = configuration.data.options
+        used = ", ".join(f"data.{key}={options[key]}" for key in ("batch_size", "crop") if key in options)
         return SemipixError(
             f"{run}: out of {short} at step {step}{f' with {used}' if used else ''}; lower data.batch_size or "
             "data.crop, and raise trainer.accumulate_grad_batches in turn, or set memory=low"

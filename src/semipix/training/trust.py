@@ -21,9 +21,10 @@ from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
-from semipix.config import parameters, public_name
+from semipix.config import public_name
 from semipix.data.batches.shards import is_plain_pattern
 from semipix.errors import SemipixError
+from semipix.signatures import parameters
 
 PACKAGES = (*("semipix", "torch", "torchvision", "timm", "segmentation_models_pytorch", "torchmetrics", "lightning"),)
 """Packages whose classes a run folder may name."""
@@ -268,7 +269,7 @@ def _values(group: str, node: Mapping[str, Any]) -> Iterator[Refusal]:
                 yield Refusal(key, f"{_shown(text)} found, a place outside of the run folder, where files are written")
     if "model" in group:
         for key, text in _texts(group, node):
-            if not set(FILES_OF_MODELS).isdisjoint(key.split(".")):
+            if text and not set(FILES_OF_MODELS).isdisjoint(key.split(".")):
                 yield Refusal(key, f"{_shown(text)} found, from where weights would be loaded")
             if ":" in text:
                 yield Refusal(key, f"{_shown(text)} found, an address, from where a model would be loaded")
