@@ -188,11 +188,11 @@ def test_targets_that_are_base_classes(target: str) -> None:
 
 def test_nested_nodes_are_built() -> None:
     group = {"_target_": HERE + "Branch", "rate": 1, "leaf": {"_target_": HERE + "Leaf", "size": 3}}
-    built = Node.parse("node", group, Branch).build()
+    built = Node.parse("node", group, object).build()
     assert isinstance(built.leaf, Leaf)
     assert built.leaf.size == 3
     with pytest.raises(SemipixError, match=r"Leaf: TypeError: .*size"):
-        Node.parse("node", {**group, "leaf": {"_target_": HERE + "Leaf"}}, Branch).build()
+        Node.parse("node", {**group, "leaf": {"_target_": HERE + "Leaf"}}, object).build()
 
 
 @pytest.mark.parametrize("target", ["torch.nn.Nothing", "no_such_package.Model", "torch"])

@@ -114,7 +114,7 @@ def test_a_folder_of_another_training_is_left_alone(finished: Path, tmp_path: Pa
     (tmp_path / "sweep").mkdir()
     finished.rename(tmp_path / "sweep/one")
     config, _ = read_config(tmp_path / "sweep/one", trust=True)
-    same = {**config, "run": "elsewhere", "task": {**config["task"], "classes": None}}
+    same = {**config, "run": "elsewhere", "task": {"_target_": config["task"]["_target_"]}}
     assert run_job(a_job(tmp_path / "sweep", same)).state == "finished before"
     record = run_job(a_job(tmp_path / "sweep", {**config, "seed": 7}))
     assert record.state == "failed"

@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from semipix.errors import one_line
 from semipix.processes import is_first_process
 
 PACKAGES = ("semipix", "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning")
@@ -35,12 +34,17 @@ def report_other_versions(run: Path, recorded: Mapping[str, Any]) -> None:
     """
     now = versions()
     differing = [
-        f"{name} {one_line(str(recorded[name]))[:MOST_SHOWN]} (now {now[name]})"
+        f"{name} {_shown(recorded[name])} (now {now[name]})"
         for name in now
         if name in recorded and _public(recorded[name]) != _public(now[name])
     ]
     if differing and is_first_process():
         print(f"semipix: {run}: trained with {', '.join(differing)}; results may differ slightly", file=sys.stderr)
+
+
+def _shown(found: Any) -> str:
+    """A recorded version for the screen; somebody else may have written it."""
+    return repr(str(found)[:MOST_SHOWN])[1:-1]
 
 
 def _public(found: Any) -> str:
