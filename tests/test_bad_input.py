@@ -25,7 +25,7 @@ from semipix.errors import SemipixError
 from semipix.methods.supervised import Supervised
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.run import check_steps
-from semipix.training.run_folder import checkpoint_of, load_config
+from semipix.training.run_folder import checkpoint_of, read_config
 from tests.conftest import QUICK, Result
 from tests.helpers.tiny import TinyModel, options
 
@@ -292,7 +292,7 @@ def test_a_sweep_whose_jobs_are_refused(command: Command) -> None:
 def test_a_folder_whose_name_is_a_number(photos: Path, train: Command) -> None:
     photos.rename("16")
     assert train("data.root=16", "run=17", "validations=0").code == 0
-    assert load_config(Path("17"), trust=True)["data"]["root"] == "16"
+    assert read_config(Path("17"), trust=True)[0]["data"]["root"] == "16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -482,7 +482,7 @@ def test_a_bug_of_a_source_in_a_reading_process(photos: Path, train: Command) ->
 
 
 def test_a_bug_of_semipix_has_no_note(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semipix.training.check.MOST_STEPS", "a bug")
+    monkeypatch.setattr("semipix.training.configuration.MOST_STEPS", "a bug")
     with pytest.raises(TypeError) as caught:
         train()
     assert not hasattr(caught.value, "__notes__")
@@ -580,7 +580,7 @@ def test_config_that_cannot_be_used(
 
 def test_config_with_a_misspelt_key(command: Command, finished: Path) -> None:
     path = finished / "config.yaml"
-    path.write_text(path.read_text().replace("batch_size:", "batch_sise:"))
+    path.write_text(path.read_text().replace("  batch_size:", "  batch_sise:"))
     assert "unknown key data.batch_sise; did you mean batch_size?" in command("evaluate", finished).error
 
 
@@ -606,7 +606,7 @@ def test_checkpoint_that_cannot_be_used(
 
 def test_checkpoint_of_other_networks(command: Command, finished: Path, shared_photos: Path) -> None:
     path = finished / "config.yaml"
-    path.write_text(path.read_text().replace("TinyModel\n", "TinyModel\n  width: 9\n"))
+    path.write_text(path.read_text().replace("  width: 4\n", "  width: 9\n"))
     message = command("predict", finished, shared_photos / "images/test", "--out", "out").error
     assert "not a checkpoint of the networks in config.yaml" in message
 
@@ -635,7 +635,7 @@ def test_damaged_split(command: Command, finished: Path) -> None:
 
 def test_data_that_is_gone(command: Command, finished: Path, tmp_path: Path) -> None:
     path = finished / "config.yaml"
-    config = load_config(finished, trust=True)
+    config, _ = read_config(finished, trust=True)
     path.write_text(path.read_text().replace(config["data"]["root"], str(tmp_path / "gone")))
     for arguments in (("evaluate", finished), ("train", f"resume={finished}")):
         message = command(*arguments).error
@@ -676,7 +676,7 @@ def test_data_of_other_classes(command: Command) -> None:
     scenes = ("data=scenes", "data.size=64", "data.train=8", "data.val=2", "data.test=2", "data.merge_classes=true")
     quick = (item for item in QUICK if item != "data=folder")
     assert command("train", *scenes, *quick, "method=supervised", "run=run").code == 0
-    path, merged = Path("run/config.yaml"), load_config(Path("run"), trust=True)["task"]["classes"]
+    path, merged = Path("run/config.yaml"), read_config(Path("run"), trust=True)[0]["task"]["classes"]
     path.write_text(path.read_text().replace("merge_classes: true", "merge_classes: false"))
     for arguments in (("evaluate", "run"), ("train", "resume=run")):
         message = command(*arguments).error

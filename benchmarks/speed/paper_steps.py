@@ -25,7 +25,6 @@ from benchmarks.common import (
     device,
     device_name,
     new_parser,
-    node,
     output_of,
     run,
     wait_for_device,
@@ -34,10 +33,11 @@ from benchmarks.common import (
 from benchmarks.speed.memory import peak_bytes
 from benchmarks.speed.step import step_of
 from semipix.batch import Batch
-from semipix.config import parameters, target_of
+from semipix.launch.compose import compose
 from semipix.launch.variants import environment
 from semipix.tasks.base import Task
 from semipix.training.build import build_method, build_task
+from semipix.training.configuration import Configuration
 
 CLASSES = 21
 """Of Pascal VOC."""
@@ -63,11 +63,9 @@ SETTINGS = {
 def measure(name: str, size: int, repeats: int, precision: str, checkpointing: bool) -> dict[str, Any]:
     """Take the steps in this process."""
     setting = SETTINGS[name]
-    first_model, second_model = (_model(option, checkpointing) for option in setting.models)
-    task = build_task({"task": node("task", name)}, [str(index) for index in range(CLASSES)])
-    method = build_method(
-        {"seed": 0, "model": first_model, "second_model": second_model, "method": node("method", "gct")}, task
-    ).to(device())
+    configuration = _configuration(name, checkpointing)
+    task = build_task(configuration, [str(index) for index in range(CLASSES)])
+    method = build_method(configuration, task).to(device())
     kind = functools.partial(getattr(torch.optim, setting.optimizer), lr=1e-5)
     optimizers = method.optimizers(lambda model: kind(model.parameters()))
 
@@ -103,11 +101,15 @@ def measure(name: str, size: int, repeats: int, precision: str, checkpointing: b
     }
 
 
-def _model(option: str, checkpointing: bool) -> dict[str, Any]:
-    """A model's node, with checkpointing where it is wanted and the model knows it."""
-    found = node("model", option)
-    known = parameters(target_of("model", found))[0]
-    return found | ({"checkpointing": True} if checkpointing and "checkpointing" in known else {})
+def _configuration(name: str, checkpointing: bool) -> Configuration:
+    """GCT with a setting's models, with checkpointing where it is wanted and a model knows it."""
+    first, second = SETTINGS[name].models
+    chosen = [f"task={name}", "method=gct", f"model={first}", f"second_model={second}", "data=scenes"]
+    found = Configuration.parse(compose(chosen))
+    for group in ("model", "second_model"):
+        if checkpointing and getattr(found, group).takes("checkpointing"):
+            found = found.with_options(group, {"checkpointing": True})
+    return found
 
 
 def make_batch(task: Task, size: int, device: torch.device) -> Batch:

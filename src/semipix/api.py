@@ -94,6 +94,7 @@ def train(data: str | Path, *overrides: str, **keys: Any) -> Run:
         SemipixError: the configuration or the data are at fault; nothing is left behind.
     """
     from semipix.launch.compose import compose, data_overrides
+    from semipix.training.configuration import Configuration
     from semipix.training.quiet import quiet
     from semipix.training.run import start
 
@@ -101,7 +102,7 @@ def train(data: str | Path, *overrides: str, **keys: Any) -> Run:
     given = [f"{key}={'null' if value is None else value}" for key, value in keys.items()]
     config = compose([*data_overrides(str(data)), *given, *overrides])
     folder = Path(str(config["run"])).absolute()
-    start({**config, "run": str(folder)}, folder)
+    start(Configuration.parse(config), folder)
     return Run(folder, trust=True)  # what it names was named here
 
 

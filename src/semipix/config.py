@@ -1,25 +1,22 @@
-"""Constructor signatures are the configuration: what a key may be called and hold, and building what a node names."""
+"""Check keys and values of a configuration against constructor signatures, and call the constructors."""
 
 import difflib
 import functools
 import inspect
-import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from torch import Tensor
 
 from semipix.errors import SemipixError, reason_of
-
-Config = Mapping[str, Any]
+from semipix.signatures import Signature, signature_of
 
 GROUPS = ("task", "method", "model", "second_model", "data", "optimizer", "scheduler", "trainer")
 
@@ -44,52 +41,140 @@ RESERVED = {
     *("self", "task", "make_model", "params", "optimizer", "source", "split", "use_unlabeled"),
     *("run_classes", "needed_splits"),
 }
-"""Parameters that semipix fills in itself."""
+"""Parameters that semipix fills in itself, in whatever group."""
 
 NEEDED = {*TOP, *GROUPS} - {"second_model", "scheduler"}
 """Keys without which nothing can be trained."""
 
-MOST = 2**63 - 1
-"""Largest whole number that a tensor, an array or a file holds."""
-
-WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    Path: "a path",
-    type(None): "null",
-}
-
 
 def unknown_key(key: str, known: Collection[str]) -> str:
-    """What to tell about a key that is none of the known ones."""
+    """The message about a key that is none of the known ones."""
     close = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
     hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(known))}"
     return f"unknown key {key}; {hint}"
 
 
-def signature_of(target: Callable[..., Any]) -> inspect.Signature:
-    """A callable's signature, even if its annotations name what is imported for type checkers alone.
+@dataclass(frozen=True)
+class Node:
+    """A group of a configuration whose keys and values were checked.
 
-    Raises:
-        ValueError, TypeError: it is written in C, and silent about what it takes.
+    Attributes:
+        name: of the group, for messages.
+        path: the `_target_`, as the configuration names it.
+        target: the class or function that it names.
+        options: keyword arguments by name, plain values in the order of the signatures.
+        kind: class that comes out of a call.
+        own: the target's signature.
+        shared: the signature of another callable whose keys are in the same group, such as the data module's.
     """
-    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for
-        import annotationlib
 
-        return inspect.signature(target, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(target)
+    name: str
+    path: str
+    target: Callable[..., Any]
+    options: Mapping[str, Any]
+    kind: type
+    own: Signature = field(repr=False)
+    shared: Signature = field(default=Signature(), repr=False)
 
+    @classmethod
+    def parse(cls, name: str, group: Mapping[str, Any], kind: type, sharing: Callable[..., Any] | None = None) -> Self:
+        """Check a group of a resolved configuration.
 
-def parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Names of a callable's parameters, and whether it takes any other keyword."""
-    try:
-        signature = signature_of(target).parameters.values()
-    except (ValueError, TypeError):  # written in C, and silent about what it takes
-        return set(), True
-    named = {p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named, any(p.kind is p.VAR_KEYWORD for p in signature)
+        Args:
+            name: of the group.
+            group: holds `_target_` and keyword arguments.
+            kind: class that has to come out of a call.
+            sharing: another callable whose keys are in the same group.
+
+        Raises:
+            SemipixError: the target cannot be imported or makes something else, a key is unknown, or a value is of a
+                wrong type.
+        """
+        target, path = target_of(name, group), str(group["_target_"])
+        check_kind(name, path, target, kind)
+        shared = Signature() if sharing is None else signature_of(sharing)
+        node = cls(name, path, target, {}, kind, signature_of(target), shared)
+        return node.with_options({str(key): value for key, value in group.items() if key != "_target_"})
+
+    def takes(self, key: str) -> bool:
+        """Whether the target itself has a parameter of this name."""
+        return key in self.own.names
+
+    def with_options(self, changes: Mapping[str, Any]) -> Self:
+        """The same group with other values of some keys.
+
+        Raises:
+            SemipixError: a key is unknown, or a value is of a wrong type.
+        """
+        known = [*self.own.names, *self.shared.names]
+        allowed = {*known} - RESERVED
+        options = {**self.options}
+        for key, value in changes.items():
+            if key not in allowed and not self.own.open_ended:
+                raise SemipixError(unknown_key(f"{self.name}.{key}", allowed))
+            signature = self._signature(key)
+            signature.check(f"{self.name}.{key}", key, value)
+            options[key] = signature.path_text(key, value)
+        ordered = {key: options[key] for key in known if key in options}
+        return replace(self, options={**ordered, **options})
+
+    def with_defaults(self, without: Collection[str] = ()) -> Self:
+        """The same group with the defaults of all parameters that have no value yet.
+
+        A default that YAML cannot hold is left out, and so is one of a key that both callables name with different
+        defaults: given, the value would go to both.
+
+        Args:
+            without: further names to leave out.
+        """
+        own, shared = self.own.stored_defaults(), self.shared.stored_defaults()
+        differing = {key for key in own.keys() & shared.keys() if own[key] != shared[key]}
+        defaults = {**shared, **own}
+        missing = defaults.keys() - self.options.keys() - differing - RESERVED - {*without}
+        return self.with_options({key: defaults[key] for key in defaults if key in missing})
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the target, with nested `_target_` mappings built."""
+        mine = {key: value for key, value in self.options.items() if self.takes(key) or key not in self.shared.names}
+        return {key: self.own.native(key, _build(value)) for key, value in mine.items()}
+
+    def shared_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the other callable whose keys are in this group."""
+        theirs = {key: value for key, value in self.options.items() if key in self.shared.names}
+        return {key: self.shared.native(key, _build(value)) for key, value in theirs.items()}
+
+    def call(self, /, *positional: Any, **options: Any) -> Any:
+        """Call the target with these arguments alone.
+
+        Raises:
+            SemipixError: it refused them, or made an object of another kind.
+        """
+        value = call(self.name, self.target, *positional, **options)
+        if not isinstance(value, self.kind):
+            raise SemipixError(
+                f"{self.name}: its _target_ made a {type(value).__name__}, a {self.kind.__name__} expected"
+            )
+        return value
+
+    def build(self, /, *positional: Any, **extra: Any) -> Any:
+        """Call the target with the group's options.
+
+        Args:
+            *positional: positional arguments.
+            **extra: further keyword arguments, which replace options of the same name.
+
+        Raises:
+            SemipixError: it refused them, or made an object of another kind.
+        """
+        return self.call(*positional, **{**self.arguments(), **extra})
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The group as it is written to a file."""
+        return {"_target_": self.path, **self.options}
+
+    def _signature(self, key: str) -> Signature:
+        """The signature by which a key's value is checked: the target's own where both have it."""
+        return self.shared if key in self.shared.names and not self.takes(key) else self.own
 
 
 def target_of(name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
@@ -121,29 +206,29 @@ def check_needed(config: Mapping[str, Any]) -> None:
             raise SemipixError(f"{key}: nothing found, but training needs it; leave ~{key} out, or give {choose}")
 
 
-def check_kind(name: str, node: Mapping[str, Any], kind: type) -> None:
-    """Refuse a `_target_` that makes something else than its place holds, before it is called.
+def check_kind(name: str, path: str, target: Callable[..., Any], kind: type) -> None:
+    """Refuse a target that makes something else than its group holds, before it is called.
 
-    A function may leave out what it returns; one that says so, or that is written in C, has to name the kind.
+    A function may leave out what it returns; one with an annotation, or that is written in C, has to name the kind.
 
     Args:
-        name: the node's name in the configuration.
-        node: holds `_target_`.
+        name: of the group.
+        path: the `_target_`, for the message.
+        target: what it names.
         kind: class that has to come out.
 
     Raises:
         SemipixError: it is no class of this kind, an abstract one, or a function that returns something else.
     """
-    target = target_of(name, node)
     expected = f"a subclass of {public_name(kind)}, or a function that returns one, expected"
     if inspect.isclass(target) and _is_subclass(target, kind):
         if inspect.isabstract(target) or (target is kind and name != "trainer"):
-            raise SemipixError(f"{name}._target_: {node['_target_']!r} is a base class; {expected}")
+            raise SemipixError(f"{name}._target_: {path!r} is a base class; {expected}")
         return
     function = inspect.unwrap(target.func if isinstance(target, functools.partial) else target)
     python = inspect.isfunction(function) or inspect.ismethod(function)
     if inspect.isclass(target) or not _may_return(function, kind, unsaid=python):
-        raise SemipixError(f"{name}._target_: {node['_target_']!r} found, {expected}")
+        raise SemipixError(f"{name}._target_: {path!r} found, {expected}")
 
 
 def public_name(kind: type) -> str:
@@ -179,189 +264,13 @@ def _may_return(function: Callable[..., Any], kind: type, *, unsaid: bool) -> bo
     )
 
 
-def made(name: str, value: Any, kind: type) -> Any:
-    """What a node's target returned, where it is of the kind that the node's place holds.
-
-    Raises:
-        SemipixError: it is not.
-    """
-    if not isinstance(value, kind):
-        raise SemipixError(f"{name}: its _target_ made a {type(value).__name__}, a {kind.__name__} expected")
-    return value
-
-
-def check_keys(name: str, node: Mapping[str, Any], *extra: Callable[..., Any]) -> None:
-    """Refuse keys that no constructor of this node knows, and values of another type than it asks for.
-
-    Args:
-        name: the node's name in the configuration.
-        node: holds `_target_` and keyword arguments.
-        *extra: further callables whose parameters may stand in the same node.
-
-    Raises:
-        SemipixError: a key is unknown, or its value is of a wrong type.
-    """
-    known: set[str] = set()
-    hints: dict[str, Any] = {}
-    endless: set[str] = set()
-    anything = False
-    for target in (target_of(name, node), *extra):
-        named, open_ended = parameters(target)
-        known |= named - RESERVED
-        anything |= open_ended
-        hints = {**_hints(target), **hints}  # the class itself before what shares its node
-        endless |= _endless(target)
-    for key, value in node.items():
-        if key == "_target_":
-            continue
-        if key not in known and not anything:
-            raise SemipixError(unknown_key(f"{name}.{key}", known))
-        if not (key in endless and isinstance(value, float) and math.isinf(value)):
-            check_type(f"{name}.{key}", value, hints.get(str(key), Any))
-
-
-def check_type(key: str, value: Any, hint: Any) -> None:
-    """Refuse a value that cannot be what a type annotation asks for, or that holds a number without an end.
-
-    Raises:
-        SemipixError: it cannot, or does.
-    """
-    if not _is_finite(value):
-        raise SemipixError(
-            f"{key}: {value!r} found, {'finite numbers' if _is_nested(value) else 'a finite number'} expected"
-        )
-    if isinstance(value, int) and abs(value) > MOST:
-        raise SemipixError(
-            f"{key}: {value:.1e} found, a number up to {MOST:.1e} expected"
-            if abs(value) < 10**300
-            else f"{key}: a number of hundreds of digits found, one up to {MOST:.1e} expected"
-        )
-    if not _fits(value, hint):
-        raise SemipixError(f"{key}: {value!r} found, {type_words(hint)} expected")
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping | list)
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether no number in a YAML value is nan or infinite."""
-    if isinstance(value, Mapping):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _endless(target: Callable[..., Any]) -> set[str]:
-    """Names of a callable's parameters that are infinite by default, and so may be."""
-    try:
-        signature = signature_of(target).parameters
-    except (ValueError, TypeError):
-        return set()
-    return {name for name, each in signature.items() if isinstance(each.default, float) and math.isinf(each.default)}
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a callable's parameters, those that can be read; a default of None makes None fit."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        return {}
-    try:
-        signature = signature_of(target).parameters
-    except (ValueError, TypeError):
-        return hints
-    return {
-        name: hint | None if name in signature and signature[name].default is None else hint
-        for name, hint in hints.items()
-    }
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value may stand for an annotated parameter; where that cannot be told, it may."""
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and "_target_" in value:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in options)
-    if origin is Literal:
-        return value in options
-    if hint is type(None):
-        return value is None
-    if hint is Path:  # a folder may be named 16, which YAML reads as a number
-        return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
-    if hint in (bool, str):
-        return isinstance(value, hint)
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    if hint is Tensor:  # no YAML value is one
-        return False
-    container = origin or hint
-    if inspect.isclass(container) and issubclass(container, Iterable):
-        return _fits_container(value, container, options)
-    return True
-
-
-def _fits_container(value: Any, container: type, options: tuple[Any, ...]) -> bool:
-    if issubclass(container, Mapping):
-        return isinstance(value, Mapping)
-    if container not in (list, tuple, set, Sequence, Iterable, Collection):
-        return True  # a class that happens to be iterable, such as an enumeration
-    if not isinstance(value, list):
-        return False
-    if container is tuple and Ellipsis not in options and options:
-        return len(value) == len(options) and all(map(_fits, value, options))
-    return all(_fits(item, options[0]) for item in value) if options else True
-
-
-def with_path_text(name: str, node: Mapping[str, Any], *extra: Callable[..., Any]) -> dict[str, Any]:
-    """A checked node, in which a whole number given for a path is the text of it."""
-    hints: dict[str, Any] = {}
-    for target in (target_of(name, node), *extra):
-        hints = {**_hints(target), **hints}
-    return {
-        key: str(value) if type(value) is int and _takes_path(hints.get(str(key))) else value
-        for key, value in node.items()
-    }
-
-
-def _takes_path(hint: Any) -> bool:
-    """Whether an annotation names a path, and no number."""
-    options = typing.get_args(hint) or (hint,)
-    return Path in options and not {int, float} & set(options)
-
-
-def type_words(hint: Any) -> str:
-    """A type annotation in plain words, such as "a number or null"."""
-    return " or ".join(dict.fromkeys(_words(hint)))
-
-
-def _words(hint: Any) -> list[str]:
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return [word for option in options if option is not Tensor for word in _words(option)]
-    if origin is Literal:
-        return list(map(str, options))
-    container = origin or hint
-    if container in (list, tuple, set, Sequence, Iterable, Collection):
-        return ["a list"]
-    if inspect.isclass(container) and issubclass(container, Mapping):
-        return ["a mapping"]
-    return [WORDS.get(hint) or f"a {getattr(container, '__name__', container)}"]
-
-
-def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node's keyword arguments, with nested `_target_` nodes built."""
-    return {str(key): _build(value) for key, value in node.items() if key != "_target_"}
-
-
 def _build(value: Any) -> Any:
+    """A plain value with the objects that nested `_target_` mappings name."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             name = str(value["_target_"])
-            return call(name, target_of(name, value), **arguments(value))
+            options = {str(key): _build(item) for key, item in value.items() if key != "_target_"}
+            return call(name, target_of(name, value), **options)
         return {key: _build(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_build(item) for item in value]

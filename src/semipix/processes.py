@@ -133,3 +133,10 @@ def is_first() -> bool:
     """Whether this process prints messages, by environment variables; works before torch is imported."""
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     return not rank.isdecimal() or int(rank) == 0
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the run folder, by Lightning's rank."""
+    from lightning.pytorch.utilities import rank_zero_only  # slow to import, and `semipix --help` does not need it
+
+    return int(getattr(rank_zero_only, "rank", 0)) == 0

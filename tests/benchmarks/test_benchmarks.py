@@ -15,8 +15,7 @@ from benchmarks.accuracy.compare import SETTINGS, VARIANTS, composed, configurat
 from benchmarks.speed import step
 
 from semipix.errors import SemipixError
-from semipix.training.build import with_precision
-from semipix.training.check import check_config
+from semipix.training.configuration import Configuration
 from tests.conftest import Result
 
 SCRIPTS = [
@@ -111,7 +110,7 @@ def test_a_setting_is_a_valid_configuration_and_its_records_are_known(setting: s
     change = compare.ABLATIONS[group][value] if group in compare.ABLATIONS else f"variant={record['variant']}"
     keys = {key: record[key] for key in ("setting", "variant", "labels", "seed")}
     overrides = overrides_of(setting, [change], record["labels"], record["seed"], Path("elsewhere"))
-    check_config(with_precision(composed(overrides)))
+    Configuration.parse(composed(overrides))
     config = configuration(overrides)
     assert config["steps"] >= 80
     assert is_same(record, keys, config)
@@ -122,7 +121,7 @@ def test_a_setting_is_a_valid_configuration_and_its_records_are_known(setting: s
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_a_valid_configuration(variant: str) -> None:
     config = composed(["experiment=compare/portrait", f"variant={variant}", "data.root=portrait"])
-    check_config(with_precision(config))
+    Configuration.parse(config)
     assert config["data"]["labels"] == ("all" if variant == "all_labels" else 8)
     assert variant.startswith(("supervised", "all_labels", config["method"]["_target_"].split(".")[2]))
 
@@ -131,13 +130,13 @@ def test_the_command_line_wins_over_the_variant_and_that_over_the_setting(
     command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got = []
-    monkeypatch.setattr("semipix.training.run.start", lambda config, run: got.append(config) or {"steps": 0})
+    monkeypatch.setattr("semipix.training.run.start", lambda config, run, command: got.append(config) or {"steps": 0})
     chosen = ["experiment=compare/matting", "variant=supervised_half_batch", "data.root=nowhere"]
     assert command("train", *chosen, "steps=7", "method=cps").code == 0
     (config,) = got
-    assert config["method"]["_target_"].endswith("CPS")
-    assert (config["steps"], config["validations"], config["data"]["crop"]) == (7, 0, 96)
-    assert config["task"]["_target_"].endswith("Matting")
+    assert config.method.path.endswith("CPS")
+    assert (config.steps, config.validations, config.data.options["crop"]) == (7, 0, 96)
+    assert config.task.path.endswith("Matting")
 
 
 def test_variants_can_be_swept(command: Callable[..., Result]) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from semipix.functional.flaw import flaw_target, normalize_flaw
 from semipix.functional.precision import at_least_float32, fast_precision
-from semipix.training.build import with_precision
+from semipix.launch.compose import compose
+from semipix.training.configuration import Configuration
 from tests.helpers.tiny import rand
 
 KEPT = [
@@ -57,7 +58,6 @@ def test_bfloat16_is_chosen_where_it_is_no_emulation(
 
 def test_auto_is_written_down_as_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     capabilities(monkeypatch, level="AVX512", avx512=True)
-    trainer = {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu"}
-    assert with_precision({"trainer": {**trainer, "precision": "auto"}})["trainer"]["precision"] == "bf16-mixed"
-    for kept in ({"trainer": trainer}, {"trainer": {**trainer, "precision": "32-true"}}):
-        assert with_precision(kept) == kept
+    for given, expected in (("auto", "bf16-mixed"), ("32-true", "32-true"), ("null", None)):
+        mapping = compose(["data=scenes", "trainer.accelerator=cpu", f"trainer.precision={given}"])
+        assert Configuration.parse(mapping).trainer.options["precision"] == expected

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from torch import Tensor
 
 from semipix.launch import sweep
 from semipix.launch.sweep import Job, Record, run_job
+from semipix.training.run_folder import read_config
 from tests.conftest import Result
 from tests.helpers.tiny import TinyModel
 
@@ -113,8 +113,8 @@ def a_job(folder: Path, config: Mapping[str, Any]) -> Job:
 def test_a_folder_of_another_training_is_left_alone(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     finished.rename(tmp_path / "sweep/one")
-    config = yaml.safe_load((tmp_path / "sweep/one/config.yaml").read_text())
-    same = {**config, "run": "elsewhere", "task": {**config["task"], "classes": None}}
+    config, _ = read_config(tmp_path / "sweep/one", trust=True)
+    same = {**config, "run": "elsewhere", "task": {"_target_": config["task"]["_target_"]}}
     assert run_job(a_job(tmp_path / "sweep", same)).state == "finished before"
     record = run_job(a_job(tmp_path / "sweep", {**config, "seed": 7}))
     assert record.state == "failed"

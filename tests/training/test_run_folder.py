@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from semipix.errors import SemipixError
-from semipix.training.run_folder import LOCK, claimed, way_on, write_json
+from semipix.training.run_folder import LOCK, claimed, resume_or_start, write_json
 
 HELD = (
     "import sys, time; from pathlib import Path; from semipix.training.run_folder import claimed\n"
@@ -60,7 +60,7 @@ def test_a_folder_is_claimed_once_and_free_after_a_kill(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0")
     with held_elsewhere(tmp_path):
         before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-        for attempt in (lambda: claimed(tmp_path).__enter__(), lambda: way_on(tmp_path, ["steps=2"])):
+        for attempt in (lambda: claimed(tmp_path).__enter__(), lambda: resume_or_start(tmp_path, ["steps=2"])):
             with pytest.raises(SemipixError) as caught:
                 attempt()
             assert str(caught.value) == (
@@ -69,6 +69,6 @@ def test_a_folder_is_claimed_once_and_free_after_a_kill(tmp_path: Path) -> None:
         assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     assert (tmp_path / LOCK).exists(), "killed"
     began = time.monotonic()
-    assert way_on(tmp_path, ["steps=2"]) == ["steps=2"]
+    assert resume_or_start(tmp_path, ["steps=2"]) == ["steps=2"]
     assert not tmp_path.exists()
     assert time.monotonic() - began < 5

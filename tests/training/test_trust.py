@@ -22,10 +22,10 @@ from semipix.inference.evaluate import measure
 from semipix.inference.predict import predict
 from semipix.inference.predictor import load_predictor
 from semipix.launch.sweep import Job, primary, run_job
-from semipix.training.check import KINDS
 from semipix.training.checkpoints import read_checkpoint
+from semipix.training.configuration import KINDS
 from semipix.training.run import resume
-from semipix.training.run_folder import load_config
+from semipix.training.run_folder import load_config, read_config
 from semipix.training.trust import PACKAGES, refused
 from tests.conftest import QUICK, Result, write_pair
 from tests.helpers.processes import ROOT
@@ -322,8 +322,8 @@ def test_a_checkpoint_names_no_file_to_remove(run: Path, name: str) -> None:
 
 def test_a_download_is_not_repeated(run: Path) -> None:
     change(run, {"data._target_": "semipix.data.sources.voc.VOCSource", "data.download": True})
-    assert load_config(run)["data"]["download"] is False
-    assert load_config(run, trust=True)["data"]["download"] is True
+    assert read_config(run)[0]["data"]["download"] is False
+    assert read_config(run, trust=True)[0]["data"]["download"] is True
 
 
 def test_shards_that_are_plain() -> None:
@@ -406,14 +406,14 @@ class TestSweep:
 
     def test_what_the_command_names_is_trusted(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         change(run, {"model": self.OWN})
-        asked = yaml.safe_load((run / "config.yaml").read_text())
-        asked["task"] = {**asked["task"], "classes": None}
+        asked, _ = read_config(run, trust=True)
+        del asked["task"]["classes"]
         record, (started,) = self.job(run, asked, monkeypatch)
         assert record.reason == "started"
         assert started[-2:] == [f"resume={run}", "--trust"]
 
     def test_a_run_of_known_classes_is_not_trusted(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = yaml.safe_load((run / "config.yaml").read_text())
+        asked, _ = read_config(run, trust=True)
         _, (started,) = self.job(run, asked, monkeypatch)
         assert started[-1] == f"resume={run}"
 
@@ -434,9 +434,9 @@ class TestSweep:
         self, run: Path, changes: Mapping[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         change(run, {"model": self.OWN})
-        asked = yaml.safe_load((run / "config.yaml").read_text())
+        asked, _ = read_config(run, trust=True)
         asked["trainer"] = {**asked["trainer"], "precision": "auto"}
-        asked["task"] = {**asked["task"], "classes": None}
+        del asked["task"]["classes"]
         change(run, changes)
         record, started = self.job(run, asked, monkeypatch)
         assert record.state == "failed"
@@ -445,7 +445,7 @@ class TestSweep:
         assert "evil" not in sys.modules
 
     def test_the_table_imports_nothing_that_a_folder_names(self, run: Path) -> None:
-        asked = yaml.safe_load((run / "config.yaml").read_text())
+        asked, _ = read_config(run, trust=True)
         change(run, {"task._target_": "evil.call"})
         (run / "summary.json").write_text(json.dumps({"val/miou": 0.5}))
         assert primary(run, asked["task"]) == "val/miou 0.5000"

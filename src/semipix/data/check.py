@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from semipix.batch import VOID
-from semipix.config import check_keys, parameters
+from semipix.config import Node
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.decode import bits, read_values
 from semipix.data.files.listing import PAIRS, SPLITS, Listing, duplicates, list_folder
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
+from semipix.data.source import Source
 from semipix.data.sources.class_names import read_classes
 from semipix.data.sources.folder import FolderSource, check_masks, lookup_table
 from semipix.data.sources.pairs import EXTRAS, PairsSource
@@ -118,9 +119,9 @@ def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
     root = Path(root).expanduser()
     source = PairsSource if (root / PAIRS.images.partition("/")[0]).is_dir() else FolderSource
     given = {"_target_": f"{source.__module__}.{source.__qualname__}", "root": str(root), **options}
-    check_keys("data", {**given, **({} if kind is None else {"kind": kind})}, SemiSupervisedDataModule)
-    known = parameters(source)[0]
-    options = {key: value for key, value in options.items() if key in known}
+    given = {**given, **({} if kind is None else {"kind": kind})}
+    node = Node.parse("data", given, Source, SemiSupervisedDataModule)
+    options = {key: value for key, value in options.items() if node.takes(key)}
     if source is PairsSource:
         report = _check_pair_folder(root, kind, options)
     else:

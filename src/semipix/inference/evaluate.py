@@ -10,9 +10,8 @@ import lightning.pytorch as pl
 from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError
-from semipix.training.build import build_learner, data_of_run, load_method
+from semipix.training.build import build_learner, data_of_run, trained_method
 from semipix.training.callbacks import RunProgress
-from semipix.training.check import check_config
 from semipix.training.failures import memory_short
 from semipix.training.quiet import quiet
 from semipix.training.run_folder import load_config, with_root, write_json
@@ -66,22 +65,20 @@ def measure(
             images or no pixel to measure, the data differ from the run's, or memory is too small.
     """
     quiet()
-    config = load_config(run, trust)
+    configuration = load_config(run, trust)
     if root is not None:
-        config = with_root(config, root)
-    if batch_size is not None:
-        config["data"]["eval_batch_size"] = batch_size
-    if max_pixels is not None:
-        config["data"]["max_pixels"] = max_pixels
-    check_config(config)
-    method = load_method(run, checkpoint, trust)
-    data = data_of_run(config, run, method.task, [split] if split == "test" else ["train", "val"])
+        configuration = with_root(configuration, root)
+    given = {"eval_batch_size": batch_size, "max_pixels": max_pixels}
+    given = {key: value for key, value in given.items() if value is not None}
+    configuration = configuration.with_options("data", given)
+    method = trained_method(configuration, run, checkpoint)
+    data = data_of_run(configuration, run, method.task, [split] if split == "test" else ["train", "val"])
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
-    learner = build_learner(config, method, steps=1)
-    options = {key: config["trainer"][key] for key in ("precision",) if key in config["trainer"]}
-    # A run may be measured on a machine without the accelerator on which it was trained.
-    options["accelerator"] = "cpu" if config["trainer"].get("accelerator") == "cpu" else "auto"
+    learner = build_learner(configuration, method, steps=1)
+    options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
+    # A run may be measured on a machine without the accelerator that it was trained on.
+    options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
     trainer = call(
         "trainer",
         pl.Trainer,

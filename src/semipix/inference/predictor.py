@@ -25,7 +25,7 @@ from semipix.methods.base import Method
 from semipix.methods.slabs import Slabs
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
-from semipix.training.build import load_method
+from semipix.training.build import trained_method
 from semipix.training.run_folder import load_config
 
 PNG_COMPRESSION = 1
@@ -206,17 +206,17 @@ def load_predictor(
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, or the task needs
             a folder of trimaps.
     """
-    config = load_config(run, trust)
-    method = load_method(run, checkpoint, trust)
+    configuration = load_config(run, trust)
+    method = trained_method(configuration, run, checkpoint)
     _check_trimaps(run, method.task, trimaps)
-    data = config["data"]
+    data = configuration.data.options
     reader = Reader(
         as_resize(data.get("resize")),
         reduced=method.task.classification,
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
-    return Predictor(method, out, reader, beside, config["channels_last"])
+    return Predictor(method, out, reader, beside, configuration.channels_last)
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:

@@ -63,10 +63,11 @@ def run(overrides: list[str]) -> int:
     """
     check()  # a library may have suppressed the exception during its import
     quiet()
+    command = shlex.join(["semipix", "train", *overrides])
     overrides = put_together(overrides)
     if any(override.startswith("resume=") for override in overrides):
         folder, root, trust = _resumed(overrides)
-        _report(folder, None, root, trust)
+        _report(folder, None, root=root, trust=trust)
         return 0
     for override in overrides:
         if override.partition("=")[0] == "--trust":
@@ -92,7 +93,7 @@ def run(overrides: list[str]) -> int:
     folder = run_folder_of(config)
     others = [item for item in overrides if item.lstrip("+").partition("=")[0] != "run"]
     with _arguments_of_processes("train", *others, f"run={quoted(folder)}"):
-        _report(folder, {**config, "run": str(folder)})
+        _report(folder, config, command)
     return 0
 
 
@@ -236,21 +237,27 @@ def _sweep_job(sweep: str, started_in: Path, where: Sequence[str]) -> Callable[[
     return job
 
 
-def _report(folder: Path, config: dict[str, Any] | None, root: Path | None = None, trust: bool = False) -> None:
+def _report(
+    folder: Path, config: dict[str, Any] | None, command: str = "", root: Path | None = None, trust: bool = False
+) -> None:
     """Train a configuration, or resume the run if there is none, and print the result.
 
     Args:
         folder: the run folder.
         config: the configuration of a new training; None to resume the run.
+        command: the command line, which is kept in the run folder.
         root: the data folder of a resumed run, if it was moved.
         trust: allow a resumed run to name code outside of the known packages.
     """
+    from semipix.processes import is_first_process
+    from semipix.training.configuration import Configuration
     from semipix.training.run import resume, start
-    from semipix.training.run_folder import is_first_process, needs_trust
+    from semipix.training.run_folder import needs_trust
 
-    flag = " --trust" if trust or (config is not None and needs_trust(config)) else ""
+    configuration = None if config is None else Configuration.parse(config)
+    flag = " --trust" if trust or (configuration is not None and needs_trust(configuration)) else ""
     try:
-        summary = resume(folder, root, trust) if config is None else start(config, folder)
+        summary = resume(folder, root, trust) if configuration is None else start(configuration, folder, command)
     except KeyboardInterrupt as error:
         raise Interrupted(number_of(error), _how_to_continue(folder, root, flag, error)) from None
     if is_first_process():

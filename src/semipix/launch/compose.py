@@ -1,4 +1,4 @@
-"""From overrides to a resolved configuration, through Hydra."""
+"""Compose a resolved configuration from overrides, with Hydra."""
 
 import argparse
 import contextlib
@@ -15,24 +15,25 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, check_type, plain, unknown_key
+from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, plain, unknown_key
 from semipix.data.files.listing import PAIRS
 from semipix.errors import SemipixError, reason_of
 from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together, quoted
 from semipix.launch.paper import with_paper_row
+from semipix.signatures import check_type
 
 CONFIG = "semipix.conf"
 """Module of the configuration."""
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration of one training, with the paper's values where an experiment of the paper is chosen.
+    """The resolved configuration of one training, with the paper's values where one of its experiments is chosen.
 
     Args:
         overrides: as on the command line: KEY=VALUE and GROUP=NAME.
 
     Raises:
-        SemipixError: an override is at fault.
+        SemipixError: an override cannot be read or names something unknown, or a key that training needs is missing.
     """
     overrides = put_together(overrides)
     check_syntax(overrides)
@@ -53,9 +54,9 @@ def compose_unresolved(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def data_overrides(data: str) -> list[str]:
-    """Overrides that choose data by one word: the name of a data configuration, or a data folder's path.
+    """Overrides for data that are named by one word: an option of the group `data`, or the path of a data folder.
 
-    A folder with `inputs` holds pairs, any other one images and masks.
+    A folder that contains `inputs` has pairs of images; any other folder has images and masks.
     """
     if resources.files(CONFIG).joinpath("data", f"{data}.yaml").is_file():
         return [f"data={data}"]
@@ -65,22 +66,22 @@ def data_overrides(data: str) -> list[str]:
 
 
 def composed(flags: argparse.Namespace) -> dict[str, Any]:
-    """The resolved configuration of the overrides that were parsed."""
+    """The resolved configuration of parsed overrides."""
     with _hydra_configuration(flags) as config:
         return resolved_configuration(_without_hydra(config))
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
-    """A configuration without Hydra's own, which has keys that are missing."""
+    """A configuration without Hydra's own settings, some of which have no value."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @contextlib.contextmanager
 def _hydra_configuration(flags: argparse.Namespace) -> Iterator[DictConfig]:
-    """The composed configuration with Hydra's own; references in it can be resolved while this lasts.
+    """The composed configuration with Hydra's own settings. Its references can be resolved inside the `with` block.
 
     Raises:
-        SemipixError: an override is at fault.
+        SemipixError: Hydra refuses an override.
     """
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
@@ -105,7 +106,7 @@ def _search_entry(folder: str) -> str:
     """A folder of configurations as an entry of Hydra's search path.
 
     Raises:
-        SemipixError: there is no such folder.
+        SemipixError: the path is no folder.
     """
     path = Path(folder).absolute()
     if not path.is_dir():
@@ -127,7 +128,7 @@ def shown_configuration(flags: argparse.Namespace) -> str:
 
 
 def unreadable(error: Exception) -> SemipixError:
-    """What an error of Hydra's that is meant for programmers says to a user."""
+    """A message to users for an error of Hydra that is meant for programmers."""
     return SemipixError(
         f"these overrides make no configuration ({type(error).__name__}: {reason_of(error, 160)}); expected KEY=VALUE "
         "and GROUP=NAME, see semipix train --help"
@@ -135,7 +136,7 @@ def unreadable(error: Exception) -> SemipixError:
 
 
 def one_line_of_hydra(message: str) -> str:
-    """Hydra's message without its layout: first line, and the options where it lists them."""
+    """The first line of Hydra's message, and the options where it lists some."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if "Available options" in message:
         start = next(index for index, line in enumerate(lines) if line.startswith("Available options"))
@@ -156,7 +157,7 @@ def one_line_of_hydra(message: str) -> str:
 
 
 def given_overrides() -> list[str]:
-    """The job's overrides as they were given, with references in them left alone."""
+    """The job's overrides as they were given, with references that are not resolved."""
     given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(given, list)
     return list(map(str, given))
@@ -166,7 +167,7 @@ def run_folder_of(config: dict[str, Any]) -> Path:
     """The absolute path of the run folder.
 
     Raises:
-        SemipixError: `run` is no path.
+        SemipixError: `run` is missing, or its value is no path.
     """
     run = config.get("run")
     check_type("run", run or None, Path)
@@ -174,7 +175,11 @@ def run_folder_of(config: dict[str, Any]) -> Path:
 
 
 def resolved_configuration(config: DictConfig) -> dict[str, Any]:
-    """The job's configuration as plain values, with the paper's row for the chosen method."""
+    """The job's configuration as plain values, with the paper's values for the chosen method.
+
+    Raises:
+        SemipixError: a key that training needs is missing, `resume` is given, or the paper lacks the method.
+    """
     chosen = HydraConfig.get().runtime.choices
     resolved = plain(config)
     check_needed(resolved)

@@ -7,8 +7,9 @@ from typing import Any
 
 import docstring_parser
 
-from semipix.config import GROUPS, RESERVED, TOP, parameters, signature_of, target_of, type_words
+from semipix.config import GROUPS, RESERVED, TOP, target_of
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.signatures import inspected, parameters, type_words
 
 ABOUT = {
     "seed": "seed of the initial weights, the split and all random numbers",
@@ -83,7 +84,7 @@ def _documented_parameters(target: Callable[..., Any]) -> Iterator[tuple[str, st
     """Name, type in words, default and description of each parameter that a user can set."""
     named, _ = parameters(target)
     try:
-        signature = signature_of(target).parameters
+        signature = inspected(target).parameters
     except (ValueError, TypeError):  # written in C
         return
     about = _descriptions(target)

@@ -20,7 +20,7 @@ def paper_table(task: str) -> dict[str, dict[str, Any]]:
 def with_paper_row(
     config: Mapping[str, Any], experiment: str | None, method: str, overrides: Iterable[str]
 ) -> dict[str, Any]:
-    """The configuration with the chosen method's row of `paper_table`, under what the command line gives.
+    """The configuration with the chosen method's row of `paper_table`. Values of the command line have precedence.
 
     Args:
         config: a resolved configuration.

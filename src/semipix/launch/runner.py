@@ -22,7 +22,7 @@ from semipix.errors import PREFIX, SemipixError
 from semipix.interruption import ENDING_SIGNALS, check, deferred
 from semipix.launch.overrides import quoted
 from semipix.processes import dying_with_parent, stop
-from semipix.training.run_folder import is_finished, last_line, way_on
+from semipix.training.run_folder import is_finished, last_line, resume_or_start
 
 PATIENCE = 30.0
 """Seconds in which processes that are asked to end have to."""
@@ -138,7 +138,7 @@ def train(
     """
     for attempt in range(1, tries + 1):
         trust = before(attempt)
-        arguments = way_on(folder, [*overrides, f"run={quoted(folder)}"])
+        arguments = resume_or_start(folder, [*overrides, f"run={quoted(folder)}"])
         if trust and arguments[0].startswith("resume="):
             arguments.append("--trust")
         ended = run(semipix("train", *arguments), log, **options)

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -90,6 +91,7 @@ def run_job(job: Job) -> Record:
     Raises:
         KeyboardInterrupt: the sweep was interrupted; the job has ended.
     """
+    sys.path.extend(folder for folder in job.path if folder not in sys.path)
     with _locked(job.place) as lock:
         if lock is None:
             return Record(str(job.folder), job.sweep, "running elsewhere")
@@ -148,20 +150,22 @@ def _check_same(job: Job) -> bool:
     Raises:
         SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
-    from semipix.training.check import KINDS
-    from semipix.training.run_folder import NEW_KEYS, load_config
+    from semipix.training.configuration import CHOSEN_FROM_DATA, KINDS, Configuration
+    from semipix.training.run_folder import read_config
     from semipix.training.trust import refused
 
-    asked = _leaves(job.config())
+    settings = job.config()
+    given = _leaves(settings)
     path = job.folder / "config.yaml"
     if not path.exists():
         return False
-    config = load_config(job.folder, trust=True)  # compared below; nothing in it is imported
+    config, _ = read_config(job.folder, trust=True)  # compared below; nothing in it is imported
     found = _leaves(config)
-    for key, value in asked.items():
-        if key.partition(".")[0] in ("run", "resume") or key not in found or found[key] == value:
+    asked = _leaves(Configuration.parse(settings).as_mapping())
+    for key, value in given.items():  # a default may have changed since the folder was trained
+        if key not in found or found[key] == asked.get(key, value):
             continue
-        if (key, value) in (("task.classes", None), ("trainer.precision", "auto")):  # written down when it trained
+        if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and value is None):
             continue
         raise SemipixError(
             f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
@@ -173,9 +177,10 @@ def _check_same(job: Job) -> bool:
     # The job trusts all of the folder or nothing: then nothing may be in there that was not asked for.
     for key, value in found.items():
         same = key in asked and asked[key] == value
-        names = key == "task.classes" and isinstance(value, list) and all(isinstance(name, str) for name in value)
+        items = value if isinstance(value, list) else [value]
+        chosen = key in CHOSEN_FROM_DATA and all(isinstance(item, str | int | float) for item in items)
         precision = key == "trainer.precision" and isinstance(value, str)
-        if not (same or names or precision or key in ("run", "resume", *NEW_KEYS)):
+        if not (same or chosen or precision):
             raise SemipixError(
                 f"{path}: {key}={str(value)[:80]!r} found, which this command does not ask for, beside {refusal}; "
                 "remove the folder, or choose another run=PATH for the sweep"

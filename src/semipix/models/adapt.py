@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.config import signature_of
 from semipix.errors import SemipixError, reason_of
 from semipix.models.checkpointing import Part, checkpointed
+from semipix.signatures import inspected
 
 IN_CHANNEL_NAMES = ("in_channels", "in_chans", "num_channels")
 """Names of a constructor's parameter for the image's channels; the first one that a signature has is used."""
@@ -260,6 +260,6 @@ def _signature(target: Callable[..., nn.Module]) -> inspect.Signature:
     Of a class it is the signature of `__init__`; `inspect.signature` would prefer a base class's `__new__`.
     """
     if not inspect.isclass(target) or target.__init__ is object.__init__:
-        return signature_of(target)
-    signature = signature_of(target.__init__)
+        return inspected(target)
+    signature = inspected(target.__init__)
     return signature.replace(parameters=list(signature.parameters.values())[1:])

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import Profiler
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from semipix.config import Config, arguments, call, made, parameters, target_of
+from semipix.config import RESERVED, call
 from semipix.data.batches.strong_views import StrongViews
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
@@ -23,13 +22,12 @@ from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, reason_of
 from semipix.functional.length import training_steps
-from semipix.functional.precision import fast_precision
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
-from semipix.training.check import MOST_STEPS
 from semipix.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
 from semipix.training.learner import Learner
 from semipix.training.loggers import NONE, make_logger
 from semipix.training.optimizers import CombinedOptimizer
@@ -41,158 +39,148 @@ STARTED_BY = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_DJOB_RANKFILE", "OMPI_COMM_WOR
 
 
 def build_data(
-    config: Config, split: Split | None = None, needed_splits: Sequence[str] = SPLITS
+    configuration: Configuration, split: Split | None = None, needed_splits: Sequence[str] = SPLITS
 ) -> SemiSupervisedDataModule:
-    """Build the data module; without a given split the lists are drawn by the configuration.
+    """Build the data module. Only the labels of the needed splits have to be usable.
 
-    Only the labels of the needed splits have to be usable.
-
-    The node's keys are shared out by signature: some are the source's, the others the data module's.
+    Args:
+        configuration: its group `data` has the keys of both the source and the data module.
+        split: the lists of images; without it they are drawn as the configuration says.
+        needed_splits: splits whose labels are read.
     """
-    options = arguments(config["data"])
-    source_class = target_of("data", config["data"])
-    of_source = parameters(source_class)[0]
-    task = target_of("task", config["task"])
-    # What the run itself decides: its classes, which the data must agree with, and what it needs of them.
-    known = {"run_classes": _class_names(config), "needed_splits": needed_splits}
-    given = {**options, **{key: value for key, value in known.items() if key in of_source}}
-    source: Source = made(
-        "data", call("data", source_class, **{key: given[key] for key in given if key in of_source}), Source
-    )
-    if isinstance(task, type):
-        check_serves(task, source)
-    shared = parameters(SemiSupervisedDataModule)[0] - {"seed"}  # `val` may be both a source's and the data module's
-    loading = {
-        "seed": config["seed"],
-        **{key: options[key] for key in options if key in shared or key not in of_source},
-    }
-    loading["use_unlabeled"] = getattr(target_of("method", config["method"]), "uses_unlabeled", True)
+    node = configuration.data
+    decided = {"run_classes": _class_names(configuration), "needed_splits": needed_splits}
+    source: Source = node.build(**{key: value for key, value in decided.items() if node.takes(key)})
+    if isinstance(configuration.task.target, type):
+        check_serves(configuration.task.target, source)
+    loading = node.shared_arguments()
+    if node.takes("seed"):  # then data.seed is the source's alone
+        loading.pop("seed", None)
+    loading["use_unlabeled"] = getattr(configuration.method.target, "uses_unlabeled", True)
+    loading = {"seed": configuration.seed, **loading}
     data: SemiSupervisedDataModule = call("data", SemiSupervisedDataModule, source=source, split=split, **loading)
     return data
 
 
-def _class_names(config: Config) -> list[str] | None:
+def _class_names(configuration: Configuration) -> list[str] | None:
     """The class names that the configuration lists; None where it lists none, or only their number."""
-    classes = config["task"].get("classes")
+    classes = configuration.task.options.get("classes")
     return [str(name) for name in classes] if isinstance(classes, list) else None
 
 
-def build_task(config: Config, classes: Sequence[str] | None = None) -> Task:
+def build_task(configuration: Configuration, classes: Sequence[str] | None = None) -> Task:
     """Build the task, with the data's classes where the configuration names none."""
-    task_class = target_of("task", config["task"])
-    options = arguments(config["task"])
-    if "classes" in parameters(task_class)[0] and options.get("classes") is None:
-        options["classes"] = classes
-    task: Task = made("task", call("task", task_class, **options), Task)
+    node = configuration.task
+    open_classes = node.takes("classes") and node.options.get("classes") is None
+    task: Task = node.build(**({"classes": classes} if open_classes else {}))
     return task
 
 
-def build_method(config: Config, task: Task, *, pretrained: bool = True) -> Method:
+def build_method(configuration: Configuration, task: Task, *, pretrained: bool = True) -> Method:
     """Build the method and its networks.
 
     Args:
-        config: resolved configuration.
+        configuration: of the training.
         task: what a pixel means.
         pretrained: False where a checkpoint follows, so that semipix's own models look for no pretrained weights. Other
             models are built as configured, since more than weights may depend on it.
     """
-    nodes = ("model", config["model"]), ("second_model", config.get("second_model") or config["model"])
+    nodes = configuration.model, configuration.second_model or configuration.model
 
-    def make(number: int) -> Any:
-        name, node = nodes[number]
-        target = target_of(name, node)
-        options = arguments(node)
-        if not pretrained and "pretrained" in parameters(target)[0] and target.__module__.startswith("semipix."):
-            options["pretrained"] = False
-        low = config.get("memory", "full") == "low"
-        by_blocks = "checkpointing" in parameters(target)[0]
-        if low and by_blocks:
-            options.setdefault("checkpointing", True)
-        make_task_model = functools.partial(make_model, target, task.in_channels, task.channels, task.constrain)
-        made: Adapter = call(name, make_task_model, **options)
-        made.recompute = low and not by_blocks
-        return made
+    def make(number: int) -> Adapter:
+        node = nodes[number]
+        extra = {}
+        if not pretrained and node.takes("pretrained") and node.target.__module__.startswith("semipix."):
+            extra["pretrained"] = False
+        make_task_model = functools.partial(make_model, node.target, task.in_channels, task.channels, task.constrain)
+        model: Adapter = replace(node, target=make_task_model).build(**extra)
+        model.recompute = configuration.memory == "low" and not node.takes("checkpointing")
+        return model
 
-    pl.seed_everything(config["seed"], verbose=False)  # the same first weights, whatever drew random numbers before
-    options = arguments(config["method"])
-    method = call("method", target_of("method", config["method"]), task=task, make_model=make, **options)
-    return made("method", method, Method)  # type: ignore[no-any-return]
+    pl.seed_everything(configuration.seed, verbose=False)  # the same first weights, whatever drew random numbers before
+    method: Method = configuration.method.build(task=task, make_model=make)
+    return method
 
 
-def build_learner(config: Config, method: Method, steps: int, strong: StrongViews | None = None) -> Learner:
-    """The method with its optimizer, its per-step schedule over `steps` steps and the maker of its strong views."""
-    optimizer = functools.partial(target_of("optimizer", config["optimizer"]), **arguments(config["optimizer"]))
-    scheduler = None
-    if config.get("scheduler"):
-        schedule = target_of("scheduler", config["scheduler"])
-        options = arguments(config["scheduler"])
-        for length in ("total_iters", "T_max", "total_steps"):
-            if length in parameters(schedule)[0]:
-                options.setdefault(length, steps)
-        scheduler = functools.partial(schedule, **options)
-    _try_steps(optimizer, scheduler, steps)
+def build_learner(
+    configuration: Configuration, method: Method, steps: int, strong: StrongViews | None = None
+) -> Learner:
+    """The method with its optimizer, its per-step schedule over `steps` steps and the maker of its strong views.
+
+    Raises:
+        SemipixError: the optimizer or the scheduler refuses its options.
+    """
+    optimizer, scheduler = configuration.optimizer, configuration.scheduler
+    schedule = None
+    if scheduler is not None:
+        lengths = {key: steps for key in LENGTHS if scheduler.takes(key) and key not in scheduler.options}
+        schedule = functools.partial(scheduler.build, **lengths)
+    _try_steps(optimizer.build, schedule, steps)
     return Learner(
         method,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        seed=config["seed"],
-        channels_last=config["channels_last"],
-        freeze_batch_norm=config["freeze_batch_norm"],
-        compile_networks=config["compile"],
+        optimizer=functools.partial(optimizer.target, **optimizer.arguments()),
+        scheduler=schedule,
+        seed=configuration.seed,
+        channels_last=configuration.channels_last,
+        freeze_batch_norm=configuration.freeze_batch_norm,
+        compile_networks=configuration.compile,
         strong=strong,
     )
 
 
 def _try_steps(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None, steps: int) -> None:
-    """Make an optimizer's first step and a schedule's first and last, to refuse before training what cannot make them.
+    """Try an optimizer's first step and a schedule's first and last, so that a failure is found before training.
 
     Raises:
         SemipixError: a rate is out of range, or a step fails.
     """
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
-    probe = made("optimizer", call("optimizer", optimizer, [weight]), Optimizer)
+    probe = optimizer([weight])
     call("optimizer", probe.step)
     if scheduler is None:
         return
-    schedule = made("scheduler", call("scheduler", scheduler, CombinedOptimizer([probe])), LRScheduler)
+    schedule = scheduler(CombinedOptimizer([probe]))
     schedule.optimizer.step()  # or torch warns of the order
     call("scheduler", schedule.step)
     schedule.last_epoch = max(schedule.last_epoch, steps - 1)
     call("scheduler", schedule.step)
 
 
-def steps_of(config: Config, data: SemiSupervisedDataModule) -> int:
+def steps_of(configuration: Configuration, data: SemiSupervisedDataModule) -> int:
     """Optimizer steps of this run by the paper's training rules."""
-    accumulate = config["trainer"].get("accumulate_grad_batches", 1)
+    accumulate = configuration.trainer.options.get("accumulate_grad_batches", 1)
     labeled = len(data.split.labeled)
     steps = training_steps(
         images=labeled + data.unlabeled_count,
         labeled=labeled,
         batch_size=data.batch_size * accumulate,
-        epochs=config["epochs"],
-        steps=config["steps"],
-        length=config["length"],
+        epochs=configuration.epochs,
+        steps=configuration.steps,
+        length=configuration.length,
     )
     if steps > MOST_STEPS:
-        raise SemipixError(f"epochs: {config['epochs']} found, which are {steps} steps; at most {MOST_STEPS} expected")
+        raise SemipixError(
+            f"epochs: {configuration.epochs} found, which are {steps} steps; at most {MOST_STEPS} expected"
+        )
     return steps
 
 
-def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
+def build_trainer(configuration: Configuration, run: Path, task: Task, steps: int, *, validate: bool) -> pl.Trainer:
     """Lightning's trainer with checkpoints, loggers, progress and pictures that belong to the run folder.
 
     Raises:
         SemipixError: an option is refused by Lightning, names a logger that cannot be had, or asks for early stopping
             without validation.
     """
-    options = arguments(config["trainer"])
+    node = configuration.trainer
+    options = node.arguments()
     if options.get("num_nodes", 1) != 1 and not {*STARTED_BY} & {*os.environ}:  # it would wait for the others
         raise SemipixError(
             f"trainer.num_nodes: {options['num_nodes']} found, but this process was started alone; start one on each "
             "node by torchrun or SLURM, or leave trainer.num_nodes out"
         )
-    stops = early_stop(task, options.pop("early_stopping", None))
+    stops = early_stop(task, **node.shared_arguments())
     if stops and not validate:
         raise SemipixError(
             "trainer.early_stopping: there is no validation to decide by; set validations=10, say, and give validation "
@@ -211,7 +199,7 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         ModelCheckpoint(
             run / "checkpoints",
             filename="last",
-            every_n_train_steps=int(config["checkpoint_every"]),
+            every_n_train_steps=configuration.checkpoint_every,
             enable_version_counter=False,
         ),
     ]
@@ -230,20 +218,18 @@ def build_trainer(config: Config, run: Path, task: Task, steps: int, *, validate
         "callbacks": callbacks,
         "default_root_dir": run,
         "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
-        "val_check_interval": max(1, batches // max(1, config["validations"])),
+        "val_check_interval": max(1, batches // max(1, configuration.validations)),
         "check_val_every_n_epoch": None,
         "limit_val_batches": None if validate else 0,
         "num_sanity_val_steps": 1 if validate else 0,
         "enable_model_summary": False,
     }
     named = _named_loggers(options)
-    trainer = made(
-        "trainer", call("trainer", target_of("trainer", config["trainer"]), **{**ours, **options}), pl.Trainer
-    )
+    trainer: pl.Trainer = node.call(**{**ours, **options})
     if (method := getattr(trainer.strategy, "_start_method", "popen")) != "popen":
         raise SemipixError(f"trainer.strategy: start_method={method!r} found, which does not train; leave it out")
     trainer.loggers = [*trainer.loggers, *(make_logger(name, run) for name in named)]  # some write files at once
-    return trainer  # type: ignore[no-any-return]
+    return trainer
 
 
 def _named_loggers(options: dict[str, Any]) -> list[str]:
@@ -277,7 +263,9 @@ def _all_of(key: str, value: Any, kind: type) -> list[Any]:
     return given
 
 
-def data_of_run(config: Config, run: Path, task: Task, needed_splits: Sequence[str]) -> SemiSupervisedDataModule:
+def data_of_run(
+    configuration: Configuration, run: Path, task: Task, needed_splits: Sequence[str]
+) -> SemiSupervisedDataModule:
     """The data module of a run folder, with the run's split, for the run's task.
 
     Only the labels of the needed splits have to be usable.
@@ -285,9 +273,9 @@ def data_of_run(config: Config, run: Path, task: Task, needed_splits: Sequence[s
     Raises:
         SemipixError: the data are not there, or are not those that the run was trained on.
     """
-    root = config["data"].get("root")
+    root = configuration.data.options.get("root")
     try:
-        data = build_data(config, load_split(run), needed_splits)
+        data = build_data(configuration, load_split(run), needed_splits)
     except SemipixError as error:
         if root is None or Path(root).expanduser().exists():
             raise
@@ -296,20 +284,32 @@ def data_of_run(config: Config, run: Path, task: Task, needed_splits: Sequence[s
     return data
 
 
-def with_precision(config: Config) -> Config:
-    """The configuration with `trainer.precision=auto` replaced by what this machine trains fastest in."""
-    trainer = config["trainer"]
-    if not isinstance(trainer, Mapping) or trainer.get("precision") != "auto":
-        return config
-    return {**config, "trainer": {**trainer, "precision": fast_precision(str(trainer.get("accelerator", "auto")))}}
+def with_classes(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
+    """The configuration with the data's classes where it names none, so that prediction needs no data."""
+    node = configuration.task
+    if not node.takes("classes") or node.options.get("classes") is not None:
+        return configuration
+    return configuration.with_options("task", {"classes": list(data.classes or [])})
 
 
-def with_classes(config: Config, data: SemiSupervisedDataModule) -> dict[str, Any]:
-    """The configuration with the data's classes written down, so that predicting needs no data."""
-    task = dict(config["task"])
-    if "classes" in parameters(target_of("task", task))[0] and task.get("classes") is None:
-        task["classes"] = list(data.classes or [])
-    return {**config, "task": task}
+def with_chosen_options(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
+    """The configuration with the values that the data module derived from the data, for keys that were left open.
+
+    A run folder holds them, so that it does not depend on how a later version derives them.
+    """
+    node = configuration.data
+    used = {
+        "scale": list(data.scale),
+        "labeled_per_batch": data.labeled_per_batch,
+        "strong_jitter": data.strong.jitter,
+        "strong_grey": data.strong.grey_probability,
+        "strong_blur": data.strong.blur_probability,
+    }
+    chosen = {key: value for key, value in used.items() if node.options.get(key) is None and not node.takes(key)}
+    # A source may take `val` too. Now that the split is made, the value goes to the source alone.
+    missing = node.own.stored_defaults().keys() - node.options.keys() - RESERVED
+    chosen |= {key: value for key, value in node.own.stored_defaults().items() if key in missing}
+    return configuration.with_options("data", chosen)
 
 
 def load_method(run: Path, which: str | None = None, trust: bool = False) -> Method:
@@ -324,9 +324,17 @@ def load_method(run: Path, which: str | None = None, trust: bool = False) -> Met
         SemipixError: no run, no checkpoint, or one that does not belong to the configuration; or the folder could run
             code and is not trusted.
     """
-    config = load_config(run, trust)
+    return trained_method(load_config(run, trust), run, which)
+
+
+def trained_method(configuration: Configuration, run: Path, which: str | None = None) -> Method:
+    """The trained method of a run folder whose configuration is loaded already, see `load_method`.
+
+    Raises:
+        SemipixError: no checkpoint, or one that does not belong to the configuration.
+    """
     path = checkpoint_of(run, which)
-    method = build_method(config, build_task(config), pretrained=False)
+    method = build_method(configuration, build_task(configuration), pretrained=False)
     state = read_checkpoint(path)["state_dict"]
     weights = {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
     check_finite(path, weights)

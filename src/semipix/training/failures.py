@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from semipix.config import Config
 from semipix.data.batches.loaders import died_worker
 from semipix.errors import SemipixError, reason_of
+from semipix.training.configuration import Configuration
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Texts in torch's errors about too little memory that are not of a class for it."""
@@ -24,14 +24,14 @@ def memory_short(error: Exception) -> str | None:
     return "GPU memory" if "CUDA" in message or isinstance(error, torch.OutOfMemoryError) else "memory"
 
 
-def explained(error: Exception, run: Path, step: int, config: Config) -> Exception:
+def explained(error: Exception, run: Path, step: int, configuration: Configuration) -> Exception:
     """Translate an error that stopped a training for the user; errors that are not known here are returned unchanged.
 
     Args:
         error: the error.
         run: the run folder.
         step: step at which the training stopped.
-        config: the run's configuration.
+        configuration: the run's configuration.
     """
     message = reason_of(error)
     if isinstance(error, MisconfigurationException):
@@ -39,7 +39,8 @@ def explained(error: Exception, run: Path, step: int, config: Config) -> Excepti
     if isinstance(error, OSError):
         return error if error.filename else OSError(error.errno, error.strerror or message, str(run))
     if short := memory_short(error):
-        used = ", ".join(f"data.{key}={config['data'][key]}" for key in ("batch_size", "crop") if key in config["data"])
+        options = configuration.data.options
+        used = ", ".join(f"data.{key}={options[key]}" for key in ("batch_size", "crop") if key in options)
         return SemipixError(
             f"{run}: out of {short} at step {step}{f' with {used}' if used else ''}; lower data.batch_size or "
             "data.crop and raise trainer.accumulate_grad_batches instead, or set memory=low"

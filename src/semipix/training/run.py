@@ -1,4 +1,4 @@
-"""From a resolved configuration to a run folder."""
+"""Train a configuration into a run folder, and resume such a training."""
 
 import json
 import math
@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from semipix import interruption
-from semipix.atomic import write_text
-from semipix.config import Config, with_path_text
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Method
-from semipix.processes import die_with_parent, is_started_by_lightning
+from semipix.processes import die_with_parent, is_first_process, is_started_by_lightning
 from semipix.training.build import (
     build_data,
     build_learner,
@@ -31,11 +28,11 @@ from semipix.training.build import (
     build_trainer,
     data_of_run,
     steps_of,
+    with_chosen_options,
     with_classes,
-    with_precision,
 )
-from semipix.training.check import check_config
 from semipix.training.checkpoints import read_checkpoint
+from semipix.training.configuration import Configuration
 from semipix.training.failures import explained
 from semipix.training.learner import Learner
 from semipix.training.opening import opening_lines
@@ -45,10 +42,10 @@ from semipix.training.run_folder import (
     claimed,
     emptied_where_refused,
     is_finished,
-    is_first_process,
     load_config,
     no_empty_folders,
     with_root,
+    write_config,
     write_json,
 )
 from semipix.training.stopping import StopOnSignal, stopped_early
@@ -77,8 +74,16 @@ class TrainingInterrupted(interruption.Interrupted):
         self.begun = trainer.global_step > 0
 
 
-def start(config: Config, run: Path) -> dict[str, float]:
+def start(configuration: Configuration, run: Path, command: str = "Python") -> dict[str, float]:
     """Train in a new run folder.
+
+    Args:
+        configuration: of the training.
+        run: the folder; it is made where it is missing.
+        command: the command line that started the training, for `config.yaml`.
+
+    Returns:
+        What `summary.json` holds.
 
     Raises:
         SemipixError: the folder already holds a training, another training is writing it, or the input is at fault.
@@ -95,37 +100,34 @@ def start(config: Config, run: Path) -> dict[str, float]:
         if is_first_process():
             claim.enter_context(no_empty_folders(run))
             claim.enter_context(claimed(run))
-        return _start(config, run)
+        return _start(configuration, run, command)
 
 
-def _start(config: Config, run: Path) -> dict[str, float]:
+def _start(configuration: Configuration, run: Path, command: str) -> dict[str, float]:
     if is_first_process() and any((run / "checkpoints").glob("*.ckpt")):
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
-    config = with_precision(config)
-    check_config(config)
-    config = {**config, "data": with_path_text("data", config["data"], SemiSupervisedDataModule)}
-    data = build_data(config)
-    config = with_classes(config, data)
-    task = build_task(config)
+    data = build_data(configuration)
+    configuration = with_classes(configuration, data)
+    task = build_task(configuration)
     check_serves(task, data.source)
     interruption.check()
-    method = build_method(config, task)
+    method = build_method(configuration, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
             f"data.labels={data.labels}: leaves no unlabeled image, from which "
             f"{type(method).__name__} learns; set data.labels=1/8, say, or add images without labels"
         )
-    learner, trainer = _built(config, data, method, run)
+    learner, trainer = _built(configuration, data, method, run)
     first = is_first_process()
     with emptied_where_refused(run, lambda: trainer.global_step > 0) if first else nullcontext():
         if first:
-            write_text(run / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            write_config(run, with_chosen_options(configuration, data), command)
             data.split.to_json(run / "split.json")
-        return _fit(config, data, learner, trainer, run, None)
+        return _fit(configuration, data, learner, trainer, run, None)
 
 
 def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str, float]:
-    """Continue an interrupted run to the weights that an uninterrupted one would have reached.
+    """Continue an interrupted run. Its weights become those that an uninterrupted run would have reached.
 
     Args:
         run: run folder.
@@ -136,10 +138,9 @@ def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str
         SemipixError: the folder holds no run or no checkpoint, it could run code and is not trusted, another training
             is writing it, or its data are not those that the run was trained on.
     """
-    config = load_config(run, trust)
+    configuration = load_config(run, trust)
     if root is not None:
-        config = with_root(config, root)
-    check_config(config)
+        configuration = with_root(configuration, root)
     with ExitStack() as claim:
         if is_first_process() and not is_finished(run):
             claim.enter_context(claimed(run))
@@ -148,30 +149,32 @@ def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str
         if not trust:
             check_state(last, state)
         done = state["global_step"]
-        task = build_task(config)
-        data = data_of_run(config, run, task, ["train", "val"])
+        task = build_task(configuration)
+        data = data_of_run(configuration, run, task, ["train", "val"])
         if is_finished(run):
             summary = dict(json.loads((run / SUMMARY).read_text()))
-            if done >= steps_of(config, data) or "stopped_early" in summary:
+            if done >= steps_of(configuration, data) or "stopped_early" in summary:
                 if is_first_process():
                     print(f"{run}: finished already, nothing to resume")
                 return summary
             if is_first_process():
                 claim.enter_context(claimed(run))
-        method = build_method(config, task, pretrained=False)
-        return _fit(config, data, *_built(config, data, method, run), run, last)
+        method = build_method(configuration, task, pretrained=False)
+        return _fit(configuration, data, *_built(configuration, data, method, run), run, last)
 
 
-def _built(config: Config, data: SemiSupervisedDataModule, method: Method, run: Path) -> tuple[Learner, pl.Trainer]:
-    """Learner and trainer of a run; nothing is written yet, so that a refused option leaves nothing behind."""
-    steps = steps_of(config, data)
-    validate = bool(data.split.val) and config["validations"] > 0
-    learner = build_learner(config, method, steps, data.strong)
-    return learner, build_trainer(config, run, method.task, steps, validate=validate)
+def _built(
+    configuration: Configuration, data: SemiSupervisedDataModule, method: Method, run: Path
+) -> tuple[Learner, pl.Trainer]:
+    """Learner and trainer of a run. Nothing is written yet, so that a refused option leaves no file."""
+    steps = steps_of(configuration, data)
+    validate = bool(data.split.val) and configuration.validations > 0
+    learner = build_learner(configuration, method, steps, data.strong)
+    return learner, build_trainer(configuration, run, method.task, steps, validate=validate)
 
 
 def _fit(
-    config: Config,
+    configuration: Configuration,
     data: SemiSupervisedDataModule,
     learner: Learner,
     trainer: pl.Trainer,
@@ -182,7 +185,7 @@ def _fit(
         die_with_parent()
     data.skipped.path = run / "skipped.txt"
     if is_first_process():
-        _begin(data, opening_lines(learner.method, data, trainer.max_steps, config["validations"], run))
+        _begin(data, opening_lines(learner.method, data, trainer.max_steps, configuration.validations, run))
     began = time.perf_counter()
     try:
         with interruption.deferred("step"):
@@ -196,7 +199,7 @@ def _fit(
         if interruption.received():  # as when the data-loading workers have got the signal too
             raise TrainingInterrupted(error, trainer) from error
         if isinstance(error, MisconfigurationException | RuntimeError | MemoryError | OSError | ValueError):
-            raise explained(error, run, trainer.global_step, config) from error
+            raise explained(error, run, trainer.global_step, configuration) from error
         raise
     check_steps(trainer)
     summary: dict[str, Any] = {
@@ -211,8 +214,8 @@ def _fit(
     if is_first_process():
         if skipped := data.skipped.count():
             summary["skipped"] = skipped
-            told = f"{skipped} files could not be read and were skipped"
-            print(f"semipix: {told}, see {data.skipped.path}", file=sys.stderr)
+            line = f"{skipped} files could not be read and were skipped, see {data.skipped.path}"
+            print(f"semipix: {line}", file=sys.stderr)
         write_json(run / SUMMARY, summary)
     return summary
 
@@ -221,7 +224,7 @@ def check_steps(trainer: pl.Trainer) -> None:
     """Refuse a training that has ended too early.
 
     Raises:
-        SemipixError: it made no step, or fewer than it should and nothing asked it to stop.
+        SemipixError: the training made no step, or fewer than it should although nothing asked it to stop.
     """
     made, asked = trainer.global_step, trainer.max_steps
     if made == 0 or (made < asked and not trainer.should_stop):

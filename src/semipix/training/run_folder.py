@@ -1,4 +1,4 @@
-"""What a run folder and its log say of a training, and how to go on from there."""
+"""Write, read and lock run folders."""
 
 import contextlib
 import json
@@ -10,37 +10,38 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
 
 from semipix.atomic import write_text
-from semipix.config import GROUPS, TOP, Config, parameters, target_of
+from semipix.config import NEEDED
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, reason_of
-from semipix.training.check import KINDS
+from semipix.training.configuration import KINDS, Configuration
 from semipix.training.trust import check_size, check_trusted, refused, without_downloads
+from semipix.training.versions import report_other_versions, versions
 
-NEW_KEYS = {"memory": "full", "compile": False}
-"""What older run folders, whose configuration lacks these keys, were trained with."""
+CONFIG = "config.yaml"
+"""The configuration that a run was trained with, and the versions of what trained it."""
+
+WIDTH = 2**20
+"""Of a line of `config.yaml`, so that a command is in one."""
+
+RECORDS = ("versions", "command")
+"""Keys of `config.yaml` that are no settings: what computed the run, and what was typed to start it."""
 
 SUMMARY = "summary.json"
 """Written when a training has ended, whole or not at all."""
 
 LOCK = ".lock"
-"""File by which a training claims its run folder; the system lets go of it when the process ends, however it ends."""
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the run folder; the others of a distributed training only compute."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
+"""Lock file of a training in its run folder; the system releases the lock when the process ends, in whatever way."""
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run folder against all other trainings; it is made where it is missing, and removed where it stays empty.
+    """Lock a run folder against all other trainings. It is made where it is missing, and removed where it stays empty.
 
     Raises:
-        SemipixError: another training holds it.
-        OSError: it cannot be made or written.
+        SemipixError: another training has locked it.
+        OSError: the folder cannot be made, or nothing can be written there.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,25 +68,25 @@ def is_finished(folder: Path) -> bool:
     return (folder / SUMMARY).exists()
 
 
-def way_on(folder: Path, anew: Sequence[str]) -> list[str]:
-    """Arguments of `semipix train` that finish a run which has not ended; what was cut off too early is removed.
+def resume_or_start(folder: Path, arguments: Sequence[str]) -> list[str]:
+    """Arguments of `semipix train` that bring a run to its end. A run without a checkpoint is removed.
 
     Args:
-        folder: the run folder, if there is one yet.
-        anew: arguments that start the run.
+        folder: the run folder; it may be missing.
+        arguments: arguments that start the run.
 
     Returns:
-        `resume=FOLDER` where there is a checkpoint to go on from, otherwise `anew`.
+        `resume=FOLDER` where there is a checkpoint, otherwise `arguments`.
 
     Raises:
-        SemipixError: a training that has written no checkpoint yet is at work there.
+        SemipixError: another training, which has not written a checkpoint yet, is writing the folder.
     """
     if (folder / "checkpoints" / "last.ckpt").exists():
         return [f"resume={folder}"]
-    if (folder / "config.yaml").exists():  # cut off before there was anything to go on from
+    if (folder / CONFIG).exists():  # interrupted before its first checkpoint
         with claimed(folder):
             shutil.rmtree(folder)
-    return list(anew)
+    return list(arguments)
 
 
 def last_line(log: Path, otherwise: str) -> str:
@@ -129,7 +130,7 @@ def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator
     """Remove what came into a folder, where its training is refused or interrupted before the first step.
 
     Args:
-        folder: claimed by this process.
+        folder: locked by this process.
         trained: whether a step was made.
     """
     before = {*folder.iterdir()} if folder.exists() else set()
@@ -161,50 +162,91 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
     )
 
 
-def load_config(run: Path, trust: bool = False) -> dict[str, Any]:
-    """The resolved configuration of a run folder.
+def write_config(run: Path, configuration: Configuration, command: str) -> None:
+    """Write `config.yaml`: every group with the values of all its parameters, the other keys, versions and command.
 
     Args:
         run: run folder.
-        trust: let it name any class and command, which then run as they would from the command line.
+        configuration: of the training.
+        command: the command line that started it.
 
     Raises:
-        SemipixError: the folder holds none, or a damaged one, or it could run code and is not trusted.
+        OSError: the file cannot be written.
     """
-    path = run / "config.yaml"
+    records = dict(zip(RECORDS, (versions(), command), strict=True))
+    text = yaml.safe_dump({**configuration.as_mapping(), **records}, sort_keys=False, allow_unicode=True, width=WIDTH)
+    write_text(run / CONFIG, text)
+
+
+def read_config(run: Path, trust: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of a run folder as plain values. Nothing that it names is imported.
+
+    Args:
+        run: run folder.
+        trust: let it name any class and command.
+
+    Returns:
+        The settings, as `Configuration.parse` takes them, and the records, by the names of `RECORDS`.
+
+    Raises:
+        SemipixError: there is no configuration, it is damaged, or it could run code and is not trusted.
+    """
+    path = run / CONFIG
     if not path.is_file():
         raise SemipixError(f"{run}: no config.yaml found, so this is no run folder of semipix train")
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SemipixError(f"{path}: not readable as YAML: {reason_of(error)}") from error
-    needed = {*GROUPS, *TOP} - {"second_model", "scheduler", *NEW_KEYS}
-    if not isinstance(config, dict) or not needed <= config.keys():
-        found = f"without {', '.join(sorted(needed - config.keys()))}" if isinstance(config, dict) else "no mapping"
+    needed = {*NEEDED, *RECORDS}
+    found = ""
+    if not isinstance(config, dict):
+        found = "no mapping"
+    elif missing := needed - config.keys():
+        found = f"without {', '.join(sorted(missing))}"
+    elif not isinstance(config["versions"], dict):
+        found = "versions that are no mapping"
+    if found:
         raise SemipixError(f"{path}: {found}, expected the configuration that semipix train wrote; restore the file")
     check_size(path, config)
     if not trust:
         check_trusted(path, config, KINDS)
         config = without_downloads(config)
-    return {**NEW_KEYS, **config}
+    records = {key: config.pop(key) for key in RECORDS}
+    return config, records
 
 
-def needs_trust(config: Config) -> bool:
-    """Whether a configuration, once it is in a run folder, is loaded only by those who trust the folder."""
-    return refused(config, KINDS) is not None
+def load_config(run: Path, trust: bool = False) -> Configuration:
+    """The configuration of a run folder. Other versions than it was trained with are reported on stderr.
+
+    Args:
+        run: run folder.
+        trust: let it name any class and command, which then run as they would from the command line.
+
+    Raises:
+        SemipixError: there is no configuration, it is damaged or at fault, or it could run code and is not trusted.
+    """
+    settings, records = read_config(run, trust)
+    configuration = Configuration.parse(settings)
+    report_other_versions(run, records["versions"])
+    return configuration
 
 
-def with_root(config: Config, root: Path) -> dict[str, Any]:
+def needs_trust(configuration: Configuration) -> bool:
+    """Whether a run folder with this configuration is loaded only by those who trust it."""
+    return refused(configuration.as_mapping(), KINDS) is not None
+
+
+def with_root(configuration: Configuration, root: Path) -> Configuration:
     """The configuration of a run whose data folder has moved.
 
     Raises:
         SemipixError: its data are in no folder.
     """
-    source = target_of("data", config["data"])
-    if "root" not in parameters(source)[0]:
-        name = getattr(source, "__name__", source)
+    if not configuration.data.takes("root"):
+        name = getattr(configuration.data.target, "__name__", configuration.data.path)
         raise SemipixError(f"--data: {root} found, but {name}, the data of this run, has no folder; leave --data out")
-    return {**config, "data": {**config["data"], "root": str(root)}}
+    return configuration.with_options("data", {"root": str(root)})
 
 
 def load_split(run: Path) -> Split:

@@ -1,7 +1,7 @@
-"""What a run folder may name: its configuration is a file that somebody else may have written, and runs no code.
+"""Check that a run folder cannot run code: its files may have been written by somebody else.
 
-What is named on the command line runs as it is. A configuration that is loaded from a run folder may name classes of
-the packages that semipix is built on, each in a place where it belongs. They are checked before anything foreign is
+What the command line names is run without such a check. The configuration of a run folder may name classes of the
+packages that semipix is built on, each in a group where it belongs. This is checked before any other package is
 imported, and before anything is called.
 """
 
@@ -21,9 +21,10 @@ from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
-from semipix.config import parameters, public_name
+from semipix.config import public_name
 from semipix.data.batches.shards import is_plain_pattern
 from semipix.errors import SemipixError, reason_of
+from semipix.signatures import parameters
 
 PACKAGES = (*("semipix", "torch", "torchvision", "timm", "segmentation_models_pytorch", "torchmetrics", "lightning"),)
 """Packages whose classes a run folder may name."""
@@ -40,7 +41,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "scheduler": ("torch.optim",),
     "trainer": ("lightning",),
 }
-"""Where the classes of each group are defined. Elsewhere torch makes modules out of source text, as torch.fx does."""
+"""Modules in which the classes of each group are defined. Other parts of torch, such as torch.fx, run source text."""
 
 INSIDE: dict[str, tuple[type, ...]] = {
     "callbacks": (Callback,),
@@ -55,16 +56,16 @@ SPECIAL = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """Keys by which Hydra makes objects."""
 
 FILES_OF_MODELS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Options by which timm, and what is built on it, loads weights from any file or address."""
+"""Options with which timm, and packages that use it, load weights from any file or address."""
 
 STATE_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path", "best_k_models")
-"""Of Lightning's ModelCheckpoint in a checkpoint: files that it removes when it has written the next one."""
+"""Keys of ModelCheckpoint's state in a checkpoint: files that Lightning removes after it has written the next one."""
 
 MOST_VALUES = 10_000_000
-"""In a configuration, each as often as it is referred to: a few lines of YAML may stand for more than memory holds."""
+"""Most values of a configuration, with references followed: a few lines of YAML can become more than memory holds."""
 
 MOST_SHOWN = 60
-"""Letters of a value in a message."""
+"""Most letters of a value in a message."""
 
 
 class Refusal(NamedTuple):
@@ -83,14 +84,14 @@ class Refusal(NamedTuple):
 
 
 def check_size(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a configuration that holds itself, or that grows beyond all need by references of YAML.
+    """Refuse a configuration that contains itself, or that becomes too large by references of YAML.
 
     Args:
         path: the file that it was read from, for the message.
         config: as YAML gave it.
 
     Raises:
-        SemipixError: it does.
+        SemipixError: it contains itself, or more than `MOST_VALUES` values.
     """
     try:
         size = _size(config, {})
@@ -104,11 +105,11 @@ def check_size(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values a nested value holds when its references are followed; each is looked at once."""
+    """Number of values in a nested value, with references followed; each object is visited once."""
     if not isinstance(value, Mapping | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST_VALUES + 1  # while it is looked at: found again, it holds itself
+        known[id(value)] = MOST_VALUES + 1  # found again while it is visited, it contains itself
         known[id(value)] = 1 + sum(
             _size(item, known) for item in (value.values() if isinstance(value, Mapping) else value)
         )
@@ -116,7 +117,7 @@ def _size(value: Any, known: dict[int, int]) -> int:
 
 
 def check_trusted(path: Path, config: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
-    """Refuse a configuration from a run folder that could run other code than that of the known packages.
+    """Refuse a configuration from a run folder that could run code of other packages than the known ones.
 
     Args:
         path: the file that it was read from, for the message.
@@ -161,7 +162,7 @@ def _inside_trainer(name: str, value: Any) -> Iterator[Refusal]:
             continue
         refusals = list(_target(key, node["_target_"], INSIDE[name], ("lightning", "semipix")))
         yield from refusals
-        # What else an object takes goes on to packages that are not known here, such as that of a logger.
+        # Any other option is passed on to a package that is not checked here, such as that of a logger.
         named = set() if refusals else parameters(_located(node["_target_"]))[0]
         for option, item in node.items():
             if option == "_target_":
@@ -172,7 +173,7 @@ def _inside_trainer(name: str, value: Any) -> Iterator[Refusal]:
 
 
 def _objects(key: str, value: Any, name: str = "") -> Iterator[Refusal]:
-    """Refusals of a value that has to be plain: the keys that make objects, at any depth."""
+    """Refusals of a value that has to be plain: keys that make objects, at any depth."""
     if name in SPECIAL:
         yield Refusal(key, f"{_shown(value)} found, expected no such key here")
     if isinstance(value, Mapping):
@@ -261,14 +262,14 @@ def _is_builder(function: Callable[..., Any]) -> bool:
 
 
 def _values(group: str, node: Mapping[str, Any]) -> Iterator[Refusal]:
-    """Refusals of plain values by which a known class would run a command, or read or write other places."""
+    """Refusals of plain values with which a known class would run a command, or read or write elsewhere."""
     if group == "trainer":
         for key, text in _texts(group, node):
             if not key.endswith("_target_") and _leads_out(text):
                 yield Refusal(key, f"{_shown(text)} found, a place outside of the run folder, where files are written")
     if "model" in group:
         for key, text in _texts(group, node):
-            if not set(FILES_OF_MODELS).isdisjoint(key.split(".")):
+            if text and not set(FILES_OF_MODELS).isdisjoint(key.split(".")):
                 yield Refusal(key, f"{_shown(text)} found, from where weights would be loaded")
             if ":" in text:
                 yield Refusal(key, f"{_shown(text)} found, an address, from where a model would be loaded")
@@ -279,7 +280,7 @@ def _values(group: str, node: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The texts in a value at any depth, each with its dotted key."""
+    """All texts in a nested value, each with its dotted key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -291,7 +292,7 @@ def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _leads_out(text: str) -> bool:
-    """Whether a text, read as a path, is somewhere else than below the folder that it is used in."""
+    """Whether a text, read as a path, leads out of the current folder."""
     path = PurePath(text)
     return (
         path.is_absolute()
@@ -302,7 +303,7 @@ def _leads_out(text: str) -> bool:
 
 
 def check_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint by which Lightning would remove other files than checkpoints of the run folder.
+    """Refuse a checkpoint that makes Lightning remove other files than checkpoints of the run folder.
 
     Args:
         path: the checkpoint, for the message.
@@ -334,7 +335,7 @@ def _shown(value: Any) -> str:
 
 
 def without_downloads(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with `data.download` off: the data of a run were there when it was trained."""
+    """The configuration with `data.download=false`: a run folder of somebody else downloads nothing."""
     data = config.get("data")
     if not isinstance(data, Mapping) or not data.get("download"):
         return dict(config)

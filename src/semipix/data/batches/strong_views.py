@@ -33,6 +33,7 @@ class StrongViews:
         grey_probability: float = 0.2,
         blur_probability: float = 0.5,
     ) -> None:
+        self.jitter, self.grey_probability = jitter, grey_probability
         self.colour = [
             v2.RandomApply([v2.ColorJitter(jitter, jitter, jitter, min(jitter / 2, 0.5))], jitter_probability),
             v2.RandomGrayscale(grey_probability),
