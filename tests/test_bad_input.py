@@ -232,6 +232,7 @@ KEYS = {
     "~seed": "seed: nothing found, but training needs it; leave ~seed out, or give seed=VALUE",
     "@=1": "@=1: no key before the =",
     "hydra=1": "hydra=1: Hydra's keys are given one by one, as hydra.KEY=VALUE",
+    "data.shards={_target_:builtins.dict}": "data.shards: {'_target_': 'builtins.dict'} found, text or null expected",
     "trainer.profiler={a:1}": "trainer.profiler: {'a': 1} found, simple, advanced or an object given by its _target_",
     "hydra.verbose=true": "hydra.verbose=true: semipix writes the run folder itself",
     "hydra.run.dir=other": "hydra.run.dir=other: semipix writes the run folder itself; name it by run=PATH",

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import logging
 import sys
 import types
 import typing
@@ -17,6 +18,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from semipix.errors import SemipixError, reason_of
 from semipix.signatures import Signature, signature_of
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # `get_object` would print what `target_of` raises
 
 GROUPS = ("task", "method", "model", "second_model", "data", "optimizer", "scheduler", "trainer")
 

@@ -182,7 +182,7 @@ def _check_same(job: Job) -> bool:
         precision = key == "trainer.precision" and isinstance(value, str)
         if not (same or chosen or precision):
             raise SemipixError(
-                f"{path}: {key}={str(value)[:80]!r} found, which this command does not ask for, beside {refusal}; "
+                f"{path}: {key}={str(value)[:80]!r} found, which this command does not ask for, beside {refusal.key}; "
                 "remove the folder, or choose another run=PATH for the sweep"
             )
     return True

@@ -35,7 +35,7 @@ from semipix.training.run_folder import checkpoint_of, load_config, load_split
 from semipix.training.stopping import StopOnSignal, early_stop
 
 STARTED_BY = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_DJOB_RANKFILE", "OMPI_COMM_WORLD_SIZE")
-"""What the environment of a process holds that was started on several nodes."""
+"""Environment variables of processes that were started on several nodes."""
 
 
 def build_data(
@@ -175,7 +175,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
     """
     node = configuration.trainer
     options = node.arguments()
-    if options.get("num_nodes", 1) != 1 and not {*STARTED_BY} & {*os.environ}:  # it would wait for the others
+    if options.get("num_nodes", 1) != 1 and not {*STARTED_BY} & {*os.environ}:  # it would wait for them forever
         raise SemipixError(
             f"trainer.num_nodes: {options['num_nodes']} found, but this process was started alone; start one on each "
             "node by torchrun or SLURM, or leave trainer.num_nodes out"
@@ -233,10 +233,10 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
 
 
 def _named_loggers(options: dict[str, Any]) -> list[str]:
-    """Take the names of loggers out of a trainer's options; true, false and objects, which replace all, stay there.
+    """Remove names of loggers from a trainer's options and return them. Booleans and logger objects are left there.
 
     Raises:
-        SemipixError: something else is given.
+        SemipixError: `logger` is no name, boolean or logger object, and no list of them.
     """
     given = options.pop("logger", None)
     if isinstance(given, bool):
@@ -249,10 +249,15 @@ def _named_loggers(options: dict[str, Any]) -> list[str]:
 
 
 def _all_of(key: str, value: Any, kind: type) -> list[Any]:
-    """One object of a kind, or a list of them, or null, as a list.
+    """The given objects as a list, which may be one object, a list or null.
+
+    Args:
+        key: of the trainer, for the message.
+        value: the objects.
+        kind: their class.
 
     Raises:
-        SemipixError: one is of another kind.
+        SemipixError: an object is of another class.
     """
     given = [] if value is None else value if isinstance(value, list) else [value]
     for each in given:
@@ -271,7 +276,7 @@ def data_of_run(
     Only the labels of the needed splits have to be usable.
 
     Raises:
-        SemipixError: the data are not there, or are not those that the run was trained on.
+        SemipixError: the data are missing, or differ from those that the run was trained on.
     """
     root = configuration.data.options.get("root")
     try:
@@ -348,7 +353,7 @@ def trained_method(configuration: Configuration, run: Path, which: str | None = 
 
 
 def check_finite(path: Path, weights: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose networks compute nothing.
+    """Refuse weights that hold NaN or infinite numbers.
 
     Args:
         path: the checkpoint.

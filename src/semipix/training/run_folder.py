@@ -29,7 +29,7 @@ RECORDS = ("versions", "command")
 """Keys of `config.yaml` that are no settings: what computed the run, and what was typed to start it."""
 
 SUMMARY = "summary.json"
-"""Written when a training has ended, whole or not at all."""
+"""Written when a training has ended."""
 
 LOCK = ".lock"
 """Lock file of a training in its run folder; the system releases the lock when the process ends, in whatever way."""
@@ -90,16 +90,16 @@ def resume_or_start(folder: Path, arguments: Sequence[str]) -> list[str]:
 
 
 def last_line(log: Path, otherwise: str) -> str:
-    """What a log shows last, a progress bar's newest state included; `otherwise` where it shows nothing."""
+    """The last line of a log, which may be a progress bar's last state; `otherwise` where the log is empty."""
     lines = log.read_text(errors="replace").replace("\r", "\n").split("\n") if log.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), otherwise)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; NaN and infinity become null.
+    """Write a JSON file, completely or not at all; NaN and infinity become null.
 
     Raises:
-        OSError: it cannot be written; names the file.
+        OSError: the file cannot be written; the error names it.
     """
     write_text(path, json.dumps(_without_nan(value), indent=2, allow_nan=False))
 
@@ -114,7 +114,7 @@ def _without_nan(value: Any) -> Any:
 
 @contextlib.contextmanager
 def no_empty_folders(folder: Path) -> Iterator[None]:
-    """Remove a folder and those around it afterwards, where they were missing before and hold nothing."""
+    """Remove a folder and its parents at the end, those that were missing before and are empty."""
     missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
     try:
         yield
@@ -127,7 +127,7 @@ def no_empty_folders(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator[None]:
-    """Remove what came into a folder, where its training is refused or interrupted before the first step.
+    """Remove new files from a folder if its training is refused or interrupted before the first step.
 
     Args:
         folder: locked by this process.
@@ -148,7 +148,7 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
     """The run's checkpoint `best` or `last`; by default best where validation chose one.
 
     Raises:
-        SemipixError: it does not exist.
+        SemipixError: the checkpoint does not exist.
     """
     names = [which] if which else ["best", "last"]
     for name in names:
