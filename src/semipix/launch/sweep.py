@@ -66,7 +66,7 @@ class Job:
         sweep_folder: the sweep's folder.
         sweep: which start of the sweep this is.
         overrides: its part of the command line, and Hydra's options that say where configurations are.
-        config: composes them; a slip is raised here.
+        config: composes them; raises the errors of the configuration.
         started_in: where relative paths begin.
         path: where modules are imported from; a launcher's process may know less of them.
     """
