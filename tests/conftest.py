@@ -24,11 +24,25 @@ QUICK = (
 TRAINING = {"command", "train", "shared_run", "finished"}
 """Fixtures of tests that run commands and trainings."""
 
+SLOW = (
+    *(
+        "benchmarks",
+        "inference/test_on_ray.py",
+        "report/test_demo.py",
+        "training/test_ddp.py",
+        "training/test_ranks.py",
+    ),
+    *("test_bad_input.py", "test_interruption.py", "test_matrix.py", "test_regression_commands.py", "test_tutorial.py"),
+)
+"""Folders and files whose tests start processes or train."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of whole commands as slow, so that `make quick` leaves them out."""
+    """Mark what starts commands, processes and trainings as slow, so that `make quick` leaves it out."""
+    folder = Path(__file__).parent
     for item in items:
-        if TRAINING & set(getattr(item, "fixturenames", ())):
+        in_slow = any(item.path.is_relative_to(folder / name) for name in SLOW)
+        if in_slow or TRAINING & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

@@ -135,6 +135,7 @@ def test_the_page_of_tasks_has_each_task_with_its_constants() -> None:
         assert (task.mu, task.nu) == (pytest.approx(expected), int(nu))
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_results() -> None:
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "benchmarks.tables", "--check"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import semipix
-from tests.conftest import pytest_collection_modifyitems
+from tests.conftest import SLOW, pytest_collection_modifyitems
 
 SOURCE = Path(semipix.__file__).parent
 TESTS = Path(__file__).parent
@@ -42,11 +42,20 @@ def test_what_is_named_is_there() -> None:
     assert [name for name in named() if not (SOURCE / name).exists()] == []
 
 
-@pytest.mark.parametrize(("fixtures", "slow"), [(["tmp_path", "train"], True), (["tmp_path"], False)])
-def test_tests_of_commands_are_left_out_of_quick(fixtures: list[str], slow: bool) -> None:
+@pytest.mark.parametrize(
+    ("file", "fixtures", "slow"),
+    [
+        ("test_atomic.py", ["tmp_path"], False),
+        ("test_atomic.py", ["tmp_path", "train"], True),
+        *((name, [], True) for name in SLOW),
+    ],
+)
+def test_what_is_left_out_of_quick(file: str, fixtures: list[str], slow: bool) -> None:
     marks: list[Any] = []
-    pytest_collection_modifyitems([SimpleNamespace(fixturenames=fixtures, add_marker=marks.append)])  # type: ignore[list-item]
+    item: Any = SimpleNamespace(path=TESTS / file, fixturenames=fixtures, add_marker=marks.append)
+    pytest_collection_modifyitems([item])
     assert [mark.name for mark in marks] == ["slow"] * slow
+    assert item.path.exists()
 
 
 @pytest.mark.parametrize("folder", ["launch", "report"])

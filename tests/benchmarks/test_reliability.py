@@ -10,14 +10,14 @@ from benchmarks.reliability.outcomes import BAD, Ended, judged
 from benchmarks.reliability.sections import ALL
 
 PARTS = {
-    "images": range(0, 920, 46),
-    "overrides": range(0, 500, 50),
+    "images": range(0, 920, 70),
+    "overrides": range(0, 500, 72),
     "kills": (2, 3),  # a training with reading processes; a prediction
-    "interrupts": (11,),  # SIGHUP, before the first step
-    "company": (0, 2),
-    "full_disk": (0, 1, 32),
-    "tampered": (0, 20, 38, 64, 77, 83, 101),
-    "shards": (3, 6, 25, 28),
+    "interrupts": (5,),  # SIGHUP, before the first step
+    "company": (2,),
+    "full_disk": (0, 32),
+    "tampered": (0, 38, 77, 101),
+    "shards": (3, 25),
 }
 
 

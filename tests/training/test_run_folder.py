@@ -56,6 +56,7 @@ def test_a_claim_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs/new").iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.slow
 def test_a_folder_is_claimed_once_and_free_after_a_kill(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0")
     with held_elsewhere(tmp_path):
