@@ -165,7 +165,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = [sys.executable, "-m", "tests.training.test_ddp", str(folder)]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     logs = [folder / f"{rank}.log" for rank in range(2)]
     running = []
     for rank, log in enumerate(logs):
