@@ -20,7 +20,7 @@ from semipix.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(sys.executable).with_name("semipix"))
 STEPS = 10
 """Two and a half epochs: 8 unlabeled images, 2 a step."""
