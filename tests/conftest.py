@@ -30,6 +30,7 @@ SLOW = (
         "inference/test_on_ray.py",
         "report/test_demo.py",
         "training/test_ddp.py",
+        "training/test_learner.py",
         "training/test_ranks.py",
     ),
     *("test_bad_input.py", "test_interruption.py", "test_matrix.py", "test_regression_commands.py", "test_tutorial.py"),
