@@ -28,13 +28,18 @@ SLOW = (
     *(
         "benchmarks",
         "inference/test_on_ray.py",
+        "methods/test_memory_and_compile.py",
+        "models/test_deeplab_v2.py",
+        "models/test_loading.py",
+        "models/test_smp.py",
         "report/test_demo.py",
         "training/test_ddp.py",
+        "training/test_learner.py",
         "training/test_ranks.py",
     ),
     *("test_bad_input.py", "test_interruption.py", "test_matrix.py", "test_regression_commands.py", "test_tutorial.py"),
 )
-"""Folders and files whose tests start processes or train."""
+"""Folders and files whose tests start processes, train, or compute with large networks."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

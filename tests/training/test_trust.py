@@ -362,6 +362,7 @@ def semipix(*arguments: str) -> Result:
     return Result(ended.returncode, ended.stdout, ended.stderr)
 
 
+@pytest.mark.slow
 def test_the_command_refuses_and_trusts(run: Path, photos: Path) -> None:
     change(run, {"model._target_": "evil.Model"})
     arguments = ("predict", "run", str(photos / "images/test"), "--out", "out")
