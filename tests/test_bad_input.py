@@ -602,7 +602,7 @@ def test_checkpoint_that_cannot_be_used(
             )
     message = command(*fill(COMMANDS[name], finished, shared_photos / "images/test")).error
     assert f"{finished}/checkpoints" in message
-    assert ("no checkpoint found, expected" if damage == "missing" else "damaged, or no checkpoint") in message
+    assert ("no checkpoint found, expected" if damage == "missing" else "damaged, or not a checkpoint") in message
 
 
 def test_checkpoint_of_other_networks(command: Command, finished: Path, shared_photos: Path) -> None:

@@ -1,6 +1,7 @@
 """The commands as a user gives them, from training to prediction.
 
-Also tests cli.py, launch/app.py, inference/evaluate.py, inference/predict.py and training/run.py.
+Also tests cli.py, launch/app.py, inference/evaluate.py, inference/predict.py,
+training/opening.py and training/run.py.
 """
 
 import csv

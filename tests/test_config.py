@@ -1,6 +1,7 @@
 """Keys and types that a constructor's signature allows.
 
-Also tests launch/compose.py, launch/overrides.py, launch/paper.py and training/check.py.
+Also tests launch/compose.py, launch/overrides.py, launch/paper.py and
+signatures.py.
 """
 
 import inspect
@@ -79,7 +80,7 @@ def test_null_means_that_a_group_is_left_out() -> None:
         ([1, 2, 3], tuple[int, ...]),
         ("b", Literal["a", "b"]),
         ({0: 1}, dict[int, int]),
-        ({"_target_": "x"}, int),
+        ({"_target_": "x"}, nn.Module),
         ("anything", Any),
         ("anything", Leaf),
     ],
@@ -92,6 +93,8 @@ def test_values_that_fit(value: Any, hint: Any) -> None:
     ("value", "hint", "expected"),
     [
         ("abc", int, "a whole number"),
+        ({"_target_": "x"}, int, "a whole number"),
+        ({"_target_": "x"}, str | None, "text or null"),
         (0.5, int, "a whole number"),
         (True, int, "a whole number"),
         ("abc", float | None, "a number or null"),

@@ -27,8 +27,7 @@ from semipix.data.batches.workers import CHOSEN
 from semipix.functional.grouping import BATCH_PIXELS
 from semipix.inference.predictor import Predictor
 from semipix.interruption import Interrupted, check, deferred, handled, received
-from semipix.launch import sweep
-from semipix.launch import variants as comparison
+from semipix.launch import runner, sweep
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
@@ -322,7 +321,7 @@ def test_an_interrupted_measurement_writes_nothing(
 def test_an_interrupted_check_is_one_line(
     shared_photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semipix.data.sources.folder.check_masks", lambda *_: send())
+    monkeypatch.setattr("semipix.data.check.check_masks", lambda *_: send())
     result = command("data", "check", shared_photos)
     assert (result.code, lines(result.err), result.out) == (143, ["semipix: interrupted"], "")
 
@@ -336,7 +335,7 @@ def test_an_interrupted_demo_stops_what_it_has_started(
         '#!/bin/sh\ntrap \'touch "$0.ended.$$"; exit 143\' TERM\ntouch "$0.began.$$"\nwhile :; do sleep 0.05; done\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(comparison.sys, "executable", str(program))
+    monkeypatch.setattr(runner.sys, "executable", str(program))
     began = time.monotonic()
 
     def interrupt() -> None:
@@ -513,7 +512,7 @@ def test_a_sweep_hands_sigterm_on_and_waits(tmp_path: Path) -> None:
 def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "_train", lambda *_: (143, "interrupted at step 2"))
+    monkeypatch.setattr(sweep, "train", lambda *_, **options: runner.Ended(143, "interrupted at step 2"))
     job = sweep.Job(tmp_path / "one", tmp_path, "this", [], lambda: {"task": {}}, tmp_path, [])
     record = sweep.run_job(job)
     assert (record.state, record.tries, record.reason) == ("interrupted", 1, "interrupted at step 2")

@@ -1,14 +1,12 @@
 """Processes that are found, stopped and end with others. Those of real trainings are in test_interruption.py."""
 
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from semipix.processes import descendants, is_first, stop, worker_init
+from semipix.processes import descendants, is_first, stop
 
 PROGRAM = "import signal, time; {} print(1, flush=True); time.sleep(60)"
 DEAF = PROGRAM.format("signal.signal(signal.SIGTERM, signal.SIG_IGN);")
@@ -40,12 +38,3 @@ def test_who_speaks_for_a_training(variables: dict[str, str], first: bool, monke
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert is_first() is first
-
-
-@pytest.mark.parametrize(("method", "ours"), [("fork", True), ("forkserver", False)])
-def test_only_a_forked_worker_checks_whose_child_it_is(
-    method: str, ours: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that starts it is another parent, by which it would take this process for gone and end."""
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: method)
-    assert getattr(worker_init(), "args", None) == (os.getpid() if ours else None,)

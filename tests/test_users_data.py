@@ -313,10 +313,10 @@ class TestCounts:
         for index in range(12):
             photograph(regions()).save(path_of(root, "unlabeled", "", f"u{index}.png"))
         line = "data: 18 labeled, 12 unlabeled, 0 labels hidden by data.labels=all, 2 held out for validation"
-        assert train_known(command, root, "method=mean_teacher").out.splitlines()[0] == line
+        assert train_known(command, root, "method=mean_teacher").out.splitlines()[1] == line
         line = "data: 6 labeled, 24 unlabeled, 12 labels hidden by data.labels=1/3, 2 held out for validation"
         result = train_known(command, root, "method=mean_teacher", "data.labels=1/3", "run=third")
-        assert result.out.splitlines()[0] == line
+        assert result.out.splitlines()[1] == line
 
     def test_what_is_not_read_is_counted(self, command: Command, tmp_path: Path) -> None:
         root = tmp_path / "data"
@@ -343,7 +343,7 @@ class TestCounts:
             assert "1 image files hold several pages, of which only the first is read" in printed
             assert "1 image files hold further bands" in printed
         assert "train           6 with mask       3 without" in checked.out
-        assert trained.out.splitlines()[0].startswith("data: 4 labeled, 3 unlabeled")
+        assert trained.out.splitlines()[1].startswith("data: 4 labeled, 3 unlabeled")
         assert measured(command)["miou"] == 1
 
     def test_a_mask_that_is_not_read_is_a_problem(self, command: Command, tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ class TestOneRoad:
             photograph(regions()).save(root / f"images/{split}/{image}.png")
             Image.fromarray(regions()).save(root / f"masks/{split}/{mask}.png")
         result = train_known(command, root)
-        assert result.out.splitlines()[0].startswith("data: 3 labeled, 0 unlabeled")
+        assert result.out.splitlines()[1].startswith("data: 3 labeled, 0 unlabeled")
         for name in (root / f"images/test/{image}.png", root / f"images/train/{image}.png"):
             name.rename(name.with_name(f"{mask}.png"))  # the folder moves to another system
         assert measured(command)["miou"] == 1

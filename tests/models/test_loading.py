@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torchvision.models import VGG16_Weights, vgg16
 
-from semipix.signatures import parameters, target_of
+from semipix.config import target_of
+from semipix.signatures import parameters
 from tests.helpers.tiny import node_of, options
 from tests.models.base import images
 

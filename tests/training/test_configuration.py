@@ -1,4 +1,7 @@
-"""What a parsed configuration holds, and what a run folder keeps of it."""
+"""What a parsed configuration holds, and what a run folder keeps of it.
+
+Also tests training/versions.py.
+"""
 
 import shutil
 import sys
@@ -171,7 +174,7 @@ def test_a_sweep_takes_a_run_of_its_own_command(
         started.append(given)
         raise SemipixError("started")
 
-    monkeypatch.setattr("semipix.launch.sweep.subprocess.Popen", popen)
+    monkeypatch.setattr("semipix.launch.runner.subprocess.Popen", popen)
     overrides = [*QUICK, f"data.root={shared_photos}", "method=gct", "data.scale=null"]
 
     def record(*more: str) -> Any:

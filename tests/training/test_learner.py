@@ -1,6 +1,6 @@
 """The Learner under Lightning's trainer.
 
-Also tests training/finiteness.py.
+Also tests training/finiteness.py and training/measuring.py.
 """
 
 import functools

@@ -71,7 +71,7 @@ def test_a_killed_rank_ends_all_and_the_training_resumes(started_by: str, killed
     assert code == 0, output
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 4
     assert "run: 4 steps, see run/summary.json" in output
-    assert output.count("4 steps") == 1, "one process reports"
+    assert output.count("run: 4 steps") == 1, "one process reports"
 
 
 def test_a_killed_first_rank_ends_the_one_that_it_started(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A resumed run reaches the same weights as an uninterrupted one."""
+"""A resumed run reaches the same weights as an uninterrupted one.
+
+Also tests training/checkpoints.py.
+"""
 
 import errno
 import os
@@ -255,5 +258,5 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(
 def test_reading_refuses_what_could_run_code(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {}, "global_step": 1, "function": flaw_detector.FlawDetector}, path)
-    with pytest.raises(SemipixError, match=f"{path}: damaged, or no checkpoint"):
+    with pytest.raises(SemipixError, match=f"{path}: damaged, or not a checkpoint"):
         read_checkpoint(path)

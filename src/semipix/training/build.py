@@ -347,7 +347,7 @@ def trained_method(configuration: Configuration, run: Path, which: str | None = 
         method.load_state_dict(weights)
     except RuntimeError as error:
         raise SemipixError(
-            f"{path}: not a checkpoint of the networks in config.yaml: {reason_of(error, 160)}"
+            f"{path}: not a checkpoint of the networks in config.yaml: {reason_of(error, 80)}"
         ) from error
     return method.eval()
 

@@ -44,7 +44,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             return dict(state)
         reason = "it holds no state_dict and global_step"
     except Exception as error:  # a damaged file can cause any error in the unpickler
-        reason = reason_of(error, 160)
+        reason = reason_of(error, 80)
     raise SemipixError(
         f"{path}: damaged, or not a checkpoint of semipix train ({reason}); use another --checkpoint or run"
     )

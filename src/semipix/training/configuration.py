@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from semipix.config import GROUPS, NEEDED, OUTSIDE, TOP, Node, check_needed, unknown_key
+from semipix.config import GROUPS, NEEDED, OUTSIDE, TOP, Node, check_needed, target_of, unknown_key
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
 from semipix.errors import SemipixError
@@ -169,14 +169,15 @@ def _group(name: str, mapping: Mapping[str, Any]) -> Node:
     group = mapping[name]
     if name == "trainer":
         group = _with_precision(group)
+    if name == "optimizer" and _needs_closure(target_of(name, group)):
+        path = group["_target_"]
+        raise SemipixError(f"optimizer._target_: {path!r} computes the loss several times a step; choose another")
     try:
         node = Node.parse(name, group, KINDS[name], SHARING.get(name))
     except SemipixError as error:
         if str(error).startswith("trainer.precision"):  # the names are Lightning's, to which semipix adds one
             raise SemipixError(f"{error}; or auto, which takes what this machine is fastest in") from None
         raise
-    if name == "optimizer" and _needs_closure(node.target):
-        raise SemipixError(f"optimizer._target_: {node.path!r} computes the loss several times a step; choose another")
     if name == "trainer":
         _check_trainer(node.options)
     return node.with_options(_chosen(node, mapping)).with_defaults(_filled_in(node))
