@@ -1,6 +1,7 @@
 """A small folder of PNG and JPEG files, and fixtures that run commands in this process."""
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ SLOW = (
     *("test_bad_input.py", "test_interruption.py", "test_matrix.py", "test_regression_commands.py", "test_tutorial.py"),
 )
 """Folders and files whose tests start processes, train, or compute with large networks."""
+
+
+def pytest_configure() -> None:
+    """Let SIGINT work: in what a shell runs in the background it is ignored, which semipix leaves so."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
