@@ -110,7 +110,8 @@ def run_cases(cases: Sequence[Case], folder: Path) -> Iterator[Result]:
         place = emptied(folder / "a/b/c")
         kept = [] if overrides[0].startswith("resume=") else usual
         arguments = [*(item for item in kept if item.partition("=")[0] not in given), *overrides]
-        ended = Command(["train", *arguments], place).wait(LIMIT)
+        sweeps = {"-m", "--multirun"} & {*overrides}  # its jobs start Python again, which takes longer
+        ended = Command(["train", *arguments], place).wait(60 if sweeps else LIMIT)
         yield Result(case, " ".join(overrides)[:80], _judged(ended, place, folder))
 
 
