@@ -115,7 +115,8 @@ def _start(configuration: Configuration, run: Path, command: str) -> dict[str, f
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
             f"data.labels={data.labels}: leaves no unlabeled image, from which "
-            f"{type(method).__name__} learns; set data.labels=1/8, say, or add images without labels"
+            f"{type(method).__name__} learns; set data.labels=1/8 to hide labels for an experiment, add images without "
+            "labels, or set method=gct or method=supervised, which need none"
         )
     learner, trainer = _built(configuration, data, method, run)
     first = is_first_process()
