@@ -74,6 +74,11 @@ class Task(ABC):
         return output
 
     @property
+    def span(self) -> float:
+        """What a difference of 1 between predictions is in the units of the labels; 1 in classification."""
+        return 1.0
+
+    @property
     def file_endings(self) -> tuple[str, ...]:
         """What follows an image's name in the names of the files of its prediction, one for each file of `to_file`.
 

@@ -80,8 +80,8 @@ class Configuration:
     Attributes:
         task, method, model, second_model, data, optimizer, scheduler, trainer: the groups. Without a second model both
             networks are of the first kind; without a scheduler the learning rate is constant.
-        seed, epochs, steps, length, validations, checkpoint_every, channels_last, freeze_batch_norm, memory, compile:
-            the keys that belong to no group, see `conf/train.yaml`.
+        seed, epochs, steps, length, validations, checkpoint_every, channels_last, freeze_batch_norm, memory, compile,
+        calibrate: the keys that belong to no group, see `conf/train.yaml`.
     """
 
     task: Node
@@ -102,6 +102,7 @@ class Configuration:
     freeze_batch_norm: bool
     memory: Literal["full", "low"]
     compile: bool
+    calibrate: bool
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any]) -> Self:
