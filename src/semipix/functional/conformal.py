@@ -1,8 +1,12 @@
 """Conformal risk control: which pixels to accept, so that few of the accepted ones are wrong on new images.
 
 Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control" (ICLR 2024). The loss of an image at a threshold
-is the mean error of its pixels whose error map is at most the threshold. This loss is not monotone, so that it is
-replaced by its maximum over all smaller thresholds, which is.
+is the mean error of its accepted pixels, those whose error map is at most the threshold. This loss is not monotone, so
+that it is replaced by its maximum over all smaller thresholds, which is.
+
+At small thresholds a few pixels of an image are accepted, and if one of them is wrong, the maximum stays high at all
+greater thresholds. So the sum of errors is divided by at least a tenth of the image's pixels (`LEAST`): of an image of
+which less is accepted, the loss is smaller than the mean error of the accepted pixels.
 """
 
 import math
@@ -13,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+
+
+LEAST = 0.1
+"""Share of an image's pixels by which its sum of errors is divided, if fewer are accepted."""
 
 
 class Accepted(NamedTuple):
@@ -30,7 +38,7 @@ class Accepted(NamedTuple):
 
 
 def monotone_losses(estimates: Vector, errors: Vector, thresholds: Vector) -> Vector:
-    """The loss of one image at each threshold: mean error of the accepted pixels, 0 where none is, made monotone.
+    """The monotone loss of one image at each threshold, see above; 0 where no pixel is accepted.
 
     Args:
         estimates: error map of some pixels of the image, (P,).
@@ -39,9 +47,8 @@ def monotone_losses(estimates: Vector, errors: Vector, thresholds: Vector) -> Ve
     """
     order = np.argsort(estimates, kind="stable")
     sums = np.concatenate([[0.0], np.cumsum(errors[order])])
-    # the means after each pixel at which the next one's estimate is greater: the thresholds between those of the grid
-    counts = np.arange(1, len(order) + 1)
-    means = sums[1:] / counts
+    means = sums[1:] / np.maximum(np.arange(1, len(order) + 1), LEAST * len(order))
+    # Only where the next pixel's estimate is greater there is a threshold between them.
     whole = np.append(np.diff(estimates[order]) > 0, True)
     highest = np.concatenate([[0.0], np.maximum.accumulate(np.where(whole, means, 0.0))])
     return np.asarray(highest[np.searchsorted(estimates[order], thresholds, side="right")])

@@ -18,7 +18,7 @@ from semipix.training.calibration import Calibration, save
 from semipix.training.calibration_fit import calibrate
 from semipix.training.configuration import Configuration
 from semipix.training.failures import memory_short
-from semipix.training.run_folder import checkpoint_of, load_config, with_root
+from semipix.training.run_folder import checkpoint_of, load_config, load_split, with_root
 
 MOST_IMAGES = 500
 """Most validation images that are used; of more, some are drawn."""
@@ -113,12 +113,12 @@ def calibrate_at_end(configuration: Configuration, run: Path) -> None:
 
 def _calibrate(configuration: Configuration, run: Path, checkpoint: str | None) -> list[str]:
     name = checkpoint_of(run, checkpoint).stem
-    method = trained_method(configuration, run, name)
-    data = data_of_run(configuration, run, method.task, ["train", "val"])
-    if not data.split.val:
+    if not load_split(run).val:
         raise SemipixError(
             f"{run}: the run has no validation images; train with data.val=0.2 or with images/val and their labels"
         )
+    method = trained_method(configuration, run, name)
+    data = data_of_run(configuration, run, method.task, ["train", "val"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_memory_format(method.to(device), device.type, configuration.channels_last)
     calibration = calibrate(method, Samples(data), split="val", checkpoint=name)

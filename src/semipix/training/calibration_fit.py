@@ -45,6 +45,9 @@ FOLDS = 5
 PENALTY = 1e-3
 """Weight of half the squared norm of the coefficients of standardised features, beside the mean loss of a pixel."""
 
+GAIN = 0.005
+"""Decrease of the loss, as a share of that of the first cue alone, for which more features are used."""
+
 KNOTS = 62
 """Most knots of the isotonic regression."""
 
@@ -288,7 +291,10 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
             model = fit_linear(features[~out], errors[~out], columns, classification)
             scores[out] = model.scores(features[out])
         tried[choice] = columns, scores, _loss(scores, errors, classification)
-    best = min(tried, key=lambda choice: tried[choice][2])
+    best = first_choice = next(iter(tried))
+    for choice, (_, _, loss) in tried.items():
+        if loss < tried[best][2] - GAIN * abs(tried[first_choice][2]):
+            best = choice
     columns, scores, _ = tried[best]
     model = fit_linear(features, errors, columns, classification)
     knots = isotonic_knots(scores, errors)

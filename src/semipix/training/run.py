@@ -219,7 +219,7 @@ def _fit(
             line = f"{skipped} files could not be read and were skipped, see {data.skipped.path}"
             print(f"semipix: {line}", file=sys.stderr)
         write_json(run / SUMMARY, summary)
-        if configuration.calibrate and data.split.val:
+        if configuration.calibrate:
             calibrate_at_end(configuration, run)
     return summary
 
