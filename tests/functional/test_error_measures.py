@@ -98,7 +98,9 @@ class TestRegression:
         oracle = histogram(bins, np.ones(50), measures.ERROR_BINS), histogram(bins, errors, measures.ERROR_BINS)
         assert float(measures.sparsification_error(*histograms(errors, errors), *oracle)) == pytest.approx(0, abs=1e-12)
         reversed_map = histograms(1 - errors, errors)
-        assert float(measures.sparsification_error(*reversed_map, *oracle)) == pytest.approx(1)  # for equally spaced errors
+        assert float(measures.sparsification_error(*reversed_map, *oracle)) == pytest.approx(
+            1
+        )  # for equally spaced errors
         assert float(measures.correlation(*reversed_map, oracle[0])) == pytest.approx(-1, abs=BINNED)
 
 
@@ -111,7 +113,9 @@ def test_golden_values() -> None:
     # Recall 1/2 at precision 1/1 (0.9), recall 2/2 at precision 2/4 (0.2).
     assert float(measures.average_precision(right, wrong)) == pytest.approx((1 + 2 / 4) / 2)
     # Risks after 1 to 5 pixels; the two with one score are wrong by a half each.
-    assert float(measures.risk_coverage_area(pixels, errors)) == pytest.approx((0 + 0.5 / 2 + 1 / 3 + 1 / 4 + 2 / 5) / 5)
+    assert float(measures.risk_coverage_area(pixels, errors)) == pytest.approx(
+        (0 + 0.5 / 2 + 1 / 3 + 1 / 4 + 2 / 5) / 5
+    )
     assert float(measures.risk_at(0.8, pixels, errors)) == pytest.approx(1 / 4)
     assert float(measures.risk_at(0.3, pixels, errors)) == pytest.approx(0.25 / 1.5)
     # Each group of scores: |0.1 - 0| + |0.4 - 1| + |0.4 - 0| + |0.9 - 1|.

@@ -1,7 +1,7 @@
 """Measures of error maps, computed from histograms, so that memory does not grow with the pixels.
 
-An error map has a score in [0, 1] for each pixel, higher where an error is more probable. Pixels whose scores are in the
-same bin count as equal. docs/error-maps.md explains each measure.
+An error map has a score in [0, 1] for each pixel, higher where an error is more probable. Pixels whose scores are in
+the same bin count as equal. docs/error-maps.md explains each measure.
 
 Histograms are vectors (bins,) from the lowest score to the highest; results are float64 scalars.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SCORE_BINS = 2**14
-"""Bins of scores, of equal width in the logit: most scores of a good model are close to 0, where they differ by factors."""
+"""Bins of scores, of equal width in the logit: most scores of a good model are close to 0 and differ by factors."""
 
 LOGITS = (-32.0, 17.0)
 """Logits between which the bins are: scores below 1.3e-14 count as equal, and float32 has none closer to 1."""
@@ -30,7 +30,12 @@ CALIBRATION_BINS = 15
 def score_bins(scores: Tensor) -> Tensor:
     """The bin of each score in [0, 1], int32; scores that are not finite get any bin."""
     lowest, highest = LOGITS
-    place = scores.clamp(1 / (1 + math.exp(-lowest)), 1 - 2**-24).logit_().sub_(lowest).mul_(SCORE_BINS / (highest - lowest))
+    place = (
+        scores.clamp(1 / (1 + math.exp(-lowest)), 1 - 2**-24)
+        .logit_()
+        .sub_(lowest)
+        .mul_(SCORE_BINS / (highest - lowest))
+    )
     return place.to(torch.int32).clamp_(0, SCORE_BINS - 1)
 
 
