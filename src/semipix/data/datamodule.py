@@ -399,8 +399,8 @@ def _changes(kind: str, task: Task | type[Task] | None) -> StrongChanges:
     changes = StrongChanges(permute=0.0, gain=0.0) if task is None else task.strong_changes
     if kind not in _IMAGES_AS_TARGETS:
         return changes
-    off = {name: 0.0 for name in ("jitter", "grey", "blur") if name not in changes.refused}
-    return dataclasses.replace(changes, **off)
+    jitter, grey, blur = (None if s is None else 0.0 for s in (changes.jitter, changes.grey, changes.blur))
+    return dataclasses.replace(changes, jitter=jitter, grey=grey, blur=blur)
 
 
 def _strength(change: str, given: float | None, changes: StrongChanges, task: Task | type[Task] | None) -> float:

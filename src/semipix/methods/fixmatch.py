@@ -37,8 +37,8 @@ class FixMatch(Method):
         make_model: makes the task model.
         lambda_consistency: weight of the consistency term.
         confidence: smallest confidence of a pseudo label, in [0, 1].
-        error_scale: difference of the model's predictions of a weak view and its mirror image at which a pseudo label
-            has weight 1/e, as a share of the range; 0 gives all of them weight 1.
+        error_scale: disagreement of the model's predictions of a weak view and its mirror image at which a pseudo label
+            has weight 1/e; 0 gives all of them weight 1.
         cutmix: share of the strong views into which a box of another one is pasted.
         rampup_epochs: epochs over which the weight of the consistency term grows.
     """
@@ -83,7 +83,7 @@ class FixMatch(Method):
             sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(frozen(self.model, weak.flip(-1))).flip(-1)
-                sure = sure * error_weight(prediction, mirrored, self.error_scale)
+                sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 
         strong = batch.strong_views()[0]

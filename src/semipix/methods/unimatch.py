@@ -51,8 +51,8 @@ class UniMatch(AveragedTeacher):
         make_model: makes the student; the teacher starts as its copy.
         lambda_consistency: weight of the consistency term, a mean over both views.
         confidence: smallest confidence of a pseudo label, in [0, 1].
-        error_scale: difference of the teacher's predictions of a weak view and its mirror image at which a pseudo label
-            has weight 1/e, as a share of the range; 0 gives all of them weight 1.
+        error_scale: disagreement of the teacher's predictions of a weak view and its mirror image at which a pseudo
+            label has weight 1/e; 0 gives all of them weight 1.
         cutmix: share of the strong views into which a box of another one is pasted.
         feature_dropout: whether each view has half of the feature channels, for which the model has to follow the
             feature protocol.
@@ -98,7 +98,7 @@ class UniMatch(AveragedTeacher):
             sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(frozen(self.teacher, weak.flip(-1))).flip(-1)
-                sure = sure * error_weight(prediction, mirrored, self.error_scale)
+                sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 
         views, goals, known = [], [], []
