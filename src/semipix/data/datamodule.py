@@ -251,7 +251,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         skipped = self.skipped if self.on_error == "skip" else None
         self._share_memory()
         settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)
-        labeled = LabeledDataset(self.source, self.split.labeled, settings)
+        labeled = LabeledDataset(self.source, self.split.labeled, settings, self.seed)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})
         unlabeled: UnlabeledDataset | ShardDataset
