@@ -137,6 +137,13 @@ class Method(nn.Module, ABC):
         output = self(image)
         return Evidence(output, (self.task.activate(output),))
 
+    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+        """The evidence of each candidate as if it were the deployed one, by its name."""
+        if len(self.candidates()) == 1:
+            return {self.deployed_name(): self.evidence(image)}
+        outputs = self.candidate_outputs(image)
+        return {name: Evidence(output, (self.task.activate(output),)) for name, output in outputs.items()}
+
     def candidates(self) -> dict[str, nn.Module]:
         """Networks that can be deployed, by name; validation compares them where there are several."""
         return {"model": self}

@@ -82,21 +82,26 @@ class FlawGuidedPair(ModelPair):
         if self.deployed_name() != "fused":
             found = super().evidence(image)
             return found._replace(flaw=flaw_of(self.detector, image, found.predictions[0]))
-        pair = cast(Pair, tuple(self.task.activate(model(image)) for model in self.deployable()))
+        return self.evidences(image)["fused"]
+
+    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+        found = super().evidences(image)
+        pair = cast(Pair, found["first"].predictions)
         flaws = self._flaws(image, pair)
-        output = self.task.deactivate(fuse(pair, flaws))
-        # A fused pixel is flawed where its better prediction is.
-        return Evidence(output, (self.task.activate(output), *pair), torch.minimum(*flaws).clamp(0, 1))
+        for name, flaw in zip(("first", "second"), flaws, strict=True):
+            found[name] = found[name]._replace(flaw=flaw.clamp(0, 1))
+        if self.fusion:
+            output = self.task.deactivate(fuse(pair, flaws))
+            # A fused pixel is flawed where its better prediction is.
+            flaw = torch.minimum(*flaws).clamp(0, 1)
+            found["fused"] = Evidence(output, (self.task.activate(output), *pair), flaw)
+        return found
 
     def candidates(self) -> dict[str, nn.Module]:
         return {**super().candidates(), **({"fused": self} if self.fusion else {})}
 
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
-        outputs = {name: model(image) for name, model in zip(("first", "second"), self.deployable(), strict=True)}
-        if self.fusion:
-            predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs.values()))
-            outputs["fused"] = self.task.deactivate(fuse(predictions, self._flaws(image, predictions)))
-        return outputs
+        return {name: found.output for name, found in self.evidences(image).items()}
 
     def diagnostics(self) -> dict[str, Metric]:
         return diagnostic_metrics()
