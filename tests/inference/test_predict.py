@@ -66,8 +66,8 @@ def test_without_a_calibration_the_map_is_the_softmax_and_there_are_no_scores(
     assert result.code == 0
     (line,) = remarks(result)
     assert line == (
-        "semipix: no calibration of best.ckpt, so that errors/ is not calibrated (1 - the largest probability) and there "
-        f"is no scores.csv; make it by: semipix calibrate {finished} --checkpoint best"
+        "semipix: no calibration of best.ckpt, so that errors/ is not calibrated (1 - the largest probability) and "
+        f"there is no scores.csv; make it by: semipix calibrate {finished} --checkpoint best"
     )
     assert sorted(path.name for path in Path("out").iterdir()) == ["errors", "masks", "pictures"]
     assert np.asarray(Image.open("out/errors/test0.png")).max() <= 128, "of two classes"
