@@ -2,10 +2,48 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 VOID = 255
 """Label of ignored pixels in a segmentation mask."""
+
+
+class StrongLabels(NamedTuple):
+    """How the labels of strong views follow from those of their images.
+
+    Attributes:
+        order: (B, K) int64: channel c of the view's label is channel `order[:, c]` of the image's label.
+        gain: (B,) float: factor of the label.
+        visible: (B, 1, H, W) bool: the pixels at which the view is compared with its label.
+    """
+
+    order: Tensor
+    gain: Tensor
+    visible: Tensor
+
+
+class StrongView(NamedTuple):
+    """One strong view of each unlabeled image.
+
+    Attributes:
+        image: (U, C_in, H, W).
+        labels: how the labels follow from those of the images; None if they are the same.
+    """
+
+    image: Tensor
+    labels: StrongLabels | None = None
+
+    def label(self, label: Tensor) -> Tensor:
+        """The views' labels (U, K, H, W), of the labels (U, K, H, W) of the unchanged images in prediction space."""
+        if self.labels is None:
+            return label
+        channels = self.labels.order[:, :, None, None].expand_as(label)
+        return label.gather(1, channels) * self.labels.gain.to(label.dtype).view(-1, 1, 1, 1)
+
+    def compared(self, pixels: Tensor) -> Tensor:
+        """Of pixels or weights (U, 1, H, W) of the unchanged images, those that the views are compared at; others 0."""
+        return pixels if self.labels is None else pixels * self.labels.visible
 
 
 class Batch(NamedTuple):
@@ -17,11 +55,13 @@ class Batch(NamedTuple):
             (L, C, H, W) float for regression.
         strong: (V (N - L), C_in, H, W): V strong photometric views of each unlabeled image with the same geometry. The
             first views of all images come before the second ones. None if the method needs none.
+        strong_labels: how the labels of the strong views follow from those of the images; None if they are the same.
     """
 
     image: Tensor
     target: Tensor
     strong: Tensor | None = None
+    strong_labels: StrongLabels | None = None
 
     @property
     def labeled(self) -> Tensor:
@@ -32,6 +72,16 @@ class Batch(NamedTuple):
     def unlabeled(self) -> Tensor:
         """The unlabeled images, (N - L, C_in, H, W)."""
         return self.image[len(self.target) :]
+
+    def strong_views(self) -> list[StrongView]:
+        """The strong views: the first view of all unlabeled images, then the second one, and so on."""
+        if self.strong is None:
+            return []
+        images = torch.split(self.strong, len(self.unlabeled))
+        if self.strong_labels is None:
+            return [StrongView(image) for image in images]
+        parts = zip(*(torch.split(part, len(self.unlabeled)) for part in self.strong_labels), strict=True)
+        return [StrongView(image, StrongLabels(*part)) for image, part in zip(images, parts, strict=True)]
 
 
 class LabeledImages(NamedTuple):

@@ -414,7 +414,7 @@ class TestDefaultsByKind:
             ("regression", (0.75, 1.5), True),
             ("denoising", (1, 1), False),
             ("enhancement", (0.75, 1.5), False),
-            ("matting", (0.75, 1.5), False),
+            ("matting", (0.75, 1.5), True),
         ],
     )
     def test_scale_and_strong_views(self, kind: str, scale: tuple[float, float], colours: bool) -> None:

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.batch import Batch
+from semipix.batch import Batch, StrongView
 from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
+from semipix.functional.error_weight import error_weight
 from semipix.functional.flaw import Pair, directions, normalize_flaw
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.precision import at_least_float32
@@ -43,8 +44,9 @@ class Lesson(NamedTuple):
 
     Attributes:
         view: strong views (U, C_in, H, W).
-        label: the other model's pseudo label of the weak views (U, K, H, W).
-        taught: (U, 1, H, W) bool, where the gate is open and the other model is sure.
+        label: the other model's pseudo label of the weak views (U, K, H, W), changed as the strong views are.
+        taught: (U, 1, H, W) bool, where the gate is open and the other model is sure; with `error_scale` weights in
+            [0, 1].
         both_flawed: (U, 1, H, W) bool, where both predictions of the weak views are flawed.
     """
 
@@ -63,7 +65,10 @@ class StrongGCT(FlawGuidedPair):
         gate: which pixels a model teaches: `lower`, where its flaw is lower than the other's and small enough (Eq. 4);
             `trusted`, where its flaw is small enough; `open`, everywhere, which is cross pseudo supervision.
         flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
-        confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps.
+        confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps. In
+            regression it has no effect.
+        error_scale: disagreement of both teachers' predictions at which a pseudo label has weight 1/e; 0 gives all of
+            them weight 1.
         lambda_cross: weight of cross supervision.
         lambda_fc: weight of flaw correction; at 0 the term is left out.
         lambda_detection: weight of the detector's own loss.
@@ -104,6 +109,7 @@ class StrongGCT(FlawGuidedPair):
         gate: Gate = "trusted",
         flaw_threshold: float = 0.6,
         confidence: float = 0.95,
+        error_scale: float = 0.0,
         lambda_cross: float = 1.5,
         lambda_fc: float = 0.0,
         lambda_detection: float = 10.0,
@@ -132,7 +138,7 @@ class StrongGCT(FlawGuidedPair):
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross, lambda_fc=lambda_fc)
-        check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs)
+        check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs, error_scale=error_scale)
         check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix)
         if not 0 <= feature_dropout < 1:
             raise SemipixError(f"method.feature_dropout: {feature_dropout} found, a number in [0, 1) expected")
@@ -141,6 +147,7 @@ class StrongGCT(FlawGuidedPair):
             raise SemipixError(f"method.area: {found} found, [smallest,largest] share expected, above 0 and at most 1")
         self.gate = gate
         self.confidence = confidence
+        self.error_scale = error_scale
         self.lambda_cross = lambda_cross
         self.lambda_fc = lambda_fc
         self.temperature = temperature
@@ -179,23 +186,25 @@ class StrongGCT(FlawGuidedPair):
     def _lessons(self, batch: Batch) -> tuple[Lesson, Lesson]:
         """What the first model learns from the second, and what the second learns from the first."""
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        assert batch.strong is not None
-        first_view, second_view = torch.split(batch.strong, len(weak))[:2]
+        first_view, second_view = batch.strong_views()[:2]
         first, second = (self.task.activate(frozen(teacher, weak)) for teacher in self.deployable())  # (U, K, H, W)
         flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice
         first_learns, second_learns = self._gates(flaws)  # (U, 1, H, W) bool each
         *_, both_flawed = directions(flaws, self.flaw_threshold)
+        if self.error_scale:
+            weight = error_weight(self.task.disagreement(first, second), self.error_scale)
+            first_learns, second_learns = first_learns * weight, second_learns * weight
         return (
             self._lesson(first_view, second, first_learns, both_flawed),
             self._lesson(second_view, first, second_learns, both_flawed),
         )
 
-    def _lesson(self, view: Tensor, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
+    def _lesson(self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
         """A lesson by the teaching model's prediction (U, K, H, W) of the weak views, with boxes of its own."""
-        label = self.task.sharpen(teaching, self.temperature)
-        taught = learns & (self.task.confidence(teaching) >= self.confidence)
-        box = cutmix_mask(view, area=self.area, probability=self.cutmix)
-        return Lesson(*(mix(box, maps) for maps in (view, label, taught, both_flawed)))
+        label = view.label(self.task.sharpen(teaching, self.temperature))
+        taught = view.compared(learns * (self.task.confidence(teaching) >= self.confidence))
+        box = cutmix_mask(view.image, area=self.area, probability=self.cutmix)
+        return Lesson(*(mix(box, maps) for maps in (view.image, label, taught, both_flawed)))
 
     def _error(self, output: Tensor, lesson: Lesson) -> Tensor:
         """How far an output (U, K, H, W) of strong views is from the other model's labels, a mean over all pixels."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from semipix.functional.precision import at_least_float32
+from semipix.tasks.strong_changes import StrongChanges
 
 
 class Task(ABC):
@@ -24,6 +25,7 @@ class Task(ABC):
         classification: whether a prediction is a distribution over classes.
         trimap: whether the fourth channel of an image is a trimap.
         metrics_add_up: whether metrics may be updated with a few rows of an image at a time, with the same result.
+        strong_changes: what strong views of an image may change, because the label of the result is known.
     """
 
     in_channels: int = 3
@@ -36,6 +38,7 @@ class Task(ABC):
     classification: ClassVar[bool] = False
     trimap: ClassVar[bool] = False
     metrics_add_up: ClassVar[bool] = False
+    strong_changes: ClassVar[StrongChanges] = StrongChanges()
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:
@@ -72,6 +75,11 @@ class Task(ABC):
     def constrain(self, output: Tensor, image: Tensor) -> Tensor:
         """Overwrite the parts of outputs (N, K, H, W) that images (N, C_in, H, W) determine; by default none."""
         return output
+
+    @property
+    def span(self) -> float:
+        """What a difference of 1 between predictions is in the units of the labels; 1 in classification."""
+        return 1.0
 
     @property
     def file_endings(self) -> tuple[str, ...]:

@@ -136,6 +136,10 @@ class Regression(Task):
     def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
         return self.penalty(at_least_float32(output) - goal).mean(1, keepdim=True)
 
+    @property
+    def span(self) -> float:
+        return self.high - self.low
+
     def in_units(self, prediction: Tensor) -> Tensor:
         """Convert a prediction in [0, 1] to the units of the data."""
         return at_least_float32(prediction) * (self.high - self.low) + self.low

@@ -113,7 +113,7 @@ class Learner(pl.LightningModule):
 
     def _assemble(self, batch: dict[str, Any]) -> Batch:
         """Make the method's batch from the loaders' parts: labeled images first, then unlabeled ones."""
-        image, strong = batch["labeled"].image, None
+        image, strong, strong_labels = batch["labeled"].image, None, None
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]
             image = torch.cat([image, unlabeled.image])
@@ -121,7 +121,9 @@ class Learner(pl.LightningModule):
                 strong = self.strong(unlabeled.image, unlabeled.seeds, views).contiguous(
                     memory_format=self.memory_format
                 )
-        return Batch(image.contiguous(memory_format=self.memory_format), batch["labeled"].target, strong)
+                strong_labels = self.strong.labels(unlabeled.image, unlabeled.seeds, views)
+        image = image.contiguous(memory_format=self.memory_format)
+        return Batch(image, batch["labeled"].target, strong, strong_labels)
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop the training if a term is not finite.
