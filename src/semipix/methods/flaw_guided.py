@@ -3,7 +3,7 @@
 Ke, Qiu, Li, Yan and Lau, "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import torch
@@ -84,8 +84,12 @@ class FlawGuidedPair(ModelPair):
             return found._replace(flaw=flaw_of(self.detector, image, found.predictions[0]))
         return self.evidences(image)["fused"]
 
-    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+    def evidences(self, image: Tensor, flaws_of: Collection[str] | None = None) -> dict[str, Evidence]:
         found = super().evidences(image)
+        if flaws_of is not None and len(flaws_of) < len(found) and not self.fusion:
+            for name in flaws_of:
+                found[name] = found[name]._replace(flaw=flaw_of(self.detector, image, found[name].predictions[0]))
+            return found
         pair = cast(Pair, found["first"].predictions)
         flaws = self._flaws(image, pair)
         for name, flaw in zip(("first", "second"), flaws, strict=True):
