@@ -10,12 +10,12 @@ import lightning.pytorch as pl
 from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError
-from semipix.methods.error_maps import written_map
 from semipix.training.build import build_learner, data_of_run, trained_method
+from semipix.training.calibration import written_map
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
 from semipix.training.quiet import quiet
-from semipix.training.run_folder import load_config, with_root, write_json
+from semipix.training.run_folder import checkpoint_of, load_config, with_root, write_json
 from semipix.training.stopping import StopOnSignal
 
 ERRORS = "errors/"
@@ -81,7 +81,7 @@ def measure(
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
-    learner.written = written_map
+    learner.written = written_map(run, method, checkpoint_of(run, checkpoint).stem)
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"

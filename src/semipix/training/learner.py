@@ -76,7 +76,7 @@ class Learner(pl.LightningModule):
         self.strong = strong or StrongViews()
         task = method.task
         self.slabs = Slabs(method)
-        self.written: Callable[[Evidence], Tensor | None] | None = None
+        self.written: Callable[[Evidence, Tensor], Tensor | None] | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
@@ -186,7 +186,7 @@ class Learner(pl.LightningModule):
         """Update the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
         evidences = self.method.evidences(image, self._with_maps)
-        maps = {name: self._maps(name, evidence) for name, evidence in evidences.items()}
+        maps = {name: self._maps(name, evidence, image) for name, evidence in evidences.items()}
         for indices in batches_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in indices])
             self._measured.add(target)
@@ -210,7 +210,7 @@ class Learner(pl.LightningModule):
             """For each candidate its output, then its error maps."""
             found = []
             for name, evidence in self.method.evidences(image, self._with_maps).items():
-                maps = self._maps(name, evidence)
+                maps = self._maps(name, evidence, image)
                 if name not in updaters:
                     updaters[name] = self._updater(name, target, shape, list(maps))
                 found += [evidence.output, *maps.values()]
@@ -231,11 +231,11 @@ class Learner(pl.LightningModule):
         """
         return [self.method.deployed_name()] if self._testing else list(self.method.candidates())
 
-    def _maps(self, candidate: str, evidence: Evidence) -> dict[str, Tensor]:
+    def _maps(self, candidate: str, evidence: Evidence, image: Tensor) -> dict[str, Tensor]:
         """The error maps (B, 1, H, W) of a candidate's prediction that are measured."""
         if candidate not in self._with_maps:
             return {}
-        written = None if self.written is None else self.written(evidence)
+        written = None if self.written is None else self.written(evidence, image)
         maps = error_maps(self.method.task, evidence)
         return maps if written is None else {"map": written, **maps}
 
