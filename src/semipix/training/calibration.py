@@ -88,7 +88,7 @@ class Calibration:
         fingerprint: of its weights, see `fingerprint`.
         kind: what a value is: the probability of an error, or the expected absolute error.
         cues: the version of the cues.
-        networks: predictions that the cues compare: 1 for single models, 2 or 3 for pairs.
+        networks: how many of the method's networks the cues come from: 1, or 2 of a pair.
         weights: weight of each feature in the score, by name; features without a weight are not used.
         intercept: added to the weighted sum.
         knot_scores: ascending scores of the knots.
