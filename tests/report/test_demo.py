@@ -50,6 +50,12 @@ def cells(page: str) -> list[list[str]]:
     return [[html.unescape(cell) for cell in row] for row in rows]
 
 
+def error_rows(page: str) -> list[list[str]]:
+    """The rows of the table of error maps."""
+    table = page.partition("Which map finds the errors")[2].partition("</table>")[0]
+    return [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
+
+
 def test_the_demo_trains_and_writes_its_page(
     command: Callable[..., Result], started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +89,15 @@ def test_the_demo_trains_and_writes_its_page(
     assert [title for _, title in pictures] == columns * TEST
     assert page.count("<img") == len(pictures)
     assert {Image.open(io.BytesIO(base64.b64decode(data))).size for data, _ in pictures} == {(128, 128)}
+
+    rows = [[html.unescape(cell) for cell in row] for row in error_rows(page)]
+    expected = [*(("gct_strong", name) for name in ("map", "flaw", "softmax", "entropy", "disagreement"))]
+    expected += [("supervised", name) for name in ("softmax", "entropy")]
+    assert [(row[0], row[1]) for row in rows] == [(demo.VARIANTS[run][0], name) for run, name in expected]
+    for (run, name), row in zip(expected, rows, strict=True):
+        measured = json.loads(Path(f"out/{run}/evaluation-test.json").read_text())
+        figures = [measured[f"errors/{name}/{measure}"] for measure in demo.MEASURES]
+        assert row[2:] == ["-" if figure is None else f"{figure:.3f}" for figure in figures]
 
     diagnostics = page.partition("What the flaw detector knows")[2].partition("</table>")[0]
     assert len(re.findall(r"<td>(?:0|1)\.\d{3}</td>", diagnostics)) >= 3

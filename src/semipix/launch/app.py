@@ -269,7 +269,13 @@ def _report(
 
 def _how_to_continue(folder: Path, root: Path | None, flag: str, error: KeyboardInterrupt) -> str:
     """The message of an interrupted training."""
+    from semipix.training.run_folder import is_finished
+
     name = display_path(folder)
+    if is_finished(folder):
+        return (
+            f"interrupted in the calibration; the training is finished, continue with: semipix calibrate {name}{flag}"
+        )
     if (folder / "checkpoints" / "last.ckpt").exists():
         moved = "" if root is None else f" --data {display_path(root)}"
         step = getattr(error, "step", None)

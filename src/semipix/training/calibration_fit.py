@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from semipix import interruption
 from semipix.batch import EvalSample
@@ -56,6 +57,9 @@ THRESHOLDS = 100
 
 BINS = 15
 """Bins of the calibration error."""
+
+BAR_AFTER = 10
+"""Seconds after which a progress bar is shown."""
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]
@@ -124,7 +128,8 @@ def calibrate(
     names: list[str] = []
     drawn: list[Drawn] = []
     pixels = min(PIXELS_OF_IMAGE, max(1, PIXELS // max(1, len(samples))))
-    for number in range(len(samples)):
+    # With `delay`, a calibration of a few seconds shows no progress bar.
+    for number in tqdm(range(len(samples)), desc="calibrate", unit="image", delay=BAR_AFTER):
         interruption.check()
         found, names_of_sample = draw(method, samples[number], number, pixels, evidence)
         if found is not None:

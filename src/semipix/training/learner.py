@@ -71,11 +71,12 @@ class Learner(pl.LightningModule):
         self._unread: Finiteness | None = None
         self.unmeasured = ""
         self._warned = False
+        self._testing = False
         self._measured = MeasuredPixels(method.task)  # in the current validation or test
         self.strong = strong or StrongViews()
         task = method.task
         self.slabs = Slabs(method)
-        self.written: Callable[[Evidence], Tensor | None] | None = None
+        self.written: Callable[[Evidence, Tensor], Tensor | None] | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
@@ -178,9 +179,11 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.slabs = Slabs(self.method, self.memory_format)  # new, since the halo depends on the weights
+        self._testing = False
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
+        self._testing = True
 
     def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
         for indices in batches_of_equal_size([sample.image for sample in samples], self.device.type):
@@ -195,8 +198,8 @@ class Learner(pl.LightningModule):
     def _measure(self, samples: list[EvalSample]) -> None:
         """Update the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
-        evidences = self.method.evidences(image)
-        maps = {name: self._maps(name, evidence) for name, evidence in evidences.items()}
+        evidences = self.method.evidences(image, self._with_maps)
+        maps = {name: self._maps(name, evidence, image) for name, evidence in evidences.items()}
         for indices in batches_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in indices])
             self._measured.add(target)
@@ -204,7 +207,7 @@ class Learner(pl.LightningModule):
                 prediction = evidence.predictions[0]  # (B, K, H, W) at the network's size
                 updater = self._updater(name, target, prediction.shape, list(maps[name]))
                 updater.add(prediction[indices], [part[indices] for part in maps[name].values()])
-            if self.diagnostics and not self.trainer.testing:
+            if self.diagnostics and not self._testing:
                 batch = Batch(image[indices], target)
                 batch_outputs = {name: evidence.output[indices] for name, evidence in evidences.items()}
                 self.method.diagnose(batch, batch_outputs, self.diagnostics)  # type: ignore[arg-type]
@@ -219,8 +222,8 @@ class Learner(pl.LightningModule):
         def outputs(image: Tensor) -> tuple[Tensor, ...]:
             """For each candidate its output, then its error maps."""
             found = []
-            for name, evidence in self.method.evidences(image).items():
-                maps = self._maps(name, evidence)
+            for name, evidence in self.method.evidences(image, self._with_maps).items():
+                maps = self._maps(name, evidence, image)
                 if name not in updaters:
                     updaters[name] = self._updater(name, target, shape, list(maps))
                 found += [evidence.output, *maps.values()]
@@ -232,15 +235,20 @@ class Learner(pl.LightningModule):
                 prediction = task.activate(next(parts))
                 updater.add(prediction, [next(parts) for _ in updater.maps])
 
-    def _maps(self, candidate: str, evidence: Evidence) -> dict[str, Tensor]:
-        """The error maps (B, 1, H, W) of a candidate's prediction that are measured.
+    @property
+    def _with_maps(self) -> list[str]:
+        """The candidates whose error maps are measured.
 
-        A test measures those of the deployed candidate, a validation those of all, since it does not know which is
-        best before its end.
+        A test measures those of the deployed one, a validation those of all, since it does not know which is best
+        before its end.
         """
-        if self.trainer.testing and candidate != self.method.deployed_name():
+        return [self.method.deployed_name()] if self._testing else list(self.method.candidates())
+
+    def _maps(self, candidate: str, evidence: Evidence, image: Tensor) -> dict[str, Tensor]:
+        """The error maps (B, 1, H, W) of a candidate's prediction that are measured."""
+        if candidate not in self._with_maps:
             return {}
-        written = None if self.written is None else self.written(evidence)
+        written = None if self.written is None else self.written(evidence, image)
         maps = error_maps(self.method.task, evidence)
         return maps if written is None else {"map": written, **maps}
 
