@@ -20,6 +20,7 @@ from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, Options, Routes, check_shares, check_weights
+from semipix.methods.pseudo_labels import SurePixels
 from semipix.tasks.base import Task
 
 
@@ -33,6 +34,7 @@ class FixMatch(Method):
         make_model: makes the task model.
         lambda_consistency: weight of the consistency term.
         confidence: smallest confidence of a pseudo label, in [0, 1].
+        per_class: whether the smallest confidence is lower for classes that are predicted with less confidence.
         cutmix: share of the strong views into which a box of another one is pasted.
         rampup_epochs: epochs over which the weight of the consistency term grows.
     """
@@ -50,6 +52,7 @@ class FixMatch(Method):
         *,
         lambda_consistency: float = 1.0,
         confidence: float = 0.95,
+        per_class: bool = False,
         cutmix: float = 0.5,
         rampup_epochs: float = 0.0,
     ) -> None:
@@ -58,7 +61,7 @@ class FixMatch(Method):
         check_shares(confidence=confidence, cutmix=cutmix)
         self.model = make_model(0)
         self.lambda_consistency = lambda_consistency
-        self.confidence = confidence
+        self.sure = SurePixels(task, confidence, per_class)
         self.cutmix = cutmix
         self.rampup_epochs = rampup_epochs
 
@@ -72,7 +75,7 @@ class FixMatch(Method):
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
-            sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            sure = self.sure(prediction)  # (U, 1, H, W)
             goal = self.task.sharpen(prediction, temperature=0)
 
         box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)

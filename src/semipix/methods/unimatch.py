@@ -18,6 +18,7 @@ from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.pseudo_labels import SurePixels
 from semipix.methods.teacher import AveragedTeacher
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
@@ -46,6 +47,7 @@ class UniMatch(AveragedTeacher):
         make_model: makes the student, which follows the feature protocol; the teacher starts as its copy.
         lambda_consistency: weight of the consistency term, a mean over both views.
         confidence: smallest confidence of a pseudo label, in [0, 1].
+        per_class: whether the smallest confidence is lower for classes that are predicted with less confidence.
         cutmix: share of the strong views into which a box of another one is pasted.
         rampup_epochs: epochs over which the weight of the consistency term grows.
         decay: largest decay of the average of parameters and buffers.
@@ -64,6 +66,7 @@ class UniMatch(AveragedTeacher):
         *,
         lambda_consistency: float = 1.0,
         confidence: float = 0.95,
+        per_class: bool = False,
         cutmix: float = 0.5,
         rampup_epochs: float = 0.0,
         decay: float = 0.996,
@@ -72,7 +75,7 @@ class UniMatch(AveragedTeacher):
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
         check_shares(confidence=confidence, cutmix=cutmix)
         self.lambda_consistency = lambda_consistency
-        self.confidence = confidence
+        self.sure = SurePixels(task, confidence, per_class)
         self.cutmix = cutmix
         self.rampup_epochs = rampup_epochs
 
@@ -82,7 +85,7 @@ class UniMatch(AveragedTeacher):
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
-            sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            sure = self.sure(prediction)  # (U, 1, H, W)
             goal = self.task.sharpen(prediction, temperature=0)
 
         views, goals, known = [], [], []
