@@ -43,7 +43,10 @@ def test_advice_leaves_out_what_is_set_already() -> None:
     method = make_method("supervised")
     data = make_data(method, TinySource(label=0))
     line = advice({"class 1": 0.012}, data, weighted=False)
-    assert "hardly finds (IoU below 0.05): class 1 (0.012); try task.class_weights=balanced, a data.rare_share" in line
+    assert (
+        "hardly finds classes that its labels have (IoU below 0.05): class 1 (0.012); try task.class_weights=" in line
+    )
+    assert "task.class_weights=balanced, a data.rare_share above 0.33, a smaller data.crop, or more labels" in line
     assert line.endswith("no labeled training image has a pixel of class 1")
     line = advice({"class 0": 0.0}, make_data(method, TinySource(label=0), rare_share=1.0), weighted=True)
     assert "balanced" not in line
@@ -69,7 +72,7 @@ def test_a_training_names_them(train: Callable[..., Result], monkeypatch: pytest
     assert result.code == 0
     assert json.loads(Path("run/summary.json").read_text())["missed_classes"] == ["1"]
     assert (
-        "semipix: validation has labels of classes that the network hardly finds (IoU below 0.05): 1 (0.000); try"
+        "semipix: the last validation hardly finds classes that its labels have (IoU below 0.05): 1 (0.000); try"
         in (result.err)
     )
 
