@@ -162,6 +162,8 @@ KEYS = {
     "data.strong_jitter=abc": "data.strong_jitter: 'abc' found, a number or null expected",
     "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
     "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
+    "data.rare_share=1.5": "data.rare_share=1.5: expected a probability from 0 to 1",
+    "task.class_weights=inverse": "task.class_weights: 'inverse' found, a list or balanced or null expected",
     "data.workers=-1": "data.workers=-1: expected at least 0",
     "data.prefetch=0": "data.prefetch=0: expected at least 1",
     "data.cache=ram": "data.cache: 'ram' found, memory or disk or null expected",
@@ -249,6 +251,14 @@ def test_overrides(override: str, train: Command) -> None:
     message = train("method=mean_teacher", override).error
     assert message.startswith("semipix: error: ")
     assert KEYS[override] in message
+    assert not any(Path().iterdir())
+
+
+def test_balanced_class_weights_need_classes_and_a_loss_that_takes_them(train: Command) -> None:
+    balanced = "task.class_weights=balanced"
+    message = train(balanced, "task.loss=[dice,lovasz]").error
+    assert "task.class_weights: found with task.loss=lovasz, which takes no class weights; leave them out" in message
+    assert "unknown key task.class_weights; known keys: loss" in train(balanced, "task=denoising").error
     assert not any(Path().iterdir())
 
 
