@@ -30,7 +30,7 @@ def pictures(run: Path, numbers: list[int]) -> list[list[Tensor]]:
     for number in numbers:
         sample = dataset[number]
         image, target, task = sample.image[None], sample.target[None], method.task
-        output, flaw = method.forward_with_flaw(image)
+        output, _, flaw = method.evidence(image)
         if flaw is None:
             raise SystemExit(f"{run}: a run of a method with flaw maps expected, such as gct_strong")
         errors = F.interpolate(flaw, image.shape[-2:], mode="bilinear")[0].expand(3, -1, -1)

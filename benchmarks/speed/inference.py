@@ -117,8 +117,8 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
         trainer.test(learner, data.test_dataloader(), verbose=False)
 
     ways: dict[str, Callable[[], object]] = {"forward": partial(bare, method), "predict": predict, "evaluate": evaluate}
-    if type(method).maps is not Method.maps:
-        ways["forward_with_flaw"] = partial(bare, method.forward_with_flaw)
+    if type(method).evidence is not Method.evidence:
+        ways["evidence"] = partial(bare, method.evidence)
     if len(method.candidates()) > 1:
         ways["candidates"] = partial(bare, method.candidate_outputs)
     for number in range(repeats + 1):
@@ -137,7 +137,7 @@ def measure(name: str, case: Case, repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder), case)
         rounds = list(rounds_of(case, Path(folder), repeats))
-    bare = "forward_with_flaw" if "forward_with_flaw" in rounds[0] else "forward"
+    bare = "evidence" if "evidence" in rounds[0] else "forward"
     all_candidates = "candidates" if "candidates" in rounds[0] else "forward"
     shares = {
         "predict_share": statistics.median(found["predict"] / found[bare] for found in rounds),

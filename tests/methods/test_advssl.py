@@ -111,8 +111,9 @@ class TestTerms:
         exact = method.losses(batch, 0.0)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = method.losses(batch, 0.0)
-            flaw = method.maps(batch)["flaw"]
+            flaw = method.evidence(batch.image).flaw
         assert {loss.dtype for loss in losses.values()} == {torch.float32}
+        assert flaw is not None
         assert flaw.dtype == torch.float32
         for name, loss in losses.items():
             torch.testing.assert_close(loss, exact[name], rtol=0.02, atol=1e-4)
@@ -147,15 +148,15 @@ class TestVoid:
         assert (gradient.masked_select(~void) != 0).all()
 
 
-def test_maps_are_the_discriminators_doubt() -> None:
+def test_the_flaw_map_is_the_discriminators_doubt() -> None:
     method, batch = make_advssl().eval(), make_batch(side=64)
     with torch.no_grad():
         method.discriminator.convolutions[-1].weight *= 100
-        maps = method.maps(batch._replace(target=batch.target[:0]))
+        flaw = method.evidence(batch.image).flaw
         logits = method.discriminator(method.model(batch.image).softmax(1))
-    assert maps.keys() == {"flaw"}
+    assert flaw is not None
     assert logits.std() > 0
-    torch.testing.assert_close(maps["flaw"], (-logits).sigmoid())
+    torch.testing.assert_close(flaw, (-logits).sigmoid())
 
 
 def test_the_discriminator_has_adam_of_its_own() -> None:

@@ -245,22 +245,22 @@ class TestPair:
             make_gct().deploy("third")
 
 
-class TestMaps:
+class TestEvidence:
     @torch.no_grad()
-    def test_are_the_frozen_detectors_clamped_maps(self) -> None:
+    def test_is_both_predictions_and_the_frozen_detectors_clamped_map(self) -> None:
         batch = make_batch(side=64)
         method = make_gct().eval()
         method.detector.convolutions[-1].weight *= 1e4  # before any training, running statistics make all maps flat
-        maps = method.maps(batch)
+        found = method.evidence(batch.image)
         raw = method.detector(batch.image, method.task.activate(method.models[0](batch.image)))
         assert raw.min() < 0 and raw.max() > 1, "clamping has something to do"
-        assert maps.keys() == {"flaw", "other_flaw"}
-        torch.testing.assert_close(maps["flaw"], raw.clamp(0, 1))
+        torch.testing.assert_close(found.flaw, raw.clamp(0, 1))
         method.deploy("second")
-        swapped = method.maps(batch)
-        assert torch.equal(swapped["flaw"], maps["other_flaw"])
-        assert torch.equal(swapped["other_flaw"], maps["flaw"])
-        assert not torch.equal(maps["flaw"], maps["other_flaw"])
+        swapped = method.evidence(batch.image)
+        first, second = found.predictions
+        assert torch.equal(torch.stack(swapped.predictions), torch.stack([second, first]))
+        assert not torch.equal(first, second)
+        torch.testing.assert_close(swapped.flaw, method.detector(batch.image, second).clamp(0, 1))
 
     def test_diagnose_feeds_every_metric(self) -> None:
         method = make_gct().eval()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from semipix.batch import Batch
 from semipix.methods.base import Method
+from semipix.methods.error_maps import error_maps
 from semipix.models import discriminator, flaw_detector
 from semipix.models.adapt import make_model
 from tests.helpers.labels import TASKS, make_task_batch, silent
@@ -17,8 +18,8 @@ from tests.helpers.tiny import TinyModel, make_active, method_class, options
 SERVING = [name for name in options("method") if not method_class(name).classification_only]
 """Methods that serve regression."""
 
-MAPPING = [name for name in SERVING if method_class(name).maps is not Method.maps]
-"""Methods among them that have maps."""
+MAPPING = [name for name in SERVING if method_class(name).evidence is not Method.evidence]
+"""Methods among them that know more than their prediction."""
 
 DIAGNOSING = [name for name in SERVING if method_class(name).diagnose is not Method.diagnose]
 """Methods among them that have diagnostics."""
@@ -111,8 +112,9 @@ def test_half_precision_stays_finite(name: str, task: Any) -> None:
 def test_maps_are_finite_and_of_the_images_size(name: str, task: Any) -> None:
     method, _ = method_of(name, task)
     with torch.no_grad():
-        maps = method.eval().maps(make_task_batch(task, labeled=1, unlabeled=0))
-    assert "flaw" in maps
+        evidence = method.eval().evidence(make_task_batch(task, labeled=1, unlabeled=0).image)
+    maps = error_maps(task, evidence)
+    assert maps.keys() & {"flaw", "disagreement"}
     assert all(single.shape == (1, 1, 64, 64) and single.isfinite().all() for single in maps.values())
 
 

@@ -91,14 +91,14 @@ def test_a_batch_is_never_changed(method: Method, epoch: float) -> None:
     copies = [part.clone() for part in batch]
     sum(method.losses(batch, epoch).values()).backward()
     method.after_step()
-    method.maps(batch)
+    method.evidence(batch.image)
     method(batch.image)
     for part, copy in zip(batch, copies, strict=True):
         assert torch.equal(part, copy)
 
 
 @torch.no_grad()
-def test_forward_with_flaw_is_the_prediction_and_its_map(method: Method) -> None:
+def test_evidence_is_of_what_is_deployed(method: Method) -> None:
     method.eval()
     detector = getattr(method, "detector", None)
     if detector is not None:  # before any training, running statistics make all maps flat
@@ -106,14 +106,14 @@ def test_forward_with_flaw_is_the_prediction_and_its_map(method: Method) -> None
     batch = make_batch(side=64)
     for candidate in method.candidates():
         method.deploy(candidate)
-        output, flaw = method.forward_with_flaw(batch.image)
+        output, predictions, flaw = method.evidence(batch.image)
         torch.testing.assert_close(output, method(batch.image))
-        expected = method.maps(batch._replace(target=batch.target[:0])).get("flaw")
-        if expected is None:
-            assert flaw is None
-        else:
-            assert detector is None or expected.std() > 0.01
-            torch.testing.assert_close(flaw, expected)
+        torch.testing.assert_close(predictions[0], method.task.activate(output))
+        assert len({str(prediction) for prediction in predictions}) == len(predictions), "each is another network's"
+        assert (flaw is None) == (detector is None and not hasattr(method, "discriminator"))
+        if flaw is not None:
+            assert flaw.min() >= 0 and flaw.max() <= 1 and flaw.shape[:2] == (len(batch.image), 1)
+            assert detector is None or flaw.std() > 0.01
 
 
 def test_losses_take_a_batch_of_only_labeled_images(method: Method) -> None:

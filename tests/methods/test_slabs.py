@@ -46,9 +46,14 @@ def test_outputs_and_flaw_maps_are_those_of_the_whole_image(name: str, monkeypat
     monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128))
     method = make_method(name).eval()
     image = rand(3, 397, 64)
+
+    def maps_of(images: Tensor) -> slabs.Maps:
+        evidence = method.evidence(images)
+        return *evidence.predictions, evidence.flaw
+
     with torch.inference_mode():
-        whole = method.forward_with_flaw(image[None])
-        found = list(zip(*Slabs(method).compute(image, method.forward_with_flaw), strict=True))
+        whole = maps_of(image[None])
+        found = list(zip(*Slabs(method).compute(image, maps_of), strict=True))
     assert len(found[0]) == 7
     for maps, parts in zip(whole, found, strict=True):
         if maps is not None:

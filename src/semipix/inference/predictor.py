@@ -130,13 +130,18 @@ class Predictor:
         Both stay on the device, so that the next batch does not wait for a copy.
         """
         batch = seen.to(self.device, non_blocking=True, memory_format=self.memory_format)
-        return self.method.forward_with_flaw(batch)
+        return self._output_and_flaw(batch)
+
+    def _output_and_flaw(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Network outputs (B, K, h, w) and flaw maps (B, 1, h', w') of images (B, C, h, w) on the device."""
+        evidence = self.method.evidence(images)
+        return evidence.output, evidence.flaw
 
     @torch.inference_mode()
     def draw_in_slabs(self, photo: Photo) -> Drawing:
         """Compute a large image in slabs of rows, so that its whole network output is never in memory."""
         drawing = Drawing(self.task, photo.image, _size(photo.seen))
-        for output, flaw in self.slabs.compute(photo.seen, self.method.forward_with_flaw):
+        for output, flaw in self.slabs.compute(photo.seen, self._output_and_flaw):
             assert output is not None
             drawing.add_output(output)
             if flaw is not None:

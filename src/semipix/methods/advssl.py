@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from semipix.batch import Batch
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights, helper_optimizer
+from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, Method, Routes, check_weights, helper_optimizer
 from semipix.models.discriminator import FCDiscriminator
 from semipix.tasks.base import Task
 
@@ -118,14 +118,8 @@ class AdvSSL(Method):
         discriminator = helper_optimizer(self.discriminator, self.discriminator_lr)
         return [make_optimizer(self.model), discriminator]
 
-    def maps(self, batch: Batch) -> dict[str, Tensor]:
-        return {"flaw": self._flaw(batch.image, self.model(batch.image))}
-
-    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        output = self(image)
-        return output, self._flaw(image, output)
-
-    def _flaw(self, image: Tensor, output: Tensor) -> Tensor:
-        """The discriminator's probability (N, 1, H, W) that a pixel of an output is not of a label."""
-        prediction = self.task.activate(output).to(image.dtype)
-        return 1 - at_least_float32(self.discriminator(prediction)).sigmoid()
+    def evidence(self, image: Tensor) -> Evidence:
+        """The flaw map is the discriminator's probability that a pixel of the prediction is not of a label."""
+        found = super().evidence(image)
+        logits = self.discriminator(found.predictions[0].to(image.dtype))
+        return found._replace(flaw=1 - at_least_float32(logits).sigmoid())

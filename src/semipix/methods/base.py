@@ -2,9 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchmetrics import Metric
@@ -25,6 +24,21 @@ Routes = Mapping[str, tuple[str, ...]]
 
 Options = Mapping[str, Any]
 """Values of hyper-parameters by their names."""
+
+
+class Evidence(NamedTuple):
+    """What a method knows of its prediction of some images; maps of probable errors are made from it.
+
+    Attributes:
+        output: network output (N, K, H, W) of the deployed network, as `forward` returns it.
+        predictions: activated predictions (N, K, H, W), the deployed one first. A single model has one. A pair has two;
+            if the fused pair is deployed, the predictions of both models follow the fused one.
+        flaw: the detector's map (N, 1, h, w) in [0, 1] of the deployed prediction, or None.
+    """
+
+    output: Tensor
+    predictions: tuple[Tensor, ...]
+    flaw: Tensor | None = None
 
 
 class Method(nn.Module, ABC):
@@ -118,17 +132,10 @@ class Method(nn.Module, ABC):
             )
         return images
 
-    def maps(self, batch: Batch) -> dict[str, Tensor]:
-        """Maps (N, 1, H, W) in [0, 1] for pictures, by name; `flaw` is the deployed network's flaw map."""
-        return {}
-
-    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What `forward` returns, and the flaw map (N, 1, H', W') of it that `maps` returns, or None.
-
-        Methods whose flaw map needs nothing but the prediction say so here, and save the other forward passes.
-        """
-        no_target = torch.zeros(0, *image.shape[-2:], dtype=torch.long, device=image.device)
-        return self(image), self.maps(Batch(image, no_target)).get("flaw")
+    def evidence(self, image: Tensor) -> Evidence:
+        """The prediction of images (N, C_in, H, W) and what the method knows of its errors; by default nothing."""
+        output = self(image)
+        return Evidence(output, (self.task.activate(output),))
 
     def candidates(self) -> dict[str, nn.Module]:
         """Networks that can be deployed, by name; validation compares them where there are several."""

@@ -15,7 +15,7 @@ from torchmetrics.classification import BinaryAUROC
 
 from semipix.batch import Batch
 from semipix.functional.flaw import Pair, directions, fuse, normalize_flaw
-from semipix.methods.base import MakeModel, MakeOptimizer, check_shares, check_weights, helper_optimizer
+from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, check_shares, check_weights, helper_optimizer
 from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
 from semipix.methods.pair import ModelPair
 from semipix.models.flaw_detector import Norm
@@ -78,18 +78,15 @@ class FlawGuidedPair(ModelPair):
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         return [*super().optimizers(make_optimizer), helper_optimizer(self.detector, self.detector_lr)]
 
-    def maps(self, batch: Batch) -> dict[str, Tensor]:
-        predictions = cast(Pair, tuple(self.task.activate(model(batch.image)) for model in self.deployable()))
-        flaws = [flaw.clamp(0, 1) for flaw in self._flaws(batch.image, predictions)]
-        if self.deployed_name() == "fused":  # a fused pixel is flawed where its better prediction is
-            return {"flaw": torch.minimum(*flaws), "first_flaw": flaws[0], "second_flaw": flaws[1]}
-        return {"flaw": flaws[int(self.deployed)], "other_flaw": flaws[1 - int(self.deployed)]}
-
-    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.deployed_name() == "fused":  # takes both predictions
-            return super().forward_with_flaw(image)
-        output = self(image)
-        return output, flaw_of(self.detector, image, self.task.activate(output))
+    def evidence(self, image: Tensor) -> Evidence:
+        if self.deployed_name() != "fused":
+            found = super().evidence(image)
+            return found._replace(flaw=flaw_of(self.detector, image, found.predictions[0]))
+        pair = cast(Pair, tuple(self.task.activate(model(image)) for model in self.deployable()))
+        flaws = self._flaws(image, pair)
+        output = self.task.deactivate(fuse(pair, flaws))
+        # A fused pixel is flawed where its better prediction is.
+        return Evidence(output, (self.task.activate(output), *pair), torch.minimum(*flaws).clamp(0, 1))
 
     def candidates(self) -> dict[str, nn.Module]:
         return {**super().candidates(), **({"fused": self} if self.fusion else {})}

@@ -22,7 +22,7 @@ from semipix.batch import Batch
 from semipix.functional.flaw import normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
-from semipix.methods.base import MakeModel, MakeOptimizer, Routes, check_weights, helper_optimizer
+from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, Routes, check_weights, helper_optimizer
 from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
 from semipix.methods.mean_teacher import MeanTeacher
 from semipix.models.flaw_detector import Norm
@@ -93,11 +93,6 @@ class FlawMeanTeacher(MeanTeacher):
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         return [*super().optimizers(make_optimizer), helper_optimizer(self.detector, self.detector_lr)]
 
-    def forward_with_flaw(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        output = self(image)
-        return output, flaw_of(self.detector, image, self.task.activate(output))
-
-    def maps(self, batch: Batch) -> dict[str, Tensor]:
-        teacher, student = (self.task.activate(model(batch.image)) for model in (self.teacher, self.student))
-        flaw, student_flaw = (flaw.clamp(0, 1) for flaw in flaw_maps(self.detector, batch.image, (teacher, student)))
-        return {"flaw": flaw, "student_flaw": student_flaw}
+    def evidence(self, image: Tensor) -> Evidence:
+        found = super().evidence(image)
+        return found._replace(flaw=flaw_of(self.detector, image, found.predictions[0]))

@@ -1,10 +1,13 @@
 """What methods with two task models have in common: supervision of both, and deployment of the better one."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from semipix.methods.base import MakeModel, MakeOptimizer, Method
+from semipix.functional.flaw import Pair
+from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, Method
 from semipix.tasks.base import Task
 
 BOTH_MODELS = ("models.0", "models.1")
@@ -47,6 +50,12 @@ class ModelPair(Method):
     def deployable(self) -> nn.ModuleList:
         """The two networks that validation compares, one of which `forward` runs."""
         return self.models
+
+    def evidence(self, image: Tensor) -> Evidence:
+        outputs = [model(image) for model in self.deployable()]
+        predictions = cast(Pair, tuple(self.task.activate(output) for output in outputs))
+        deployed = int(self.deployed)
+        return Evidence(outputs[deployed], predictions if deployed == 0 else predictions[::-1])
 
     def candidates(self) -> dict[str, nn.Module]:
         first, second = self.deployable()

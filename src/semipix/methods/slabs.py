@@ -168,10 +168,12 @@ def measured_halo(method: Method, device: torch.device) -> int | None:
     images = torch.cat([_test_image(method.task.in_channels, bright) for bright in (False, True)]).to(device)
     try:
         with torch.inference_mode():
-            outputs = method.forward_with_flaw(images)
+            evidence = method.evidence(images)
     except (RuntimeError, ValueError, SemipixError):  # the network takes only images of certain sizes
         return None
-    all_maps = [_resized(maps, images.shape[-2:]).float() for maps in outputs if maps is not None]
+    others = [method.task.deactivate(prediction) for prediction in evidence.predictions[1:]]
+    outputs = [evidence.output, *others, *([] if evidence.flaw is None else [evidence.flaw])]
+    all_maps = [_resized(maps, images.shape[-2:]).float() for maps in outputs]
 
     def change(distance: int) -> float:
         return max(_change(maps, distance) for maps in all_maps)

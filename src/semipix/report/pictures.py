@@ -48,8 +48,9 @@ def _row(methods: Mapping[str, Method], sample: EvalSample) -> dict[str, str]:
     label = task.render(photo, task.encode(target)[0]) * task.valid(target)[0]  # black where it says nothing
     row = {"image": _grey_or_colour(photo[:3]), "label": png_uri(label)}
     for title, method in methods.items():
-        output, flaw = method.forward_with_flaw(image)
-        prediction = F.interpolate(task.activate(output), size, mode="bilinear")
+        evidence = method.evidence(image)
+        flaw = evidence.flaw
+        prediction = F.interpolate(evidence.predictions[0], size, mode="bilinear")
         row[title] = png_uri(task.render(photo, prediction[0]))
         if flaw is not None:
             row[f"flaw map of {title}"] = _grey_or_colour(F.interpolate(flaw, size, mode="bilinear")[0])

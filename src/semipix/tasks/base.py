@@ -103,6 +103,14 @@ class Task(ABC):
         """Confidence (N, 1, H, W) in [0, 1] of each pixel of a prediction (N, K, H, W); always 1 in regression."""
         return torch.ones_like(prediction[:, :1])
 
+    def uncertainties(self, prediction: Tensor) -> dict[str, Tensor]:
+        """What a prediction (N, K, H, W) says of its errors: maps (N, 1, H, W) in [0, 1] by name; by default none."""
+        return {}
+
+    def disagreement(self, first: Tensor, second: Tensor) -> Tensor:
+        """How far two predictions (N, K, H, W) differ, (N, 1, H, W) in [0, 1]; by default the mean over channels."""
+        return (first - second).abs().mean(1, keepdim=True)
+
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(L, 1, H, W) bool: valid pixels with a wrong prediction, by default an error above a tenth of the range."""
         error = (prediction - self.encode(target)).abs().mean(1, keepdim=True)

@@ -176,6 +176,15 @@ class Segmentation(Task):
     def confidence(self, prediction: Tensor) -> Tensor:
         return prediction.amax(1, keepdim=True)
 
+    def uncertainties(self, prediction: Tensor) -> dict[str, Tensor]:
+        """`softmax`, 1 - the largest probability, and `entropy`, as a share of that of equal probabilities."""
+        entropy = torch.special.entr(prediction).sum(1, keepdim=True) / math.log(self.channels)
+        return {"softmax": 1 - self.confidence(prediction), "entropy": entropy.clamp(0, 1)}
+
+    def disagreement(self, first: Tensor, second: Tensor) -> Tensor:
+        """The probability that labels drawn from both predictions differ."""
+        return (1 - (first * second).sum(1, keepdim=True)).clamp(0, 1)
+
     def metrics(self) -> MetricCollection:
         return LabelMetrics(self.classes)
 

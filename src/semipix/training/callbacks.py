@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-from semipix.batch import Batch
+from semipix.methods.error_maps import error_maps
 from semipix.training.learner import Learner
 
 
@@ -126,10 +126,11 @@ class SamplePictures(Callback):
     def _row(self, learner: Learner, image: Tensor, target: Tensor) -> list[Tensor]:
         method, task = learner.method, learner.method.task
         batch = image.unsqueeze(0)
-        prediction = task.activate(method(batch))[0]
+        evidence = method.evidence(batch)
+        prediction = evidence.predictions[0][0]
         label = F.interpolate(task.encode(target.unsqueeze(0)), image.shape[-2:])[0]
         known = F.interpolate(task.valid(target.unsqueeze(0)).float(), image.shape[-2:])[0]  # others are black
-        maps = method.maps(Batch(batch, target.new_zeros((0, *target.shape)))).values()
+        maps = error_maps(task, evidence).values()
         pictures = [
             image[:3],
             task.render(image, label) / 255.0 * known,
