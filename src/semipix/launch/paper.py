@@ -22,7 +22,9 @@ def paper_table(task: str, group: str = "method") -> Table:
     Returns:
         Values by option and key; empty if the paper sets nothing in this group.
     """
-    tables: dict[str, dict[str, Table]] = yaml.safe_load(files("semipix.conf").joinpath("paper.yaml").read_text("utf-8"))
+    tables: dict[str, dict[str, Table]] = yaml.safe_load(
+        files("semipix.conf").joinpath("paper.yaml").read_text("utf-8")
+    )
     return tables[task].get(group, {})
 
 

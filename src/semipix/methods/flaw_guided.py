@@ -17,7 +17,7 @@ from semipix.batch import Batch
 from semipix.functional.flaw import Pair, directions, fuse, normalize_flaw
 from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, check_shares, check_weights, helper_optimizer
 from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
-from semipix.methods.pair import ModelPair
+from semipix.methods.pair import Deploy, ModelPair
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -39,6 +39,7 @@ class FlawGuidedPair(ModelPair):
         detector_norm: norm of the detector, batch or batch_instance.
         detector_scale: size at which the detector looks at image and prediction, as a share of theirs.
         detector_lr: the detector's learning rate.
+        deploy: what validation deploys, see `ModelPair`.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class FlawGuidedPair(ModelPair):
         detector_norm: Norm,
         detector_scale: float,
         detector_lr: float,
+        deploy: Deploy = "better",
     ) -> None:
-        super().__init__(task, make_model)
+        super().__init__(task, make_model, deploy)
         check_shares(flaw_threshold=flaw_threshold)
         check_weights(lambda_detection=lambda_detection, detector_lr=detector_lr)
         self.detector = make_detector(task, detector_norm, detector_scale)

@@ -22,7 +22,7 @@ from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
 from semipix.methods.base import MakeModel, Options, Routes, check_weights
 from semipix.methods.flaw_guided import FlawGuidedPair
-from semipix.methods.pair import BOTH_MODELS
+from semipix.methods.pair import BOTH_MODELS, Deploy
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -47,6 +47,7 @@ class GCT(FlawGuidedPair):
         detector_scale: size at which the detector looks at image and prediction, as a share of theirs; 0.5 costs a
             quarter.
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
+        deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
     trains: ClassVar[Routes] = {
@@ -73,6 +74,7 @@ class GCT(FlawGuidedPair):
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
         detector_lr: float = 1e-4,
+        deploy: Deploy = "better",
     ) -> None:
         super().__init__(
             task,
@@ -83,6 +85,7 @@ class GCT(FlawGuidedPair):
             detector_norm=detector_norm,
             detector_scale=detector_scale,
             detector_lr=detector_lr,
+            deploy=deploy,
         )
         if constraints not in ("both", "consistency", "correction"):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
