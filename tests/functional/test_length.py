@@ -30,7 +30,7 @@ def test_on_data_with_few_labels_both_subsets_are_passed_over_equally_often() ->
     assert training_steps(**FULL, length="unlabeled") == training_steps(**FULL), "no image is unlabeled"
 
 
-@pytest.mark.parametrize(("length", "steps"), [("full", 1000), ("labeled", 125), ("unlabeled", 1750)])
+@pytest.mark.parametrize(("length", "steps"), [("full", 1000), ("labeled", 125), ("unlabeled", 1000)])
 def test_steps_take_the_place_of_epochs(length: str, steps: int) -> None:
     assert training_steps(**PART, steps=1000, length=length) == steps
 

@@ -15,7 +15,7 @@
    shows. For a photo and mask of 2 megapixels (1696x1200) and a crop of 96, this takes 1.2 ms; scaling the whole and
    then cropping takes 123 ms. (CPU time, median of 40 draws of a scale from 0.75 to 1.5, one thread of an AMD EPYC.)
    Both orders give the same pixels up to rounding.
-6. Augment. The part is flipped. If the image is smaller than the crop, it is padded: images with 0, labels with a value
+6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is padded: images with 0, labels with a value
    that the loss ignores.
 7. Batch. `batches.loaders` stacks the samples that the reading processes return. A labeled and an unlabeled loader run
    side by side; the learner joins their images to one `Batch`.
@@ -91,6 +91,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         scale: smallest and largest random scale in training; by default 0.75 and 1.5, but 1 for denoising, since
             scaling would blur the noise.
         flip: probability of a horizontal flip in training.
+        rotate: largest random rotation to both sides in training, in degrees.
         strong_jitter: strength of the colour jitter of strong views, 0 for none; by default 0.5, but 0 for denoising,
             enhancement and matting, where an image of other colours needs another target.
         strong_grey: share of the strong views without colour; by default 0.2, but 0 for the same kinds.
@@ -138,6 +139,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         resize: int | Sequence[int] | None = None,
         scale: Sequence[float] | None = None,
         flip: float = 0.5,
+        rotate: float = 0.0,
         strong_jitter: float | None = None,
         strong_grey: float | None = None,
         strong_blur: float | None = None,
@@ -181,6 +183,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.pad = pad
         self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
+        if not 0 <= rotate <= 180:
+            raise SemipixError(f"data.rotate={rotate}: expected degrees from 0 to 180")
+        self.rotate = rotate
         jitter, grey, blur = (0.0, 0.0, 0.0) if source.kind in _COLOUR_MATTERS else (0.5, 0.2, 0.5)
         self.strong = StrongViews(
             _at_least_zero("data.strong_jitter", jitter if strong_jitter is None else strong_jitter),
@@ -228,7 +233,8 @@ class SemiSupervisedDataModule(LightningDataModule):
             SemipixError: a batch size is no multiple of the number of processes.
         """
         at_unknown = self.source.kind == "matting"
-        transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill, at_unknown)
+        fill = self.source.target_fill
+        transform = train_transform(self.crop, self.scale, self.flip, fill, at_unknown, self.rotate)
         skipped = self.skipped if self.on_error == "skip" else None
         self._share_memory()
         settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)

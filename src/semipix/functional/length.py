@@ -34,7 +34,7 @@ def training_steps(
         batch_size: samples of one optimizer step.
         labeled_per_batch: labeled ones among them where there are unlabeled ones.
         epochs: S, passes over all samples, or over those that `length` names.
-        steps: steps of full supervision; replaces `epochs`.
+        steps: replaces `epochs`; with `length="labeled"` these are the steps of full supervision.
         length: `full`; `labeled` for passes over only the labeled samples; `unlabeled` for passes over the unlabeled
             ones, of which each step has `batch_size - labeled_per_batch`. Without unlabeled samples all three are
             equal.
@@ -45,8 +45,6 @@ def training_steps(
     unlabeled = samples - labeled
     if length == "unlabeled" and unlabeled:
         share = max(1, batch_size - labeled_per_batch)
-        if steps is None:
-            return max(1, round(epochs * math.ceil(unlabeled / share)))
-        return max(1, round(steps * unlabeled / samples * batch_size / share))
+        return steps if steps is not None else max(1, round(epochs * math.ceil(unlabeled / share)))
     full = steps if steps is not None else max(1, round(epochs * math.ceil(samples / batch_size)))
     return max(1, round(full * labeled / samples)) if length == "labeled" else full
