@@ -15,8 +15,8 @@
    shows. For a photo and mask of 2 megapixels (1696x1200) and a crop of 96, this takes 1.2 ms; scaling the whole and
    then cropping takes 123 ms. (CPU time, median of 40 draws of a scale from 0.75 to 1.5, one thread of an AMD EPYC.)
    Both orders give the same pixels up to rounding.
-6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is padded: images with 0, labels with a value
-   that the loss ignores.
+6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is padded:
+   images with 0, labels with a value that the loss ignores.
 7. Batch. `batches.loaders` stacks the samples that the reading processes return. A labeled and an unlabeled loader run
    side by side; the learner joins their images to one `Batch`.
 8. Strong views. Where a method asks for them, `batches.strong_views` changes colours and sharpness of the unlabeled
