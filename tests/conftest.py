@@ -17,6 +17,7 @@ from semipix.cli import main
 SIDE = 64
 QUICK = (
     *("data=folder", "data.labels=4", "data.batch_size=4", "data.crop=64", "data.workers=0", "steps=2"),
+    "calibrate=false",
     *("model._target_=tests.helpers.tiny.TinyModel", "trainer.accelerator=cpu"),
 )
 """Overrides of a training that takes about a second."""
@@ -126,7 +127,9 @@ def command(
     def run(*arguments: str | Path) -> Result:
         capfd.readouterr()
         given = [str(argument) for argument in arguments]
-        if {"evaluate", "predict"} & set(given[:1]) or any(argument.startswith("resume=") for argument in given):
+        if {"evaluate", "predict", "calibrate"} & set(given[:1]) or any(
+            argument.startswith("resume=") for argument in given
+        ):
             given.append("--trust")
         code = main(given)
         return Result(code, *capfd.readouterr())

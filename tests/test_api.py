@@ -52,7 +52,9 @@ def test_the_lines_of_the_readme_run(
     block = block.replace('"data.labels=4"', small).replace("steps=20", "steps=1")
     exec(compile(block, "README.md", "exec"), {})
     assert float(capsys.readouterr().out.splitlines()[-1]) >= 0
-    assert sorted(path.parent.name for path in (tmp_path / "predicted").rglob("a.png")) == ["flaw", "masks", "pictures"]
+    assert sorted(path.parent.name for path in (tmp_path / "predicted").rglob("a.png")) == [
+        *("errors", "masks", "pictures")
+    ]
 
 
 def test_importing_semipix_imports_no_library() -> None:

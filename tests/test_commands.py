@@ -1,6 +1,6 @@
 """The commands as a user gives them, from training to prediction.
 
-Also tests cli.py, launch/app.py, inference/evaluate.py, inference/predict.py,
+Also tests cli.py, launch/app.py, inference/evaluate.py,
 training/opening.py and training/run.py.
 """
 
@@ -280,7 +280,7 @@ def test_prediction_keeps_sizes_subfolders_and_the_good_images(
     errors = [line for line in result.err.replace("\r", "\n").splitlines() if line.startswith("semipix: error:")]
     assert len(errors) == 1
     assert f"{images / 'broken.png'}: corrupt or truncated" in errors[0]
-    for kind in ("masks", "pictures", "flaw"):
+    for kind in ("masks", "pictures", "errors"):
         written = {str(path.relative_to(images / "out" / kind)) for path in (images / "out" / kind).rglob("*.*")}
         assert written == {"a.png", "deep/b.c.png", "deep/tiny.png"}
         assert Image.open(images / "out" / kind / "a.png").size == (81, 66)

@@ -104,7 +104,7 @@ def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., None], 
     pixels = np.asarray(Image.open(made[0]))
     assert (str(pixels.dtype), pixels.shape) == expected
     assert any(np.asarray(Image.open(path)).std() > 0 for path in made)
-    for kind in ("pictures", "flaw"):
+    for kind in ("pictures", "errors"):
         assert {path.name for path in Path("out", kind).iterdir()} == {"a.png", "b.png"}
     if task == "matting":  # at the image's own size, not the network's
         assert (pixels[:, : SIZE[1] // 3] == 0).all()

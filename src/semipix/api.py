@@ -51,8 +51,9 @@ class Run:
 
         Args:
             images: files, or folders that are searched with their subfolders.
-            out: gets `masks` or `predictions`, `pictures` and, for methods with a detector, `flaw`.
-            **options: of `semipix.inference.predict.predict`: `checkpoint`, `skip_existing`, `trimaps`, `max_pixels`.
+            out: gets `masks` or `predictions`, `pictures`, `errors`, `scores.csv` and, with a risk, `accepted`.
+            **options: of `semipix.inference.predict.predict`: `checkpoint`, `skip_existing`, `trimaps`, `max_pixels`,
+                `risk`.
 
         Returns:
             One line for each image that could not be read; the others are predicted.
@@ -64,6 +65,22 @@ class Run:
 
         given = [images] if isinstance(images, str | Path) else images
         return predict(self.folder, [Path(path) for path in given], Path(out), trust=self.trust, **options)
+
+    def calibrate(self, **options: Any) -> list[str]:
+        """Fit the error map on the validation images, as `semipix calibrate` does; training has done it at its end.
+
+        Args:
+            **options: of `semipix.training.calibrating.calibrate_run`: `checkpoint`, `root`, `max_pixels`.
+
+        Returns:
+            Lines that say what was fitted.
+
+        Raises:
+            SemipixError: the validation images do not suffice, or the data are not those of the run.
+        """
+        from semipix.training.calibrating import calibrate_run
+
+        return calibrate_run(self.folder, trust=self.trust, **options)
 
     def resume(self) -> dict[str, float]:
         """Continue an interrupted training to the weights that an uninterrupted one would have reached.

@@ -2,10 +2,48 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 VOID = 255
 """Label of ignored pixels in a segmentation mask."""
+
+
+class StrongLabels(NamedTuple):
+    """How the labels of strong views follow from those of their images.
+
+    Attributes:
+        order: (B, K) int64: channel c of the view's label is channel `order[:, c]` of the image's label.
+        gain: (B,) float: factor of the label.
+        visible: (B, 1, H, W) bool: the pixels at which the view is compared with its label.
+    """
+
+    order: Tensor
+    gain: Tensor
+    visible: Tensor
+
+
+class StrongView(NamedTuple):
+    """One strong view of each unlabeled image.
+
+    Attributes:
+        image: (U, C_in, H, W).
+        labels: how the labels follow from those of the images; None if they are the same.
+    """
+
+    image: Tensor
+    labels: StrongLabels | None = None
+
+    def label(self, label: Tensor) -> Tensor:
+        """The views' labels (U, K, H, W), of the labels (U, K, H, W) of the unchanged images in prediction space."""
+        if self.labels is None:
+            return label
+        channels = self.labels.order[:, :, None, None].expand_as(label)
+        return label.gather(1, channels) * self.labels.gain.to(label.dtype).view(-1, 1, 1, 1)
+
+    def compared(self, pixels: Tensor) -> Tensor:
+        """Of pixels or weights (U, 1, H, W) of the unchanged images, those that the views are compared at; others 0."""
+        return pixels if self.labels is None else pixels * self.labels.visible
 
 
 class Batch(NamedTuple):
@@ -17,11 +55,21 @@ class Batch(NamedTuple):
             (L, C, H, W) float for regression.
         strong: (V (N - L), C_in, H, W): V strong photometric views of each unlabeled image with the same geometry. The
             first views of all images come before the second ones. None if the method needs none.
+        strong_labels: how the labels of the strong views follow from those of the images; None if they are the same.
+        labeled_strong: (2 V, C_in, H, W): two strong views of each of the first V labeled images, all first views
+            before the second ones. None if the method needs none.
+        labeled_strong_labels: how their labels follow from those of the images; None if they are the same.
+        place: (L,) float in (0, 1): the place of each labeled image in a random order of all labeled images, which is
+            the same throughout a training. None if the loader does not know it.
     """
 
     image: Tensor
     target: Tensor
     strong: Tensor | None = None
+    strong_labels: StrongLabels | None = None
+    labeled_strong: Tensor | None = None
+    labeled_strong_labels: StrongLabels | None = None
+    place: Tensor | None = None
 
     @property
     def labeled(self) -> Tensor:
@@ -33,6 +81,25 @@ class Batch(NamedTuple):
         """The unlabeled images, (N - L, C_in, H, W)."""
         return self.image[len(self.target) :]
 
+    def strong_views(self) -> list[StrongView]:
+        """The strong views: the first view of all unlabeled images, then the second one, and so on."""
+        return [] if self.strong is None else _views(self.strong, self.strong_labels, len(self.unlabeled))
+
+    def labeled_views(self) -> list[StrongView]:
+        """Two strong views of each of the first labeled images; none if the batch has none."""
+        if self.labeled_strong is None:
+            return []
+        return _views(self.labeled_strong, self.labeled_strong_labels, len(self.labeled_strong) // 2)
+
+
+def _views(views: Tensor, labels: StrongLabels | None, images: int) -> list[StrongView]:
+    """Strong views (V B, C, H, W) of B images as one `StrongView` for each of V."""
+    parts = torch.split(views, images)
+    if labels is None:
+        return [StrongView(part) for part in parts]
+    changes = zip(*(torch.split(change, images) for change in labels), strict=True)
+    return [StrongView(part, StrongLabels(*change)) for part, change in zip(parts, changes, strict=True)]
+
 
 class LabeledImages(NamedTuple):
     """The labeled part of a training batch.
@@ -41,11 +108,15 @@ class LabeledImages(NamedTuple):
         image: (B, C_in, H, W) float32 in [0, 1].
         target: (B, H, W) int64 for classification, (B, C, H, W) float32 for regression.
         names: the images' names.
+        seeds: for each image the seed of its strong views.
+        places: for each image its place in (0, 1) in a random order of all labeled images.
     """
 
     image: Tensor
     target: Tensor
     names: list[str]
+    seeds: list[int]
+    places: list[float]
 
 
 class UnlabeledImages(NamedTuple):

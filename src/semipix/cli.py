@@ -31,7 +31,8 @@ Train in a new run folder, or continue one. The six most common uses:
   semipix train task=denoising data=pairs data.root=ROOT          also task=enhancement, matting, regression
   semipix train experiment=paper/segmentation data=folder data.root=ROOT   the paper's hyper-parameters
 
-What it writes to RUN: config.yaml, split.json, checkpoints/{best,last}.ckpt, metrics/, samples/, summary.json.
+What it writes to RUN: config.yaml, split.json, checkpoints/{best,last}.ckpt, metrics/, samples/, summary.json and,
+with validation images, calibration.json.
 
   semipix train --help KEYS                 every key with its type, default and meaning
   semipix train --help KEYS model=dhdn      ... of these options of the groups
@@ -200,23 +201,44 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
 
-    predict = commands.add_parser("predict", help="masks, pictures and flaw maps of new images")
+    predict = commands.add_parser("predict", help="masks, pictures, error maps and scores of new images")
     predict.add_argument("run", type=Path, help="run folder")
     predict.add_argument("images", type=Path, nargs="+", help="image files or folders of images")
     predict.add_argument(
-        "--out", type=Path, required=True, help="folder for masks/ or, in regression, predictions/; pictures/ and flaw/"
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for masks/ or, in regression, predictions/; pictures/, errors/, scores.csv, with --risk accepted/",
     )
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument(
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     predict.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    predict.add_argument(
+        "--risk",
+        type=float,
+        metavar="R",
+        help="accept pixels of which at most the share R is wrong (regression: with at most this mean absolute error)",
+    )
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
     )
     predict.add_argument("--trust", action="store_true", help=TRUST_HELP)
     predict.set_defaults(command=_predict)
+
+    calibrate = commands.add_parser(
+        "calibrate", help="fit the error map of a run on its validation images; training does it at its end"
+    )
+    calibrate.add_argument("run", type=Path, help="run folder, in which calibration.json is written")
+    calibrate.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    calibrate.add_argument(
+        "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
+    )
+    calibrate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    calibrate.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    calibrate.set_defaults(command=_calibrate)
 
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
     check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
@@ -267,11 +289,22 @@ def _predict(options: argparse.Namespace) -> int:
         options.engine,
         options.max_pixels,
         options.trust,
+        options.risk,
     )
     for failure in failures:
         _slip(failure)
     print(f"{options.out}: see {', '.join(sorted(item.name for item in options.out.glob('*/')))}")
     return 2 if failures else 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from semipix.training.calibrating import calibrate_run
+    from semipix.training.quiet import quiet
+
+    quiet()
+    lines = calibrate_run(options.run, options.checkpoint, options.data, options.max_pixels, options.trust)
+    print("\n".join(lines))
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

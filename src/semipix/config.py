@@ -34,6 +34,7 @@ TOP: dict[str, Any] = {
     "freeze_batch_norm": bool,
     "memory": Literal["full", "low"],
     "compile": bool,
+    "calibrate": bool,
 }
 """Types of the keys that belong to no group."""
 
@@ -48,6 +49,9 @@ RESERVED = {
 
 NEEDED = {*TOP, *GROUPS} - {"second_model", "scheduler"}
 """Keys without which nothing can be trained."""
+
+LATER: dict[str, Any] = {"calibrate": True}
+"""Keys that run folders of older versions do not have, with the values that they have there."""
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:

@@ -112,7 +112,7 @@ class TestTrainingBatches:
 
     def test_images_belong_to_their_names(self, source: MakeSource) -> None:
         labeled = steps(module(source(labeled=8), batch_size=8, scale=(1, 1)))[0]["labeled"]
-        for image, target, name in zip(*labeled, strict=True):
+        for image, target, name in zip(*labeled[:3], strict=True):
             assert torch.allclose(image, torch.tensor(int(name[-3:]) / 1000))
             assert (target == int(name[-3:]) % 3).all()
 
@@ -445,7 +445,7 @@ class TestDefaultsByKind:
             ("regression", (0.75, 1.5), True),
             ("denoising", (1, 1), False),
             ("enhancement", (0.75, 1.5), False),
-            ("matting", (0.75, 1.5), False),
+            ("matting", (0.75, 1.5), True),
         ],
     )
     def test_scale_and_strong_views(self, kind: str, scale: tuple[float, float], colours: bool) -> None:

@@ -53,7 +53,7 @@ def test_workers_write_what_one_process_does_and_go_on_where_they_were(
     assert command("predict", finished, images, "--out", "by_ray", "--engine", "ray", "--skip-existing").code == 0
     assert written(Path("by_ray")) == found
     again = {str(path) for path, time in times.items() if path.stat().st_mtime_ns != time}
-    assert again == {"by_ray/pictures/train/00.png", "by_ray/flaw/train/00.png"}
+    assert again == {"by_ray/pictures/train/00.png", "by_ray/errors/train/00.png"}
 
 
 def test_a_missing_ray_is_reported(

@@ -43,7 +43,7 @@ class Watched(Predictor):
         self.batches.append((len(seen), seen.shape[-1]))
         return super().compute(seen)
 
-    def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+    def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> None:
         self.written.append(photo.name.name)
 
 
@@ -88,7 +88,7 @@ def test_the_network_computes_while_results_are_written(tmp_path: Path) -> None:
                 computed.set()
             return super().compute(seen)
 
-        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+        def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> None:
             assert computed.wait(SECONDS), "the first image is written while the second is computed"
 
     wide = batch_pixels("cuda" if torch.cuda.is_available() else "cpu") // 64
@@ -194,10 +194,10 @@ def test_memory_that_ends_costs_one_image(tmp_path: Path, error: Exception) -> N
                 raise error
             return super().compute(seen)
 
-        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+        def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> None:
             if photo.name.name == "64x3":
                 raise error
-            super().write(photo, output, flaw)
+            super().write(photo, output, scores)
 
     predictor = Short(tmp_path)
     ended = list(predict_files(predictor, pairs(["64x0", "64x1", "96x2", "64x3", "64x4"])))
@@ -217,10 +217,10 @@ def test_a_batch_that_fails_costs_only_the_images_at_fault(tmp_path: Path) -> No
                 raise RuntimeError("CUDA out of memory")
             return super().compute(seen)
 
-        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+        def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> None:
             if photo.name.name == "64x1":
                 raise ValueError("this one")
-            super().write(photo, output, flaw)
+            super().write(photo, output, scores)
 
     predictor = Refusing(tmp_path)
     ended = list(predict_files(predictor, pairs(["64x0", "64x1", "64x2"])))
@@ -232,7 +232,7 @@ def test_a_batch_that_fails_costs_only_the_images_at_fault(tmp_path: Path) -> No
 
 def test_a_full_disk_ends_the_prediction(tmp_path: Path) -> None:
     class Full(Watched):
-        def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+        def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> None:
             raise OSError(28, "No space left on device", "masks/a.png")
 
     with pytest.raises(OSError, match="No space left"):
@@ -250,10 +250,10 @@ def test_a_batch_gives_the_masks_of_single_images(tmp_path: Path) -> None:
     assert list(predict_files(together, files)) == [None] * 5
     for pair in files:
         assert list(predict_files(alone, [pair])) == [None]
-    for kind in ("masks", "flaw", "pictures"):
+    for kind in ("masks", "errors", "pictures"):
         for name in names:
             first, second = (np.asarray(Image.open(tmp_path / out / kind / name)) for out in ("together", "alone"))
-            assert np.abs(first.astype(int) - second).max() <= (1 if kind == "flaw" else 0)
+            assert np.abs(first.astype(int) - second).max() <= (1 if kind == "errors" else 0)
     assert len(np.unique(first)) > 3, "pictures that differ within"
 
 

@@ -81,3 +81,17 @@ def test_labeling_leaves_running_statistics_as_they_are() -> None:
 def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_fixmatch(**{key: value})
+
+
+def test_a_pixel_teaches_less_where_the_mirror_image_has_another_prediction() -> None:
+    given = {"cutmix": 0.0}
+    method = make_method("fixmatch", task=TinyRegression(), error_scale=0.02, **given).eval()
+    batch = make_regression_batch()
+    assert batch.strong is not None
+    with torch.no_grad():
+        goal = method.model(batch.unlabeled).sigmoid()
+        mirrored = method.model(batch.unlabeled.flip(-1)).sigmoid().flip(-1)
+    weight = (-(goal - mirrored).abs().mean(1, keepdim=True) / 0.02).exp()
+    assert 0.1 < weight.mean() < 0.9
+    errors = (method.model(batch.strong[:2]).sigmoid() - goal).abs()
+    torch.testing.assert_close(method.losses(batch, 0.0)["consistency"], (weight * errors).mean())

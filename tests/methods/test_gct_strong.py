@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.gct_strong import StrongGCT
-from tests.helpers.tiny import FixedModel, make_batch, make_method, predict_always
+from tests.helpers.tiny import (
+    FixedModel,
+    TinyRegression,
+    make_batch,
+    make_method,
+    make_regression_batch,
+    predict_always,
+)
 
 LOW, HIGH = 0.2, 0.9
 
@@ -38,7 +45,7 @@ def with_flaws(method: StrongGCT, first: float, second: float) -> StrongGCT:
 @pytest.fixture(autouse=True)
 def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the detector's maps as they are: scaling each to [0, 1] is tested with `normalize_flaw`."""
-    monkeypatch.setattr("semipix.methods.gct_strong.normalize_flaw", lambda flaw: flaw)
+    monkeypatch.setattr("semipix.methods.flaw_detection.normalize_flaw", lambda flaw: flaw)
 
 
 def views_of(method: StrongGCT) -> list[Tensor]:
@@ -87,6 +94,22 @@ def test_unsure_pixels_teach_nobody(gate: str) -> None:
         sure, label = teaching.max(1)
         assert 0 < (sure >= 0.4).float().mean() < 1
         expected += (F.cross_entropy(output, label, reduction="none") * (sure >= 0.4)).mean()
+    torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
+
+
+def test_a_pixel_teaches_less_where_the_teachers_disagree() -> None:
+    """In regression; no gate is closed, and both models learn the same from each other but for their views."""
+    given = {**PLAIN, "gate": "open", "lambda_cross": 1.0}
+    method = make_method("gct_strong", task=TinyRegression(), error_scale=0.02, **given).eval()
+    batch = make_regression_batch()
+    assert batch.strong is not None
+    with torch.no_grad():
+        labels = [model(batch.unlabeled).sigmoid() for model in method.models]
+    weight = (-(labels[0] - labels[1]).abs().mean(1, keepdim=True) / 0.02).exp()
+    assert 0.05 < weight.mean() < 0.95
+    views = batch.strong.chunk(2)
+    errors = [(method.models[number](views[number]).sigmoid() - labels[1 - number]).abs() for number in range(2)]
+    expected = sum((weight * error).mean() for error in errors)
     torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
 
 

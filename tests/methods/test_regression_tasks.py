@@ -1,5 +1,6 @@
 """Every method that serves regression on every regression task: ignored pixels, trimaps, half precision."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from semipix.batch import Batch
+from semipix.data.batches.strong_views import StrongViews
 from semipix.methods.base import Method
 from semipix.methods.error_maps import error_maps
 from semipix.models import discriminator, flaw_detector
 from semipix.models.adapt import make_model
 from tests.helpers.labels import TASKS, make_task_batch, silent
-from tests.helpers.tiny import TinyModel, make_active, method_class, options
+from tests.helpers.tiny import TinyModel, make_active, make_method, method_class, options
 
 SERVING = [name for name in options("method") if not method_class(name).classification_only]
 """Methods that serve regression."""
@@ -100,7 +102,7 @@ def test_half_precision_stays_finite(name: str, task: Any) -> None:
     method, _ = method_of(name, task)
     method.to(torch.bfloat16)
     batch = make_task_batch(task)
-    half = type(batch)(*(part.bfloat16() for part in batch))
+    half = type(batch)(*(None if part is None else part.bfloat16() for part in batch))
     losses = method.losses(half, epoch=10.0)
     assert all(loss.isfinite() for loss in losses.values()), losses
     sum(losses.values()).backward()
@@ -130,3 +132,40 @@ def test_diagnostics_take_labels_of_another_size(name: str, task: Any) -> None:
     # Only taught pixels feed the shares of teacher and pupil, and none may be taught.
     figures = {key: float(metric.compute()) for key, metric in metrics.items() if not key.startswith("teacher_")}
     assert all(0 <= figure <= 1 for figure in figures.values()), figures
+
+
+class Ideal(nn.Module):
+    """What is right for every image: each colour by the same curve, half as bright for half the brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.75))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.factor * image
+
+
+@pytest.mark.parametrize("name", [name for name in SERVING if method_class(name).strong_views])
+@pytest.mark.parametrize(
+    ("changes", "follows"),
+    [
+        ({"permute_probability": 1.0, "gain": 0.5}, True),
+        ({"mask": 0.5, "patch": 8, "learn_hidden": False}, True),
+        ({"mask": 0.5, "patch": 8, "learn_hidden": True}, False),
+        ({"grey_probability": 1.0}, False),
+    ],
+    ids=["recoloured", "visible", "hidden", "another target"],
+)
+def test_a_network_that_is_right_on_every_view_has_nothing_to_learn(
+    name: str, changes: dict[str, Any], follows: bool
+) -> None:
+    given = {"feature_dropout": 0} if "feature_dropout" in inspect.signature(method_class(name)).parameters else {}
+    method = make_method(name, lambda number: Ideal(), task=TASKS["denoising"], **given)
+    batch = make_task_batch(method.task)
+    still = {"jitter": 0.0, "grey_probability": 0.0, "blur_probability": 0.0, "permute_probability": 0.5}
+    strong = StrongViews(**{**still, **changes})
+    images, seeds = batch.unlabeled, [1, 2]
+    batch = batch._replace(strong=strong(images, seeds, 2), strong_labels=strong.labels(images, seeds, 2))
+    (term,) = {"consistency", "cross_supervision"} & method.trains.keys()
+    loss = method.losses(batch, epoch=10.0)[term]
+    assert (loss < 1e-6) == follows

@@ -88,12 +88,13 @@ def test_random_numbers_are_drawn_where_it_is_declared(method: Method) -> None:
 @pytest.mark.parametrize("epoch", [0.0, 10.0])
 def test_a_batch_is_never_changed(method: Method, epoch: float) -> None:
     batch = make_batch()
-    copies = [part.clone() for part in batch]
+    parts = [part for part in batch if part is not None]
+    copies = [part.clone() for part in parts]
     sum(method.losses(batch, epoch).values()).backward()
     method.after_step()
     method.evidence(batch.image)
     method(batch.image)
-    for part, copy in zip(batch, copies, strict=True):
+    for part, copy in zip(parts, copies, strict=True):
         assert torch.equal(part, copy)
 
 

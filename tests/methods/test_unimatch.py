@@ -6,7 +6,15 @@ from torch import nn
 
 from semipix.errors import SemipixError
 from semipix.methods.unimatch import UniMatch, complementary_dropout
-from tests.helpers.tiny import FixedModel, make_batch, make_method, predict_always, rand
+from tests.helpers.tiny import (
+    FixedModel,
+    TinyRegression,
+    make_batch,
+    make_method,
+    make_regression_batch,
+    predict_always,
+    rand,
+)
 
 
 def make_unimatch(**given: float) -> UniMatch:
@@ -82,11 +90,39 @@ def test_a_model_without_features_is_refused() -> None:
     def plain(number: int) -> nn.Module:
         return FixedModel(torch.zeros(1, 3, 32, 32))
 
-    with pytest.raises(SemipixError, match=r"FixedModel has no method 'features'.*model=unet"):
+    expected = r"FixedModel has no method 'features'.*model=unet.*or set method.feature_dropout=false$"
+    with pytest.raises(SemipixError, match=expected):
         make_method("unimatch", plain).losses(make_batch(), 0.0)
 
 
-@pytest.mark.parametrize(("key", "value"), [("confidence", -0.1), ("decay", 2), ("rampup_epochs", -1)])
+def test_without_feature_dropout_any_model_is_trained() -> None:
+    method = make_unimatch(feature_dropout=False, cutmix=0.0, confidence=0.0).eval()
+    plain = make_method("unimatch", lambda number: nn.Conv2d(3, 3, 1), feature_dropout=False)
+    assert plain.losses(make_batch(), 0.0)["consistency"].isfinite()
+    batch = make_batch()
+    assert batch.strong is not None
+    label = method.teacher(batch.unlabeled).argmax(1).repeat(2, 1, 1)
+    expected = nn.functional.cross_entropy(method.student(batch.strong), label)
+    torch.testing.assert_close(method.losses(batch, 0.0)["consistency"], expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("confidence", -0.1), ("decay", 2), ("rampup_epochs", -1), ("error_scale", -1)]
+)
 def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_unimatch(**{key: value})
+
+
+def test_a_pixel_teaches_less_where_the_mirror_image_has_another_prediction() -> None:
+    given = {"cutmix": 0.0, "feature_dropout": False}
+    method = make_method("unimatch", task=TinyRegression(), error_scale=0.02, **given).eval()
+    batch = make_regression_batch()
+    assert batch.strong is not None
+    with torch.no_grad():
+        goal = method.teacher(batch.unlabeled).sigmoid()
+        mirrored = method.teacher(batch.unlabeled.flip(-1)).sigmoid().flip(-1)
+    weight = (-(goal - mirrored).abs().mean(1, keepdim=True) / 0.02).exp().repeat(2, 1, 1, 1)
+    assert 0.1 < weight.mean() < 0.9
+    errors = (method.student(batch.strong).sigmoid() - goal.repeat(2, 1, 1, 1)).abs()
+    torch.testing.assert_close(method.losses(batch, 0.0)["consistency"], (weight * errors).mean())

@@ -15,12 +15,13 @@
    shows. For a photo and mask of 2 megapixels (1696x1200) and a crop of 96, this takes 1.2 ms; scaling the whole and
    then cropping takes 123 ms. (CPU time, median of 40 draws of a scale from 0.75 to 1.5, one thread of an AMD EPYC.)
    Both orders give the same pixels up to rounding.
-6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is padded:
-   images with 0, labels with a value that the loss ignores.
+6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is
+   padded: images with 0, labels with a value that the loss ignores.
 7. Batch. `batches.loaders` stacks the samples that the reading processes return. A labeled and an unlabeled loader run
    side by side; the learner joins their images to one `Batch`.
 8. Strong views. Where a method asks for them, `batches.strong_views` changes colours and sharpness of the unlabeled
-   images on the device of the batch. The geometry stays the same.
+   images, or hides parts of them, on the device of the batch, and says how their labels follow from those of the
+   images. The task decides which changes are allowed. The geometry stays the same.
 
 Evaluation images take steps 1, 2 and 4 only. A batch is a list of them, and labels keep their own size.
 """
@@ -51,6 +52,8 @@ from semipix.data.files.sizes import as_resize, as_size
 from semipix.data.source import Source
 from semipix.data.splits import Amount, Split, check_overlap, make_split
 from semipix.errors import SemipixError
+from semipix.tasks.base import Task
+from semipix.tasks.strong_changes import StrongChanges
 
 _TrainDataset = LabeledDataset | UnlabeledDataset | ShardDataset
 
@@ -59,10 +62,11 @@ MOST_WORKERS = 2**10
 MOST_CACHE = 2**20
 MOST_SCALE = 100
 MOST_JITTER = 100
+MOST_PATCH = 1024
 """Upper limits of settings: above any useful value, and low enough not to exhaust a machine or to overflow."""
 
-_COLOUR_MATTERS = ("denoising", "enhancement", "matting")
-"""Kinds of data in which an image of other colours needs another target."""
+_IMAGES_AS_TARGETS = ("denoising", "enhancement")
+"""Kinds of data in which an image of other colours needs another target, whatever the task."""
 
 
 class SemiSupervisedDataModule(LightningDataModule):
@@ -92,10 +96,20 @@ class SemiSupervisedDataModule(LightningDataModule):
             scaling would blur the noise.
         flip: probability of a horizontal flip in training.
         rotate: largest random rotation to both sides in training, in degrees.
-        strong_jitter: strength of the colour jitter of strong views, 0 for none; by default 0.5, but 0 for denoising,
-            enhancement and matting, where an image of other colours needs another target.
-        strong_grey: share of the strong views without colour; by default 0.2, but 0 for the same kinds.
-        strong_blur: share of the strong views that are blurred; by default 0.5, but 0 for the same kinds.
+        strong_jitter: strength of the colour jitter of strong views, 0 for none; by default 0.5, but 0 for denoising
+            and enhancement, where an image of other colours needs another target. This and the next seven defaults are
+            the task's `strong_changes`.
+        strong_grey: share of the strong views without colour; by default 0.2, but 0 for the same tasks.
+        strong_blur: share of the strong views that are blurred; by default 0.5, but 0 for the same tasks.
+        strong_mask: share of the patches of each strong view that are hidden; by default 0.
+        strong_patch: side of these patches in pixels.
+        strong_drop: share of the strong views in which one of red, green and blue is hidden; by default 0.
+        strong_permute: share of the strong views of which image and label have another order of the colour channels;
+            by default 0.5 for denoising and enhancement; only such tasks allow it.
+        strong_gain: largest share of its brightness that a strong view loses, image and label alike; by default 0.2 for
+            denoising; only such tasks allow it.
+        strong_learn_hidden: whether the consistency of strong views counts the pixels of hidden patches too; by default
+            true, but false for denoising and enhancement, where a hidden pixel can only be guessed.
         eval_batch_size: images of one validation or test batch in each process.
         workers: reading processes of each loader; with 0 the main process reads.
         prefetch: batches that each reading process prepares in advance.
@@ -112,6 +126,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         seed: chooses split, order and augmentation.
         use_unlabeled: whether training batches hold unlabeled images.
         split: a split to use, from a run folder; by default one is made.
+        task: the task or its class, which decides about strong views; without one the kind of the data does.
 
     Attributes:
         split: names of the images in each part; with `shards`, its list of unlabeled images is empty.
@@ -121,8 +136,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong: makes the strong views of a batch's unlabeled images, for methods that ask for them.
 
     Raises:
-        SemipixError: a setting is out of range, the split does not fit the source, or training and evaluation share an
-            image or a scene.
+        SemipixError: a setting is out of range, the task does not allow a change of strong views, the split does not
+            fit the source, or training and evaluation share an image or a scene.
     """
 
     def __init__(
@@ -143,6 +158,12 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong_jitter: float | None = None,
         strong_grey: float | None = None,
         strong_blur: float | None = None,
+        strong_mask: float | None = None,
+        strong_patch: int = 16,
+        strong_drop: float | None = None,
+        strong_permute: float | None = None,
+        strong_gain: float | None = None,
+        strong_learn_hidden: bool | None = None,
         eval_batch_size: int = 8,
         workers: int = 2,
         prefetch: int = 2,
@@ -156,6 +177,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         seed: int = 0,
         use_unlabeled: bool = True,
         split: Split | None = None,
+        task: Task | type[Task] | None = None,
     ) -> None:
         super().__init__()
         self.source = copy.copy(source)  # a copy, since its reader is set below
@@ -186,11 +208,18 @@ class SemiSupervisedDataModule(LightningDataModule):
         if not 0 <= rotate <= 180:
             raise SemipixError(f"data.rotate={rotate}: expected degrees from 0 to 180")
         self.rotate = rotate
-        jitter, grey, blur = (0.0, 0.0, 0.0) if source.kind in _COLOUR_MATTERS else (0.5, 0.2, 0.5)
+        changes = _changes(source.kind, task)
+        own = changes.learn_hidden
         self.strong = StrongViews(
-            _at_least_zero("data.strong_jitter", jitter if strong_jitter is None else strong_jitter),
-            grey_probability=_probability("data.strong_grey", grey if strong_grey is None else strong_grey),
-            blur_probability=_probability("data.strong_blur", blur if strong_blur is None else strong_blur),
+            _at_least_zero("data.strong_jitter", _strength("jitter", strong_jitter, changes, task)),
+            grey_probability=_share("grey", strong_grey, changes, task),
+            blur_probability=_share("blur", strong_blur, changes, task),
+            mask=_share("mask", strong_mask, changes, task),
+            patch=_at_most(MOST_PATCH, "data.strong_patch", _at_least(1, "data.strong_patch", strong_patch)),
+            drop_probability=_share("drop", strong_drop, changes, task),
+            permute_probability=_share("permute", strong_permute, changes, task),
+            gain=_share("gain", strong_gain, changes, task),
+            learn_hidden=own if strong_learn_hidden is None else strong_learn_hidden,
         )
         self.seed = seed
         if split is not None:
@@ -239,7 +268,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self._share_memory()
         settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)
         labeled_copies, unlabeled_copies = self.samples_per_image
-        labeled = LabeledDataset(self.source, _repeated(self.split.labeled, labeled_copies), settings)
+        labeled = LabeledDataset(self.source, _repeated(self.split.labeled, labeled_copies), settings, self.seed)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})
         unlabeled: UnlabeledDataset | ShardDataset
@@ -405,6 +434,38 @@ def _at_most(maximum: int, key: str, value: int) -> int:
     if value > maximum:
         raise SemipixError(f"{key}={value}: expected at most {maximum}")
     return value
+
+
+def _changes(kind: str, task: Task | type[Task] | None) -> StrongChanges:
+    """The changes of strong views for a task on data of this kind; without a task all are allowed."""
+    changes = StrongChanges(permute=0.0, gain=0.0) if task is None else task.strong_changes
+    if kind not in _IMAGES_AS_TARGETS:
+        return changes
+    jitter, grey, blur = (None if s is None else 0.0 for s in (changes.jitter, changes.grey, changes.blur))
+    return dataclasses.replace(changes, jitter=jitter, grey=grey, blur=blur)
+
+
+def _strength(change: str, given: float | None, changes: StrongChanges, task: Task | type[Task] | None) -> float:
+    """The strength of a change: the given one, or the task's.
+
+    Raises:
+        SemipixError: it is above 0, and the task does not allow the change.
+    """
+    if change not in changes.refused:
+        own: float = getattr(changes, change)
+        return own if given is None else given
+    if given:
+        name = (task if isinstance(task, type) else type(task)).__name__
+        raise SemipixError(
+            f"data.strong_{change}={given}: expected 0, since the target of such a view is not known in {name}; set "
+            f"data.strong_{change}=0"
+        )
+    return 0.0
+
+
+def _share(change: str, given: float | None, changes: StrongChanges, task: Task | type[Task] | None) -> float:
+    """The strength of a change that is a share."""
+    return _probability(f"data.strong_{change}", _strength(change, given, changes, task))
 
 
 def _at_least_zero(key: str, value: float) -> float:

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from semipix.data.files.decode import unit_range
 from semipix.data.files.sizes import Size
-from semipix.functional.rows import RowResizer
+from semipix.functional.rows import RowResizer, block_rows
+from semipix.inference.scores import class_sums, expected_miou, expected_psnr
 from semipix.tasks.base import Task
+from semipix.training.calibration import ErrorMap
 
 
 class Drawing:
@@ -16,31 +18,39 @@ class Drawing:
         task: the task.
         image: (C, H, W), bytes or float32 in [0, 1], on the CPU.
         output: height and width of the whole network output.
-        flaw: height and width of the whole flaw map, if there is one.
 
     Attributes:
         picture: (3, H, W) uint8.
         prediction: the array of the task's own files, see `Task.to_file`.
-        flaw: (H, W) uint8, or None if no flaw map was added.
+        errors: (H, W), the error map as it is written, see `finish`; None if no scores were added.
+        accepted: (H, W) uint8, 255 at accepted pixels; None unless `finish` got a threshold.
+        error: mean of the error map over the pixels that the network decides, all but the known ones of a trimap.
+        quality: expected mean IoU, or expected PSNR.
+        share: share of these pixels that are accepted.
     """
 
     picture: Tensor
     prediction: Tensor
-    flaw: Tensor | None
+    errors: Tensor | None = None
+    accepted: Tensor | None = None
+    error: float = 0.0
+    quality: float = 0.0
+    share: float = 0.0
 
-    def __init__(self, task: Task, image: Tensor, output: Size, flaw: Size | None = None) -> None:
+    def __init__(self, task: Task, image: Tensor, output: Size) -> None:
         self.task = task
         self.image = image
-        self.flaw = None
         self.size: Size = (image.shape[-2], image.shape[-1])
         self._outputs = RowResizer(output, self.size, task.channels)
-        self._flaws = RowResizer(flaw or output, self.size, 1)
+        self._score_rows = RowResizer(output, self.size, 1)
+        self._scores: Tensor | None = None  # (H, W) float32
+        self._confusion = torch.zeros(task.channels, task.channels, dtype=torch.float64)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the image and of the arrays."""
-        arrays = [self.image, self.picture, self.prediction, *([] if self.flaw is None else [self.flaw])]
-        return sum(array.nbytes for array in arrays)
+        arrays = [self.image, self.picture, self.prediction, self.errors, self.accepted, self._scores]
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def add_output(self, output: Tensor) -> None:
         """Add the next rows (1, K, h, w) of the network output, from the top."""
@@ -49,12 +59,69 @@ class Drawing:
             for rows, prediction in self._outputs.push(self.task.activate(part)):
                 self._draw(rows, prediction)
 
-    def add_flaw(self, flaw: Tensor) -> None:
-        """Add the next rows (1, 1, h, w) of the flaw map, from the top."""
-        for rows, part in self._flaws.push(flaw):
-            if self.flaw is None:
-                self.flaw = torch.empty(self.size, dtype=torch.uint8)
-            self.flaw[rows] = (part[0, 0] * 255).round().byte()
+    def add_scores(self, scores: Tensor) -> None:
+        """Add the next rows (1, 1, h, w) of the error map's scores, from the top; of the size of the output."""
+        for rows, part in self._score_rows.push(scores.float()):
+            if self._scores is None:
+                self._scores = torch.empty(self.size)
+            self._scores[rows] = part[0, 0].cpu()
+
+    def finish(self, error_map: ErrorMap, constant: float = 0.0, threshold: float | None = None) -> None:
+        """Make the error map of the scores, when all rows were added.
+
+        The array has 255 for an error that is certain. In regression, where errors are small shares of the range, it
+        has 16 bits, and 65535 for an error of the whole range.
+
+        Args:
+            error_map: makes values of scores.
+            constant: what is added to all scores.
+            threshold: largest value that is accepted.
+        """
+        if self._scores is None:
+            return
+        levels, kind = (255, torch.uint8) if self.task.classification else (65535, torch.uint16)
+        self.errors = torch.empty(self.size, dtype=kind)
+        if threshold is not None:
+            self.accepted = torch.zeros(self.size, dtype=torch.uint8)
+        pixels = accepted = 0
+        total = squares = 0.0
+        by_class = torch.zeros(self.task.channels, dtype=torch.float64)
+        step = block_rows(self.size[1], 2)
+        for top in range(0, self.size[0], step):
+            rows = slice(top, min(top + step, self.size[0]))
+            values = error_map.values(self._scores[rows] + constant)
+            decided = self._decided(rows)
+            values = values * decided
+            self.errors[rows] = (values * levels).round().to(torch.int32).to(kind)
+            pixels += int(decided.sum())
+            total += float(values.sum(dtype=torch.float64))
+            squares += float(values.square().sum(dtype=torch.float64))
+            if self.task.classification:
+                labels = self.prediction[rows].flatten().long()
+                by_class += torch.bincount(labels, values.flatten().double(), len(by_class))
+            if self.accepted is not None and threshold is not None:
+                taken = values <= threshold * (1 + 1e-6) + 1e-9  # values that are equal up to rounding are equal
+                self.accepted[rows] = taken * 255
+                accepted += int((taken & decided).sum())
+        self._scores = None
+        self.error, self.share = total / max(1, pixels), accepted / max(1, pixels)
+        factor = getattr(error_map, "squares", 1.0)
+        self.quality = (
+            expected_miou(self._confusion, by_class)
+            if self.task.classification
+            else expected_psnr(factor * squares / max(1, pixels))
+        )
+
+    def _decided(self, rows: slice) -> Tensor:
+        """(rows, W) bool: the pixels that the network decides, all but those that the image determines."""
+        image = unit_range(self.image[None, :, rows])
+        if not self.task.trimap:
+            return torch.ones(image.shape[-2:], dtype=torch.bool)
+        low, high = (
+            self.task.constrain(torch.full((1, self.task.channels, *image.shape[-2:]), value), image)
+            for value in (0.0, 1.0)
+        )
+        return (low != high).any(1)[0]
 
     def _draw(self, rows: slice, prediction: Tensor) -> None:
         """Write rows of a prediction (1, K, rows, W) into the arrays."""
@@ -67,6 +134,8 @@ class Drawing:
             self.picture, self.prediction = self._canvas(picture), self._canvas(to_file)
         self.picture[..., rows, :] = picture
         self.prediction[..., rows, :] = to_file
+        if task.classification:
+            class_sums(prediction[0].flatten(1), self._confusion)
 
     def _canvas(self, part: Tensor) -> Tensor:
         """An empty array of the image's size, with the type and channels of a part; channels last, as in Pillow."""

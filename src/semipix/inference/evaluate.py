@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError
+from semipix.methods.error_maps import written_map
 from semipix.training.build import build_learner, data_of_run, trained_method
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
@@ -76,6 +77,7 @@ def measure(
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
+    learner.written = written_map
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"

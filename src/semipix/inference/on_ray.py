@@ -1,14 +1,16 @@
 """Prediction by the workers of a Ray cluster; they need access to the folders of images, run and results."""
 
 import importlib
+import json
 import logging
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from semipix.errors import SemipixError
-from semipix.inference.pipeline import Failure, predict_files
+from semipix.inference.pipeline import Ended, predict_files
 from semipix.inference.predictor import load_predictor
+from semipix.inference.scores import Score
 from semipix.interruption import install_again
 
 BLOCK = 64
@@ -19,7 +21,7 @@ class Worker:
     """Runs the same pipeline as without Ray, on one block of files after another.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust, risk: see `load_predictor`.
     """
 
     def __init__(
@@ -30,13 +32,14 @@ class Worker:
         trimaps: Path | None,
         max_pixels: int | None,
         trust: bool,
+        risk: float | None,
     ) -> None:
-        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust)
+        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk)
 
-    def __call__(self, block: dict[str, Any]) -> dict[str, list[Failure]]:
-        """Predict a block of columns `file` and `name`; return for each image its error, empty if there is none."""
+    def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
+        """Predict a block of columns `file` and `name`; return for each image how it ended, as JSON."""
         pairs = [(Path(str(file)), Path(str(name))) for file, name in zip(block["file"], block["name"], strict=True)]
-        return {"failure": [failure or "" for failure in predict_files(self.predictor, pairs)]}
+        return {"ended": [json.dumps(ended) for ended in predict_files(self.predictor, pairs)]}
 
 
 def predict_on_ray(
@@ -47,17 +50,18 @@ def predict_on_ray(
     files: Sequence[tuple[Path, Path]],
     max_pixels: int | None = None,
     trust: bool = False,
-) -> Generator[Failure | None]:
+    risk: float | None = None,
+) -> Generator[Ended]:
     """Predict files on the cluster of `RAY_ADDRESS`, or on one that is started on this machine.
 
     A worker has one GPU if the cluster has GPUs, otherwise one processor core. A worker that dies is replaced.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust, risk: see `load_predictor`.
         files: image files, each with the name of its results.
 
     Yields:
-        For each image None, or its error.
+        How each image ended.
 
     Raises:
         SemipixError: Ray is not installed.
@@ -84,13 +88,15 @@ def predict_on_ray(
             trimaps and trimaps.resolve(),
             max_pixels,
             trust,
+            risk,
         ),
         batch_size=BLOCK,
         concurrency=(1, max(1, min(int(found.get(kind, 1)), blocks))),
         **({"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}),
     )
     for row in predicted.iter_rows():
-        yield row["failure"] or None
+        ended = json.loads(row["ended"])
+        yield Score(*ended) if isinstance(ended, list) else ended
 
 
 def load_ray() -> Any:

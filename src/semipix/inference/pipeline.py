@@ -15,6 +15,7 @@ from semipix.data.files.decode import unit_range
 from semipix.errors import SemipixError
 from semipix.functional.grouping import batch_pixels
 from semipix.inference.predictor import Photo, Predictor
+from semipix.inference.scores import Score
 from semipix.interruption import check
 from semipix.training.failures import memory_short
 
@@ -38,8 +39,11 @@ MEMORY_HINT = "shrink it, predict by a run with a smaller data.resize, or use a 
 Failure = str
 """One line about an image that could not be predicted."""
 
+Ended = Failure | Score | None
+"""How the prediction of an image ended: its error; its score; or None, if the error map is not calibrated."""
 
-def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> Generator[Failure | None]:
+
+def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> Generator[Ended]:
     """Predict images and write their results; images are read and written while others are computed.
 
     Images of equal size are computed in batches, so the order of the results differs from that of the files. Images
@@ -50,7 +54,7 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
         files: image files, each with the name of its results.
 
     Yields:
-        For each image None, or its error.
+        How each image ended.
 
     Raises:
         OSError: results cannot be written.
@@ -58,7 +62,7 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
     """
     pixels = batch_pixels(predictor.device.type)
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
-        writing: deque[Future[Failure | None]] = deque()
+        writing: deque[Future[Ended]] = deque()
         writing_bytes = 0
         budget = MemoryBudget(READ_AHEAD_BYTES)
         try:
@@ -188,9 +192,7 @@ def _pixels(photo: Photo) -> int:
     return photo.seen.shape[-2] * photo.seen.shape[-1]
 
 
-def _compute(
-    predictor: Predictor, photos: list[Photo], pool: ThreadPoolExecutor
-) -> tuple[list[Future[Failure | None]], int]:
+def _compute(predictor: Predictor, photos: list[Photo], pool: ThreadPoolExecutor) -> tuple[list[Future[Ended]], int]:
     """Compute a batch, and let the writers write each image's results; if the batch fails, compute single images.
 
     Returns:
@@ -200,32 +202,31 @@ def _compute(
         if len(photos) == 1 and predictor.slabs.applies((photos[0].seen.shape[-2], photos[0].seen.shape[-1])):
             drawing = predictor.draw_in_slabs(photos[0])
             return [pool.submit(_write, photos[0], predictor.save, photos[0], drawing)], drawing.nbytes
-        outputs, flaws = predictor.compute(torch.stack([unit_range(photo.seen) for photo in photos]))
+        outputs, scores = predictor.compute(torch.stack([unit_range(photo.seen) for photo in photos]))
     except (RuntimeError, ValueError, MemoryError) as error:  # the network refuses this size, or memory is short
         if len(photos) == 1:
-            failure: Future[Failure | None] = Future()
+            failure: Future[Ended] = Future()
             failure.set_result(_failure_of(photos[0], error))
             return [failure], 0
         parts = [_compute(predictor, [photo], pool) for photo in photos]
         return [future for futures, _ in parts for future in futures], sum(size for _, size in parts)
-    size = sum(photo.nbytes for photo in photos) + outputs.nbytes + (0 if flaws is None else flaws.nbytes)
+    size = sum(photo.nbytes for photo in photos) + outputs.nbytes + (0 if scores is None else scores.nbytes)
     return [
-        pool.submit(_write, photo, predictor.write, photo, outputs[index], None if flaws is None else flaws[index])
+        pool.submit(_write, photo, predictor.write, photo, outputs[index], None if scores is None else scores[index])
         for index, photo in enumerate(photos)
     ], size
 
 
-def _write(photo: Photo, write: Callable[..., None], *arguments: Any) -> Failure | None:
-    """Write an image's results; return the error if this is not possible."""
+def _write(photo: Photo, write: Callable[..., Score | None], *arguments: Any) -> Ended:
+    """Write an image's results; return its score, or the error if this is not possible."""
     try:
-        write(*arguments)
+        return write(*arguments)
     except (RuntimeError, ValueError, MemoryError) as error:
         return _failure_of(photo, error)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return f"{photo.file}: its result could not be written: {error.strerror}; shorten the name"
-    return None
 
 
 def _failure_of(photo: Photo, error: Exception) -> Failure:

@@ -1,6 +1,7 @@
-"""Predict folders of images: masks of class indices or maps of values, pictures and flaw maps."""
+"""Predict folders of images: masks of class indices or maps of values, pictures, error maps and scores."""
 
 import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -11,9 +12,13 @@ from tqdm import tqdm
 from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import one_line
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
-from semipix.inference.pipeline import Failure, predict_files
+from semipix.inference.pipeline import Ended, Failure, predict_files
 from semipix.inference.predictor import load_predictor
+from semipix.inference.scores import ScoreTable
 from semipix.interruption import Interrupted, check, deferred, number_of
+
+SECONDS = 30
+"""Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
 
 
 def predict(
@@ -26,8 +31,13 @@ def predict(
     engine: Literal["local", "ray"] = "local",
     max_pixels: int | None = None,
     trust: bool = False,
+    risk: float | None = None,
 ) -> list[str]:
-    """Predict images at their own size into `out/pictures` and, for methods with a detector, `out/flaw`.
+    """Predict images at their own size into `out/pictures`, with error maps in `out/errors` and scores.
+
+    The error map of a calibrated run is the probability that a pixel is wrong or, in regression, its expected absolute
+    error. `out/scores.csv` has a line for each image with what these maps expect. Without a calibration, the error map
+    is the best one that the run can offer otherwise, and there are no scores.
 
     Exact predictions for further processing are in `out/masks` for classification and in `out/predictions` for
     regression: one file per image, or one file per channel, `NAME.0.png` and so on, if the channels are not gray or
@@ -45,6 +55,8 @@ def predict(
         engine: `local` predicts in this process, `ray` in the workers of a Ray cluster, which need access to the
             folders.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
+        risk: accept pixels of which at most this share is expected to be wrong on new images (in regression: whose mean
+            absolute error is expected to be at most this, in the units of the labels), into `out/accepted`.
 
     Returns:
         A line for each image that could not be predicted; all others are predicted.
@@ -52,41 +64,57 @@ def predict(
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, there are no
             images, two images have the same name, a result would overwrite an input, the task needs a folder of
-            trimaps, or Ray is not installed.
+            trimaps, Ray is not installed, the calibration is damaged or belongs to other weights, or the risk is out of
+            range or there is no calibration for it.
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
     found = find_images(paths, out)
     files = found.files
     refuse_collisions(files)
-    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust)
+    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk)
     refuse_overwriting(files, predictor)
+    table = ScoreTable(out, predictor.task.classification) if predictor.calibration else None
+
+    def is_done(name: Path) -> bool:
+        return predictor.is_done(name) and (table is None or table.has(name.as_posix(), risk))
+
     if skip_existing:
-        files = [pair for pair in files if not predictor.is_done(pair[1])]
+        files = [pair for pair in files if not is_done(pair[1])]
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
-    for line in [*found.left_out, *further_parts(several, predictor.reader.max_pixels)]:
+    lines = [*found.left_out, *further_parts(several, predictor.reader.max_pixels), *predictor.remarks]
+    for line in lines:
         print(f"semipix: {one_line(line)}", file=sys.stderr)
-    ended: Generator[Failure | None]
+    ended: Generator[Ended]
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust)
+        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk)
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0
+    write_at = time.monotonic() + SECONDS
     try:
         # Ray's workers have many images at a time; an interrupted command does not wait for them.
         with deferred("batch") if engine == "local" else nullcontext(), closing(ended):
-            for failure in tqdm(ended, desc="predict", unit="image", total=len(files)):
+            for item in tqdm(ended, desc="predict", unit="image", total=len(files)):
                 done += 1
-                if failure is not None:
-                    failures.append(failure)
+                if isinstance(item, Failure):
+                    failures.append(item)
+                elif item is not None and table is not None:
+                    table.add(item)
+                    if time.monotonic() > write_at:
+                        table.write()
+                        write_at = time.monotonic() + SECONDS
                 if done < len(files):
                     check()
     except KeyboardInterrupt as error:
         if engine == "ray":  # its workers report only complete blocks of images
-            done = sum(predictor.is_done(name) for _, name in files)
+            done = sum(is_done(name) for _, name in files)
         message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
         raise Interrupted(number_of(error), message) from error
+    finally:
+        if table is not None:
+            table.write()
     if line := predictor.slabs.line():
         print(f"semipix: {line}", file=sys.stderr)
     return failures

@@ -20,13 +20,15 @@ from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size, as_resize, resized_size
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
+from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.methods.slabs import Slabs
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import trained_method
-from semipix.training.run_folder import load_config
+from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
+from semipix.training.run_folder import checkpoint_of, load_config
 
 PNG_COMPRESSION = 1
 """Level of compression; Pillow's default of 6 makes smaller files but takes more time."""
@@ -63,9 +65,13 @@ class Predictor:
         reader: reads images in the same way as the run's training, with its `data.resize`.
         trimaps: the trimaps of the images; only for matting.
         channels_last: use the memory format channels last, which is faster on most hardware.
+        calibration: of the method's error map; without one, an uncalibrated map is written if there is any.
+        threshold: largest value of the calibrated map at which a pixel is accepted; None writes no accepted pixels.
+        risk: the risk that the threshold is for, in the units of the labels.
 
     Attributes:
         device: the GPU, or the CPU if there is none.
+        remarks: lines for the user about the error map.
         slabs: computes images that are too large for one pass.
     """
 
@@ -76,6 +82,9 @@ class Predictor:
         reader: Reader | None = None,
         trimaps: Trimaps | None = None,
         channels_last: bool = True,
+        calibration: Calibration | None = None,
+        threshold: float | None = None,
+        risk: float | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
@@ -85,15 +94,24 @@ class Predictor:
         self.out = out
         self.reader = reader or Reader()
         self.trimaps = trimaps
+        self.calibration = calibration
+        self.threshold = threshold
+        self.risk = risk
+        self.remarks: list[str] = []
+        self._error_map: ErrorMap | None = calibration
 
     def is_done(self, name: Path) -> bool:
         """Whether an image was predicted: whether the task's own files exist, which are written last."""
         return all(path.exists() for path in self._task_files(name.with_suffix(".png")))
 
     def outputs(self, name: Path) -> list[Path]:
-        """Files of one prediction; the flaw map is written only if the method has a detector."""
+        """Files of one prediction, and of all of them the table of scores; not all are written in each case."""
         name = name.with_suffix(".png")
-        return [*self._task_files(name), self.out / "pictures" / name, self.out / "flaw" / name]
+        return [
+            *self._task_files(name),
+            *(self.out / folder / name for folder in ("pictures", "errors", "accepted")),
+            self.out / FILE,
+        ]
 
     def inputs(self) -> list[Path]:
         """Files that are read in addition to the images: the trimaps."""
@@ -125,63 +143,88 @@ class Predictor:
 
     @torch.inference_mode()
     def compute(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Network outputs (B, K, h, w) of a batch (B, C, h, w) and a detector's flaw maps (B, 1, h', w') or None.
+        """Network outputs (B, K, h, w) of a batch (B, C, h, w), and scores (B, 1, h, w) of the error map or None.
 
         Both stay on the device, so that the next batch does not wait for a copy.
         """
         batch = seen.to(self.device, non_blocking=True, memory_format=self.memory_format)
-        return self._output_and_flaw(batch)
+        output, scores, maps = self._output_and_scores(batch)
+        if scores is None or maps is None or self._error_map is None:
+            return output, None
+        return output, scores + self._error_map.constant(maps.mean((-2, -1))).view(-1, 1, 1, 1)
 
-    def _output_and_flaw(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Network outputs (B, K, h, w) and flaw maps (B, 1, h', w') of images (B, C, h, w) on the device."""
+    def _output_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Network outputs of images (B, C, h, w) on the device, and what `ErrorMap.parts` returns of them."""
         evidence = self.method.evidence(images)
-        return evidence.output, evidence.flaw
+        if self._error_map is None:
+            self._error_map = uncalibrated(self.task, evidence)
+        if self._error_map is None:
+            return evidence.output, None, None
+        return evidence.output, *self._error_map.parts(self.task, evidence, images)
 
     @torch.inference_mode()
     def draw_in_slabs(self, photo: Photo) -> Drawing:
         """Compute a large image in slabs of rows, so that its whole network output is never in memory."""
         drawing = Drawing(self.task, photo.image, _size(photo.seen))
-        for output, flaw in self.slabs.compute(photo.seen, self._output_and_flaw):
+        sums: Tensor | None = None
+        for output, scores, maps in self.slabs.compute(photo.seen, self._output_and_scores):
             assert output is not None
             drawing.add_output(output)
-            if flaw is not None:
-                drawing.add_flaw(flaw)
+            if scores is not None and maps is not None:
+                drawing.add_scores(scores)
+                part = maps.sum((-2, -1), dtype=torch.float64)
+                sums = part if sums is None else sums + part
+        if self._error_map is not None and sums is not None:
+            means = (sums / math.prod(_size(photo.seen))).float()
+            drawing.finish(self._error_map, float(self._error_map.constant(means)), self.threshold)
         return drawing
 
     @torch.inference_mode()
-    def write(self, photo: Photo, output: Tensor, flaw: Tensor | None) -> None:
+    def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> Score | None:
         """Write one image's files at its own size.
 
         Args:
             photo: the image.
             output: its network output (K, h, w).
-            flaw: its flaw map (1, h', w') or None.
+            scores: scores (1, h, w) of its error map or None.
+
+        Returns:
+            Its score, if the error map is calibrated.
 
         Raises:
             OSError: a file cannot be written.
         """
-        drawing = Drawing(self.task, photo.image, _size(output), None if flaw is None else _size(flaw))
+        drawing = Drawing(self.task, photo.image, _size(output))
         drawing.add_output(output[None])
-        if flaw is not None:
-            drawing.add_flaw(flaw[None])
-        self.save(photo, drawing)
+        if scores is not None and self._error_map is not None:
+            drawing.add_scores(scores[None])
+            drawing.finish(self._error_map, threshold=self.threshold)
+        return self.save(photo, drawing)
 
-    def save(self, photo: Photo, drawing: Drawing) -> None:
+    def save(self, photo: Photo, drawing: Drawing) -> Score | None:
         """Write an image's files; the task's own files last, since they mark the image as done.
+
+        Returns:
+            Its score, if the error map is calibrated.
 
         Raises:
             OSError: a file cannot be written.
         """
         name = photo.name.with_suffix(".png")
         _save(drawing.picture.movedim(0, -1), self.out / "pictures" / name)
-        if drawing.flaw is not None:
-            _save(drawing.flaw, self.out / "flaw" / name)
+        for folder, pixels in (("errors", drawing.errors), ("accepted", drawing.accepted)):
+            if pixels is not None:
+                _save(pixels, self.out / folder / name)
         prediction, paths = drawing.prediction, self._task_files(name)
         if len(paths) > 1:
             for channel, path in zip(prediction, paths, strict=True):
                 _save(channel, path)
         else:
             _save(prediction.movedim(0, -1) if prediction.ndim == 3 else prediction, paths[0])
+        if self.calibration is None:
+            return None
+        share = None if self.threshold is None else drawing.share
+        return Score(photo.name.as_posix(), drawing.error * self.task.span, drawing.quality, self.risk, share)
 
     def _task_files(self, name: Path) -> list[Path]:
         """The task's files of one prediction."""
@@ -196,6 +239,7 @@ def load_predictor(
     trimaps: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    risk: float | None = None,
 ) -> Predictor:
     """Load the predictor of a run folder.
 
@@ -206,14 +250,20 @@ def load_predictor(
         trimaps: folder with a trimap for each image; only for matting.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
+        risk: largest expected error of the accepted pixels: a share of wrong ones or, in regression, a mean absolute
+            error in the units of the labels. By default no pixels are accepted or rejected.
 
     Raises:
-        SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, or the task needs
-            a folder of trimaps.
+        SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the task needs a
+            folder of trimaps, the calibration is damaged or belongs to other weights, or the risk is out of range or
+            there is no calibration for it.
     """
     configuration = load_config(run, trust)
     method = trained_method(configuration, run, checkpoint)
     _check_trimaps(run, method.task, trimaps)
+    name = checkpoint_of(run, checkpoint).stem
+    calibration = load(run, method, name)
+    threshold, remarks = _threshold(run, name, method.task, calibration, risk)
     data = configuration.data.options
     reader = Reader(
         as_resize(data.get("resize")),
@@ -221,7 +271,43 @@ def load_predictor(
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
-    return Predictor(method, out, reader, beside, configuration.channels_last)
+    predictor = Predictor(method, out, reader, beside, configuration.channels_last, calibration, threshold, risk)
+    predictor.remarks = remarks
+    return predictor
+
+
+def _threshold(
+    run: Path, checkpoint: str, task: Task, calibration: Calibration | None, risk: float | None
+) -> tuple[float | None, list[str]]:
+    """The threshold of the error map for a risk, and lines for the user.
+
+    Raises:
+        SemipixError: the risk is out of range, or there is no calibration for it.
+    """
+    command = f"semipix calibrate {run} --checkpoint {checkpoint}"
+    if risk is not None and not 0 < risk < task.span:
+        limit = "1" if task.classification else f"{task.span:g}, the range of the labels"
+        raise SemipixError(f"--risk: {risk} found, a number above 0 and below {limit} expected")
+    if calibration is None:
+        if risk is not None:
+            raise SemipixError(f"--risk: {run} has no calibration of {checkpoint}.ckpt; make it first: {command}")
+        what = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
+        return None, [
+            f"{run}: no calibration of {checkpoint}.ckpt, so that errors/ holds an uncalibrated map ({what}) and there "
+            f"is no scores.csv; make it by: {command}"
+        ]
+    if risk is None:
+        return None, []
+    found = calibration.accepted(risk / task.span)
+    remarks = []
+    if not found.guaranteed:
+        remarks.append(
+            f"--risk: {risk:g} cannot be guaranteed by {calibration.images} validation images, {found.needed} are "
+            "needed; pixels are accepted by what was measured on these images"
+        )
+    if found.threshold < 0:
+        remarks.append(f"--risk: no pixel is accepted, since no part of the error map has a risk of at most {risk:g}")
+    return found.threshold, remarks
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:

@@ -23,6 +23,7 @@ ABOUT = {
     "freeze_batch_norm": "do not update running statistics, and normalise by them also in training",
     "memory": "low: compute activations again in the backward pass, which needs less memory and a third more time",
     "compile": "compile the networks with torch.compile",
+    "calibrate": "fit an error map on the validation images at the end, which semipix predict writes for each image",
 }
 """Descriptions of the keys that belong to no group."""
 

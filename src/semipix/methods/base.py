@@ -51,6 +51,7 @@ class Method(nn.Module, ABC):
         uses_unlabeled: whether batches hold unlabeled images.
         needs_unlabeled: whether a step is impossible without them.
         strong_views: how many strong views of each unlabeled image batches hold.
+        labeled_views: of how many labeled images of a batch there are two strong views.
         classification_only: whether predictions have to be distributions over classes, so that regression is refused.
 
         trains: the networks that each term trains. A network is named as its parameters are, `detector` or `models.0`;
@@ -70,6 +71,7 @@ class Method(nn.Module, ABC):
     uses_unlabeled: ClassVar[bool] = True
     needs_unlabeled: ClassVar[bool] = False
     strong_views: ClassVar[int] = 0
+    labeled_views: int = 0
     classification_only: ClassVar[bool] = False
 
     trains: ClassVar[Routes] = {}
@@ -136,6 +138,13 @@ class Method(nn.Module, ABC):
         """The prediction of images (N, C_in, H, W) and what the method knows of its errors; by default nothing."""
         output = self(image)
         return Evidence(output, (self.task.activate(output),))
+
+    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+        """The evidence of each candidate as if it were the deployed one, by its name."""
+        if len(self.candidates()) == 1:
+            return {self.deployed_name(): self.evidence(image)}
+        outputs = self.candidate_outputs(image)
+        return {name: Evidence(output, (self.task.activate(output),)) for name, output in outputs.items()}
 
     def candidates(self) -> dict[str, nn.Module]:
         """Networks that can be deployed, by name; validation compares them where there are several."""

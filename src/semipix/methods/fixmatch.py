@@ -7,6 +7,8 @@ term         | data                         | trains | objective (sg = stop grad
 ------------ | ---------------------------- | ------ | --------------------------------------------------------
 supervised   | labeled                      | model  | R(T(x), y), Eq. 1 of GCT
 consistency  | strong views of unlabeled    | model  | where T(weak) is sure: T(strong) matches sg(hard(T(weak)))
+
+What a strong view changes in the label as well, such as the order of the colours, is changed in T(weak).
 """
 
 from typing import ClassVar
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
+from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
@@ -26,13 +29,16 @@ from semipix.tasks.base import Task
 class FixMatch(Method):
     """One model that labels weak views for itself and learns them from strong, mixed views.
 
-    In regression every pixel counts as sure and the label is the prediction itself.
+    In regression the label is the prediction itself, and every pixel counts as sure: `confidence` has no effect, and
+    `error_scale` takes its place.
 
     Args:
         task: what a pixel means.
         make_model: makes the task model.
         lambda_consistency: weight of the consistency term.
         confidence: smallest confidence of a pseudo label, in [0, 1].
+        error_scale: disagreement of the model's predictions of a weak view and its mirror image at which a pseudo label
+            has weight 1/e; 0 gives all of them weight 1.
         cutmix: share of the strong views into which a box of another one is pasted.
         rampup_epochs: epochs over which the weight of the consistency term grows.
     """
@@ -50,15 +56,18 @@ class FixMatch(Method):
         *,
         lambda_consistency: float = 1.0,
         confidence: float = 0.95,
+        error_scale: float = 0.0,
         cutmix: float = 0.5,
         rampup_epochs: float = 0.0,
     ) -> None:
         super().__init__(task)
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
+        check_weights(error_scale=error_scale)
         check_shares(confidence=confidence, cutmix=cutmix)
         self.model = make_model(0)
         self.lambda_consistency = lambda_consistency
         self.confidence = confidence
+        self.error_scale = error_scale
         self.cutmix = cutmix
         self.rampup_epochs = rampup_epochs
 
@@ -68,16 +77,19 @@ class FixMatch(Method):
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        assert batch.strong is not None
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
             sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            if self.error_scale:
+                mirrored = self.task.activate(frozen(self.model, weak.flip(-1))).flip(-1)
+                sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 
+        strong = batch.strong_views()[0]
         box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
-        strong, goal, sure = (mix(box, maps) for maps in (batch.strong[: len(weak)], goal, sure))
-        output = self.model(torch.cat([batch.labeled, strong]))  # (L + U, K, H, W)
+        image, goal, sure = (mix(box, maps) for maps in (strong.image, strong.label(goal), strong.compared(sure)))
+        output = self.model(torch.cat([batch.labeled, image]))  # (L + U, K, H, W)
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),

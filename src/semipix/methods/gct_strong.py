@@ -20,15 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.batch import Batch
+from semipix.batch import Batch, StrongView
 from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
-from semipix.functional.flaw import Pair, directions, normalize_flaw
+from semipix.functional.error_weight import error_weight
+from semipix.functional.flaw import Pair, directions
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS
 from semipix.models.adapt import features_of
@@ -43,8 +45,9 @@ class Lesson(NamedTuple):
 
     Attributes:
         view: strong views (U, C_in, H, W).
-        label: the other model's pseudo label of the weak views (U, K, H, W).
-        taught: (U, 1, H, W) bool, where the gate is open and the other model is sure.
+        label: the other model's pseudo label of the weak views (U, K, H, W), changed as the strong views are.
+        taught: (U, 1, H, W) bool, where the gate is open and the other model is sure; with `error_scale` weights in
+            [0, 1].
         both_flawed: (U, 1, H, W) bool, where both predictions of the weak views are flawed.
     """
 
@@ -63,7 +66,10 @@ class StrongGCT(FlawGuidedPair):
         gate: which pixels a model teaches: `lower`, where its flaw is lower than the other's and small enough (Eq. 4);
             `trusted`, where its flaw is small enough; `open`, everywhere, which is cross pseudo supervision.
         flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
-        confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps.
+        confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps. In
+            regression it has no effect.
+        error_scale: disagreement of both teachers' predictions at which a pseudo label has weight 1/e; 0 gives all of
+            them weight 1.
         lambda_cross: weight of cross supervision.
         lambda_fc: weight of flaw correction; at 0 the term is left out.
         lambda_detection: weight of the detector's own loss.
@@ -76,10 +82,17 @@ class StrongGCT(FlawGuidedPair):
         rampup_epochs: epochs over which cross supervision and flaw correction grow.
         warmup_epochs: epochs of only supervision and detection.
         fusion: whether validation also compares the fusion of the pair by its flaws for deployment.
-        detector_norm: norm of the flaw detector: batch norm, or half batch and half instance norm.
-        detector_scale: size at which the detector looks at image and prediction, as a share of theirs; 0.5 costs a
-            quarter.
-        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
+        detector: `paper`, the detector of Appendix B; `cues`, a small network that reads what the pair says;
+            `features`, which also reads feature maps of the first model.
+        detector_norm: norm of the paper's detector: batch norm, or the released code's half batch and half instance
+            norm.
+        detector_scale: size at which the paper's detector looks at image and prediction, as a share of theirs; 0.5
+            costs a quarter.
+        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99; none means 1e-4 for `paper` and
+            3e-3 for the others.
+        detection_images: labeled images of a step whose strong views train a detector other than `paper`.
+        withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
+            detector what the models do to images that they never learned.
     """
 
     needs_unlabeled: ClassVar[bool] = True
@@ -104,6 +117,7 @@ class StrongGCT(FlawGuidedPair):
         gate: Gate = "trusted",
         flaw_threshold: float = 0.6,
         confidence: float = 0.95,
+        error_scale: float = 0.0,
         lambda_cross: float = 1.5,
         lambda_fc: float = 0.0,
         lambda_detection: float = 10.0,
@@ -115,9 +129,12 @@ class StrongGCT(FlawGuidedPair):
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
         fusion: bool = True,
+        detector: Kind = "paper",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
-        detector_lr: float = 1e-4,
+        detector_lr: float | None = None,
+        detection_images: int = 1,
+        withhold: float = 0.0,
     ) -> None:
         super().__init__(
             task,
@@ -125,14 +142,17 @@ class StrongGCT(FlawGuidedPair):
             flaw_threshold=flaw_threshold,
             lambda_detection=lambda_detection,
             fusion=fusion,
+            detector=detector,
             detector_norm=detector_norm,
             detector_scale=detector_scale,
             detector_lr=detector_lr,
+            detection_images=detection_images,
+            withhold=withhold,
         )
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross, lambda_fc=lambda_fc)
-        check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs)
+        check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs, error_scale=error_scale)
         check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix)
         if not 0 <= feature_dropout < 1:
             raise SemipixError(f"method.feature_dropout: {feature_dropout} found, a number in [0, 1) expected")
@@ -141,6 +161,7 @@ class StrongGCT(FlawGuidedPair):
             raise SemipixError(f"method.area: {found} found, [smallest,largest] share expected, above 0 and at most 1")
         self.gate = gate
         self.confidence = confidence
+        self.error_scale = error_scale
         self.lambda_cross = lambda_cross
         self.lambda_fc = lambda_fc
         self.temperature = temperature
@@ -160,7 +181,7 @@ class StrongGCT(FlawGuidedPair):
         second_output = self._output(self.models[1], batch.labeled, from_first.view)
         first, second = self.task.activate(first_output), self.task.activate(second_output)
         losses = {
-            "supervised": self.supervised_loss(first_output, second_output, batch.target),
+            "supervised": self._supervised_loss(batch, first_output, second_output),
             "flaw_detection": self.lambda_detection * self._detection_loss(batch, (first, second)),
         }
         if epoch < self.warmup_epochs:
@@ -179,23 +200,25 @@ class StrongGCT(FlawGuidedPair):
     def _lessons(self, batch: Batch) -> tuple[Lesson, Lesson]:
         """What the first model learns from the second, and what the second learns from the first."""
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        assert batch.strong is not None
-        first_view, second_view = torch.split(batch.strong, len(weak))[:2]
+        first_view, second_view = batch.strong_views()[:2]
         first, second = (self.task.activate(frozen(teacher, weak)) for teacher in self.deployable())  # (U, K, H, W)
         flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice
         first_learns, second_learns = self._gates(flaws)  # (U, 1, H, W) bool each
         *_, both_flawed = directions(flaws, self.flaw_threshold)
+        if self.error_scale:
+            weight = error_weight(self.task.disagreement(first, second), self.error_scale)
+            first_learns, second_learns = first_learns * weight, second_learns * weight
         return (
             self._lesson(first_view, second, first_learns, both_flawed),
             self._lesson(second_view, first, second_learns, both_flawed),
         )
 
-    def _lesson(self, view: Tensor, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
+    def _lesson(self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
         """A lesson by the teaching model's prediction (U, K, H, W) of the weak views, with boxes of its own."""
-        label = self.task.sharpen(teaching, self.temperature)
-        taught = learns & (self.task.confidence(teaching) >= self.confidence)
-        box = cutmix_mask(view, area=self.area, probability=self.cutmix)
-        return Lesson(*(mix(box, maps) for maps in (view, label, taught, both_flawed)))
+        label = view.label(self.task.sharpen(teaching, self.temperature))
+        taught = view.compared(learns * (self.task.confidence(teaching) >= self.confidence))
+        box = cutmix_mask(view.image, area=self.area, probability=self.cutmix)
+        return Lesson(*(mix(box, maps) for maps in (view.image, label, taught, both_flawed)))
 
     def _error(self, output: Tensor, lesson: Lesson) -> Tensor:
         """How far an output (U, K, H, W) of strong views is from the other model's labels, a mean over all pixels."""
@@ -205,7 +228,10 @@ class StrongGCT(FlawGuidedPair):
         """Squared flaws of both predictions of strong views where both of the weak views are flawed (Eq. 6 and 7)."""
         views = torch.cat([lesson.view for lesson in lessons])
         both_flawed = torch.cat([lesson.both_flawed for lesson in lessons])
-        flaw = at_least_float32(frozen(self.detector, views, torch.cat(predictions).to(views.dtype)))  # (2U, 1, H, W)
+        # The two models see different views, so that neither is evidence of the other's errors.
+        own = torch.cat(predictions)
+        raw = frozen(self.detector, views, own.to(views.dtype), own.to(views.dtype), self._features(views))
+        flaw = self.detector.flaw(at_least_float32(raw))  # (2U, 1, H, W)
         return 2 * (both_flawed * flaw.square()).mean()  # a sum over the pair, as the other terms
 
     def _output(self, model: nn.Module, labeled: Tensor, strong: Tensor) -> Tensor:
@@ -229,7 +255,7 @@ class StrongGCT(FlawGuidedPair):
             silent = teachings[0].new_zeros((len(weak), 1, *weak.shape[-2:]))
             return silent, silent
         flaws = self._flaws(weak, teachings)
-        return normalize_flaw(flaws[0]), normalize_flaw(flaws[1])
+        return compared(self.detector, flaws)
 
     def _gates(self, flaws: Pair) -> Pair:
         """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""

@@ -69,6 +69,14 @@ class ModelPair(Method):
         deployed = int(self.deployed)
         return Evidence(outputs[deployed], predictions if deployed == 0 else predictions[::-1])
 
+    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+        outputs = {name: model(image) for name, model in zip(("first", "second"), self.deployable(), strict=True)}
+        first, second = (self.task.activate(output) for output in outputs.values())
+        return {
+            "first": Evidence(outputs["first"], (first, second)),
+            "second": Evidence(outputs["second"], (second, first)),
+        }
+
     def candidates(self) -> dict[str, nn.Module]:
         first, second = self.deployable()
         return {"first": first, "second": second}

@@ -6,6 +6,8 @@ term         | data                          | trains  | objective (sg = stop gr
 ------------ | ----------------------------- | ------- | -----------------------------------------------------------
 supervised   | labeled                       | student | R(S(x), y), Eq. 1 of GCT
 consistency  | two strong views of unlabeled | student | where T(weak) is sure: S(strong) matches sg(hard(T(weak)))
+
+What a strong view changes in the label as well, such as the order of the colours, is changed in T(weak).
 """
 
 from typing import ClassVar
@@ -14,6 +16,8 @@ import torch
 from torch import Tensor
 
 from semipix.batch import Batch
+from semipix.errors import SemipixError
+from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
@@ -39,14 +43,19 @@ def complementary_dropout(features: Tensor) -> Tensor:
 class UniMatch(AveragedTeacher):
     """A student that learns from its own average, the teacher, which is deployed.
 
-    In regression every pixel counts as sure and the label is the prediction itself.
+    In regression the label is the prediction itself, and every pixel counts as sure: `confidence` has no effect, and
+    `error_scale` takes its place.
 
     Args:
         task: what a pixel means.
-        make_model: makes the student, which follows the feature protocol; the teacher starts as its copy.
+        make_model: makes the student; the teacher starts as its copy.
         lambda_consistency: weight of the consistency term, a mean over both views.
         confidence: smallest confidence of a pseudo label, in [0, 1].
+        error_scale: disagreement of the teacher's predictions of a weak view and its mirror image at which a pseudo
+            label has weight 1/e; 0 gives all of them weight 1.
         cutmix: share of the strong views into which a box of another one is pasted.
+        feature_dropout: whether each view has half of the feature channels, for which the model has to follow the
+            feature protocol.
         rampup_epochs: epochs over which the weight of the consistency term grows.
         decay: largest decay of the average of parameters and buffers.
     """
@@ -64,38 +73,41 @@ class UniMatch(AveragedTeacher):
         *,
         lambda_consistency: float = 1.0,
         confidence: float = 0.95,
+        error_scale: float = 0.0,
         cutmix: float = 0.5,
+        feature_dropout: bool = True,
         rampup_epochs: float = 0.0,
         decay: float = 0.996,
     ) -> None:
         super().__init__(task, make_model, decay)
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
+        check_weights(error_scale=error_scale)
         check_shares(confidence=confidence, cutmix=cutmix)
         self.lambda_consistency = lambda_consistency
         self.confidence = confidence
+        self.error_scale = error_scale
         self.cutmix = cutmix
+        self.feature_dropout = feature_dropout
         self.rampup_epochs = rampup_epochs
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        assert batch.strong is not None
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
             sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            if self.error_scale:
+                mirrored = self.task.activate(frozen(self.teacher, weak.flip(-1))).flip(-1)
+                sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 
         views, goals, known = [], [], []
-        for strong in torch.split(batch.strong, len(weak))[:2]:
+        for strong in batch.strong_views()[:2]:
             box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
-            views.append(mix(box, strong))
-            goals.append(mix(box, goal))
-            known.append(mix(box, sure))
-        model = features_of(self.student)
-        images = torch.cat([batch.labeled, *views])
-        features = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
-        features = [torch.cat([maps[:labeled], complementary_dropout(maps[labeled:])]) for maps in features]
-        output = self.task.constrain(model.head(features, weak.shape[-2:]), images)  # (L + 2U, K, H, W)
+            views.append(mix(box, strong.image))
+            goals.append(mix(box, strong.label(goal)))
+            known.append(mix(box, strong.compared(sure)))
+        output = self._output(batch.labeled, torch.cat(views))  # (L + 2U, K, H, W)
         errors = self.task.pixel_loss(output[labeled:], torch.cat(goals))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
@@ -103,3 +115,17 @@ class UniMatch(AveragedTeacher):
             # The mean is over all pixels, so the loss is small where few are sure.
             "consistency": weight * (torch.cat(known) * errors).mean(),
         }
+
+    def _output(self, labeled: Tensor, strong: Tensor) -> Tensor:
+        """The student's output (L + 2U, K, H, W) of labeled images and of strong views with half of their channels."""
+        images = torch.cat([labeled, strong])
+        if not self.feature_dropout:
+            output: Tensor = self.student(images)
+            return output
+        try:
+            model = features_of(self.student)
+            features = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
+        except SemipixError as error:
+            raise SemipixError(f"{error}; or set method.feature_dropout=false") from None
+        parts = [torch.cat([maps[: len(labeled)], complementary_dropout(maps[len(labeled) :])]) for maps in features]
+        return self.task.constrain(model.head(parts, images.shape[-2:]), images)

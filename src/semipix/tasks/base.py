@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from semipix.functional.precision import at_least_float32
+from semipix.tasks.strong_changes import StrongChanges
 
 
 class Task(ABC):
@@ -24,6 +25,7 @@ class Task(ABC):
         classification: whether a prediction is a distribution over classes.
         trimap: whether the fourth channel of an image is a trimap.
         metrics_add_up: whether metrics may be updated with a few rows of an image at a time, with the same result.
+        strong_changes: what strong views of an image may change, because the label of the result is known.
     """
 
     in_channels: int = 3
@@ -36,6 +38,7 @@ class Task(ABC):
     classification: ClassVar[bool] = False
     trimap: ClassVar[bool] = False
     metrics_add_up: ClassVar[bool] = False
+    strong_changes: ClassVar[StrongChanges] = StrongChanges()
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:
@@ -74,6 +77,11 @@ class Task(ABC):
         return output
 
     @property
+    def span(self) -> float:
+        """What a difference of 1 between predictions is in the units of the labels; 1 in classification."""
+        return 1.0
+
+    @property
     def file_endings(self) -> tuple[str, ...]:
         """What follows an image's name in the names of the files of its prediction, one for each file of `to_file`.
 
@@ -110,6 +118,10 @@ class Task(ABC):
     def disagreement(self, first: Tensor, second: Tensor) -> Tensor:
         """How far two predictions (N, K, H, W) differ, (N, 1, H, W) in [0, 1]; by default the mean over channels."""
         return (first - second).abs().mean(1, keepdim=True)
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Absolute error (L, 1, H, W) of each valid pixel, the mean over channels, as a share of the range."""
+        return (prediction - self.encode(target)).abs().mean(1, keepdim=True)
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(L, 1, H, W) bool: valid pixels with a wrong prediction, by default an error above a tenth of the range."""

@@ -1,9 +1,11 @@
 """Denoising: from a noisy image to a clean one."""
 
-from typing import Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 from semipix.errors import SemipixError
 from semipix.tasks.restoration import Restoration
+from semipix.tasks.strong_changes import StrongChanges
 
 
 class Denoising(Restoration):
@@ -15,6 +17,10 @@ class Denoising(Restoration):
     Raises:
         SemipixError: the loss is neither `l1` nor `charbonnier`.
     """
+
+    # The clean image of a darker noisy image is darker by the same factor. Noise depends on brightness, so a much
+    # darker copy has noise that no camera makes; a brighter one would be clipped at 1.
+    strong_changes: ClassVar[StrongChanges] = replace(Restoration.strong_changes, gain=0.2)
 
     def __init__(self, loss: Literal["l1", "charbonnier"] = "l1") -> None:
         if loss not in ("l1", "charbonnier"):

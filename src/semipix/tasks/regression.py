@@ -115,8 +115,16 @@ class Regression(Task):
         return at_least_float32(prediction)
 
     def encode(self, target: Tensor) -> Tensor:
+        return self._shares(target).clamp(0, 1)
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """As of every task; labels out of range are not clamped, as in metrics."""
+        return (prediction - self._shares(target)).abs().mean(1, keepdim=True)
+
+    def _shares(self, target: Tensor) -> Tensor:
+        """Labels (L, K, H, W) as shares of the range; 0 at ignored pixels."""
         shares = (at_least_float32(target) - self.low) / (self.high - self.low)
-        return shares.masked_fill(~self.valid(target), 0.0).clamp(0, 1)
+        return shares.masked_fill(~self.valid(target), 0.0)
 
     def valid(self, target: Tensor) -> Tensor:
         return target.isfinite().all(1, keepdim=True)
@@ -127,6 +135,10 @@ class Regression(Task):
 
     def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
         return self.penalty(at_least_float32(output) - goal).mean(1, keepdim=True)
+
+    @property
+    def span(self) -> float:
+        return self.high - self.low
 
     def in_units(self, prediction: Tensor) -> Tensor:
         """Convert a prediction in [0, 1] to the units of the data."""

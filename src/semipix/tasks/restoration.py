@@ -9,10 +9,14 @@ from torchmetrics import MetricCollection
 from semipix.functional.similarity import psnr, ssim
 from semipix.tasks.measures import ImageMean
 from semipix.tasks.regression import Penalty, Regression
+from semipix.tasks.strong_changes import StrongChanges
 
 
 class Restoration(Regression):
     """RGB images to RGB images; metrics are the means over images of PSNR and SSIM.
+
+    The target shows the colours and the sharpness of the image, so colour jitter, grey and blur would need another
+    target. An image with its colour channels in another order has the target in that order.
 
     Args:
         loss: the supervised loss, a key of `PENALTIES`.
@@ -21,6 +25,11 @@ class Restoration(Regression):
 
     primary: ClassVar[str] = "psnr"
     higher_is_better: ClassVar[bool] = True
+    # A hidden pixel can only be guessed. The error of the guess is many times that of a visible pixel, and the loss
+    # would teach little but guessing.
+    strong_changes: ClassVar[StrongChanges] = StrongChanges(
+        jitter=None, grey=None, blur=None, permute=0.5, learn_hidden=False
+    )
 
     def __init__(self, loss: Penalty, nu: int) -> None:
         super().__init__(channels=3, loss=loss, nu=nu)

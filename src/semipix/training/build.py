@@ -56,6 +56,8 @@ def build_data(
     loading = node.shared_arguments()
     if node.takes("seed"):  # then data.seed is the source's alone
         loading.pop("seed", None)
+    if isinstance(configuration.task.target, type):
+        loading["task"] = configuration.task.target
     loading["use_unlabeled"] = getattr(configuration.method.target, "uses_unlabeled", True)
     loading = {"seed": configuration.seed, **loading}
     data: SemiSupervisedDataModule = call("data", SemiSupervisedDataModule, source=source, split=split, **loading)
@@ -310,6 +312,11 @@ def with_chosen_options(configuration: Configuration, data: SemiSupervisedDataMo
         "strong_jitter": data.strong.jitter,
         "strong_grey": data.strong.grey_probability,
         "strong_blur": data.strong.blur_probability,
+        "strong_mask": data.strong.mask,
+        "strong_drop": data.strong.drop_probability,
+        "strong_permute": data.strong.permute_probability,
+        "strong_gain": data.strong.gain,
+        "strong_learn_hidden": data.strong.learn_hidden,
     }
     chosen = {key: value for key, value in used.items() if node.options.get(key) is None and not node.takes(key)}
     # A source may take `val` too. Now that the split is made, the value goes to the source alone.

@@ -56,7 +56,8 @@ SHARING: dict[str, Callable[..., Any]] = {"data": SemiSupervisedDataModule, "tra
 
 CHOSEN_FROM_DATA = (
     *("task.classes", "data.val", "data.scale", "data.labeled_per_batch"),
-    *("data.strong_jitter", "data.strong_grey", "data.strong_blur"),
+    *("data.strong_jitter", "data.strong_grey", "data.strong_blur", "data.strong_mask", "data.strong_drop"),
+    *("data.strong_permute", "data.strong_gain", "data.strong_learn_hidden"),
 )
 """Keys that a configuration may leave open, and for which a run folder holds what its data led to."""
 
@@ -80,8 +81,8 @@ class Configuration:
     Attributes:
         task, method, model, second_model, data, optimizer, scheduler, trainer: the groups. Without a second model both
             networks are of the first kind; without a scheduler the learning rate is constant.
-        seed, epochs, steps, length, validations, checkpoint_every, channels_last, freeze_batch_norm, memory, compile:
-            the keys that belong to no group, see `conf/train.yaml`.
+        seed, epochs, steps, length, validations, checkpoint_every, channels_last, freeze_batch_norm, memory, compile,
+        calibrate: the keys that belong to no group, see `conf/train.yaml`.
     """
 
     task: Node
@@ -102,6 +103,7 @@ class Configuration:
     freeze_batch_norm: bool
     memory: Literal["full", "low"]
     compile: bool
+    calibrate: bool
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any]) -> Self:

@@ -1,7 +1,7 @@
 """The only LightningModule: it trains a method with one backward pass per step, and measures it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,9 +15,11 @@ from tqdm import tqdm
 from semipix.batch import Batch, EvalSample
 from semipix.data.batches.strong_views import StrongViews
 from semipix.functional.grouping import batches_of_equal_size
-from semipix.methods.base import Method
+from semipix.methods.base import Evidence, Method
+from semipix.methods.error_maps import error_maps
 from semipix.methods.slabs import Slabs
 from semipix.models.memory_format import compile_networks, set_memory_format
+from semipix.training.error_metrics import ErrorMapMetric
 from semipix.training.finiteness import Finiteness
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
 from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
@@ -40,6 +42,8 @@ class Learner(pl.LightningModule):
 
     Attributes:
         slabs: computes images that are too large for one pass, in validation and tests.
+        written: makes the error map that prediction writes, or None; a test measures it as `map`. A validation does
+            not, since the map is calibrated after the training.
         unmeasured: why the last validation or test has no primary metric; empty if it has one.
     """
 
@@ -71,7 +75,9 @@ class Learner(pl.LightningModule):
         self.strong = strong or StrongViews()
         task = method.task
         self.slabs = Slabs(method)
+        self.written: Callable[[Evidence], Tensor | None] | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
+        self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
         if freeze_batch_norm:
             self.train()
@@ -106,7 +112,7 @@ class Learner(pl.LightningModule):
 
     def _assemble(self, batch: dict[str, Any]) -> Batch:
         """Make the method's batch from the loaders' parts: labeled images first, then unlabeled ones."""
-        image, strong = batch["labeled"].image, None
+        image, strong, strong_labels = batch["labeled"].image, None, None
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]
             image = torch.cat([image, unlabeled.image])
@@ -114,7 +120,22 @@ class Learner(pl.LightningModule):
                 strong = self.strong(unlabeled.image, unlabeled.seeds, views).contiguous(
                     memory_format=self.memory_format
                 )
-        return Batch(image.contiguous(memory_format=self.memory_format), batch["labeled"].target, strong)
+                strong_labels = self.strong.labels(unlabeled.image, unlabeled.seeds, views)
+        labeled = batch["labeled"]
+        labeled_strong, labeled_strong_labels = None, None
+        if count := min(self.method.labeled_views, len(labeled.image)):
+            first, seeds = labeled.image[:count], labeled.seeds[:count]
+            labeled_strong = self.strong(first, seeds, 2).contiguous(memory_format=self.memory_format)
+            labeled_strong_labels = self.strong.labels(first, seeds, 2)
+        return Batch(
+            image.contiguous(memory_format=self.memory_format),
+            labeled.target,
+            strong,
+            strong_labels,
+            labeled_strong,
+            labeled_strong_labels,
+            torch.tensor(labeled.places, device=image.device),
+        )
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop the training if a term is not finite.
@@ -174,36 +195,59 @@ class Learner(pl.LightningModule):
     def _measure(self, samples: list[EvalSample]) -> None:
         """Update the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
-        outputs = self.method.candidate_outputs(image)  # (B, K, H, W) at the network's size
-        predictions = {name: self.method.task.activate(output) for name, output in outputs.items()}
+        evidences = self.method.evidences(image)
+        maps = {name: self._maps(name, evidence) for name, evidence in evidences.items()}
         for indices in batches_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in indices])
             self._measured.add(target)
-            for name, prediction in predictions.items():
-                MetricUpdater(self._metrics_of(name), self.method.task, target, prediction.shape).add(
-                    prediction[indices]
-                )
+            for name, evidence in evidences.items():
+                prediction = evidence.predictions[0]  # (B, K, H, W) at the network's size
+                updater = self._updater(name, target, prediction.shape, list(maps[name]))
+                updater.add(prediction[indices], [part[indices] for part in maps[name].values()])
             if self.diagnostics and not self.trainer.testing:
                 batch = Batch(image[indices], target)
-                batch_outputs = {name: output[indices] for name, output in outputs.items()}
+                batch_outputs = {name: evidence.output[indices] for name, evidence in evidences.items()}
                 self.method.diagnose(batch, batch_outputs, self.diagnostics)  # type: ignore[arg-type]
 
     def _measure_in_slabs(self, sample: EvalSample) -> None:
         """Update the metrics with one large image; diagnostics need whole maps and leave it out."""
         task, target = self.method.task, sample.target[None]
         self._measured.add(target)
-        names = list(self.method.candidates())
         shape = 1, task.channels, *sample.image.shape[-2:]
-        updaters = [MetricUpdater(self._metrics_of(name), task, target, shape) for name in names]
+        updaters: dict[str, MetricUpdater] = {}
 
         def outputs(image: Tensor) -> tuple[Tensor, ...]:
-            by_name = self.method.candidate_outputs(image)
-            return tuple(by_name[name] for name in names)
+            """For each candidate its output, then its error maps."""
+            found = []
+            for name, evidence in self.method.evidences(image).items():
+                maps = self._maps(name, evidence)
+                if name not in updaters:
+                    updaters[name] = self._updater(name, target, shape, list(maps))
+                found += [evidence.output, *maps.values()]
+            return tuple(found)
 
-        for maps in self.slabs.compute(sample.image, outputs):
-            for updater, output in zip(updaters, maps, strict=True):
-                assert output is not None
-                updater.add(task.activate(output))
+        for slab in self.slabs.compute(sample.image, outputs):
+            parts = iter([part for part in slab if part is not None])
+            for updater in updaters.values():
+                prediction = task.activate(next(parts))
+                updater.add(prediction, [next(parts) for _ in updater.maps])
+
+    def _maps(self, candidate: str, evidence: Evidence) -> dict[str, Tensor]:
+        """The error maps (B, 1, H, W) of a candidate's prediction that are measured.
+
+        A test measures those of the deployed candidate, a validation those of all, since it does not know which is
+        best before its end.
+        """
+        if self.trainer.testing and candidate != self.method.deployed_name():
+            return {}
+        written = None if self.written is None else self.written(evidence)
+        maps = error_maps(self.method.task, evidence)
+        return maps if written is None else {"map": written, **maps}
+
+    def _updater(self, candidate: str, target: Tensor, shape: Sequence[int], maps: Sequence[str]) -> MetricUpdater:
+        error_metric = self.error_metrics[candidate]
+        assert isinstance(error_metric, ErrorMapMetric)
+        return MetricUpdater(self._metrics_of(candidate), error_metric, self.method.task, target, shape, maps)
 
     def _metrics_of(self, candidate: str) -> MetricCollection:
         metrics = self.candidate_metrics[candidate]
@@ -246,9 +290,11 @@ class Learner(pl.LightningModule):
             self.log(f"{stage}/{key}", value, prog_bar=key == task.primary)
         if len(results) > 1:
             self.log_dict({f"{stage}/{name}/{task.primary}": results[name][task.primary] for name in results})
+        errors = self.error_metrics[shown].compute()  # type: ignore[operator]
+        self.log_dict({f"{stage}/errors/{key}": value for key, value in errors.items()})
         for name, metric in self.diagnostics.items() if stage == "val" else ():
             self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]
-        for metrics in (*self.candidate_metrics.values(), *self.diagnostics.values()):
+        for metrics in (*self.candidate_metrics.values(), *self.error_metrics.values(), *self.diagnostics.values()):
             metrics.reset()  # type: ignore[operator]
         self._measured = MeasuredPixels(task)
         return best

@@ -4,37 +4,58 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from semipix.functional.rows import RowResizer
 from semipix.tasks.base import Task
+from semipix.training.error_metrics import ErrorMapMetric
 
 
 class MetricUpdater:
     """Updates metrics with the predictions of one batch, whose rows may come in parts, at the labels' size.
 
-    Metrics that add up are updated with each part. Others are updated once, with the complete predictions.
+    Metrics that add up are updated with each part. Others are updated once, with the complete predictions. Error maps
+    are resized as predictions are.
 
     Args:
         metrics: the metrics of `task`.
+        error_metric: the metric of error maps.
         task: its `metrics_add_up` decides.
         target: labels (B, ...) of one size.
         shape: shape (B, K, h, w) of the complete predictions.
+        maps: names of the error maps.
     """
 
-    def __init__(self, metrics: MetricCollection, task: Task, target: Tensor, shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        metrics: MetricCollection,
+        error_metric: ErrorMapMetric,
+        task: Task,
+        target: Tensor,
+        shape: Sequence[int],
+        maps: Sequence[str] = (),
+    ) -> None:
         self.metrics = metrics
+        self.error_metric = error_metric
         self.task = task
         self.target = target
+        self.maps = maps
+        self._channels = shape[1]
         height, width = target.shape[-2:]
-        self._resizer = RowResizer((shape[-2], shape[-1]), (height, width), shape[1])
+        self._resizer = RowResizer((shape[-2], shape[-1]), (height, width), shape[1] + len(maps))
         self._complete: Tensor | None = None
 
-    def add(self, prediction: Tensor) -> None:
-        """Add the next rows (B, K, h, w) of the predictions, from the top."""
+    def add(self, prediction: Tensor, maps: Sequence[Tensor] = ()) -> None:
+        """Add the next rows (B, K, h, w) of the predictions, from the top, and those of the maps (B, 1, h', w')."""
         height, width = self.target.shape[-2:]
-        for rows, part in self._resizer.push(prediction):
+        size = prediction.shape[-2:]
+        maps = [part if part.shape[-2:] == size else F.interpolate(part, size, mode="bilinear") for part in maps]
+        for rows, resized in self._resizer.push(torch.cat([prediction, *maps], 1) if maps else prediction):
+            part = resized[:, : self._channels]
+            if maps:
+                self._measure_maps(rows, part, resized[:, self._channels :])
             if self.task.metrics_add_up:
                 self.metrics.update(part, self.target[..., rows, :])
             elif part.shape[-2] == height:
@@ -45,6 +66,17 @@ class MetricUpdater:
                 self._complete[..., rows, :] = part
                 if rows.stop == height:
                     self.metrics.update(self._complete, self.target)
+
+    def _measure_maps(self, rows: slice, prediction: Tensor, maps: Tensor) -> None:
+        """Measure rows of the maps (B, M, rows, W) at the errors of these rows of the predictions."""
+        target = self.target[..., rows, :]
+        error = self.task.wrong if self.task.classification else self.task.error
+        self.error_metric.update(
+            error(prediction, target),
+            self.task.counted(target),
+            {name: maps[:, number : number + 1] for number, name in enumerate(self.maps)},
+            begins=rows.start == 0,
+        )
 
 
 class MeasuredPixels:

@@ -31,6 +31,7 @@ from semipix.training.build import (
     with_chosen_options,
     with_classes,
 )
+from semipix.training.calibrating import calibrate_at_end
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.configuration import Configuration
 from semipix.training.failures import explained
@@ -218,6 +219,8 @@ def _fit(
             line = f"{skipped} files could not be read and were skipped, see {data.skipped.path}"
             print(f"semipix: {line}", file=sys.stderr)
         write_json(run / SUMMARY, summary)
+        if configuration.calibrate:
+            calibrate_at_end(configuration, run)
     return summary
 
 

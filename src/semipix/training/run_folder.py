@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from semipix.atomic import write_text
-from semipix.config import NEEDED
+from semipix.config import LATER, NEEDED
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, reason_of
 from semipix.training.configuration import KINDS, Configuration
@@ -198,7 +198,7 @@ def read_config(run: Path, trust: bool = False) -> tuple[dict[str, Any], dict[st
         config = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SemipixError(f"{path}: not readable as YAML: {reason_of(error)}") from error
-    needed = {*NEEDED, *RECORDS}
+    needed = {*NEEDED, *RECORDS} - LATER.keys()
     found = ""
     if not isinstance(config, dict):
         found = "no mapping"
@@ -213,7 +213,7 @@ def read_config(run: Path, trust: bool = False) -> tuple[dict[str, Any], dict[st
         check_trusted(path, config, KINDS)
         config = without_downloads(config)
     records = {key: config.pop(key) for key in RECORDS}
-    return config, records
+    return {**LATER, **config}, records
 
 
 def load_config(run: Path, trust: bool = False) -> Configuration:

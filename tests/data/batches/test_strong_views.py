@@ -13,6 +13,12 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
 from semipix.methods.supervised import Supervised
+from semipix.tasks.base import Task
+from semipix.tasks.denoising import Denoising
+from semipix.tasks.enhancement import Enhancement
+from semipix.tasks.matting import Matting
+from semipix.tasks.regression import Regression
+from semipix.tasks.segmentation import Segmentation
 from tests.helpers.learners import Count, fit, make_learner
 from tests.helpers.tiny import SIDE, TinySource, make_data, make_method, options, rand
 
@@ -101,6 +107,99 @@ class TestUnchanged:
         assert torch.equal(half, before)
 
 
+def views_and_labels(label: Tensor, **given: Any) -> tuple[Batch, Tensor]:
+    """A batch of the images and two views of each, without jitter, and the labels of both views, after one another."""
+    strong = StrongViews(**{**STILL, **given})
+    batch = Batch(IMAGE, torch.zeros(0, 12, 20), strong(IMAGE, SEEDS, 2), strong.labels(IMAGE, SEEDS, 2))
+    return batch, torch.cat([view.label(label) for view in batch.strong_views()])
+
+
+class TestLabels:
+    """The label of a view is what an ideal network returns for the view."""
+
+    def test_of_an_enhancement_whose_curve_is_the_same_for_each_colour(self) -> None:
+        batch, labels = views_and_labels(IMAGE**0.4, permute_probability=1.0)
+        assert batch.strong is not None
+        assert torch.equal(batch.strong**0.4, labels)
+        kept = [torch.equal(view, image) for view, image in zip(batch.strong, IMAGE.repeat(2, 1, 1, 1), strict=True)]
+        assert sum(kept) < 4, "most orders are not that of the image"
+        assert torch.equal(batch.strong.sort(1).values, IMAGE.sort(1).values.repeat(2, 1, 1, 1))
+
+    def test_of_a_denoising(self) -> None:
+        """A mean of neighbours, of which half the brightness has half the mean."""
+        blurred = torch.nn.functional.avg_pool2d(IMAGE, 3, 1, 1)
+        batch, labels = views_and_labels(blurred, permute_probability=0.5, gain=0.4)
+        assert batch.strong is not None
+        torch.testing.assert_close(torch.nn.functional.avg_pool2d(batch.strong, 3, 1, 1), labels)
+        gains = batch.strong.mean((1, 2, 3)) / IMAGE.mean((1, 2, 3)).repeat(2)
+        assert gains.min() >= 0.6 and gains.max() <= 1 and gains.std() > 0.05
+
+    @pytest.mark.parametrize("learn_hidden", [True, False])
+    def test_of_hidden_patches(self, learn_hidden: bool) -> None:
+        batch, labels = views_and_labels(IMAGE**0.4, mask=0.5, patch=4, learn_hidden=learn_hidden)
+        assert batch.strong is not None
+        seen = (batch.strong == IMAGE.repeat(2, 1, 1, 1)).all(1, keepdim=True)
+        assert 0.3 < seen.float().mean() < 0.7
+        assert torch.equal(labels, (IMAGE**0.4).repeat(2, 1, 1, 1)), "the target is that of the whole image"
+        compared = torch.cat([view.compared(torch.ones_like(IMAGE[:, :1])) for view in batch.strong_views()])
+        assert torch.equal(compared, torch.ones_like(compared) if learn_hidden else seen.float())
+
+    def test_of_a_hidden_channel(self) -> None:
+        batch, labels = views_and_labels(IMAGE, drop_probability=1.0)
+        assert batch.strong is not None
+        changed = (batch.strong != IMAGE.repeat(2, 1, 1, 1)).any(-1).any(-1)
+        assert changed.sum(1).tolist() == [1] * 6
+        assert len(set(changed.long().argmax(1).tolist())) > 1
+        assert torch.equal(labels, IMAGE.repeat(2, 1, 1, 1))
+
+    def test_hidden_values_are_the_mean_of_their_channel(self) -> None:
+        means = IMAGE.mean((2, 3), keepdim=True).expand_as(IMAGE)
+        assert torch.equal(StrongViews(**STILL, mask=1.0)(IMAGE, SEEDS, 1), means)
+        views = StrongViews(**STILL, drop_probability=1.0)(IMAGE, SEEDS, 1)
+        assert ((views == IMAGE) | (views == means)).all()
+
+    def test_patches_are_squares_at_a_random_place(self) -> None:
+        image = rand(1, 3, 32, 32).repeat(40, 1, 1, 1)
+        labels = StrongViews(**STILL, mask=0.5, patch=8, learn_hidden=False).labels(image, range(40), 1)
+        assert labels is not None
+        starts = set()
+        for visible in labels.visible[:, 0]:
+            rows = (visible[1:] != visible[:-1]).any(1).nonzero().flatten() + 1  # where a row of patches begins
+            assert len(set((rows % 8).tolist())) == 1
+            starts.add(int(rows[0] % 8))
+        assert len(starts) > 4
+
+    def test_the_label_does_not_change_with_photometric_views(self) -> None:
+        assert StrongViews().labels(IMAGE, SEEDS, 2) is None
+        assert StrongViews(mask=0.5, drop_probability=0.5).labels(IMAGE, SEEDS, 2) is None
+
+    def test_a_trimap_is_not_changed(self) -> None:
+        image = rand(3, 4, 12, 20)
+        changes = {"mask": 0.5, "patch": 4, "drop_probability": 0.5, "permute_probability": 1.0, "gain": 0.5}
+        views = StrongViews(**changes)(image, SEEDS, 2)  # type: ignore[arg-type]
+        assert torch.equal(views[:, 3:], image[:, 3:].repeat(2, 1, 1, 1))
+        assert torch.equal(views[:, :3], StrongViews(**changes)(image[:, :3], SEEDS, 2))  # type: ignore[arg-type]
+
+    def test_depend_only_on_their_seeds(self) -> None:
+        strong = StrongViews(mask=0.5, drop_probability=0.5, permute_probability=0.5, gain=0.5, learn_hidden=False)
+        views, labels = strong(IMAGE, SEEDS, 2), strong.labels(IMAGE, SEEDS, 2)
+        assert labels is not None
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        for index, seed in enumerate(SEEDS):
+            assert torch.equal(strong(IMAGE[index : index + 1], [seed], 2), views[index :: len(SEEDS)])
+            single = strong.labels(IMAGE[index : index + 1], [seed], 2)
+            assert single is not None
+            for part, whole in zip(single, labels, strict=True):
+                assert torch.equal(part, whole[index :: len(SEEDS)])
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_hiding_and_recolouring_leave_the_draws_of_jitter_alone(self) -> None:
+        views = StrongViews()(IMAGE, SEEDS, 2)
+        hidden = StrongViews(mask=0.3, patch=4)(IMAGE, SEEDS, 2)
+        assert 0.2 < ((hidden == views).all(1).float().mean()) < 0.95
+
+
 class TestSettings:
     def many(self, **given: float) -> Tensor:
         """Views of one image with 60 seeds."""
@@ -137,9 +236,50 @@ class TestSettings:
             assert torch.equal(views, StrongViews(**{**STILL, setting: 1.0})(IMAGE, SEEDS, 2))
             assert not torch.equal(views, IMAGE.repeat(2, 1, 1, 1))
 
+    def test_the_task_decides_and_a_key_replaces_its_strength(self) -> None:
+        def settings(task: type[Task], **given: Any) -> tuple[float, ...]:
+            made = SemiSupervisedDataModule(TinySource(), task=task, **given).strong
+            return made.jitter, made.mask, made.drop_probability, made.permute_probability, made.gain
+
+        assert settings(Matting) == settings(Segmentation) == (0.5, 0.0, 0.0, 0.0, 0.0)
+        assert settings(Enhancement) == (0.0, 0.0, 0.0, 0.5, 0.0)
+        assert settings(Denoising) == (0.0, 0.0, 0.0, 0.5, 0.2)
+        given = {"strong_mask": 0.1, "strong_drop": 0.3, "strong_permute": 0.4, "strong_gain": 0.6}
+        assert settings(Denoising, **given, strong_jitter=0) == (0.0, 0.1, 0.3, 0.4, 0.6)
+
+    @pytest.mark.parametrize(("task", "learned"), [(Segmentation, True), (Denoising, False)])
+    def test_hidden_pixels_are_learned_where_they_can_be_known(self, task: type[Task], learned: bool) -> None:
+        assert SemiSupervisedDataModule(TinySource(), task=task).strong.learn_hidden == learned
+        given = SemiSupervisedDataModule(TinySource(), task=task, strong_learn_hidden=not learned, strong_patch=4)
+        assert (given.strong.learn_hidden, given.strong.patch) == (not learned, 4)
+
+    def test_a_regression_to_images_of_a_kind_whose_colours_matter_has_no_jitter(self) -> None:
+        source = TinySource()
+        source.kind = "enhancement"
+        strong = SemiSupervisedDataModule(source, task=Regression).strong
+        assert (strong.jitter, strong.grey_probability, strong.blur_probability) == (0, 0, 0)
+        assert SemiSupervisedDataModule(source, task=Regression, strong_jitter=0.3).strong.jitter == 0.3
+
+    @pytest.mark.parametrize(
+        ("task", "key"), [(Denoising, "jitter"), (Enhancement, "gain"), (Segmentation, "permute"), (Matting, "gain")]
+    )
+    def test_a_view_whose_target_is_not_known_is_refused(self, task: type[Task], key: str) -> None:
+        with pytest.raises(SemipixError) as caught:
+            SemiSupervisedDataModule(TinySource(), task=task, **{f"strong_{key}": 0.5})
+        assert str(caught.value) == (
+            f"data.strong_{key}=0.5: expected 0, since the target of such a view is not known in {task.__name__}; set "
+            f"data.strong_{key}=0"
+        )
+
     @pytest.mark.parametrize(
         ("key", "value", "expected"),
         [
+            ("strong_mask", 1.5, "a probability from 0 to 1"),
+            ("strong_drop", -1, "a probability from 0 to 1"),
+            ("strong_permute", 2, "a probability from 0 to 1"),
+            ("strong_gain", -0.1, "a probability from 0 to 1"),
+            ("strong_patch", 0, "at least 1"),
+            ("strong_patch", 2000, "at most 1024"),
             ("strong_jitter", -1, "0 or more"),
             ("strong_jitter", float("nan"), "0 or more"),
             ("strong_grey", -0.1, "a probability from 0 to 1"),
@@ -215,6 +355,17 @@ class TestWhoGetsViews:
             assert seen.strong is not None and seen.strong.shape == (6, 3, SIDE, SIDE)
             assert torch.equal(seen.strong, strong(unlabeled.image, unlabeled.seeds, 2))
         assert not set(batches[0]["unlabeled"].seeds) & set(batches[1]["unlabeled"].seeds)
+
+    def test_labels_follow_the_views(self) -> None:
+        method = two_views()
+        count = Count(method)
+        fit(make_learner(method, strong=StrongViews(**STILL, permute_probability=1.0, gain=0.5)), max_steps=1)
+        batch = count.batches[0]
+        views = batch.strong_views()
+        assert len(views) == 2
+        for view in views:
+            assert torch.equal(view.image, view.label(batch.unlabeled))
+            assert not torch.equal(view.image, batch.unlabeled)
 
     @pytest.mark.parametrize("memory", [True, False])
     def test_views_are_laid_out_as_the_images(self, memory: bool) -> None:

@@ -1,0 +1,132 @@
+"""Scores of predicted images, which say which of them to trust: expected error, expected mIoU or PSNR."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from semipix.atomic import write_text
+from semipix.errors import SemipixError
+
+FILE = "scores.csv"
+"""The table of all images, in the folder of the predictions."""
+
+
+class Score(NamedTuple):
+    """What is expected of one prediction, by its calibrated error map.
+
+    Attributes:
+        image: name of the image with its subfolder.
+        error: share of wrong pixels or, in regression, mean absolute error in the units of the labels.
+        quality: mean IoU or, in regression, PSNR in dB.
+        risk: the asked risk, in the units of `error`; None where none was asked.
+        accepted: share of the pixels that are accepted at this risk.
+    """
+
+    image: str
+    error: float
+    quality: float
+    risk: float | None = None
+    accepted: float | None = None
+
+
+class ScoreTable:
+    """The scores of a folder of predictions, with those of earlier calls.
+
+    Args:
+        out: folder of the predictions.
+        classification: whether the quality is a mean IoU or a PSNR.
+
+    Raises:
+        SemipixError: there is a table that semipix did not write.
+    """
+
+    def __init__(self, out: Path, classification: bool) -> None:
+        self.path = out / FILE
+        quality = "expected_miou" if classification else "expected_psnr"
+        self.columns = ["image", "expected_error", quality, "risk", "accepted"]
+        self._scores = {score.image: score for score in self._read()}
+        self._written = True
+
+    def has(self, image: str, risk: float | None) -> bool:
+        """Whether there is a score of an image at this risk."""
+        return image in self._scores and self._scores[image].risk == risk
+
+    def add(self, score: Score) -> None:
+        """Add the score of an image, in place of an older one."""
+        self._scores[score.image] = score
+        self._written = False
+
+    def write(self) -> None:
+        """Write the table, if it has changed.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._written:
+            return
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        for score in sorted(self._scores.values()):
+            writer.writerow(["" if value is None else _shown(value) for value in score])
+        write_text(self.path, text.getvalue(), "surrogateescape")
+        self._written = True
+
+    def _read(self) -> list[Score]:
+        if not self.path.exists():
+            return []
+        try:
+            with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                header, *rows = csv.reader(file)
+            if header != self.columns:
+                raise ValueError
+            return [Score(row[0], float(row[1]), float(row[2]), *map(_number, row[3:5])) for row in rows]
+        except (ValueError, IndexError, csv.Error):
+            raise SemipixError(
+                f"{self.path}: not a table with the columns {', '.join(self.columns)}, which semipix predict writes; "
+                "move it away or choose another --out"
+            ) from None
+
+
+def expected_miou(confusion: Tensor, errors: Tensor) -> float:
+    """Expected mean IoU over the classes that are predicted in an image.
+
+    The number of wrong pixels of each predicted class is expected by the error map. Which classes they are instead is
+    told by the mean probabilities of the other classes at the pixels of this class.
+
+    Args:
+        confusion: (K, K), for each predicted class (row) the sum of the probabilities of all classes over its pixels.
+        errors: (K,), the sum of the error map over the pixels of each predicted class.
+    """
+    predicted = confusion.sum(1)  # pixels, since probabilities sum to 1
+    others = confusion - confusion.diag().diag()
+    shares = others / others.sum(1, keepdim=True).clamp(min=1e-12)
+    right = (predicted - errors).clamp(min=0)
+    labels = right + errors @ shares
+    there = predicted > 0.5
+    return float((right / (predicted + labels - right).clamp(min=1e-12))[there].mean())
+
+
+def expected_psnr(square: float) -> float:
+    """PSNR in dB of an expected squared error, as a share of the squared range; at most 100."""
+    return min(100.0, -10 * math.log10(max(square, 1e-10)))
+
+
+def class_sums(prediction: Tensor, confusion: Tensor) -> None:
+    """Add the probabilities (K, n) of some pixels to the rows of their most probable classes in (K, K), in place."""
+    part = torch.zeros(confusion.shape, dtype=prediction.dtype, device=prediction.device)
+    part.index_add_(0, prediction.max(0).indices, prediction.T)
+    confusion += part.cpu()
+
+
+def _shown(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None

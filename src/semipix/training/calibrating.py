@@ -1,0 +1,145 @@
+"""Calibrate the error map of a run on its validation images: at the end of its training, or afterwards."""
+
+import math
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from semipix import interruption
+from semipix.batch import EvalSample
+from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.errors import SemipixError, one_line
+from semipix.models.memory_format import set_memory_format
+from semipix.training.build import data_of_run, trained_method
+from semipix.training.calibration import Calibration, save
+from semipix.training.calibration_fit import calibrate
+from semipix.training.configuration import Configuration
+from semipix.training.failures import memory_short
+from semipix.training.run_folder import checkpoint_of, load_config, load_split, with_root
+
+MOST_IMAGES = 500
+"""Most validation images that are used; of more, some are drawn."""
+
+
+class Samples(Sequence[EvalSample]):
+    """The validation images of a run with their labels, read when they are asked for.
+
+    Args:
+        data: of the run.
+    """
+
+    def __init__(self, data: SemiSupervisedDataModule) -> None:
+        self._dataset = data.val_dataloader().dataset
+        found = range(len(data.split.val))
+        self._drawn = sorted(random.Random(0).sample(found, min(MOST_IMAGES, len(found))))
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __getitem__(self, index: int) -> EvalSample:  # type: ignore[override]
+        sample = self._dataset[self._drawn[index]]
+        if isinstance(sample, SemipixError):
+            raise SemipixError(*sample.args)
+        assert isinstance(sample, EvalSample)
+        return sample
+
+
+def calibrate_run(
+    run: Path,
+    checkpoint: str | None = None,
+    root: Path | None = None,
+    max_pixels: int | None = None,
+    trust: bool = False,
+) -> list[str]:
+    """Fit the error map of a finished run, and write it to `calibration.json` in the run folder.
+
+    Args:
+        run: run folder.
+        checkpoint: `best` or `last`; by default best if there is one.
+        root: the data folder, if it was moved; by default the run's `data.root`.
+        max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
+        trust: allow the run folder to name code outside of the known packages, see `load_config`.
+
+    Returns:
+        Lines that say what was fitted, and what it lacks.
+
+    Raises:
+        SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the data differ
+            from the run's, its validation images do not suffice, or memory is too small.
+        OSError: the file cannot be written.
+    """
+    configuration = load_config(run, trust)
+    if root is not None:
+        configuration = with_root(configuration, root)
+    if max_pixels is not None:
+        configuration = configuration.with_options("data", {"max_pixels": max_pixels})
+    try:
+        return _calibrate(configuration, run, checkpoint)
+    except (RuntimeError, MemoryError) as error:
+        interruption.check(error)
+        if not (short := memory_short(error)):
+            raise
+        raise SemipixError(
+            f"{run}: out of {short} for the cues of a validation image; use a machine with more, or train with a "
+            "smaller data.resize"
+        ) from error
+
+
+def calibrate_at_end(configuration: Configuration, run: Path) -> None:
+    """Calibrate at the end of a training and print a line. What hinders it is printed, and does not fail the training.
+
+    Raises:
+        Interrupted: a signal was received; the message says that the training is finished.
+    """
+    try:
+        lines = _calibrate(configuration, run, None)
+    except KeyboardInterrupt as error:
+        message = f"interrupted in the calibration; the training is finished, continue with: semipix calibrate {run}"
+        raise interruption.Interrupted(interruption.number_of(error), message) from error
+    except SemipixError as error:
+        lines = [f"no error map was calibrated: {error}"]
+    except (RuntimeError, MemoryError, OSError) as error:
+        interruption.check(error)
+        reason = memory_short(error) if not isinstance(error, OSError) else error.strerror
+        if not reason:
+            raise
+        lines = [f"no error map was calibrated: {reason}; do it later: semipix calibrate {run}"]
+    for line in lines:
+        print(f"semipix: {one_line(line)}", file=sys.stderr)
+
+
+def _calibrate(configuration: Configuration, run: Path, checkpoint: str | None) -> list[str]:
+    name = checkpoint_of(run, checkpoint).stem
+    if not load_split(run).val:
+        raise SemipixError(
+            f"{run}: the run has no validation images; train with data.val=0.2 or with images/val and their labels"
+        )
+    method = trained_method(configuration, run, name)
+    data = data_of_run(configuration, run, method.task, ["train", "val"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_memory_format(method.to(device), device.type, configuration.channels_last)
+    calibration = calibrate(method, Samples(data), split="val", checkpoint=name)
+    save(run, calibration)
+    return lines_of(calibration)
+
+
+def lines_of(calibration: Calibration) -> list[str]:
+    """What was fitted, and what it lacks, in lines for the user."""
+    figures = calibration.figures
+    rank, words = ("auroc", "AUROC") if calibration.kind == "probability" else ("rank_correlation", "rank correlation")
+    singles = {name.partition("/")[2]: value for name, value in figures.items() if name.startswith(f"{rank}/")}
+    compared = ", ".join(f"{name} {value:.3f}" for name, value in singles.items() if value is not None)
+    lines = [
+        f"error map: calibrated on {calibration.images} {calibration.split} images for {calibration.checkpoint}.ckpt, "
+        f"each measured by a map of the others: {words} {figures[rank] or math.nan:.3f}"
+        f"{f' ({compared})' if compared else ''}, calibration error {figures['calibration_error']:.3f}"
+    ]
+    if calibration.absent:
+        lines.append(
+            f"error map: no {calibration.split} label holds {', '.join(calibration.absent)}, so that errors there are "
+            "estimated from the other classes"
+        )
+    return lines

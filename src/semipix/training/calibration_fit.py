@@ -1,0 +1,430 @@
+"""Fit a calibrated error map on images that trained nothing.
+
+1. Some pixels of each image are drawn, with their cues and their errors.
+2. A generalised linear model maps the cues to a score: a logistic regression of wrong pixels or, in regression, a
+   Poisson regression (a log link, and no assumption but the mean) of the absolute error. Three choices of features are
+   compared on images that a model was not fitted on: the first cue alone, all of the pixel, and those of the image too.
+3. An isotonic regression maps scores to probabilities, or to errors. It is fitted on the scores of images that the
+   linear model was not fitted on, since those of its own images are too good.
+
+All figures, and the losses from which `--risk` is answered, are measured on images that neither was fitted on.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semipix import interruption
+from semipix.batch import EvalSample
+from semipix.data.files.decode import unit_range
+from semipix.errors import SemipixError
+from semipix.functional.conformal import monotone_losses
+from semipix.functional.cues import VERSION, WINDOWS, feature_names, local_mean
+from semipix.methods.base import Evidence, Method
+from semipix.methods.slabs import PIXELS_AT_ONCE
+from semipix.training.calibration import Calibration, cues_of, fingerprint
+
+PIXELS_OF_IMAGE = 4000
+"""Most pixels that are drawn from an image."""
+
+PIXELS = 1_000_000
+"""Most pixels of all images together."""
+
+FIT_PIXELS = 100_000
+"""Most of them that the linear model is fitted on; neighbours say almost the same, so that more add little."""
+
+FOLDS = 5
+"""Parts of the images, of which one at a time is left out of a fit."""
+
+PENALTY = 1e-3
+"""Weight of half the squared norm of the coefficients of standardised features, beside the mean loss of a pixel."""
+
+GAIN = 0.005
+"""Decrease of the loss, as a share of that of the first cue alone, for which more features are used."""
+
+KNOTS = 62
+"""Most knots of the isotonic regression."""
+
+THRESHOLDS = 100
+"""Thresholds at which the losses are kept."""
+
+BINS = 15
+"""Bins of the calibration error."""
+
+Matrix = NDArray[np.float32]
+Vector = NDArray[np.float64]
+
+MakeEvidence = Callable[[EvalSample, Tensor], Evidence]
+"""Evidence of one image: the sample, and its image (1, C, h, w) on the method's device."""
+
+
+class Drawn(NamedTuple):
+    """Pixels that were drawn from one image.
+
+    Attributes:
+        pixel: features of the pixels (P, F), those of `feature_names`.
+        image: features of the image (D,).
+        errors: (P,): 1 where the pixel is wrong or, in regression, the absolute error as a share of the range.
+        squares: (P,): squares of the errors, in regression their mean over channels.
+        classes: the classes in its label; empty in regression.
+    """
+
+    pixel: Matrix
+    image: Vector
+    errors: Vector
+    squares: Vector
+    classes: frozenset[int]
+
+
+class Linear(NamedTuple):
+    """A generalised linear model of features that are not standardised.
+
+    Attributes:
+        columns: the features that it uses.
+        weights: of these features.
+        intercept: added to the weighted sum.
+    """
+
+    columns: NDArray[np.intp]
+    weights: Vector
+    intercept: float
+
+    def scores(self, features: Matrix) -> Vector:
+        """The scores (P,) of features (P, F)."""
+        return np.asarray(features[:, self.columns] @ self.weights + self.intercept, np.float64)
+
+
+def calibrate(
+    method: Method,
+    samples: Sequence[EvalSample],
+    *,
+    split: str,
+    checkpoint: str,
+    evidence: MakeEvidence | None = None,
+) -> Calibration:
+    """Fit the error map of a method.
+
+    Args:
+        method: trained, in evaluation mode, on its device.
+        samples: images with labels that trained nothing.
+        split: what they are, for the record.
+        checkpoint: whose weights the method has, `best` or `last`.
+        evidence: evidence of a sample, where it is not what `method.evidence` says.
+
+    Raises:
+        SemipixError: the images do not suffice: fewer than two have a label, or no pixel is wrong, or all are.
+    """
+    task = method.task
+    names: list[str] = []
+    drawn: list[Drawn] = []
+    pixels = min(PIXELS_OF_IMAGE, max(1, PIXELS // max(1, len(samples))))
+    for number in range(len(samples)):
+        interruption.check()
+        found, names_of_sample = draw(method, samples[number], number, pixels, evidence)
+        if found is not None:
+            drawn.append(found)
+            names = names_of_sample
+    if len(drawn) < 2:
+        raise SemipixError(
+            f"calibrate: {len(drawn)} {split} images with labels found, 2 or more expected, since each is measured by "
+            "a map that was fitted on others"
+        )
+    errors = np.concatenate([each.errors for each in drawn])
+    if task.classification and not 0 < errors.sum() < len(errors):
+        which = "none" if errors.sum() == 0 else "every one"
+        raise SemipixError(
+            f"calibrate: {which} of the {len(errors)} pixels drawn from {len(drawn)} {split} images is wrong, so that "
+            "nothing distinguishes wrong pixels; give more validation images"
+        )
+    if not errors.any():
+        raise SemipixError(f"calibrate: the predictions of all {len(drawn)} {split} images are exact; nothing to fit")
+    fitted = fit(drawn, names, task.classification)
+    seen = frozenset[int]().union(*(each.classes for each in drawn))
+    classes: Sequence[str] = getattr(task, "classes", ()) if task.classification else ()
+    return Calibration(
+        checkpoint=checkpoint,
+        fingerprint=fingerprint(method),
+        kind="probability" if task.classification else "absolute error",
+        cues=VERSION,
+        split=split,
+        images=len(drawn),
+        pixels=len(errors),
+        absent=[name for index, name in enumerate(classes) if index not in seen],
+        **fitted,
+    )
+
+
+# pixels and their features
+
+
+@torch.inference_mode()
+def draw(
+    method: Method, sample: EvalSample, number: int, pixels: int, evidence: MakeEvidence | None = None
+) -> tuple[Drawn | None, list[str]]:
+    """Draw pixels of an image that count, and compute their cues and errors.
+
+    Of an image that is too large for one pass, a random part of all columns is taken as the image.
+
+    Args:
+        method: in evaluation mode, on its device.
+        sample: an image with its label.
+        number: seed of what is drawn.
+        pixels: most pixels that are drawn.
+        evidence: see `calibrate`.
+
+    Returns:
+        The pixels, None if none counts; and the names of the cues.
+    """
+    task = method.task
+    device = next(method.parameters()).device
+    generator = torch.Generator().manual_seed(number)
+    sample = _part(sample, PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cuda"]), generator)
+    target = sample.target[None]
+    counted = task.counted(target)[0, 0]
+    places = counted.flatten().nonzero().squeeze(1)
+    if not len(places):
+        return None, []
+    places = places[torch.randperm(len(places), generator=generator)[:pixels]]
+    size = (counted.shape[0], counted.shape[1])
+    image = unit_range(sample.image[None]).to(device)
+    found = method.evidence(image) if evidence is None else evidence(sample, image)
+    grid = _Grid(places.to(device), size)
+    labels = target.flatten(-2)[..., places].unsqueeze(-2).to(device)  # (1, ..., 1, P), an image of one row
+    prediction = grid.values(found.predictions[0])[None, :, None]  # (1, K, 1, P)
+    if task.classification:
+        errors = squares = task.wrong(prediction, labels)[0, 0, 0].double()
+        classes = frozenset(torch.unique(sample.target[counted]).tolist())
+    else:
+        difference = (prediction - task.encode(labels)).double()
+        errors, squares = difference.abs().mean(1)[0, 0], difference.square().mean(1)[0, 0]
+        classes = frozenset()
+    cues = cues_of(task, found, image)
+    names = list(cues)
+    maps = torch.cat(list(cues.values()), 1)
+    parts = [grid.values(maps), *(grid.values(local_mean(maps, window)) for window in WINDOWS)]
+    means = dict(zip(names, maps.double().mean((0, 2, 3)).tolist(), strict=True))
+    of_image = [means[name.removesuffix("@image")] for name in feature_names(names)[1]]
+    return (
+        Drawn(
+            torch.cat(parts).T.float().cpu().numpy(),
+            np.array(of_image, np.float64),
+            errors.cpu().numpy(),
+            squares.cpu().numpy(),
+            classes,
+        ),
+        names,
+    )
+
+
+def _part(sample: EvalSample, pixels: int, generator: torch.Generator) -> EvalSample:
+    """A sample of at most so many pixels: all columns of some rows, and the same share of the label's rows."""
+    height, width = sample.image.shape[-2:]
+    rows = max(1, pixels // width)
+    if rows >= height:
+        return sample
+    top = int(torch.randint(height - rows + 1, (1,), generator=generator))
+    scale = sample.target.shape[-2] / height
+    of_target = slice(round(top * scale), max(round(top * scale) + 1, round((top + rows) * scale)))
+    return sample._replace(image=sample.image[:, top : top + rows], target=sample.target[..., of_target, :])
+
+
+class _Grid:
+    """Pixels of a map of some size, at which maps of another size are read as if they were resized bilinearly.
+
+    Args:
+        places: positions (P,) in the flattened map.
+        size: its height and width.
+    """
+
+    def __init__(self, places: Tensor, size: tuple[int, int]) -> None:
+        self.places = places
+        self.size = size
+        rows, columns = places // size[1], places % size[1]
+        self._grid = torch.stack([2 * (columns + 0.5) / size[1] - 1, 2 * (rows + 0.5) / size[0] - 1], -1)[None, None]
+
+    def values(self, maps: Tensor) -> Tensor:
+        """Values (C, P) of maps (1, C, h, w)."""
+        if maps.shape[-2:] == self.size:
+            return maps[0].flatten(1)[:, self.places]
+        return F.grid_sample(maps, self._grid.to(maps), padding_mode="border", align_corners=False)[0, :, 0]
+
+
+# fit
+
+
+def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> dict[str, Any]:
+    """Fit the score, the knots and the losses.
+
+    Args:
+        drawn: pixels of at least two images; of a classification, some are wrong and some are not.
+        cues: names of the cues.
+        classification: whether errors are 0 or 1.
+
+    Returns:
+        The fields of `Calibration` that depend on the fit.
+    """
+    pixel_names, image_names = feature_names(cues)
+    names = [*pixel_names, *image_names]
+    features = np.concatenate([np.hstack([each.pixel, _repeated(each)]) for each in drawn])
+    errors = np.concatenate([each.errors for each in drawn])
+    image_of = np.repeat(np.arange(len(drawn)), [len(each.errors) for each in drawn])
+    fold_of = _folds(len(drawn))[image_of]
+    first = next(name for name in ("softmax", "difference", "gradient") if name in cues)
+    choices = {
+        "first": [first],
+        "pixel": pixel_names,
+        "pixel and image": names,
+    }
+    tried = {}
+    for choice, chosen in choices.items():
+        interruption.check()
+        columns = np.array([names.index(name) for name in chosen])
+        scores = np.empty(len(errors))
+        for fold in np.unique(fold_of):
+            out = fold_of == fold
+            model = fit_linear(features[~out], errors[~out], columns, classification)
+            scores[out] = model.scores(features[out])
+        tried[choice] = columns, scores, _loss(scores, errors, classification)
+    best = first_choice = next(iter(tried))
+    for choice, (_, _, loss) in tried.items():
+        if loss < tried[best][2] - GAIN * abs(tried[first_choice][2]):
+            best = choice
+    columns, scores, _ = tried[best]
+    model = fit_linear(features, errors, columns, classification)
+    knots = isotonic_knots(scores, errors)
+    estimates = np.empty(len(errors))  # by knots of other images too
+    for fold in np.unique(fold_of):
+        out = fold_of == fold
+        estimates[out] = np.interp(scores[out], *isotonic_knots(scores[~out], errors[~out]))
+    thresholds = np.unique(np.append(np.quantile(estimates, np.linspace(0, 1, THRESHOLDS)), 1.0))
+    losses = [monotone_losses(estimates[image_of == i], errors[image_of == i], thresholds) for i in range(len(drawn))]
+    squares = np.concatenate([each.squares for each in drawn])
+    mean_square = float(np.mean(estimates**2))
+    return {
+        "networks": 2 if {"other", "difference"} & {*cues} else 1,
+        "weights": {names[column]: float(weight) for column, weight in zip(columns, model.weights, strict=True)},
+        "intercept": model.intercept,
+        "knot_scores": knots[0].tolist(),
+        "knot_values": knots[1].tolist(),
+        "features": best,
+        "figures": _figures(estimates, errors, features, names, classification),
+        "squares": float(np.mean(squares)) / mean_square if mean_square and not classification else 1.0,
+        "thresholds": thresholds.tolist(),
+        "losses": [np.round(each, 6).tolist() for each in losses],
+    }
+
+
+def fit_linear(features: Matrix, errors: Vector, columns: NDArray[np.intp], classification: bool) -> Linear:
+    """Fit a logistic or a Poisson regression of standardised features.
+
+    Args:
+        features: (P, F).
+        errors: (P,), 0 or 1 in classification, otherwise at least 0.
+        columns: the features that are used.
+        classification: whether errors are 0 or 1.
+    """
+    from sklearn.linear_model import LogisticRegression, PoissonRegressor
+
+    step = max(1, math.ceil(len(errors) / FIT_PIXELS))
+    chosen, wanted = features[::step][:, columns].astype(np.float64), errors[::step]
+    mean, scale = chosen.mean(0), chosen.std(0)
+    scale[scale < 1e-6] = np.inf  # a feature that does not vary says nothing
+    count, level = len(wanted), wanted.mean()
+    if not level or (classification and level == 1):  # nothing to distinguish in these images
+        level = (wanted.sum() + 0.5) / (count + 1)
+        return Linear(columns, np.zeros(len(columns)), math.log(level / (1 - level)))  # 1 - level is about 1, if small
+    if classification:
+        logistic = LogisticRegression(C=1 / (PENALTY * count), max_iter=300)
+        logistic.fit((chosen - mean) / scale, wanted)
+        coefficients, intercept = logistic.coef_[0], float(logistic.intercept_[0])
+    else:
+        poisson = PoissonRegressor(alpha=PENALTY, max_iter=300)
+        poisson.fit((chosen - mean) / scale, wanted / level)
+        coefficients, intercept = poisson.coef_, float(poisson.intercept_) + math.log(level)
+    weights = coefficients / scale
+    return Linear(columns, weights, intercept - float(mean @ weights))
+
+
+def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
+    """Knots of the ascending function of the score that is closest to the errors: scores and values, at most `KNOTS`.
+
+    Scores are put into bins first, half of them with equal numbers of pixels and half with equal sums of errors, so
+    that both the many right and the few wrong pixels are resolved.
+
+    Args:
+        scores: (P,).
+        errors: (P,), in [0, 1].
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    order = np.argsort(scores, kind="stable")
+    scores, errors = scores[order], errors[order]
+    shares = np.linspace(0, 1, KNOTS // 2 + 1)[1:-1]
+    sums = np.cumsum(errors)
+    edges = np.concatenate([shares * len(scores), np.searchsorted(sums, shares * sums[-1])]).astype(int)
+    edges = np.searchsorted(scores, np.unique(scores[np.clip(edges, 0, len(scores) - 1)]))  # equal scores together
+    starts = np.unique(np.append(0, edges))
+    counts = np.diff(np.append(starts, len(scores)))
+    level = errors.mean()
+    means = np.add.reduceat(scores, starts) / counts
+    values = (np.add.reduceat(errors, starts) + level) / (counts + 1)  # no bin is ever certain
+    means, first = np.unique(means, return_index=True)
+    values, counts = values[first], counts[first]
+    values = IsotonicRegression(y_min=0, y_max=1).fit_transform(means, values, sample_weight=counts)
+    if len(means) == 1:
+        return np.array([means[0], means[0] + 1]), np.array([values[0], values[0]])
+    return means, np.asarray(values, np.float64)
+
+
+def _repeated(drawn: Drawn) -> Matrix:
+    """The features of the image for each of its pixels, (P, D)."""
+    return np.repeat(drawn.image[None].astype(np.float32), len(drawn.errors), 0)
+
+
+def _folds(images: int) -> NDArray[np.intp]:
+    """The fold of each image."""
+    return np.random.default_rng(0).permutation(np.arange(images) % min(FOLDS, images))
+
+
+def _loss(scores: Vector, errors: Vector, classification: bool) -> float:
+    """Mean loss of the linear model: the log loss, or the Poisson deviance up to a constant."""
+    if classification:
+        return float(np.mean(np.logaddexp(0, scores) - errors * scores))
+    return float(np.mean(np.exp(np.clip(scores, -50, 50)) - errors * scores))
+
+
+def _figures(
+    estimates: Vector, errors: Vector, features: Matrix, names: Sequence[str], classification: bool
+) -> dict[str, float | None]:
+    """How well the map and single cues find errors, and how far the map is from what happened."""
+    if classification:
+        from sklearn.metrics import roc_auc_score
+
+        single = {"softmax": "softmax", "disagreement": "disagreement", "flaw": "flaw"}
+        rank = "auroc"
+
+        def measure(values: Any) -> float:
+            return float(roc_auc_score(errors, values))
+
+        edges = np.linspace(0, 1, BINS + 1)[1:-1]
+    else:
+        from scipy.stats import spearmanr
+
+        single = {"disagreement": "difference", "flaw": "flaw"}
+        rank = "rank_correlation"
+
+        def measure(values: Any) -> float:
+            return float(spearmanr(errors, values).statistic)
+
+        edges = np.quantile(estimates, np.linspace(0, 1, BINS + 1)[1:-1])
+    bins = np.digitize(estimates, edges)
+    off = np.abs(np.bincount(bins, estimates - errors, BINS)).sum() / len(errors)
+    found = {rank: measure(estimates), "calibration_error": float(off), "mean": float(errors.mean())}
+    found |= {f"{rank}/{name}": measure(features[:, names.index(cue)]) for name, cue in single.items() if cue in names}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}

@@ -1,0 +1,167 @@
+"""Error maps, scores and accepted pixels that `semipix predict` writes; and that it goes on where it was."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semipix.inference import pipeline
+from semipix.inference import predict as predicting
+from semipix.methods import slabs
+from tests.conftest import Result
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def calibrated(finished: Path, command: Command) -> Path:
+    """A run with a calibration, on which pixels are wrong that nothing tells from right ones."""
+    assert command("calibrate", finished).code == 0
+    return finished
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "scores.csv").open(newline="") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def remarks(result: Result) -> list[str]:
+    return [line for line in result.err.replace("\r", "\n").splitlines() if line.startswith("semipix: ")]
+
+
+def test_maps_and_scores_of_a_calibrated_run(calibrated: Path, shared_photos: Path, command: Command) -> None:
+    images = shared_photos / "images"
+    result = command("predict", calibrated, images, "--out", "out", "--risk", "0.9")
+    assert result.code == 0
+    assert remarks(result) == []
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        *("accepted", "errors", "masks", "pictures", "scores.csv"),
+    ]
+    found = rows(Path("out"))
+    assert len(found) == 16
+    knots = json.loads((calibrated / "calibration.json").read_text())["calibrations"][0]["knot_values"]
+    for name, row in found.items():
+        errors, accepted = (
+            np.asarray(Image.open(Path("out", folder, name).with_suffix(".png"))) for folder in ("errors", "accepted")
+        )
+        assert errors.dtype == accepted.dtype == np.uint8
+        assert errors.shape == accepted.shape == (64, 64)
+        assert 255 * knots[0] - 1 <= errors.min() <= errors.max() <= 255 * knots[-1] + 1
+        assert float(row["expected_error"]) == pytest.approx(errors.mean() / 255, abs=0.003)
+        assert float(row["accepted"]) == pytest.approx((accepted == 255).mean(), abs=1e-5)
+        assert 0 <= float(row["expected_miou"]) <= 1
+        assert row["risk"] == "0.9"
+    assert len({row["expected_error"] for row in found.values()}) > 4
+
+
+def test_without_a_calibration_the_map_is_the_softmax_and_there_are_no_scores(
+    finished: Path, shared_photos: Path, command: Command
+) -> None:
+    images = shared_photos / "images/test"
+    result = command("predict", finished, images, "--out", "out")
+    assert result.code == 0
+    (line,) = remarks(result)
+    assert (
+        "no calibration of best.ckpt, so that errors/ holds an uncalibrated map (1 - the largest probability)" in line
+    )
+    assert line.endswith(f"semipix calibrate {finished} --checkpoint best")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["errors", "masks", "pictures"]
+    assert np.asarray(Image.open("out/errors/test0.png")).max() <= 128, "of two classes"
+
+
+@pytest.mark.parametrize(
+    ("risk", "message"),
+    [
+        ("0", "--risk: 0.0 found, a number above 0 and below 1 expected"),
+        ("1", "--risk: 1.0 found, a number above 0 and below 1 expected"),
+        ("nan", "--risk: nan found, a number above 0 and below 1 expected"),
+        ("0.5", "has no calibration of best.ckpt; make it first: semipix calibrate"),
+    ],
+)
+def test_a_risk_that_cannot_be_had_is_refused(
+    risk: str, message: str, finished: Path, shared_photos: Path, command: Command
+) -> None:
+    result = command("predict", finished, shared_photos / "images/test", "--out", "out", "--risk", risk)
+    assert message in result.error
+    assert not Path("out").exists()
+
+
+def test_a_risk_that_few_images_cannot_promise_is_said(calibrated: Path, shared_photos: Path, command: Command) -> None:
+    result = command("predict", calibrated, shared_photos / "images/test", "--out", "out", "--risk", "0.01")
+    assert result.code == 0
+    first, second = remarks(result)
+    assert "--risk: 0.01 cannot be guaranteed by 2 validation images, 99 are needed" in first
+    assert "--risk: no pixel is accepted" in second
+    assert not np.asarray(Image.open("out/accepted/test0.png")).any()
+
+
+def test_a_calibration_of_other_weights_is_refused(calibrated: Path, shared_photos: Path, command: Command) -> None:
+    (calibrated / "checkpoints/last.ckpt").replace(calibrated / "checkpoints/best.ckpt")
+    path = calibrated / "calibration.json"
+    other = json.loads(path.read_text())
+    other["calibrations"][0]["fingerprint"] = "0" * 64
+    path.write_text(json.dumps(other))
+    result = command("predict", calibrated, shared_photos / "images/test", "--out", "out")
+    assert "calibration.json: damaged, or changed since semipix wrote it (the checksum differs)" in result.error
+    assert not Path("out").exists()
+
+
+def test_an_interrupted_prediction_loses_no_score(
+    calibrated: Path, shared_photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = shared_photos / "images"
+    given = ("predict", calibrated, images, "--out", "out", "--risk", "0.9")
+    assert command(*given).code == 0
+    whole = Path("out/scores.csv").read_text()
+    masks = {path: path.read_bytes() for path in Path("out").rglob("*.png")}
+
+    # what a kill leaves behind: images without a score, and scores without a mask
+    lines = whole.splitlines(keepends=True)
+    Path("out/scores.csv").write_text("".join(lines[:10]))
+    Path("out/masks", lines[3].split(",")[0]).with_suffix(".png").unlink()
+    seen: list[str] = []
+    read = pipeline.Predictor.read
+    monkeypatch.setattr(
+        pipeline.Predictor, "read", lambda self, file, name: (seen.append(name.as_posix()), read(self, file, name))[1]
+    )
+    assert command(*given, "--skip-existing").code == 0
+    assert sorted(seen) == sorted(line.split(",")[0] for line in [lines[3], *lines[10:]])
+    assert Path("out/scores.csv").read_text() == whole
+    assert masks == {path: path.read_bytes() for path in Path("out").rglob("*.png")}
+
+    # an interruption writes the scores of what is predicted
+    Path("out/scores.csv").unlink()
+    monkeypatch.setattr(predicting, "check", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = command(*given)
+    assert result.code == 130
+    assert "interrupted after 1 of 16 images; continue with the same command and --skip-existing" in result.err
+    assert len(rows(Path("out"))) == 1
+    monkeypatch.undo()
+    del seen[:]
+
+    # at another risk, accepted pixels and scores are others
+    assert command(*given[:-1], "0.8", "--skip-existing").code == 0
+    assert {row["risk"] for row in rows(Path("out")).values()} == {"0.8"}
+
+
+def test_large_images_have_the_same_maps_and_scores(
+    calibrated: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (400, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large/a.png")
+    assert command("predict", calibrated, "large", "--out", "whole", "--risk", "0.9").code == 0
+    monkeypatch.setattr(slabs, "HALOS", (128,))
+    monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128))
+    result = command("predict", calibrated, "large", "--out", "parts", "--risk", "0.9")
+    assert "1 image of more than" in result.err
+    whole, parts = (np.asarray(Image.open(Path(out, "errors/a.png"))).astype(int) for out in ("whole", "parts"))
+    assert np.abs(whole - parts).max() <= 1
+    assert whole.std() > 0
+    for column in ("expected_error", "expected_miou", "accepted"):
+        first, second = (float(rows(Path(out))["a.png"][column]) for out in ("whole", "parts"))
+        assert first == pytest.approx(second, abs=0.01)

@@ -1,0 +1,208 @@
+"""Fitted error maps are calibrated on images that they were not fitted on, and what cannot be fitted is refused."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semipix.batch import VOID, EvalSample
+from semipix.errors import SemipixError
+from semipix.functional.cues import feature_names
+from semipix.methods import slabs
+from semipix.methods.base import Evidence, Method
+from semipix.tasks.base import Task
+from semipix.tasks.denoising import Denoising
+from semipix.tasks.matting import Matting
+from semipix.tasks.segmentation import Segmentation
+from semipix.training.calibration import Calibration, apply
+from semipix.training.calibration_fit import _Grid, calibrate, draw, fit, fit_linear, isotonic_knots
+from tests.helpers.tiny import CLASSES, ColourModel, make_method, rand
+
+SIDE = 48
+
+
+def noisy(seed: int, task: Task) -> tuple[EvalSample, Evidence]:
+    """An image, and evidence that is made of it: predictions that are wrong where they are unsure, unlike in degree."""
+    coarse = F.interpolate(rand(1, CLASSES, 6, 6, seed=seed), (SIDE, SIDE), mode="bilinear")
+    if task.classification:
+        output = 12 * (coarse - 0.5)
+        overconfident = output * 2
+        label = torch.multinomial(output.softmax(1)[0].flatten(1).T, 1, generator=torch.Generator().manual_seed(seed))
+        other = (output + 2 * (rand(1, CLASSES, SIDE, SIDE, seed=seed + 99) - 0.5)).softmax(1)
+        sample = EvalSample(coarse[0], label.view(SIDE, SIDE), str(seed))
+        return sample, Evidence(overconfident, (overconfident.softmax(1), other), coarse[:, :1])
+    spread = 0.02 + 0.2 * F.interpolate(rand(1, 1, 4, 4, seed=seed + 50), (SIDE, SIDE), mode="bilinear")
+    draw_normal = torch.Generator().manual_seed(seed)
+    first, second = (coarse + spread * torch.randn(coarse.shape, generator=draw_normal) for _ in range(2))
+    sample = EvalSample(coarse[0], coarse[0].clamp(0, 1), str(seed))
+    return sample, Evidence(first, (first.clamp(0, 1), second.clamp(0, 1)))
+
+
+def fitted(task: Task, images: int = 8) -> Calibration:
+    method = make_method("supervised", task=task).eval()
+    known = {sample.name: (sample, evidence) for sample, evidence in (noisy(seed, task) for seed in range(images))}
+    samples = [sample for sample, _ in known.values()]
+    return calibrate(
+        method, samples, split="val", checkpoint="best", evidence=lambda sample, image: known[sample.name][1]
+    )
+
+
+def off(estimates: Tensor, errors: Tensor) -> float:
+    """Expected calibration error, by bins of equal size."""
+    order = estimates.argsort()
+    parts = zip(estimates[order].chunk(10), errors[order].chunk(10), strict=True)
+    return float(torch.stack([(first.mean() - second.mean()).abs() for first, second in parts]).mean())
+
+
+def test_probabilities_of_new_images_are_right() -> None:
+    task = Segmentation(CLASSES)
+    calibration = fitted(task)
+    assert (calibration.kind, calibration.images, calibration.networks) == ("probability", 8, 2)
+    maps, softmax, errors = [], [], []
+    for seed in range(20, 30):
+        sample, evidence = noisy(seed, task)
+        maps.append(apply(calibration, task, evidence, sample.image[None]).flatten())
+        softmax.append(1 - evidence.predictions[0].amax(1).flatten())
+        errors.append((evidence.output.argmax(1)[0] != sample.target).flatten().float())
+    found, plain, wrong = (torch.cat(each) for each in (maps, softmax, errors))
+    assert off(found, wrong) < 0.03 < 0.08 < off(plain, wrong), "the prediction is too sure, the map is not"
+    figures = calibration.figures
+    assert figures["calibration_error"] is not None
+    assert figures["auroc"] is not None
+    assert figures["auroc/softmax"] is not None
+    assert figures["calibration_error"] < 0.03
+    assert figures["auroc"] > figures["auroc/softmax"] - 0.005 > 0.6
+
+
+def test_errors_of_new_images_are_right_in_regression() -> None:
+    task = Denoising()
+    calibration = fitted(task)
+    assert calibration.kind == "absolute error"
+    maps, errors, squares = [], [], []
+    for seed in range(20, 30):
+        sample, evidence = noisy(seed, task)
+        maps.append(apply(calibration, task, evidence, sample.image[None]).flatten())
+        difference = evidence.predictions[0][0] - sample.target
+        errors.append(difference.abs().mean(0).flatten())
+        squares.append(difference.square().mean(0).flatten())
+    found, actual = torch.cat(maps), torch.cat(errors)
+    assert off(found, actual) < 0.1 * float(actual.mean())
+    assert float(found.max()) > 2 * float(found.min()), "it knows where"
+    expected = calibration.squares * float(found.square().mean())
+    assert expected == pytest.approx(float(torch.cat(squares).mean()), rel=0.1)
+
+
+def test_the_split_of_a_fit_is_by_image() -> None:
+    """Features that say only which image a pixel is of are worth nothing on another image, and are not chosen."""
+    drawn = []
+    names = ["softmax"]
+    pixel, image = feature_names(names)
+    for number in range(6):
+        generate = np.random.default_rng(number)
+        cue = generate.normal(size=500)
+        level = 2 + generate.normal()  # an image is easy or hard
+        errors = (generate.random(500) < 1 / (1 + np.exp(level - cue))).astype(float)
+        features = np.repeat(cue[:, None], len(pixel), 1).astype(np.float32)
+        drawn.append(make_drawn(features, np.full(len(image), generate.normal()), errors))
+    found = fit(drawn, names, classification=True)
+    assert found["features"] != "pixel and image"
+    assert sum(found["weights"].values()) == pytest.approx(1, abs=0.3)
+    assert len(found["losses"]) == 6
+    assert all(len(each) == len(found["thresholds"]) for each in found["losses"])
+
+
+def make_drawn(pixel: np.ndarray, image: np.ndarray, errors: np.ndarray):  # type: ignore[no-untyped-def]
+    from semipix.training.calibration_fit import Drawn
+
+    return Drawn(pixel, image, errors, errors, frozenset())
+
+
+@pytest.mark.parametrize("scores", [np.linspace(-4, 4, 5000), np.repeat([-1.0, 0.0, 2.0], 400), np.zeros(50)])
+def test_knots_ascend_and_are_never_certain(scores: np.ndarray) -> None:
+    errors = (np.random.default_rng(0).random(len(scores)) < 1 / (1 + np.exp(3 - scores))).astype(float)
+    places, values = isotonic_knots(scores, errors)
+    assert 2 <= len(places) == len(values) <= 64
+    assert (np.diff(places) > 0).all()
+    assert (np.diff(values) >= 0).all()
+    assert values[0] > 0
+    assert values[-1] < 1
+    assert np.interp(scores, places, values).mean() == pytest.approx(errors.mean(), abs=0.01)
+
+
+def test_a_part_without_errors_is_fitted_by_a_constant() -> None:
+    features = np.random.default_rng(0).normal(size=(99, 2)).astype(np.float32)
+    model = fit_linear(features, np.zeros(99), np.array([0, 1]), classification=True)
+    assert model.scores(features) == pytest.approx(np.log(0.005 / 0.995))
+
+
+def test_drawn_pixels_are_read_as_if_maps_were_resized() -> None:
+    maps = rand(1, 3, 9, 14)
+    places = torch.randperm(20 * 30)[:50]
+    wanted = F.interpolate(maps, (20, 30), mode="bilinear")[0].flatten(1)[:, places]
+    torch.testing.assert_close(_Grid(places, (20, 30)).values(maps), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        _Grid(places[places < 126], (9, 14)).values(maps), maps[0].flatten(1)[:, places[places < 126]]
+    )
+
+
+def colours(task: Task | None = None) -> Method:
+    return make_method("supervised", lambda number: ColourModel(), task=task or Segmentation(CLASSES)).eval()
+
+
+def coloured(seed: int, wrong: float) -> EvalSample:
+    """An image with the label that `ColourModel` gives it, but for a share of wrong pixels."""
+    image = rand(3, 40, 32, seed=seed)
+    label = ColourModel()(image[None]).argmax(1)[0]
+    flipped = rand(40, 32, seed=seed + 1) < wrong
+    return EvalSample(image, torch.where(flipped, (label + 1) % CLASSES, label), str(seed))
+
+
+def test_pixels_without_a_label_are_not_drawn() -> None:
+    sample = coloured(0, 0.0)
+    target = torch.full_like(sample.target, VOID)
+    target[:3, :3] = (sample.target[:3, :3] + 1) % CLASSES
+    drawn, _ = draw(colours(), sample._replace(target=target), 0, 4000)
+    assert drawn is not None
+    assert drawn.errors.tolist() == [1.0] * 9
+    assert VOID not in drawn.classes
+    assert draw(colours(), sample._replace(target=torch.full_like(target, VOID)), 0, 4000)[0] is None
+
+
+def test_only_the_unknown_region_of_a_trimap_is_drawn() -> None:
+    method = make_method("supervised", task=Matting(), make_model=lambda number: ColourModel(4, 1)).eval()
+    image, target = rand(4, 16, 16), torch.full((8, 16, 16), torch.nan)
+    target[0], target[1] = 0.5, 0.0
+    target[1, 4:6] = 1.0
+    drawn, _ = draw(method, EvalSample(image, target, "a"), 0, 4000)
+    assert drawn is not None
+    assert len(drawn.errors) == 32
+
+
+def test_of_a_large_image_some_rows_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 10 * 32)
+    drawn, _ = draw(colours(), coloured(0, 0.3), 0, 4000)
+    assert drawn is not None
+    assert len(drawn.errors) == 10 * 32
+    assert drawn.errors.mean() == pytest.approx(0.3, abs=0.1), "image and label are cut alike"
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([], "0 val images with labels found, 2 or more expected"),
+        ([coloured(0, 0.3)], "1 val images with labels found, 2 or more expected"),
+        ([coloured(0, 0.0), coloured(2, 0.0)], "none of the 2560 pixels drawn from 2 val images is wrong"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(samples: list[EvalSample], message: str) -> None:
+    with pytest.raises(SemipixError, match=message):
+        calibrate(colours(), samples, split="val", checkpoint="best")
+
+
+def test_classes_without_a_label_are_named() -> None:
+    task = Segmentation(["sky", "road", "car"])
+    samples = [sample._replace(target=sample.target.clamp(max=1)) for sample in (coloured(0, 0.2), coloured(2, 0.2))]
+    found = calibrate(colours(task), samples, split="val", checkpoint="last")
+    assert list(found.absent) == ["car"]
+    assert (found.images, found.pixels, found.networks, found.checkpoint) == (2, 2560, 1, "last")
