@@ -27,7 +27,7 @@ TOP: dict[str, Any] = {
     "seed": int,
     "epochs": float,
     "steps": int | None,
-    "length": Literal["full", "labeled"],
+    "length": Literal["full", "labeled", "unlabeled"],
     "validations": int,
     "checkpoint_every": int,
     "channels_last": bool,

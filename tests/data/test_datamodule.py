@@ -4,6 +4,7 @@ Also tests data/source.py, data/batches/datasets.py, data/batches/loaders.py and
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +129,33 @@ class TestTrainingBatches:
         batches = steps(module(source(labeled=9), batch_size=4))
         assert len(batches) == 3
         assert len({name for batch in batches for name in batch["labeled"].names}) == 9
+
+    @pytest.mark.parametrize(("samples", "labeled", "unlabeled"), [(3, 3, 3), ([5, 2], 5, 2)])
+    def test_a_pass_may_take_several_crops_of_each_image(
+        self, source: MakeSource, samples: int | list[int], labeled: int, unlabeled: int
+    ) -> None:
+        data = module(
+            source(labeled=2, unlabeled=6), batch_size=4, labeled_per_batch=1, samples_per_image=samples, scale=(0.5, 1)
+        )
+        assert data.samples_of_a_pass() == (2 * labeled, 6 * unlabeled)
+        batches = steps(data)
+        assert len(batches) == data.batches_per_epoch == 6 * unlabeled // 3
+        drawn = Counter(name for batch in batches for name in batch["unlabeled"].names)
+        assert drawn == dict.fromkeys(data.split.unlabeled, unlabeled)
+        first = data.split.unlabeled[0]
+        crops = [
+            image.sum()
+            for batch in batches
+            for image, name in zip(batch["unlabeled"].image, batch["unlabeled"].names, strict=True)
+            if name == first
+        ]
+        assert len(set(crops)) == unlabeled, "each has an augmentation of its own"
+
+    def test_supervision_alone_passes_over_all_crops_too(self, source: MakeSource) -> None:
+        data = module(source(labeled=3), batch_size=4, samples_per_image=[8, 1])
+        assert Counter(name for batch in steps(data) for name in batch["labeled"].names) == dict.fromkeys(
+            data.split.labeled, 8
+        )
 
     def test_hidden_labels_become_unlabeled(self, source: MakeSource) -> None:
         data = module(source(labeled=16), labels=4, val=2)
@@ -262,6 +290,9 @@ class TestErrors:
             ({"scale": [0, 1]}, r"data\.scale=\[0, 1\]: expected"),
             ({"rare_share": -0.1}, r"data\.rare_share=-0\.1: expected a probability"),
             ({"flip": 1.5}, r"data\.flip=1\.5: expected a probability"),
+            ({"rotate": -1}, r"data\.rotate=-1: expected degrees from 0 to 180"),
+            ({"samples_per_image": 0}, r"data\.samples_per_image=0: expected a number from 1 to 65536 or \[labeled,un"),
+            ({"samples_per_image": [2, 3, 4]}, r"data\.samples_per_image=\[2, 3, 4\]: expected a number"),
             ({"labels": 100}, r"data\.labels=100: only 8 labeled"),
         ],
     )

@@ -237,6 +237,16 @@ class TestPair:
             assert torch.equal(method(image), model(image))
         assert not torch.equal(method.models[0](image), method.models[1](image))
 
+    @pytest.mark.parametrize("always", ["first", "second"])
+    def test_one_may_be_deployed_from_the_start(self, always: str) -> None:
+        assert make_gct(deploy=always).deployed_name() == always  # also where nothing validates
+        assert make_gct(deploy=always, fusion=True).choices() == [always]
+        assert make_gct(fusion=True).choices() == ["first", "second", "fused"]
+
+    def test_another_place_is_refused(self) -> None:
+        with pytest.raises(SemipixError, match=r"^method\.deploy: 'third' found, better, first or second expected$"):
+            make_gct(deploy="third")
+
     def test_which_is_deployed_is_in_the_checkpoint(self) -> None:
         method, other = make_gct(), make_gct()
         method.deploy("second")

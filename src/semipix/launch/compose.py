@@ -19,7 +19,7 @@ from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, plain, unknown_ke
 from semipix.data.files.listing import PAIRS
 from semipix.errors import SemipixError, reason_of
 from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together, quoted
-from semipix.launch.paper import with_paper_row
+from semipix.launch.paper import with_paper_values
 from semipix.signatures import check_type
 
 CONFIG = "semipix.conf"
@@ -175,14 +175,13 @@ def run_folder_of(config: dict[str, Any]) -> Path:
 
 
 def resolved_configuration(config: DictConfig) -> dict[str, Any]:
-    """The job's configuration as plain values, with the paper's values for the chosen method.
+    """The job's configuration as plain values, with the paper's values for the chosen options.
 
     Raises:
         SemipixError: a key that training needs is missing, `resume` is given, or the paper lacks the method.
     """
-    chosen = HydraConfig.get().runtime.choices
     resolved = plain(config)
     check_needed(resolved)
     if resolved.get("resume") is not None:
         raise SemipixError("resume: takes no + and no other key; continue a run by semipix train resume=RUN alone")
-    return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], given_overrides())
+    return with_paper_values(resolved, HydraConfig.get().runtime.choices, given_overrides())

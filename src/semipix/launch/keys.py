@@ -15,7 +15,8 @@ ABOUT = {
     "seed": "seed of the initial weights, the split and all random numbers",
     "epochs": "passes over all images by full supervision, from which the paper's rules derive the steps",
     "steps": "optimizer steps; replaces epochs",
-    "length": "full: as many samples as full supervision; labeled: only passes over the labels (the paper's rule 2)",
+    "length": "what epochs counts: full: passes over all images, so that all runs are as long as full supervision; "
+    "labeled: over the labeled images alone; unlabeled: over the unlabeled ones (the paper's rules)",
     "validations": "number of validations during training",
     "checkpoint_every": "steps after which checkpoints/last.ckpt is written again",
     "channels_last": "use the memory format channels last, which is faster on most hardware",

@@ -155,6 +155,10 @@ class Method(nn.Module, ABC):
         """Networks that can be deployed, by name; validation compares them where there are several."""
         return {"model": self}
 
+    def choices(self) -> list[str]:
+        """Names of the candidates of which validation deploys the best; by default all."""
+        return list(self.candidates())
+
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Network output (N, K, H, W) of each candidate, by its name."""
         return {name: network(image) for name, network in self.candidates().items()}

@@ -23,7 +23,7 @@ from semipix.functional.routing import masked_mean
 from semipix.methods.base import MakeModel, Options, Routes, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
-from semipix.methods.pair import BOTH_MODELS
+from semipix.methods.pair import BOTH_MODELS, Deploy
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -55,6 +55,7 @@ class GCT(FlawGuidedPair):
         detection_images: labeled images of a step whose strong views train a detector other than `paper`.
         withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
             detector what the models do to images that they never learned.
+        deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
     trains: ClassVar[Routes] = {
@@ -84,6 +85,7 @@ class GCT(FlawGuidedPair):
         detector_lr: float | None = None,
         detection_images: int = 1,
         withhold: float = 0.0,
+        deploy: Deploy = "better",
     ) -> None:
         super().__init__(
             task,
@@ -97,6 +99,7 @@ class GCT(FlawGuidedPair):
             detector_lr=detector_lr,
             detection_images=detection_images,
             withhold=withhold,
+            deploy=deploy,
         )
         if constraints not in ("both", "consistency", "correction"):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")

@@ -154,11 +154,12 @@ def _try_steps(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | No
 def steps_of(configuration: Configuration, data: SemiSupervisedDataModule) -> int:
     """Optimizer steps of this run by the paper's training rules."""
     accumulate = configuration.trainer.options.get("accumulate_grad_batches", 1)
-    labeled = len(data.split.labeled)
+    labeled, unlabeled = data.samples_of_a_pass()
     steps = training_steps(
-        images=labeled + data.unlabeled_count,
+        samples=labeled + unlabeled,
         labeled=labeled,
         batch_size=data.batch_size * accumulate,
+        labeled_per_batch=data.labeled_per_batch * accumulate,
         epochs=configuration.epochs,
         steps=configuration.steps,
         length=configuration.length,

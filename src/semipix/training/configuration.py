@@ -99,7 +99,7 @@ class Configuration:
     seed: int
     epochs: float
     steps: int | None
-    length: Literal["full", "labeled"]
+    length: Literal["full", "labeled", "unlabeled"]
     validations: int
     checkpoint_every: int
     channels_last: bool

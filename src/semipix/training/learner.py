@@ -309,12 +309,14 @@ class Learner(pl.LightningModule):
     def _report(self, stage: str) -> str | None:
         """Log all metrics of this pass, and return the candidate with the best primary metric, or None if all are NaN.
 
+        Only the method's choices can be returned; all candidates are measured.
+
         Metrics are also logged without a candidate's name: in validation those of the best candidate, in a test those
         of the candidate that validation had chosen.
         """
         task = self.method.task
         results = {name: self._metrics_of(name).compute() for name in self.method.candidates()}
-        best = best_candidate(results, task)
+        best = best_candidate({name: results[name] for name in self.method.choices()}, task)
         shown = best if stage == "val" and best is not None else self.method.deployed_name()
         self.unmeasured = ""
         if results[shown][task.primary].isnan():

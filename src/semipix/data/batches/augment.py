@@ -1,4 +1,4 @@
-"""Random scale, flip and crop of an image together with its target."""
+"""Random scale, flip, crop and rotation of an image together with its target."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from semipix.data.batches.rotation import reach, rotated
 from semipix.data.class_balance import class_counts
 from semipix.data.files.resize import MATTE_COLOURS, UNKNOWN, Window, resize_nearest, resize_to, scaled_window
 from semipix.data.files.sizes import Size
@@ -24,8 +25,9 @@ def train_transform(
     target_fill: float,
     at_unknown: bool = False,
     rare_share: float = 0.0,
+    rotate: float = 0.0,
 ) -> "TrainTransform":
-    """Joint augmentation of an image and its target: random scale, horizontal flip and crop.
+    """Joint augmentation of an image and its target: random scale, horizontal flip, crop and rotation.
 
     Args:
         crop: height and width of the result.
@@ -36,6 +38,7 @@ def train_transform(
         at_unknown: whether crops are centred at unknown pixels of the image's trimap.
         rare_share: share of the crops of an image with a mask that contain a pixel of a class that is rare in this
             mask, see `RareClassCrop`.
+        rotate: largest rotation to both sides, in degrees.
 
     Returns:
         A transform that is called as `transform(image)` or `transform(image, target)` with tv_tensors of the same size.
@@ -46,25 +49,28 @@ def train_transform(
         crops = UnknownCrop(crop, target_fill)
     elif rare_share:
         crops = RareClassCrop(crop, target_fill, rare_share)
-    return TrainTransform(RandomScale(scale), flip, crops)
+    return TrainTransform(RandomScale(scale), flip, crops, rotate)
 
 
 class TrainTransform:
-    """Random scale, horizontal flip and crop.
+    """Random scale, horizontal flip, crop and rotation.
 
     The place of the crop is drawn first. Then only the pixels that the crop shows are converted to floats and scaled,
-    so that the time depends on the size of the crop and not on that of the image.
+    so that the time depends on the size of the crop and not on that of the image. A rotated crop is turned about its
+    centre, and shows the pixels around it in its corners.
 
     Args:
         scale: draws the size that the image is scaled to.
         flip: probability of a horizontal flip.
         crop: draws the place, and pads.
+        rotate: largest rotation to both sides, in degrees.
     """
 
-    def __init__(self, scale: "RandomScale", flip: float, crop: "RandomPaddedCrop") -> None:
+    def __init__(self, scale: "RandomScale", flip: float, crop: "RandomPaddedCrop", rotate: float = 0.0) -> None:
         self.scale = scale
         self.flip = flip
         self.crop = crop
+        self.rotate = rotate
 
     def __call__(self, *inputs: Any) -> Any:
         """Transform an image, or an image and its target of the same size.
@@ -79,15 +85,17 @@ class TrainTransform:
         size = self.scale.make_params([inputs[0]])["size"]
         mirrored = bool(torch.rand(1) < self.flip)
         place = self.crop.place(size, inputs, mirrored)
-        outputs = tuple(self._cropped(inpt, size, mirrored, place) for inpt in inputs)
+        angle = math.radians(self.rotate) * (2 * torch.rand(()).item() - 1) if self.rotate else 0.0
+        outputs = tuple(self._cropped(inpt, size, mirrored, place, angle) for inpt in inputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def _cropped(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any]) -> Any:
-        top, left, height, width = window = self.crop.window(size, place)
+    def _cropped(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any], angle: float) -> Any:
+        around = reach(self.crop.crop, angle)
+        top, left, height, width = window = self.crop.window(size, place, around)
         if mirrored:
             window = (top, size[1] - left - width, height, width)
         part = _mirrored(scaled_window(inpt, size, window), mirrored)
-        return self.crop.padded(tv_tensors.wrap(part, like=inpt), place)
+        return rotated(self.crop.padded(tv_tensors.wrap(part, like=inpt), place, around), self.crop.crop, angle)
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]
@@ -139,24 +147,29 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
         # The same draw is used for both cases.
         return {"spare": spare, "start": [_below(abs(room) + 1) for room in spare]}
 
-    def window(self, size: Size, place: dict[str, Any]) -> Window:
-        """The part of an image of this size that is inside the crop."""
-        (room_y, room_x), (y, x) = place["spare"], place["start"]
-        return (
-            y if room_y > 0 else 0,
-            x if room_x > 0 else 0,
-            min(self.crop[0], size[0]),
-            min(self.crop[1], size[1]),
+    def window(self, size: Size, place: dict[str, Any], around: Size = (0, 0)) -> Window:
+        """The part of an image of this size that is inside the crop.
+
+        Args:
+            size: height and width of the image.
+            place: what `place` returned.
+            around: pixels by which the crop is extended above and below, and on both sides.
+        """
+        (top, bottom), (left, right) = (
+            (max(0, first - more), min(side, first + want + more))
+            for first, want, side, more in zip(_first(place), self.crop, size, around, strict=True)
         )
+        return top, left, bottom - top, right - left
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return self.padded(F.crop(inpt, *self.window(tuple(inpt.shape[-2:]), params)), params)
 
-    def padded(self, part: Any, place: dict[str, Any]) -> Any:
-        """The crop, made by padding the part of the image inside it."""
-        (room_y, room_x), (y, x) = place["spare"], place["start"]
-        top, left = y if room_y < 0 else 0, x if room_x < 0 else 0
-        bottom, right = max(0, -room_y) - top, max(0, -room_x) - left
+    def padded(self, part: Any, place: dict[str, Any], around: Size = (0, 0)) -> Any:
+        """The crop, made by padding the part of the image inside it; place and around are those of `window`."""
+        (top, bottom), (left, right) = (
+            (before := max(0, more - first), want + 2 * more - before - side)
+            for first, want, side, more in zip(_first(place), self.crop, part.shape[-2:], around, strict=True)
+        )
         if not any((top, left, bottom, right)):
             return part
         fill = self.target_fill if isinstance(part, tv_tensors.Mask) else 0
@@ -166,6 +179,11 @@ class RandomPaddedCrop(v2.Transform):  # type: ignore[misc]
             padding[top : top + part.shape[-2], left : left + part.shape[-1]] = False
             padded[MATTE_COLOURS if isinstance(part, Matte) else slice(None), padding] = math.nan
         return padded
+
+
+def _first(place: dict[str, Any]) -> list[int]:
+    """Row and column of the image where the crop starts; negative where the image is smaller."""
+    return [start if room > 0 else -start for room, start in zip(place["spare"], place["start"], strict=True)]
 
 
 class UnknownCrop(RandomPaddedCrop):
