@@ -379,3 +379,24 @@ def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Re
             stored, _ = read_config(Path("sweep") / f"method_{method}-method.decay_{decay}", trust=True)
             assert {key: stored["method"][key] for key in ROWS[method]} == {**ROWS[method], "decay": decay}
             assert stored.keys() <= {*GROUPS, *TOP}
+
+
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--cfg", "hydra"), ("--help", "KEYS")])
+def test_what_training_refuses_is_not_shown(asked: tuple[str, str], command: Callable[..., Result]) -> None:
+    assert command("train", *asked, "data.nope=1").error == command("train", "data.nope=1").error
+
+
+def test_a_shown_configuration_may_have_missing_values(command: Callable[..., Result]) -> None:
+    shown = command("train", "--cfg", "job", "-p", "data", "data=folder")
+    assert (shown.code, yaml.safe_load(shown.out)["root"]) == (0, "???")
+
+
+def test_the_shown_configuration_has_the_papers_values(command: Callable[..., Result]) -> None:
+    given = ("experiment=paper/segmentation", "method=mean_teacher", "method.decay=0.5")
+    shown = yaml.safe_load(command("train", "--cfg", "job", "-p", "method", *given).out)
+    assert shown.pop("_target_").endswith("MeanTeacher")
+    assert shown == {**paper_table("segmentation")["mean_teacher"], "decay": 0.5}
+
+
+def test_a_sweep_has_no_one_configuration_to_show(command: Callable[..., Result]) -> None:
+    assert "--cfg: shows one configuration; leave -m out" in command("train", "-m", "--cfg", "job", "seed=0,1").error

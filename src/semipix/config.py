@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from semipix.errors import SemipixError, reason_of
@@ -313,8 +313,25 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         SemipixError: a key that must be given is missing, or a reference leads nowhere.
     """
+    return _plain(config, throw_on_missing=True)
+
+
+def plain_known(config: DictConfig) -> dict[str, Any]:
+    """The configuration as by `plain`, without the keys of groups whose value is still missing.
+
+    Raises:
+        SemipixError: a reference leads nowhere.
+    """
+    found = _plain(config, throw_on_missing=False)
+    return {
+        name: {key: value for key, value in item.items() if value != MISSING} if isinstance(item, dict) else item
+        for name, item in found.items()
+    }
+
+
+def _plain(config: DictConfig, *, throw_on_missing: bool) -> dict[str, Any]:
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
     except MissingMandatoryValue as error:
         raise SemipixError(f"{error.full_key} is missing: give {error.full_key}=VALUE") from error
     except OmegaConfBaseException as error:

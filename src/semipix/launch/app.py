@@ -84,6 +84,8 @@ def run(overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     opened = open_overrides(overrides)
     if {"-m", "--multirun"} & set(opened):
+        if SHOWING & {item.partition("=")[0] for item in opened}:
+            raise SemipixError("--cfg: shows one configuration; leave -m out, and give each key one value")
         return _sweep(opened)
     flags = parse_flags(opened)
     if flags.cfg:
@@ -183,8 +185,6 @@ def _sweep(overrides: list[str]) -> int:
         ) from error
     except Exception as error:
         broken = error  # some launchers stop when one of their workers dies
-    if SHOWING & set(overrides):
-        return 0
     found = refused or records(folder, sweep)
     if broken and not found:
         raise broken if isinstance(broken, OSError) else unreadable(broken)
