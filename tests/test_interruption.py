@@ -31,8 +31,9 @@ from semipix.launch import runner, sweep
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
+from tests.helpers.processes import SCRIPT, environment, wait_for
+from tests.helpers.runs import assert_same
 from tests.helpers.tiny import TinyModel
-from tests.training.test_resume import SCRIPT, assert_same, environment, wait_for
 
 Command = Callable[..., Result]
 
