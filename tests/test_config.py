@@ -170,10 +170,12 @@ class Abstract(nn.Module, ABC):
     def forward(self) -> None: ...
 
 
-def unsaid(): ...  # type: ignore[no-untyped-def]
+def unannotated(): ...  # type: ignore[no-untyped-def]
 
 
-@pytest.mark.parametrize("target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unsaid", "hydra.utils.instantiate"])
+@pytest.mark.parametrize(
+    "target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unannotated", "hydra.utils.instantiate"]
+)
 def test_targets_of_a_kind(target: str) -> None:
     Node.parse("model", {"_target_": target}, nn.Module)
 

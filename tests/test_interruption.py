@@ -295,14 +295,14 @@ def test_an_interrupted_prediction_says_how_far_it_has_come(
     with monkeypatch.context() as patch:
         signal_in(Predictor, "write", lambda _: True, patch)
         result = command(*given)
-    said = re.fullmatch(
+    printed = re.fullmatch(
         r"semipix: interrupted after (\d+) of 12 images; continue with the same command and --skip-existing",
         lines(result.err)[-1],
     )
     assert result.code == 143
-    assert said, result.err
+    assert printed, result.err
     there = {path.name: path.stat().st_mtime_ns for path in Path("out/masks").iterdir()}
-    assert int(said[1]) <= len(there) < 12
+    assert int(printed[1]) <= len(there) < 12
     assert not [path for path in Path("out").rglob("*") if path.name.endswith(ENDING)]
     assert command(*given, "--skip-existing").code == 0
     after = {path.name: path.stat().st_mtime_ns for path in Path("out/masks").iterdir()}

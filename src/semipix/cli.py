@@ -102,11 +102,11 @@ def _command(arguments: Sequence[str] | None) -> int:
         return command(parsed)
     except SemipixError as error:
         interruption.check(error)
-        return _slip(str(error))
+        return _print_error(str(error))
     except OSError as error:
         interruption.check(error)
         where = f"{error.filename}: " if error.filename else ""
-        return _slip(f"{where}{error.strerror or error}")
+        return _print_error(f"{where}{error.strerror or error}")
     except Exception as error:
         from semipix.user_code import note
 
@@ -114,7 +114,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         raise
 
 
-def _slip(message: str) -> int:
+def _print_error(message: str) -> int:
     print(f"{PREFIX}{one_line(message)}", file=sys.stderr)
     return 2
 
@@ -269,7 +269,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.trust,
     )
     for failure in failures:
-        _slip(failure)
+        _print_error(failure)
     print(f"{options.out}: see {', '.join(sorted(item.name for item in options.out.glob('*/')))}")
     return 2 if failures else 0
 

@@ -230,7 +230,7 @@ def check_kind(name: str, path: str, target: Callable[..., Any], kind: type) -> 
         return
     function = inspect.unwrap(target.func if isinstance(target, functools.partial) else target)
     python = inspect.isfunction(function) or inspect.ismethod(function)
-    if inspect.isclass(target) or not _may_return(function, kind, unsaid=python):
+    if inspect.isclass(target) or not _may_return(function, kind, unannotated=python):
         raise SemipixError(f"{name}._target_: {path!r} found, {expected}")
 
 
@@ -249,14 +249,14 @@ def _is_subclass(target: Any, kind: type) -> bool:
         return False
 
 
-def _may_return(function: Callable[..., Any], kind: type, *, unsaid: bool) -> bool:
-    """Whether a function's annotation lets it return an instance of a class; `unsaid` where it has none."""
+def _may_return(function: Callable[..., Any], kind: type, *, unannotated: bool) -> bool:
+    """Whether a function's annotation lets it return an instance of a class; `unannotated` where it has none."""
     try:
         returned = typing.get_type_hints(function).get("return", inspect.Signature.empty)
     except Exception:  # names that are imported for type checkers alone
-        return unsaid
+        return unannotated
     if returned is inspect.Signature.empty:
-        return unsaid
+        return unannotated
     options = (
         typing.get_args(returned) if typing.get_origin(returned) in (typing.Union, types.UnionType) else [returned]
     )
