@@ -26,7 +26,7 @@ from semipix.data.batches.loaders import SourceLoader
 from semipix.data.batches.workers import CHOSEN
 from semipix.functional.grouping import BATCH_PIXELS
 from semipix.inference.predictor import Predictor
-from semipix.interruption import Interrupted, check, deferred, handled, received
+from semipix.interruption import Interrupted, deferred, handled, raise_if_interrupted, received
 from semipix.launch import runner, sweep
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
@@ -74,7 +74,7 @@ def test_a_signal_that_a_library_swallows_is_not_lost() -> None:
             send()
         assert received() == signal.SIGTERM
         with pytest.raises(Interrupted, match="how to continue"):
-            check(message="how to continue")
+            raise_if_interrupted(message="how to continue")
         with pytest.raises(Interrupted), deferred("step"):
             raise AssertionError("nothing begins after a signal")
 
@@ -87,7 +87,7 @@ def test_a_deferred_signal_waits_and_is_announced_once(capfd: pytest.CaptureFixt
             send(signal.SIGHUP)
             assert received() == signal.SIGTERM
         with pytest.raises(Interrupted):
-            check()
+            raise_if_interrupted()
     assert capfd.readouterr().err.split("\n") == ["", STOPPING, ""]
 
 

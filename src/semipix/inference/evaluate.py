@@ -95,7 +95,7 @@ def measure(
     except interruption.Stopped:
         raise interruption.Interrupted(interruption.received() or signal.SIGINT) from None
     except (RuntimeError, MemoryError) as error:
-        interruption.check(error)
+        interruption.raise_if_interrupted(error)
         if not (short := memory_short(error)):
             raise
         raise SemipixError(
@@ -125,7 +125,7 @@ def keep(run: Path, split: str, results: dict[str, float]) -> None:
         ) from error
 
 
-def table(results: dict[str, float]) -> str:
+def results_table(results: dict[str, float]) -> str:
     """Metrics as aligned lines; a class that is in no label and in no prediction is shown as absent."""
     width = max(len(name) for name in results)
     return "\n".join(f"{name:{width}}  {_shown(name, value)}" for name, value in results.items())

@@ -13,7 +13,7 @@ from semipix.errors import one_line
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Failure, predict_files
 from semipix.inference.predictor import load_predictor
-from semipix.interruption import Interrupted, check, deferred, number_of
+from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 
 
 def predict(
@@ -81,7 +81,7 @@ def predict(
                 if failure is not None:
                     failures.append(failure)
                 if done < len(files):
-                    check()
+                    raise_if_interrupted()
     except KeyboardInterrupt as error:
         if engine == "ray":  # its workers report only complete blocks of images
             done = sum(predictor.is_done(name) for _, name in files)

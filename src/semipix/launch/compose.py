@@ -37,7 +37,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """
     overrides = put_together(overrides)
     check_syntax(overrides)
-    return composed(parse_flags(open_overrides(overrides)))
+    return configuration_of(parse_flags(open_overrides(overrides)))
 
 
 def compose_unresolved(overrides: Sequence[str]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def data_overrides(data: str) -> list[str]:
     return [f"data={kind}", f"data.root={quoted(root)}"]
 
 
-def composed(flags: argparse.Namespace) -> dict[str, Any]:
+def configuration_of(flags: argparse.Namespace) -> dict[str, Any]:
     """The resolved configuration of parsed overrides."""
     with _hydra_configuration(flags) as config:
         return resolved_configuration(_without_hydra(config))

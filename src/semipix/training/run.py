@@ -110,7 +110,7 @@ def _start(configuration: Configuration, run: Path, command: str) -> dict[str, f
     configuration = with_classes(configuration, data)
     task = build_task(configuration)
     check_serves(task, data.source)
-    interruption.check()
+    interruption.raise_if_interrupted()
     method = build_method(configuration, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
