@@ -441,16 +441,16 @@ def test_batch_norm_over_one_value(train: Command) -> None:
     message = train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0").error
     assert "data.batch_size: batch norm needs more than one value per channel" in message
     assert "raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true" in message
-    mend = "freeze_batch_norm=true"
-    assert train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0", mend, "run=mended").code == 0
+    fix = "freeze_batch_norm=true"
+    assert train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0", fix, "run=fixed").code == 0
 
 
-def test_out_of_memory_names_the_mend(train: Command) -> None:
+def test_out_of_memory_names_the_fix(train: Command) -> None:
     message = train(f"model._target_={HERE}HungryOnCPU", "validations=0").error
     assert "out of memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or data.crop" in message
 
 
-def test_out_of_memory_in_evaluation_names_the_mend(train: Command, command: Command) -> None:
+def test_out_of_memory_in_evaluation_names_the_fix(train: Command, command: Command) -> None:
     assert train(f"model._target_={HERE}HungryInEvaluation", "validations=0").code == 0
     message = command("evaluate", "run").error
     assert message.startswith("semipix: error: run: out of GPU memory in batches of 8 test images; lower --batch-size")
@@ -460,7 +460,7 @@ def test_out_of_memory_in_evaluation_names_the_mend(train: Command, command: Com
     assert "data.eval_batch_size=0: expected at least 1" in command("evaluate", "run", "--batch-size", "0").error
 
 
-def test_out_of_gpu_memory_names_the_mend(train: Command) -> None:
+def test_out_of_gpu_memory_names_the_fix(train: Command) -> None:
     message = train(f"model._target_={HERE}Hungry", "validations=0").error
     assert "out of GPU memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or" in message
     assert message.endswith("or set memory=low")

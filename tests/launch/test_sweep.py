@@ -74,7 +74,7 @@ def test_a_killed_job_is_retried_and_the_same_command_does_what_is_missing(
     assert {width: job["state"] for width, job in jobs().items()} == {"4": "finished before", "5": "finished"}
     assert before[0] == written()[0]
     assert len(written()) == 2
-    assert len(list(Path("sweep/model.width_5/metrics").iterdir())) == 3, "it was resumed, not trained anew"
+    assert len(list(Path("sweep/model.width_5/metrics").iterdir())) == 3, "it was resumed, not trained again"
 
 
 def test_ray_retries_a_job_whose_worker_dies(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

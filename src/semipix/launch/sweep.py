@@ -260,7 +260,7 @@ def forget_refused(sweep_folder: Path, sweep: str) -> list[Record]:
     return found
 
 
-def table(found: Sequence[Record], sweep_folder: Path) -> str:
+def sweep_table(found: Sequence[Record], sweep_folder: Path) -> str:
     """Job, state and primary validation metric, in aligned lines."""
     rows = [("job", "state", "metric")]
     for record in found:

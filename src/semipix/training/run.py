@@ -113,7 +113,7 @@ def _start(configuration: Configuration, run: Path, command: str) -> dict[str, f
     configuration = with_class_weights(with_classes(configuration, data), data)
     task = build_task(configuration)
     check_serves(task, data.source)
-    interruption.check()
+    interruption.raise_if_interrupted()
     method = build_method(configuration, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
