@@ -192,7 +192,7 @@ def main() -> None:
     new = [{**keys[name], **found[name], "config": configs[name], **kept} for name in jobs]
     replaced = {keys_of(record) for record in new}
     records = [record for record in records if keys_of(record) not in replaced] + new
-    report(records)
+    report([record for record in records if record["setting"] == given.setting])
     if new:
         write_records(given.json, records, environment())
 
