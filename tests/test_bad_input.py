@@ -162,6 +162,8 @@ KEYS = {
     "data.strong_jitter=abc": "data.strong_jitter: 'abc' found, a number or null expected",
     "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
     "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
+    "data.strong_gain=0.5": "data.strong_gain=0.5: expected 0, since the target of such a view is not known in "
+    "Segmentation; set data.strong_gain=0",
     "data.workers=-1": "data.workers=-1: expected at least 0",
     "data.prefetch=0": "data.prefetch=0: expected at least 1",
     "data.cache=ram": "data.cache: 'ram' found, memory or disk or null expected",

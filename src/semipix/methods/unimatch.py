@@ -54,7 +54,7 @@ class UniMatch(AveragedTeacher):
         error_scale: disagreement of the teacher's predictions of a weak view and its mirror image at which a pseudo
             label has weight 1/e; 0 gives all of them weight 1.
         cutmix: share of the strong views into which a box of another one is pasted.
-        feature_dropout: whether each view has half of the feature channels, for which the model has to follow the
+        complementary_dropout: whether each view has half of the feature channels, for which the model has to follow the
             feature protocol.
         rampup_epochs: epochs over which the weight of the consistency term grows.
         decay: largest decay of the average of parameters and buffers.
@@ -75,7 +75,7 @@ class UniMatch(AveragedTeacher):
         confidence: float = 0.95,
         error_scale: float = 0.0,
         cutmix: float = 0.5,
-        feature_dropout: bool = True,
+        complementary_dropout: bool = True,
         rampup_epochs: float = 0.0,
         decay: float = 0.996,
     ) -> None:
@@ -87,7 +87,7 @@ class UniMatch(AveragedTeacher):
         self.confidence = confidence
         self.error_scale = error_scale
         self.cutmix = cutmix
-        self.feature_dropout = feature_dropout
+        self.complementary_dropout = complementary_dropout
         self.rampup_epochs = rampup_epochs
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
@@ -119,13 +119,13 @@ class UniMatch(AveragedTeacher):
     def _output(self, labeled: Tensor, strong: Tensor) -> Tensor:
         """The student's output (L + 2U, K, H, W) of labeled images and of strong views with half of their channels."""
         images = torch.cat([labeled, strong])
-        if not self.feature_dropout:
+        if not self.complementary_dropout:
             output: Tensor = self.student(images)
             return output
         try:
             model = features_of(self.student)
             features = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
         except SemipixError as error:
-            raise SemipixError(f"{error}; or set method.feature_dropout=false") from None
+            raise SemipixError(f"{error}; or set method.complementary_dropout=false") from None
         parts = [torch.cat([maps[: len(labeled)], complementary_dropout(maps[len(labeled) :])]) for maps in features]
         return self.task.constrain(model.head(parts, images.shape[-2:]), images)
