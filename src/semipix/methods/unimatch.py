@@ -23,7 +23,7 @@ from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.teacher import AveragedTeacher
-from semipix.models.adapt import features_of
+from semipix.models.adapt import ModelShapeError, features_of
 from semipix.tasks.base import Task
 
 
@@ -125,6 +125,8 @@ class UniMatch(AveragedTeacher):
         try:
             model = features_of(self.student)
             features = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
+        except ModelShapeError:  # a matter of the image
+            raise
         except SemipixError as error:
             raise SemipixError(f"{error}; or set method.complementary_dropout=false") from None
         parts = [torch.cat([maps[: len(labeled)], complementary_dropout(maps[len(labeled) :])]) for maps in features]
