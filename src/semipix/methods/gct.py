@@ -10,6 +10,7 @@ flaw_correction      | all     | both task models | where both are flawed, push 
 flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.flaw import exchange
+from semipix.functional.flaw import directions, exchange
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
-from semipix.methods.base import MakeModel, Options, Routes, check_weights
+from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS, Deploy
@@ -58,6 +59,7 @@ class GCT(FlawGuidedPair):
         deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
+    labelers: ClassVar[tuple[str, ...]] = ("first", "second")
     trains: ClassVar[Routes] = {
         "supervised": BOTH_MODELS,
         "dynamic_consistency": BOTH_MODELS,
@@ -110,6 +112,11 @@ class GCT(FlawGuidedPair):
         self.lambda_fc = lambda_fc
         self.rampup_epochs = rampup_epochs
         self.warmup_epochs = warmup_epochs
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        """Where the other model learns from each."""
+        first_learns, second_learns, _ = directions(self._compared_flaws(evidences), self.flaw_threshold)
+        return {"first": second_learns, "second": first_learns}
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         first_output, second_output = (model(batch.image) for model in self.models)  # (N, K, H, W) each
