@@ -24,7 +24,9 @@ THRESHOLD, LAMBDA_DC, LAMBDA_FC, LAMBDA_DETECTION = 0.6, 100.0, 1.0, 10.0
 class PlainFlawDetector(FlawDetector):
     """The detector as a list of layers: padding, convolution, norm, leaky ReLU."""
 
-    def forward(self, image: Tensor, prediction: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, prediction: Tensor, other: Tensor | None = None, features: object = None
+    ) -> Tensor:
         features = torch.cat([image, prediction], dim=1)
         for convolution, stride, norm in zip(self.convolutions[:-1], STRIDES[:-1], self.norms, strict=True):
             features = F.leaky_relu(norm(convolution(pad_same(features, stride))), SLOPE, inplace=True)

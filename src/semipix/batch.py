@@ -56,12 +56,21 @@ class Batch(NamedTuple):
         strong: (V (N - L), C_in, H, W): V strong photometric views of each unlabeled image with the same geometry. The
             first views of all images come before the second ones. None if the method needs none.
         strong_labels: how the labels of the strong views follow from those of the images; None if they are the same.
+            `strong_views()` gives both together.
+        labeled_strong: (2 V, C_in, H, W): two strong views of each of the first V labeled images, all first views
+            before the second ones. None if the method needs none.
+        labeled_strong_labels: how their labels follow from those of the images; None if they are the same.
+        place: (L,) float in (0, 1): the place of each labeled image in a random order of all labeled images, which is
+            the same throughout a training. None if the loader does not know it.
     """
 
     image: Tensor
     target: Tensor
     strong: Tensor | None = None
     strong_labels: StrongLabels | None = None
+    labeled_strong: Tensor | None = None
+    labeled_strong_labels: StrongLabels | None = None
+    place: Tensor | None = None
 
     @property
     def labeled(self) -> Tensor:
@@ -75,13 +84,22 @@ class Batch(NamedTuple):
 
     def strong_views(self) -> list[StrongView]:
         """The strong views: the first view of all unlabeled images, then the second one, and so on."""
-        if self.strong is None:
+        return [] if self.strong is None else _views(self.strong, self.strong_labels, len(self.unlabeled))
+
+    def labeled_views(self) -> list[StrongView]:
+        """Two strong views of each of the first labeled images; none if the batch has none."""
+        if self.labeled_strong is None:
             return []
-        images = torch.split(self.strong, len(self.unlabeled))
-        if self.strong_labels is None:
-            return [StrongView(image) for image in images]
-        parts = zip(*(torch.split(part, len(self.unlabeled)) for part in self.strong_labels), strict=True)
-        return [StrongView(image, StrongLabels(*part)) for image, part in zip(images, parts, strict=True)]
+        return _views(self.labeled_strong, self.labeled_strong_labels, len(self.labeled_strong) // 2)
+
+
+def _views(views: Tensor, labels: StrongLabels | None, images: int) -> list[StrongView]:
+    """Strong views (V B, C, H, W) of B images as one `StrongView` for each of V."""
+    parts = torch.split(views, images)
+    if labels is None:
+        return [StrongView(part) for part in parts]
+    changes = zip(*(torch.split(change, images) for change in labels), strict=True)
+    return [StrongView(part, StrongLabels(*change)) for part, change in zip(parts, changes, strict=True)]
 
 
 class LabeledImages(NamedTuple):
@@ -91,11 +109,15 @@ class LabeledImages(NamedTuple):
         image: (B, C_in, H, W) float32 in [0, 1].
         target: (B, H, W) int64 for classification, (B, C, H, W) float32 for regression.
         names: the images' names.
+        seeds: for each image the seed of its strong views.
+        places: for each image its place in (0, 1) in a random order of all labeled images.
     """
 
     image: Tensor
     target: Tensor
     names: list[str]
+    seeds: list[int]
+    places: list[float]
 
 
 class UnlabeledImages(NamedTuple):

@@ -15,18 +15,21 @@ from semipix.functional.flaw import flaw_target, normalize_flaw
 from semipix.functional.routing import frozen
 from semipix.methods.flaw_mean_teacher import FlawMeanTeacher
 from semipix.methods.mean_teacher import MeanTeacher
+from semipix.models.detector import Detector
 from tests.helpers.tiny import CLASSES, FixedModel, make_batch, make_method, rand
 
 
-class PixelDetector(nn.Module):
+class PixelDetector(Detector):
     """A detector whose map at a pixel is the prediction of class 0 there, plus a map of its own."""
+
+    probabilistic = False
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self.map = nn.Parameter(torch.zeros(1, 1, side, side))
 
-    def forward(self, image: Tensor, prediction: Tensor) -> Tensor:
-        return prediction[:, :1] + self.map
+    def forward(self, image: Tensor, own: Tensor, other: Tensor, features: object = None) -> Tensor:
+        return own[:, :1] + self.map
 
 
 def make_flaw_mean_teacher(**given: Any) -> FlawMeanTeacher:

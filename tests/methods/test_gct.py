@@ -20,6 +20,7 @@ from semipix.errors import SemipixError
 from semipix.functional.flaw import exchange, flaw_target, normalize_flaw
 from semipix.methods.gct import GCT
 from semipix.models import flaw_detector
+from semipix.models.detector import Detector
 from tests.helpers.tiny import CLASSES, FixedModel, TinyModel, make_batch, make_method, rand
 
 TERMS = {"supervised", "flaw_detection"}
@@ -33,15 +34,17 @@ def make_gct(make_model: Callable[[int], nn.Module] | None = None, **given: Any)
     return method
 
 
-class PixelDetector(nn.Module):
+class PixelDetector(Detector):
     """A detector whose map at a pixel is the prediction of class 0 there, plus a map of its own."""
+
+    probabilistic = False
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self.map = nn.Parameter(torch.zeros(1, 1, side, side))
 
-    def forward(self, image: Tensor, prediction: Tensor) -> Tensor:
-        return prediction[:, :1] + self.map
+    def forward(self, image: Tensor, own: Tensor, other: Tensor, features: object = None) -> Tensor:
+        return own[:, :1] + self.map
 
 
 def pixelwise(batch: Batch, **given: Any) -> GCT:
@@ -233,6 +236,16 @@ class TestPair:
             assert method.deployed_name() == name
             assert torch.equal(method(image), model(image))
         assert not torch.equal(method.models[0](image), method.models[1](image))
+
+    @pytest.mark.parametrize("always", ["first", "second"])
+    def test_one_may_be_deployed_from_the_start(self, always: str) -> None:
+        assert make_gct(deploy=always).deployed_name() == always  # also where nothing validates
+        assert make_gct(deploy=always, fusion=True).choices() == [always]
+        assert make_gct(fusion=True).choices() == ["first", "second", "fused"]
+
+    def test_another_place_is_refused(self) -> None:
+        with pytest.raises(SemipixError, match=r"^method\.deploy: 'third' found, better, first or second expected$"):
+            make_gct(deploy="third")
 
     def test_which_is_deployed_is_in_the_checkpoint(self) -> None:
         method, other = make_gct(), make_gct()

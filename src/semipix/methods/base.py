@@ -51,6 +51,7 @@ class Method(nn.Module, ABC):
         uses_unlabeled: whether batches hold unlabeled images.
         needs_unlabeled: whether a step is impossible without them.
         strong_views: how many strong views of each unlabeled image batches hold.
+        labeled_views: of how many labeled images of a batch there are two strong views.
         classification_only: whether predictions have to be distributions over classes, so that regression is refused.
 
         trains: the networks that each term trains. A network is named as its parameters are, `detector` or `models.0`;
@@ -70,6 +71,7 @@ class Method(nn.Module, ABC):
     uses_unlabeled: ClassVar[bool] = True
     needs_unlabeled: ClassVar[bool] = False
     strong_views: ClassVar[int] = 0
+    labeled_views: int = 0
     classification_only: ClassVar[bool] = False
 
     trains: ClassVar[Routes] = {}
@@ -152,6 +154,10 @@ class Method(nn.Module, ABC):
     def candidates(self) -> dict[str, nn.Module]:
         """Networks that can be deployed, by name; validation compares them where there are several."""
         return {"model": self}
+
+    def choices(self) -> list[str]:
+        """Names of the candidates of which validation deploys the best; by default all."""
+        return list(self.candidates())
 
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Network output (N, K, H, W) of each candidate, by its name."""

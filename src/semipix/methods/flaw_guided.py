@@ -3,8 +3,8 @@
 Ke, Qiu, Li, Yan and Lau, "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020).
 """
 
-from collections.abc import Collection, Mapping
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,24 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 
 from semipix.batch import Batch
-from semipix.functional.flaw import Pair, directions, fuse, normalize_flaw
+from semipix.errors import SemipixError
+from semipix.functional.flaw import Pair, directions, fuse
+from semipix.functional.routing import frozen
 from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, check_shares, check_weights, helper_optimizer
-from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
-from semipix.methods.pair import ModelPair
+from semipix.methods.flaw_detection import (
+    RATES,
+    Kind,
+    Known,
+    compared,
+    detection_loss,
+    flaw_maps,
+    flaw_of,
+    labeled_images,
+    make_detector,
+)
+from semipix.methods.pair import Deploy, ModelPair
+from semipix.models.adapt import features_of
+from semipix.models.checkpointing import Part
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -25,10 +39,17 @@ AUROC_BINS = 50
 """Thresholds at which the AUROC of the flaw map is read, so that its memory does not grow with the pixels."""
 
 
+PROBE = 64
+"""Side of the image with which the channels of feature maps are counted."""
+
+
 class FlawGuidedPair(ModelPair):
     """A method with two task models and a detector of their flaws.
 
     Validation deploys the better model or, with fusion, the pair fused by its flaws where that is better.
+
+    The paper's detector learns from the training predictions of labeled images. The other detectors learn from errors
+    that the models could not memorise: each deployable network predicts strong views of labeled images.
 
     Args:
         task: what a pixel means.
@@ -36,9 +57,14 @@ class FlawGuidedPair(ModelPair):
         flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
         lambda_detection: weight of the detector's own loss.
         fusion: whether validation also compares the fusion of the pair by its flaws.
-        detector_norm: norm of the detector, batch or batch_instance.
-        detector_scale: size at which the detector looks at image and prediction, as a share of theirs.
-        detector_lr: the detector's learning rate.
+        detector: `paper`, `cues` or `features`, see `semipix.methods.flaw_detection.make_detector`.
+        detector_norm: norm of the paper's detector, batch or batch_instance.
+        detector_scale: size at which the paper's detector looks at image and prediction, as a share of theirs.
+        detector_lr: the detector's learning rate; none means the one of its kind.
+        detection_images: labeled images of a step whose strong views train a detector other than the paper's.
+        withhold: share of the labeled images that each model goes without, in [0, 0.5]; the two models go without
+            different ones, whose errors show the detector what the models do to images that they never learned.
+        deploy: what validation deploys, see `ModelPair`.
     """
 
     def __init__(
@@ -49,18 +75,30 @@ class FlawGuidedPair(ModelPair):
         flaw_threshold: float,
         lambda_detection: float,
         fusion: bool,
+        detector: Kind,
         detector_norm: Norm,
         detector_scale: float,
-        detector_lr: float,
+        detector_lr: float | None,
+        detection_images: int,
+        withhold: float,
+        deploy: Deploy = "better",
     ) -> None:
-        super().__init__(task, make_model)
+        super().__init__(task, make_model, deploy)
         check_shares(flaw_threshold=flaw_threshold)
-        check_weights(lambda_detection=lambda_detection, detector_lr=detector_lr)
-        self.detector = make_detector(task, detector_norm, detector_scale)
+        check_weights(lambda_detection=lambda_detection)
+        if not 0 <= withhold <= 0.5:
+            raise SemipixError(f"method.withhold: {withhold} found, a share in [0, 0.5] expected")
+        if detection_images < 1:
+            raise SemipixError(f"method.detection_images: {detection_images} found, at least 1 expected")
+        widths = self._widths() if detector == "features" else ()
+        self.detector = make_detector(task, detector, detector_norm, detector_scale, widths)
+        self.detector_lr = RATES[detector] if detector_lr is None else detector_lr
+        check_weights(detector_lr=self.detector_lr)
         self.flaw_threshold = flaw_threshold
         self.lambda_detection = lambda_detection
         self.fusion = fusion
-        self.detector_lr = detector_lr
+        self.withhold = withhold
+        self.labeled_views = detection_images if self.detector.probabilistic else 0
 
     def forward(self, image: Tensor) -> Tensor:
         if self.deployed_name() == "fused":
@@ -68,12 +106,79 @@ class FlawGuidedPair(ModelPair):
         return super().forward(image)
 
     def _flaws(self, image: Tensor, predictions: Pair) -> Pair:
-        """The frozen detector's raw maps of both predictions (N, 1, H, W)."""
-        return flaw_maps(self.detector, image, predictions)
+        """The frozen detector's maps of both predictions (N, 1, H, W)."""
+        return flaw_maps(self.detector, image, predictions, self._features(image))
+
+    def _flaw_of(self, image: Tensor, predictions: Sequence[Tensor]) -> Tensor:
+        """The frozen detector's map (N, 1, H, W) in [0, 1] of the first of two predictions."""
+        return flaw_of(self.detector, image, predictions[0], predictions[1], self._features(image))
 
     def _detection_loss(self, batch: Batch, predictions: Pair) -> Tensor:
-        """Eq. 3: the detector learns where both predictions of the labeled images are wrong."""
-        return detection_loss(self.detector, self.task, batch, predictions)
+        """The detector learns where predictions of labeled images are wrong; a batch without strong views has its own.
+
+        Args:
+            batch: labeled images first.
+            predictions: activated predictions (N, K, H, W) of the batch's images.
+        """
+        known = self._known(batch, predictions)
+        return detection_loss(self.detector, self.task, known, self._features(torch.cat(known.images)))
+
+    @torch.no_grad()
+    def _known(self, batch: Batch, predictions: Pair) -> Known:
+        """The predictions from which the detector learns."""
+        views = batch.labeled_views()
+        if not self.detector.probabilistic or not views:
+            return labeled_images(self.task, batch, predictions)
+        # Predictions are only compared with each other where their labels are equal.
+        first, second = views if views[0].labels is None else (views[0], views[0])
+        count = len(first.image)
+        target, valid = self.task.encode(batch.target[:count]), self.task.valid(batch.target[:count])
+        seen = zip(self.deployable(), (first, second), strict=True)
+        own = cast(Pair, tuple(self.task.activate(frozen(model, view.image)) for model, view in seen))
+        return Known((first.image, second.image), own, (first.label(target), second.label(target)), valid)
+
+    def _supervised_loss(self, batch: Batch, first_output: Tensor, second_output: Tensor) -> Tensor:
+        """Eq. 1 for both models, each without the labels that are withheld from it.
+
+        Args:
+            batch: labeled images first.
+            first_output: output (N, K, H, W) of the first model, labeled images first.
+            second_output: output (N, K, H, W) of the second model, labeled images first.
+        """
+        if not self.withhold or batch.place is None:
+            return self.supervised_loss(first_output, second_output, batch.target)
+        labeled = len(batch.target)
+        taught = batch.place >= self.withhold, batch.place < 1 - self.withhold
+        losses = [
+            self.task.loss(output[:labeled][learned], batch.target[learned]) if learned.any() else 0 * output.sum()
+            for output, learned in zip((first_output, second_output), taught, strict=True)
+        ]
+        return losses[0] + losses[1]
+
+    def _features(self, image: Tensor) -> list[Tensor] | None:
+        """Feature maps of images (N, C_in, H, W), for detectors that read them: those of the first deployable model."""
+        if not self.detector.reads_features:
+            return None
+        with torch.no_grad():
+            maps: Any = frozen(Part(self.deployable()[0], "features"), image)
+        return list(maps)
+
+    @torch.no_grad()
+    def _widths(self) -> list[int]:
+        """Channels of the first model's feature maps.
+
+        Raises:
+            SemipixError: the model has none.
+        """
+        try:
+            parts = features_of(self.models[0])
+            training = self.models[0].training
+            self.models[0].eval()
+            maps = parts.features(torch.zeros(1, self.task.in_channels, PROBE, PROBE))
+        except SemipixError as error:
+            raise SemipixError(f"{error}; or set method.detector=cues, which reads no feature maps") from None
+        self.models[0].train(training)
+        return [part.shape[1] for part in maps]
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         return [*super().optimizers(make_optimizer), helper_optimizer(self.detector, self.detector_lr)]
@@ -81,14 +186,14 @@ class FlawGuidedPair(ModelPair):
     def evidence(self, image: Tensor) -> Evidence:
         if self.deployed_name() != "fused":
             found = super().evidence(image)
-            return found._replace(flaw=flaw_of(self.detector, image, found.predictions[0]))
+            return found._replace(flaw=self._flaw_of(image, found.predictions))
         return self.evidences(image)["fused"]
 
     def evidences(self, image: Tensor, flaws_of: Collection[str] | None = None) -> dict[str, Evidence]:
         found = super().evidences(image)
         if flaws_of is not None and len(flaws_of) < len(found) and not self.fusion:
             for name in flaws_of:
-                found[name] = found[name]._replace(flaw=flaw_of(self.detector, image, found[name].predictions[0]))
+                found[name] = found[name]._replace(flaw=self._flaw_of(image, found[name].predictions))
             return found
         pair = cast(Pair, found["first"].predictions)
         flaws = self._flaws(image, pair)
@@ -113,8 +218,7 @@ class FlawGuidedPair(ModelPair):
     def diagnose(self, batch: Batch, outputs: Mapping[str, Tensor], metrics: Mapping[str, Metric]) -> None:
         predictions = self.task.activate(outputs["first"]), self.task.activate(outputs["second"])
         flaws = self._flaws(batch.image, predictions)
-        normalized = normalize_flaw(flaws[0]), normalize_flaw(flaws[1])
-        learns = directions(normalized, self.flaw_threshold)
+        learns = directions(compared(self.detector, flaws), self.flaw_threshold)
         update_diagnostics(metrics, self.task, batch.target, predictions, flaws, learns)
 
 

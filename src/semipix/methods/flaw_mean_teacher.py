@@ -23,7 +23,7 @@ from semipix.functional.flaw import normalize_flaw
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, masked_mean
 from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, Routes, check_weights, helper_optimizer
-from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, make_detector
+from semipix.methods.flaw_detection import detection_loss, flaw_maps, flaw_of, labeled_images, make_detector
 from semipix.methods.mean_teacher import MeanTeacher
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
@@ -68,7 +68,7 @@ class FlawMeanTeacher(MeanTeacher):
             task, make_model, lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs, decay=decay
         )
         check_weights(lambda_detection=lambda_detection, detector_lr=detector_lr)
-        self.detector = make_detector(task, detector_norm, detector_scale)
+        self.detector = make_detector(task, "paper", detector_norm, detector_scale)
         self.lambda_detection = lambda_detection
         self.detector_lr = detector_lr
 
@@ -83,7 +83,8 @@ class FlawMeanTeacher(MeanTeacher):
         error = taught * F.mse_loss(prediction, goal, reduction="none")
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         valid = self.task.valid_of_all(batch.target, batch.image)
-        detection = detection_loss(self.detector, self.task, batch, (prediction, goal))
+        known = labeled_images(self.task, batch, (prediction, goal))
+        detection = detection_loss(self.detector, self.task, known)
         return {
             "supervised": self.task.loss(output[: len(batch.target)], batch.target),
             "consistency": weight * masked_mean(error, valid),
@@ -95,4 +96,5 @@ class FlawMeanTeacher(MeanTeacher):
 
     def evidence(self, image: Tensor) -> Evidence:
         found = super().evidence(image)
-        return found._replace(flaw=flaw_of(self.detector, image, found.predictions[0]))
+        prediction = found.predictions[0]
+        return found._replace(flaw=flaw_of(self.detector, image, prediction, prediction))

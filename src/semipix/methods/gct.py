@@ -17,12 +17,13 @@ from torch import Tensor
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.flaw import exchange, normalize_flaw
+from semipix.functional.flaw import exchange
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
 from semipix.methods.base import MakeModel, Options, Routes, check_weights
+from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
-from semipix.methods.pair import BOTH_MODELS
+from semipix.methods.pair import BOTH_MODELS, Deploy
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
@@ -43,10 +44,18 @@ class GCT(FlawGuidedPair):
         rampup_epochs: epochs over which dynamic consistency grows.
         warmup_epochs: epochs of only supervision and detection, before both constraints begin.
         fusion: whether validation also compares the fusion of the pair by its flaws for deployment.
-        detector_norm: the paper's batch norm, or the released code's half batch and half instance norm.
-        detector_scale: size at which the detector looks at image and prediction, as a share of theirs; 0.5 costs a
-            quarter.
-        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
+        detector: `paper`, the detector of Appendix B; `cues`, a small network that reads what the pair says;
+            `features`, which also reads feature maps of the first model.
+        detector_norm: norm of the paper's detector: batch norm, or the released code's half batch and half instance
+            norm.
+        detector_scale: size at which the paper's detector looks at image and prediction, as a share of theirs; 0.5
+            costs a quarter.
+        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99; none means 1e-4 for `paper` and
+            3e-3 for the others.
+        detection_images: labeled images of a step whose strong views train a detector other than `paper`.
+        withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
+            detector what the models do to images that they never learned.
+        deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
     trains: ClassVar[Routes] = {
@@ -70,9 +79,13 @@ class GCT(FlawGuidedPair):
         rampup_epochs: float = 3.0,
         warmup_epochs: float = 0.0,
         fusion: bool = False,
+        detector: Kind = "paper",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
-        detector_lr: float = 1e-4,
+        detector_lr: float | None = None,
+        detection_images: int = 1,
+        withhold: float = 0.0,
+        deploy: Deploy = "better",
     ) -> None:
         super().__init__(
             task,
@@ -80,9 +93,13 @@ class GCT(FlawGuidedPair):
             flaw_threshold=flaw_threshold,
             lambda_detection=lambda_detection,
             fusion=fusion,
+            detector=detector,
             detector_norm=detector_norm,
             detector_scale=detector_scale,
             detector_lr=detector_lr,
+            detection_images=detection_images,
+            withhold=withhold,
+            deploy=deploy,
         )
         if constraints not in ("both", "consistency", "correction"):
             raise SemipixError(f"method.constraints: {constraints!r} found, both, consistency or correction expected")
@@ -97,16 +114,16 @@ class GCT(FlawGuidedPair):
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         first_output, second_output = (model(batch.image) for model in self.models)  # (N, K, H, W) each
         first, second = self.task.activate(first_output), self.task.activate(second_output)
-        losses = {"supervised": self.supervised_loss(first_output, second_output, batch.target)}
+        losses = {"supervised": self._supervised_loss(batch, first_output, second_output)}
         del first_output, second_output  # whole maps of all classes, which nothing needs any more
         losses["flaw_detection"] = self.lambda_detection * self._detection_loss(batch, (first, second))
         if epoch < self.warmup_epochs:
             return losses
 
         first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W), gradients to predictions
-        compared = normalize_flaw(first_flaw), normalize_flaw(second_flaw)
+        normalized = compared(self.detector, (first_flaw, second_flaw))
         # The second model is the first one's goal where its flaw is lower, and the reverse.
-        (first_goal, second_goal), both_flawed = exchange((first, second), compared, self.flaw_threshold)
+        (first_goal, second_goal), both_flawed = exchange((first, second), normalized, self.flaw_threshold)
         valid = self.task.valid_of_all(batch.target, batch.image)  # (N, 1, H, W)
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)

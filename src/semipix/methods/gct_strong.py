@@ -24,12 +24,13 @@ from semipix.batch import Batch, StrongView
 from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.error_weight import error_weight
-from semipix.functional.flaw import Pair, directions, normalize_flaw
+from semipix.functional.flaw import Pair, directions
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS
 from semipix.models.adapt import features_of
@@ -81,10 +82,17 @@ class StrongGCT(FlawGuidedPair):
         rampup_epochs: epochs over which cross supervision and flaw correction grow.
         warmup_epochs: epochs of only supervision and detection.
         fusion: whether validation also compares the fusion of the pair by its flaws for deployment.
-        detector_norm: norm of the flaw detector: batch norm, or half batch and half instance norm.
-        detector_scale: size at which the detector looks at image and prediction, as a share of theirs; 0.5 costs a
-            quarter.
-        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99.
+        detector: `paper`, the detector of Appendix B; `cues`, a small network that reads what the pair says;
+            `features`, which also reads feature maps of the first model.
+        detector_norm: norm of the paper's detector: batch norm, or the released code's half batch and half instance
+            norm.
+        detector_scale: size at which the paper's detector looks at image and prediction, as a share of theirs; 0.5
+            costs a quarter.
+        detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99; none means 1e-4 for `paper` and
+            3e-3 for the others.
+        detection_images: labeled images of a step whose strong views train a detector other than `paper`.
+        withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
+            detector what the models do to images that they never learned.
     """
 
     needs_unlabeled: ClassVar[bool] = True
@@ -121,9 +129,12 @@ class StrongGCT(FlawGuidedPair):
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
         fusion: bool = True,
+        detector: Kind = "paper",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
-        detector_lr: float = 1e-4,
+        detector_lr: float | None = None,
+        detection_images: int = 1,
+        withhold: float = 0.0,
     ) -> None:
         super().__init__(
             task,
@@ -131,9 +142,12 @@ class StrongGCT(FlawGuidedPair):
             flaw_threshold=flaw_threshold,
             lambda_detection=lambda_detection,
             fusion=fusion,
+            detector=detector,
             detector_norm=detector_norm,
             detector_scale=detector_scale,
             detector_lr=detector_lr,
+            detection_images=detection_images,
+            withhold=withhold,
         )
         if gate not in ("lower", "trusted", "open"):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
@@ -167,7 +181,7 @@ class StrongGCT(FlawGuidedPair):
         second_output = self._output(self.models[1], batch.labeled, from_first.view)
         first, second = self.task.activate(first_output), self.task.activate(second_output)
         losses = {
-            "supervised": self.supervised_loss(first_output, second_output, batch.target),
+            "supervised": self._supervised_loss(batch, first_output, second_output),
             "flaw_detection": self.lambda_detection * self._detection_loss(batch, (first, second)),
         }
         if epoch < self.warmup_epochs:
@@ -214,7 +228,10 @@ class StrongGCT(FlawGuidedPair):
         """Squared flaws of both predictions of strong views where both of the weak views are flawed (Eq. 6 and 7)."""
         views = torch.cat([lesson.view for lesson in lessons])
         both_flawed = torch.cat([lesson.both_flawed for lesson in lessons])
-        flaw = at_least_float32(frozen(self.detector, views, torch.cat(predictions).to(views.dtype)))  # (2U, 1, H, W)
+        # The two models see different views, so that neither is evidence of the other's errors.
+        own = torch.cat(predictions)
+        raw = frozen(self.detector, views, own.to(views.dtype), own.to(views.dtype), self._features(views))
+        flaw = self.detector.flaw(at_least_float32(raw))  # (2U, 1, H, W)
         return 2 * (both_flawed * flaw.square()).mean()  # a sum over the pair, as the other terms
 
     def _output(self, model: nn.Module, labeled: Tensor, strong: Tensor) -> Tensor:
@@ -238,7 +255,7 @@ class StrongGCT(FlawGuidedPair):
             silent = teachings[0].new_zeros((len(weak), 1, *weak.shape[-2:]))
             return silent, silent
         flaws = self._flaws(weak, teachings)
-        return normalize_flaw(flaws[0]), normalize_flaw(flaws[1])
+        return compared(self.detector, flaws)
 
     def _gates(self, flaws: Pair) -> Pair:
         """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""

@@ -1,12 +1,14 @@
 """The flaw detector of GCT."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.functional.resizing import Window, resize_aligned
+from semipix.models.detector import Detector
 
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 1)
 STRIDES = (2, 2, 1, 2, 1, 2, 1, 2)
@@ -35,7 +37,7 @@ class BatchInstanceNorm(nn.Module):
         return torch.cat([self.batch(features[:, : self.split]), self.instance(features[:, self.split :])], dim=1)
 
 
-class FlawDetector(nn.Module):
+class FlawDetector(Detector):
     """Predicts where a prediction is wrong: Appendix B of Ke et al., "Guided Collaborative Training" (ECCV 2020).
 
     Eight 4x4 convolutions; batch norm and leaky ReLU follow each but the last. Sides need at least 64 pixels and may
@@ -56,6 +58,7 @@ class FlawDetector(nn.Module):
         ValueError: the norm is unknown, or the scale is out of range.
     """
 
+    probabilistic: ClassVar[bool] = False
     window: Window | None = None
 
     def __init__(self, in_channels: int, channels: int, norm: Norm = "batch", scale: float = 1.0) -> None:
@@ -75,12 +78,20 @@ class FlawDetector(nn.Module):
         make_norm = nn.BatchNorm2d if norm == "batch" else BatchInstanceNorm
         self.norms = nn.ModuleList(make_norm(width) for width in CHANNELS[:last])
 
-    def forward(self, image: Tensor, prediction: Tensor) -> Tensor:
-        """Raw flaw map of a prediction.
+    def forward(
+        self,
+        image: Tensor,
+        own: Tensor,
+        other: Tensor | None = None,
+        features: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Raw flaw map of a prediction. The paper's detector does not look at the other prediction.
 
         Args:
             image: (N, C_in, H, W) in [0, 1].
-            prediction: activated prediction (N, K, H, W) in [0, 1].
+            own: activated prediction (N, K, H, W) in [0, 1].
+            other: ignored.
+            features: ignored.
 
         Returns:
             (N, 1, H, W) of unbounded range, trained to be 0 where the prediction is right and 1 where it is wrong.
@@ -90,23 +101,23 @@ class FlawDetector(nn.Module):
         """
         batch, _, height, width = image.shape
         expected = (batch, self.in_channels, height, width), (batch, self.channels, height, width)
-        if (tuple(image.shape), tuple(prediction.shape)) != expected:
+        if (tuple(image.shape), tuple(own.shape)) != expected:
             raise ValueError(
-                f"image {tuple(image.shape)} and prediction {tuple(prediction.shape)}, expected shapes"
+                f"image {tuple(image.shape)} and prediction {tuple(own.shape)}, expected shapes"
                 f" (N, {self.in_channels}, H, W) and (N, {self.channels}, H, W) with the same N, H and W"
             )
-        features = torch.cat([image, prediction], dim=1)
+        joined = torch.cat([image, own], dim=1)
         if self.scale != 1:
             size = [max(1, round(side * self.scale)) for side in (height, width)]
-            features = F.interpolate(features, size=size, mode="area")
+            joined = F.interpolate(joined, size=size, mode="area")
         if next(self.convolutions.parameters()).is_contiguous():  # use the memory format of the weights
-            features = features.contiguous()
+            joined = joined.contiguous()
         # Padding comes before the leaky ReLU, which keeps zeros: the ReLU and the next convolution then keep one tensor
         # for their backward passes, which saves a third of the memory of the activations.
-        features = pad_same(features, STRIDES[0])
+        maps = pad_same(joined, STRIDES[0])
         for convolution, norm, following in zip(self.convolutions[:-1], self.norms, STRIDES[1:], strict=True):
-            features = F.leaky_relu(pad_same(norm(convolution(features)), following), SLOPE, inplace=True)
-        flaw = self.convolutions[-1](features)
+            maps = F.leaky_relu(pad_same(norm(convolution(maps)), following), SLOPE, inplace=True)
+        flaw = self.convolutions[-1](maps)
         whole = height if self.window is None else self.window.height
         coarse = -(-max(1, round(whole * self.scale)) // STRIDE)
         return resize_aligned(flaw, (height, width), self.window, STRIDE / self.scale, coarse)

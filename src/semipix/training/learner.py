@@ -124,8 +124,21 @@ class Learner(pl.LightningModule):
                     memory_format=self.memory_format
                 )
                 strong_labels = self.strong.labels(unlabeled.image, unlabeled.seeds, views)
-        image = image.contiguous(memory_format=self.memory_format)
-        return Batch(image, batch["labeled"].target, strong, strong_labels)
+        labeled = batch["labeled"]
+        labeled_strong, labeled_strong_labels = None, None
+        if count := min(self.method.labeled_views, len(labeled.image)):
+            first, seeds = labeled.image[:count], labeled.seeds[:count]
+            labeled_strong = self.strong(first, seeds, 2).contiguous(memory_format=self.memory_format)
+            labeled_strong_labels = self.strong.labels(first, seeds, 2)
+        return Batch(
+            image.contiguous(memory_format=self.memory_format),
+            labeled.target,
+            strong,
+            strong_labels,
+            labeled_strong,
+            labeled_strong_labels,
+            torch.tensor(labeled.places, device=image.device),
+        )
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop the training if a term is not finite.
@@ -296,12 +309,14 @@ class Learner(pl.LightningModule):
     def _report(self, stage: str) -> str | None:
         """Log all metrics of this pass, and return the candidate with the best primary metric, or None if all are NaN.
 
+        Only the method's choices can be returned; all candidates are measured.
+
         Metrics are also logged without a candidate's name: in validation those of the best candidate, in a test those
         of the candidate that validation had chosen.
         """
         task = self.method.task
         results = {name: self._metrics_of(name).compute() for name in self.method.candidates()}
-        best = best_candidate(results, task)
+        best = best_candidate({name: results[name] for name in self.method.choices()}, task)
         shown = best if stage == "val" and best is not None else self.method.deployed_name()
         self.unmeasured = ""
         if results[shown][task.primary].isnan():

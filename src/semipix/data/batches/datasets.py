@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -102,7 +103,17 @@ class _AugmentedDataset(_SourceDataset):
 
 
 class LabeledDataset(_AugmentedDataset):
-    """Augmented labeled images with their targets; an item is given by a draw."""
+    """Augmented labeled images with their targets; an item is given by a draw.
+
+    Args:
+        source, names, settings: see `_AugmentedDataset`.
+        seed: of the random order that gives each image its place.
+    """
+
+    def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings, seed: int = 0) -> None:
+        super().__init__(source, names, settings)
+        generator = torch.Generator().manual_seed(stable_seed(seed, "places"))
+        self.places = ((torch.randperm(len(self), generator=generator) + 0.5) / max(1, len(self))).tolist()
 
     def read(self, item: Draw) -> LabeledImages:
         index, seed = item
@@ -110,7 +121,7 @@ class LabeledDataset(_AugmentedDataset):
         image, target = self.source.pair(name, stable_seed(seed, "source"))
         image, target = resize_and_check(name, image, self.settings), resize_target(as_target(target), self.resize)
         image, target = augment(self.settings.transform, seed, image, target)
-        return LabeledImages(plain_tensor(image), plain_tensor(target), [name])
+        return LabeledImages(plain_tensor(image), plain_tensor(target), [name], [seed], [self.places[index]])
 
 
 class UnlabeledDataset(_AugmentedDataset):

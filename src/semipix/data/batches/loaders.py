@@ -167,8 +167,14 @@ class Collate:
 
 def collate_labeled(samples: list[LabeledImages]) -> LabeledImages:
     """Samples of one size to a batch."""
-    images, targets, names = zip(*samples, strict=True)
-    return LabeledImages(torch.stack(images), torch.stack(targets), [name for part in names for name in part])
+    images, targets, names, seeds, places = zip(*samples, strict=True)
+    return LabeledImages(
+        torch.stack(images),
+        torch.stack(targets),
+        [name for part in names for name in part],
+        [seed for part in seeds for seed in part],
+        [place for part in places for place in part],
+    )
 
 
 def collate_unlabeled(samples: list[UnlabeledImages]) -> UnlabeledImages:
