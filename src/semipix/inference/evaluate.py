@@ -1,17 +1,20 @@
 """Measure a run on held-out images."""
 
+import functools
 import math
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
 
 from semipix import interruption
 from semipix.config import call
-from semipix.errors import SemipixError
+from semipix.errors import SemipixError, one_line
+from semipix.methods.base import Evidence, Method
 from semipix.training.build import build_learner, data_of_run, trained_method
-from semipix.training.calibration import written_map
+from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
 from semipix.training.quiet import quiet
@@ -81,7 +84,7 @@ def measure(
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
-    learner.written = written_map(run, method, checkpoint_of(run, checkpoint).stem)
+    learner.written = _written_map(run, method, checkpoint)
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -113,6 +116,19 @@ def measure(
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
     return {key.removeprefix("test/"): value for key, value in found.items()}
+
+
+def _written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
+    """The error map that `semipix predict` writes: the calibrated one, or the best of the others.
+
+    Without a calibration that fits, which prediction refuses, there is none, and a line says so.
+    """
+    try:
+        calibration = load(run, method, checkpoint_of(run, checkpoint).stem)
+    except SemipixError as error:
+        print(f"semipix: errors/map is not measured: {one_line(str(error))}", file=sys.stderr)
+        return lambda evidence: None
+    return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
 
 
 def keep(run: Path, split: str, results: dict[str, float]) -> None:
