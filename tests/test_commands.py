@@ -174,8 +174,16 @@ def test_evaluation_prints_and_keeps_its_figures(command: Command, finished: Pat
         result = command("evaluate", finished, "--split", split, "--checkpoint", "last")
         assert result.code == 0
         kept = json.loads((finished / f"evaluation-{split}.json").read_text())
-        printed = {line.split()[0]: float(line.split()[1]) for line in result.out.splitlines()}
-        assert {"miou", "accuracy", "iou/0", "first/miou", "second/miou"} <= kept.keys()
+        metrics, _, maps = result.out.partition("\n\n")
+        printed = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines()}
+        assert {"miou", "accuracy", "iou/0", "first/miou", "second/miou"} <= printed.keys()
+        title, *rows = maps.splitlines()
+        measures = title.removeprefix("errors found by").split()
+        assert measures == ["auroc", "aupr", "aurc", "risk80", "ece", "image_spearman"]
+        assert [row.split()[0] for row in rows] == ["map", "flaw", "softmax", "entropy", "disagreement"]
+        assert len({len(line) for line in (title, *rows)}) == 1, "columns are aligned"
+        for name, *figures in (row.split() for row in rows):
+            printed |= {f"errors/{name}/{key}": float(value) for key, value in zip(measures, figures, strict=True)}
         assert printed == {name: round(value, 4) for name, value in kept.items()}
     assert kept["miou"] == pytest.approx(json.loads((finished / "summary.json").read_text())["val/miou"], abs=1e-5)
 
@@ -190,7 +198,7 @@ def test_an_absent_class_is_absent(train: Command, command: Command, photos: Pat
     result = command("evaluate", "run")
     assert result.code == 0
     assert [line for line in result.err.replace("\r", "\n").splitlines() if line and "%|" not in line] == []
-    printed = dict(line.split() for line in result.out.splitlines())
+    printed = dict(line.split() for line in result.out.partition("\n\n")[0].splitlines())
     assert printed["iou/nowhere"] == "absent"
     text = Path("run/evaluation-test.json").read_text()
     assert "NaN" not in text
@@ -257,7 +265,7 @@ def test_figures_that_cannot_be_kept_are_printed(command: Command, finished: Pat
     assert result.error.startswith(
         f"semipix: error: {place}: the figures could not be kept in this file: Is a directory"
     )
-    assert "miou" in dict(line.split() for line in result.out.splitlines())
+    assert "miou" in dict(line.split() for line in result.out.partition("\n\n")[0].splitlines())
     assert not [path for path in finished.iterdir() if path.suffix == ".partial"]
     place.rmdir()
     again = command("evaluate", finished)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 from torch import nn
 
 from semipix.config import Node, plain, target_of
 from semipix.errors import SemipixError
 from semipix.launch.overrides import open_overrides
+from semipix.launch.paper import paper_table
 from semipix.signatures import check_type
 from tests.conftest import Result
 
@@ -160,10 +162,12 @@ class Abstract(nn.Module, ABC):
     def forward(self) -> None: ...
 
 
-def unsaid(): ...  # type: ignore[no-untyped-def]
+def unannotated(): ...  # type: ignore[no-untyped-def]
 
 
-@pytest.mark.parametrize("target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unsaid", "hydra.utils.instantiate"])
+@pytest.mark.parametrize(
+    "target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unannotated", "hydra.utils.instantiate"]
+)
 def test_targets_of_a_kind(target: str) -> None:
     Node.parse("model", {"_target_": target}, nn.Module)
 
@@ -218,3 +222,24 @@ def test_a_sweep_over_no_option_is_reported(override: str, train: Callable[..., 
 def test_a_sweep_by_pattern_is_no_error(train: Callable[..., Result]) -> None:
     message = train("method=glob(s4*)", "steps=-1", "-m", "run=sweep").error
     assert "sweep/method_s4l: steps: -1 found" in message
+
+
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--cfg", "hydra"), ("--help", "KEYS")])
+def test_what_training_refuses_is_not_shown(asked: tuple[str, str], command: Callable[..., Result]) -> None:
+    assert command("train", *asked, "data.nope=1").error == command("train", "data.nope=1").error
+
+
+def test_a_shown_configuration_may_have_missing_values(command: Callable[..., Result]) -> None:
+    shown = command("train", "--cfg", "job", "-p", "data", "data=folder")
+    assert (shown.code, yaml.safe_load(shown.out)["root"]) == (0, "???")
+
+
+def test_the_shown_configuration_has_the_papers_values(command: Callable[..., Result]) -> None:
+    given = ("experiment=paper/segmentation", "method=mean_teacher", "method.decay=0.5")
+    shown = yaml.safe_load(command("train", "--cfg", "job", "-p", "method", *given).out)
+    assert shown.pop("_target_").endswith("MeanTeacher")
+    assert shown == {**paper_table("segmentation")["mean_teacher"], "decay": 0.5}
+
+
+def test_a_sweep_has_no_one_configuration_to_show(command: Callable[..., Result]) -> None:
+    assert "--cfg: shows one configuration; leave -m out" in command("train", "-m", "--cfg", "job", "seed=0,1").error

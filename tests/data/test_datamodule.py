@@ -26,6 +26,7 @@ from semipix.data.sources.scenes import ScenesSource
 from semipix.data.splits import Split
 from semipix.errors import SemipixError
 from tests.helpers.data import module, steps
+from tests.helpers.tiny import TinySource
 
 MakeSource = Callable[..., Source]
 
@@ -187,6 +188,16 @@ class TestTrainingBatches:
         torch.manual_seed(0)
         assert torch.equal(torch.get_rng_state(), state), "reading must not change torch's global generator"
 
+    def test_a_share_of_the_labeled_crops_has_a_rare_class(self) -> None:
+        def found(**options: Any) -> int:
+            data = module(Speck(labeled=40, unlabeled=0, size=(64, 64)), crop=8, batch_size=8, scale=[1, 1], **options)
+            targets = torch.cat([batch["labeled"].target for batch in steps(data)])  # 40 crops
+            return int((targets == 1).flatten(1).any(1).sum()) * 100 // len(targets)
+
+        assert found(rare_share=0) < 15
+        assert found(rare_share=1) == 100
+        assert found(rare_share=0) < found() < 100
+
     def test_epochs_go_on_in_the_stream(self, source: MakeSource) -> None:
         loader = module(source(labeled=16), batch_size=4).train_dataloader()
         epochs = []
@@ -262,6 +273,15 @@ class TestEvaluation:
         assert list(data.val_dataloader()) == []
 
 
+class Speck(TinySource):
+    """Masks of class 0 with one pixel of class 1."""
+
+    def target(self, name: str) -> Any:
+        mask = torch.zeros(64, 64, dtype=torch.uint8)
+        mask[40, 30] = 1
+        return tv_tensors.Mask(mask)
+
+
 class TestErrors:
     """Invalid settings and files are reported in one line."""
 
@@ -279,6 +299,7 @@ class TestErrors:
             ({"resize": [3]}, r"data\.resize=\[3\]: expected a positive"),
             ({"scale": [1.5, 0.5]}, r"data\.scale=\[1\.5, 0\.5\]: expected \[smallest,largest\]"),
             ({"scale": [0, 1]}, r"data\.scale=\[0, 1\]: expected"),
+            ({"rare_share": -0.1}, r"data\.rare_share=-0\.1: expected a probability"),
             ({"flip": 1.5}, r"data\.flip=1\.5: expected a probability"),
             ({"rotate": -1}, r"data\.rotate=-1: expected degrees from 0 to 180"),
             ({"samples_per_image": 0}, r"data\.samples_per_image=0: expected a number from 1 to 65536 or \[labeled,un"),
@@ -466,6 +487,11 @@ class TestDefaultsByKind:
         assert torch.equal(data.strong(image, range(8), 1), image) != colours
         given = module(ScenesSource(32, kind=kind), scale=[0.5, 2], strong_jitter=0.5)
         assert given.scale == (0.5, 2)
+        assert (data.rare_share > 0) == (kind == "segmentation")
+        if kind != "segmentation":
+            assert module(ScenesSource(32, kind=kind), rare_share=0).rare_share == 0
+            with pytest.raises(SemipixError, match=rf"data\.rare_share=0\.2: targets of {kind} have no classes; leave"):
+                module(ScenesSource(32, kind=kind), rare_share=0.2)
         assert not torch.equal(given.strong(image, range(8), 1), image)
 
 

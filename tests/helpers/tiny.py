@@ -18,6 +18,7 @@ from semipix.data.source import Source
 from semipix.data.targets import Target
 from semipix.errors import SemipixError
 from semipix.methods.base import Method
+from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.base import Task
 from semipix.tasks.segmentation import Segmentation
 
@@ -183,7 +184,9 @@ def works_on_features(name: str) -> bool:
 
 
 def speak_up(detector: nn.Module) -> None:
-    """Make a new detector's maps large and varied, like a trained one's; maps below 0.1 become 0."""
+    """Make the maps of a new paper's detector large and varied, like a trained one's; maps below 0.1 become 0."""
+    if not isinstance(detector, FlawDetector):
+        return
     with torch.no_grad():
         detector.convolutions[-1].weight *= 5
         detector.convolutions[-1].bias.fill_(0.5)

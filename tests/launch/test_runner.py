@@ -126,14 +126,14 @@ def test_jobs_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
             raise SemipixError(f"{name} failed")
         return name.upper()
 
-    told: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
 
     def ended(name: str, error: BaseException | None) -> None:
-        told[name] = str(error)
+        outcomes[name] = str(error)
 
     good = {name: lambda name=name: job(name) for name in "abc"}
     assert list(runner.side_by_side(good, 2, ended=ended, state=str).items()) == [("a", "A"), ("b", "B"), ("c", "C")]
-    assert told == dict.fromkeys("abc", "None")
+    assert outcomes == dict.fromkeys("abc", "None")
     with pytest.raises(SemipixError, match="a failed"):
         runner.side_by_side({**good, "a": lambda: job("a", fails=True)}, 2, ended=ended, state=str)
-    assert told == {"a": "a failed", "b": "None", "c": "None"}
+    assert outcomes == {"a": "a failed", "b": "None", "c": "None"}

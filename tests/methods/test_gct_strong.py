@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.gct_strong import StrongGCT
@@ -18,6 +19,7 @@ from tests.helpers.tiny import (
     make_method,
     make_regression_batch,
     predict_always,
+    rand,
 )
 
 LOW, HIGH = 0.2, 0.9
@@ -249,3 +251,67 @@ class TestFusion:
 
     def test_without_it_there_are_two_candidates(self) -> None:
         assert list(make_strong().candidates()) == ["first", "second"]
+
+
+class TestDetectors:
+    @pytest.mark.parametrize("kind", ["cues", "features"])
+    def test_learn_from_strong_views_of_labeled_images(self, kind: str) -> None:
+        method = make_strong(detector=kind, decay=0.9)
+        assert method.labeled_views == 1
+        batch = make_batch(side=64)
+        views = rand(2, 3, 64, 64, seed=9)
+        loss = method.losses(batch._replace(labeled_strong=views), 0.0)["flaw_detection"]
+        loss.backward()
+        assert all(value.grad is not None for value in method.detector.parameters())
+        other = method.losses(batch._replace(labeled_strong=1 - views), 0.0)["flaw_detection"]
+        assert not torch.equal(loss, other)
+        assert method.teachers is not None
+        with torch.no_grad():
+            teachers = zip(method.teachers, views.chunk(2), strict=True)
+            predictions = [method.task.activate(teacher(view)) for teacher, view in teachers]
+            target = method.task.encode(batch.target[:1])
+            errors = [0.5 * (prediction - target).abs().sum(1, keepdim=True) for prediction in predictions]
+            features = method._features(views)
+            raw = method.detector(views, torch.cat(predictions), torch.cat(predictions[::-1]), features)
+        valid = method.task.valid(batch.target[:1]).repeat(2, 1, 1, 1)
+        expected = F.binary_cross_entropy_with_logits(raw[valid], torch.cat(errors)[valid])
+        torch.testing.assert_close(loss.detach(), 2 * method.lambda_detection * expected)
+
+    def test_features_need_a_model_with_feature_maps(self) -> None:
+        fixed = FixedModel(torch.zeros(4, 3, 64, 64))
+        with pytest.raises(SemipixError, match=r"has no method 'features'.*; or set method.detector=cues"):
+            make_method("gct_strong", lambda number: fixed, detector="features")
+
+    def test_an_unknown_detector_is_refused_in_one_line(self) -> None:
+        with pytest.raises(SemipixError, match=r"method\.detector: 'best' found, paper, cues or features expected"):
+            make_strong(detector="best")
+
+
+class TestWithhold:
+    def test_each_model_goes_without_other_labels(self) -> None:
+        method = make_strong(withhold=0.25)
+        batch = make_batch(labeled=4)._replace(place=torch.tensor([0.125, 0.375, 0.625, 0.875]))
+        outputs = [
+            model(torch.cat([batch.labeled, view])) for model, view in zip(method.models, strong(batch), strict=True)
+        ]
+        learned = [1, 2, 3], [0, 1, 2]
+        expected = sum(
+            method.task.loss(output[:4][kept], batch.target[kept])
+            for output, kept in zip(outputs, learned, strict=True)
+        )
+        torch.testing.assert_close(method.losses(batch, 0.0)["supervised"], expected)
+
+    def test_a_batch_of_withheld_labels_only_trains_the_other_model(self) -> None:
+        method, batch = make_strong(withhold=0.5), make_batch()._replace(place=torch.tensor([0.2, 0.4]))
+        method.losses(batch, 0.0)["supervised"].backward()
+        assert all(not value.grad.any() for value in method.models[0].parameters() if value.grad is not None)
+        assert any(value.grad.any() for value in method.models[1].parameters())
+
+    def test_more_than_half_is_refused(self) -> None:
+        with pytest.raises(SemipixError, match=r"method.withhold: 0.6 found, a share in \[0, 0.5\] expected"):
+            make_strong(withhold=0.6)
+
+
+def strong(batch: Batch) -> tuple[Tensor, ...]:
+    assert batch.strong is not None
+    return batch.strong.chunk(2)

@@ -34,9 +34,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(command: Sequence[str], log: Path, **options: Any) -> Ended:
         names.append(command[3])
-        told = commands.run(command[3:], Path.cwd(), limit=300)
-        log.write_text(told.out + told.err)
-        return Ended(1 if told.code is None else told.code, told.err)
+        ended = commands.run(command[3:], Path.cwd(), limit=300)
+        log.write_text(ended.out + ended.err)
+        return Ended(1 if ended.code is None else ended.code, ended.err)
 
     for module in (runner, variants):
         monkeypatch.setattr(module, "run", run)
@@ -48,6 +48,12 @@ def cells(page: str) -> list[list[str]]:
     table = page.partition("<table>")[2].partition("</table>")[0]
     rows = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
     return [[html.unescape(cell) for cell in row] for row in rows]
+
+
+def error_rows(page: str) -> list[list[str]]:
+    """The rows of the table of error maps."""
+    table = page.partition("Which map finds the errors")[2].partition("</table>")[0]
+    return [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
 
 
 def test_the_demo_trains_and_writes_its_page(
@@ -84,6 +90,15 @@ def test_the_demo_trains_and_writes_its_page(
     assert page.count("<img") == len(pictures)
     assert {Image.open(io.BytesIO(base64.b64decode(data))).size for data, _ in pictures} == {(128, 128)}
 
+    rows = [[html.unescape(cell) for cell in row] for row in error_rows(page)]
+    expected = [*(("gct_strong", name) for name in ("map", "flaw", "softmax", "entropy", "disagreement"))]
+    expected += [("supervised", name) for name in ("softmax", "entropy")]
+    assert [(row[0], row[1]) for row in rows] == [(demo.VARIANTS[run][0], name) for run, name in expected]
+    for (run, name), row in zip(expected, rows, strict=True):
+        measured = json.loads(Path(f"out/{run}/evaluation-test.json").read_text())
+        figures = [measured[f"errors/{name}/{measure}"] for measure in demo.MEASURES]
+        assert row[2:] == ["-" if figure is None else f"{figure:.3f}" for figure in figures]
+
     diagnostics = page.partition("What the flaw detector knows")[2].partition("</table>")[0]
     assert len(re.findall(r"<td>(?:0|1)\.\d{3}</td>", diagnostics)) >= 3
 
@@ -93,7 +108,7 @@ def test_the_demo_trains_and_writes_its_page(
 
 
 @pytest.mark.parametrize(
-    ("gct", "supervised", "said"),
+    ("gct", "supervised", "expected"),
     [
         (77.2, 71.0, "ends 6.2 points of mIoU above the equally long supervised run."),
         (70.0, 71.5, "ends 1.5 points of mIoU below the equally long supervised run. The diagnostics show"),
@@ -101,6 +116,6 @@ def test_the_demo_trains_and_writes_its_page(
         (70.0, 70.0, "ends with the mIoU of the equally long supervised run."),
     ],
 )
-def test_the_verdict_is_what_the_figures_say(gct: float, supervised: float, said: str) -> None:
+def test_the_verdict_is_what_the_figures_say(gct: float, supervised: float, expected: str) -> None:
     verdict = demo._verdict({"gct_strong": {"miou": gct}, "supervised": {"miou": supervised}})
-    assert verdict.startswith(f"GCT on strong views {said}")
+    assert verdict.startswith(f"GCT on strong views {expected}")

@@ -30,7 +30,7 @@ def lines_of(result: Result) -> list[str]:
 
 
 def test_a_training_ends_with_a_calibration_of_the_checkpoint_that_is_used(train: Command, command: Command) -> None:
-    result = train("calibrate=true", "method=gct")
+    result = train("calibrate=true", "method=cps")
     assert result.code == 0
     (line,) = lines_of(result)
     assert line.startswith(
@@ -56,7 +56,7 @@ def test_a_training_ends_with_a_calibration_of_the_checkpoint_that_is_used(train
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["data.val=0", "data.root=ROOT"], "run: the run has no validation images; train with data.val=0.2 or with"),
+        (["data.val=0", "data.root=ROOT"], "the run has no validation images; train with data.val=0.2 or with"),
         (["data.val=1", "data.root=ROOT"], "calibrate: 1 val images with labels found, 2 or more expected"),
     ],
 )
@@ -70,7 +70,8 @@ def test_a_training_without_images_for_it_says_so_and_succeeds(
     result = train("calibrate=true", *(each.replace("ROOT", str(photos)) for each in overrides))
     assert result.code == 0
     (line,) = lines_of(result)
-    assert line.startswith(f"semipix: no error map was calibrated: {reason}")
+    assert line.startswith("semipix: no error map was calibrated: ")
+    assert reason in line
     assert not Path("run/calibration.json").exists()
     assert reason in command("calibrate", "run").error
 

@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 from semipix.training.error_metrics import ErrorMapMetric
 from tests.helpers.tiny import rand
 
-BINNED = 4e-4
+BINNED = 1e-4
 """Largest difference that bins of scores cause."""
 
 SIZES = ((20, 30), (24, 16), (8, 8), (20, 30))

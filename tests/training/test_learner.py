@@ -8,20 +8,38 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import PolynomialLR
+from torchmetrics.functional.classification import binary_calibration_error
 
+from semipix.batch import EvalSample
 from semipix.data.targets import ImageTarget
 from semipix.errors import SemipixError
 from semipix.functional import grouping as batches
+from semipix.functional.error_measures import CALIBRATION_BINS
+from semipix.methods.base import Evidence
+from semipix.methods.error_maps import error_maps
 from semipix.tasks.regression import Regression
 from semipix.training.finiteness import Finiteness
 from semipix.training.learner import Learner
 from tests.helpers.learners import Count, fit, make_learner
-from tests.helpers.tiny import SIDE, TinySource, make_data, make_method, options, predict_always
+from tests.helpers.tiny import (
+    CLASSES,
+    SIDE,
+    TinySource,
+    make_data,
+    make_method,
+    options,
+    predict_always,
+    rand,
+    randint,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.*deprecated.*"),
@@ -43,6 +61,35 @@ class ColourSource(TinySource):
 
     def target(self, name: str) -> Any:
         return self.image(name).as_subclass(ImageTarget)
+
+
+def maps_and_errors(method: Any, source: TinySource, names: list[str]) -> tuple[dict[str, list[float]], list[bool]]:
+    """The error maps of the deployed network at all pixels of the images, and whether the pixels are wrong."""
+    maps: dict[str, list[float]] = {}
+    wrong: list[bool] = []
+    with torch.inference_mode():
+        for name in names:
+            found = method.eval().evidence(source.image(name)[None].as_subclass(Tensor))
+            wrong += (found.predictions[0].argmax(1) != source.target(name)).flatten().tolist()
+            for key, scores in error_maps(method.task, found).items():
+                maps.setdefault(key, []).extend(scores.flatten().tolist())
+    return maps, wrong
+
+
+class Squared:
+    """A written error map whose values are the squares of its scores."""
+
+    name = "squared"
+
+    def parts(self, task: Any, evidence: Evidence, image: Tensor) -> tuple[Tensor, Tensor]:
+        assert evidence.flaw is not None
+        return evidence.flaw, evidence.flaw[:, :0]
+
+    def constant(self, means: Tensor) -> Tensor:
+        return means.new_zeros(len(means))
+
+    def values(self, scores: Tensor) -> Tensor:
+        return scores.square()
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -234,6 +281,62 @@ class TestValidation:
         ], "once"
         assert method.deployed_name() == "second", "nothing was chosen"
 
+    @pytest.mark.parametrize("name", ["supervised", "gct", "gct_strong", "flaw_mean_teacher", "advssl"])
+    def test_error_maps_are_those_of_the_best_candidate(self, name: str) -> None:
+        method = make_method(name)
+        if name.startswith("gct"):
+            predict_always(method.deployable()[0], 0)  # so that the other model is better
+        source = TinySource(val=5)
+        trainer = fit(make_learner(method, lr=0.0), source, limit_val_batches=1.0, val_check_interval=1)
+        scores, wrong = maps_and_errors(method, source, source.val())
+        assert len(set(wrong)) == 2
+        logged = {key.removeprefix("val/errors/"): float(value) for key, value in trainer.callback_metrics.items()}
+        assert {key.partition("/")[0] for key in logged if key.endswith("/auroc")} == scores.keys() >= {"softmax"}
+        assert ("flaw" in scores) == (name != "supervised")
+        assert ("disagreement" in scores) == name.startswith("gct")
+        varied = {key: values for key, values in scores.items() if np.std(values) > 1e-3}
+        assert varied.keys() == scores.keys() - ({"flaw"} if name == "advssl" else set()), "its discriminator is new"
+        for key, values in varied.items():
+            assert logged[f"{key}/auroc"] == pytest.approx(roc_auc_score(wrong, values), abs=1e-3), key
+            assert logged[f"{key}/aupr"] == pytest.approx(average_precision_score(wrong, values), abs=1e-3), key
+
+    def test_error_maps_of_regression_are_compared_with_absolute_errors(self) -> None:
+        method = make_method("gct", task=Regression(3, high=2.0))
+        trainer = fit(make_learner(method, lr=0.0), ColourSource(val=4), limit_val_batches=1.0, val_check_interval=1)
+        logged = {key for key in trainer.callback_metrics if key.startswith("val/errors/")}
+        measures = ("ause", "correlation", "image_spearman")
+        assert logged == {f"val/errors/{name}/{key}" for name in ("flaw", "disagreement") for key in measures}
+        errors, maps = [], []
+        for name in ColourSource(val=4).val():
+            image = ColourSource().image(name)[None]
+            found = method.evidence(image)
+            errors.append((2 * found.predictions[0] - image).abs().mean(1).flatten())  # in the data's units
+            maps.append((found.predictions[0] - found.predictions[1]).abs().mean(1).flatten())
+        expected = torch.corrcoef(torch.stack([torch.cat(maps), torch.cat(errors)]))[0, 1]
+        assert float(trainer.callback_metrics["val/errors/disagreement/correlation"]) == pytest.approx(
+            expected.item(), abs=1e-3
+        )
+
+    def test_maps_and_labels_may_differ_in_size(self) -> None:
+        """Maps are resized as predictions are: a test of labels of twice the size has the figures of enlarged maps."""
+        method = make_method("gct").eval()
+        image, target = rand(3, 24, 20), randint(CLASSES, 48, 40)
+        learner = make_learner(method)
+        learner.on_test_epoch_start()
+        learner.written = lambda evidence: Squared()
+        with torch.inference_mode():
+            learner.validation_step([EvalSample(image, target, "a")], 0)
+            found = method.evidence(image[None])
+            prediction = F.interpolate(found.predictions[0], (48, 40), mode="bilinear")
+            wrong = (prediction.argmax(1) != target).flatten()
+            measured = learner.error_metrics["first"].compute()  # type: ignore[operator]
+            for name, scores in error_maps(method.task, found).items():
+                enlarged = F.interpolate(scores, (48, 40), mode="bilinear").flatten()
+                assert float(measured[f"{name}/auroc"]) == pytest.approx(roc_auc_score(wrong, enlarged), abs=1e-3)
+            written = F.interpolate(found.flaw, (48, 40), mode="bilinear").square().flatten()
+            expected = binary_calibration_error(written, wrong.int(), n_bins=CALIBRATION_BINS)
+            assert float(measured["map/ece"]) == pytest.approx(float(expected), abs=1e-4), "scores are resized first"
+
     def test_a_test_measures_what_validation_chose(self) -> None:
         method = make_method("gct")
         predict_always(method.models[0], 1)
@@ -245,6 +348,8 @@ class TestValidation:
         (results,) = trainer.test(learner, datamodule=make_data(method, source), verbose=False)
         assert results["test/miou"] == results["test/second/miou"] == 0
         assert results["test/first/miou"] == 1
+        assert results["test/errors/softmax/risk80"] == 1, "of the deployed one, whose pixels are all wrong"
+        assert "test/errors/map/risk80" not in results, "nothing is written"
         assert method.deployed_name() == "second"
 
 

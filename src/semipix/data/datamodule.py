@@ -14,7 +14,8 @@
 5. Crop, then scale. `batches.augment` draws scale, flip and place first, and scales only the pixels that the crop
    shows. For a photo and mask of 2 megapixels (1696x1200) and a crop of 96, this takes 1.2 ms; scaling the whole and
    then cropping takes 123 ms. (CPU time, median of 40 draws of a scale from 0.75 to 1.5, one thread of an AMD EPYC.)
-   Both orders give the same pixels up to rounding.
+   Both orders give the same pixels up to rounding. For segmentation, a share of the labeled crops (`data.rare_share`)
+   contains a pixel of a class that is rare in the mask.
 6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is
    padded: images with 0, labels with a value that the loss ignores.
 7. Batch. `batches.loaders` stacks the samples that the reading processes return. A labeled and an unlabeled loader run
@@ -65,6 +66,9 @@ MOST_JITTER = 100
 MOST_PATCH = 1024
 """Upper limits of settings: above any useful value, and low enough not to exhaust a machine or to overflow."""
 
+RARE_SHARE = 1 / 3
+"""Share of the labeled crops that contain a rare class, as in nnU-Net."""
+
 _IMAGES_AS_TARGETS = ("denoising", "enhancement")
 """Kinds of data in which an image of other colours needs another target, whatever the task."""
 
@@ -95,6 +99,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         scale: smallest and largest random scale in training; by default 0.75 and 1.5, but 1 for denoising, since
             scaling would blur the noise.
         flip: probability of a horizontal flip in training.
+        rare_share: for segmentation, the share of the labeled crops that contain a pixel of a class that is rare in the
+            image's mask (see `RareClassCrop`); by default a third. All other crops are at a random place, as are those
+            of a mask that the crop covers.
         rotate: largest random rotation to both sides in training, in degrees.
         strong_jitter: strength of the colour jitter of strong views, 0 for none; by default 0.5, but 0 for denoising
             and enhancement, where an image of other colours needs another target. This and the next seven defaults are
@@ -154,6 +161,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         resize: int | Sequence[int] | None = None,
         scale: Sequence[float] | None = None,
         flip: float = 0.5,
+        rare_share: float | None = None,
         rotate: float = 0.0,
         strong_jitter: float | None = None,
         strong_grey: float | None = None,
@@ -205,6 +213,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.pad = pad
         self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
+        self.rare_share = self._rare_share(rare_share)
         if not 0 <= rotate <= 180:
             raise SemipixError(f"data.rotate={rotate}: expected degrees from 0 to 180")
         self.rotate = rotate
@@ -262,8 +271,9 @@ class SemiSupervisedDataModule(LightningDataModule):
             SemipixError: a batch size is no multiple of the number of processes.
         """
         at_unknown = self.source.kind == "matting"
-        fill = self.source.target_fill
-        transform = train_transform(self.crop, self.scale, self.flip, fill, at_unknown, self.rotate)
+        transform = train_transform(
+            self.crop, self.scale, self.flip, self.source.target_fill, at_unknown, self.rare_share, self.rotate
+        )
         skipped = self.skipped if self.on_error == "skip" else None
         self._share_memory()
         settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)
@@ -352,6 +362,15 @@ class SemiSupervisedDataModule(LightningDataModule):
             return None
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         return batches.total.completed, batches.current.completed
+
+    def _rare_share(self, rare_share: float | None) -> float:
+        if self.source.kind != "segmentation":
+            if rare_share:
+                raise SemipixError(
+                    f"data.rare_share={rare_share}: targets of {self.source.kind} have no classes; leave it out"
+                )
+            return 0.0
+        return _probability("data.rare_share", RARE_SHARE if rare_share is None else rare_share)
 
     def _labeled_share(self, labeled_per_batch: int | None) -> int:
         share = max(1, self.batch_size // 2) if labeled_per_batch is None else labeled_per_batch

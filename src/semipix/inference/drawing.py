@@ -114,9 +114,9 @@ class Drawing:
 
     def _decided(self, rows: slice) -> Tensor:
         """(rows, W) bool: the pixels that the network decides, all but those that the image determines."""
-        image = unit_range(self.image[None, :, rows])
         if not self.task.trimap:
-            return torch.ones(image.shape[-2:], dtype=torch.bool)
+            return torch.ones(rows.stop - rows.start, self.size[1], dtype=torch.bool)
+        image = unit_range(self.image[None, :, rows])
         low, high = (
             self.task.constrain(torch.full((1, self.task.channels, *image.shape[-2:]), value), image)
             for value in (0.0, 1.0)

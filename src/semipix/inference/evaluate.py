@@ -1,22 +1,28 @@
 """Measure a run on held-out images."""
 
+import functools
 import math
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
 
 from semipix import interruption
 from semipix.config import call
-from semipix.errors import SemipixError
-from semipix.methods.error_maps import written_map
+from semipix.errors import SemipixError, one_line
+from semipix.methods.base import Evidence, Method
 from semipix.training.build import build_learner, data_of_run, trained_method
+from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
 from semipix.training.quiet import quiet
-from semipix.training.run_folder import load_config, with_root, write_json
+from semipix.training.run_folder import checkpoint_of, load_config, with_root, write_json
 from semipix.training.stopping import StopOnSignal
+
+ERRORS = "errors/"
+"""How the names of the figures of error maps begin: `errors/MAP/MEASURE`."""
 
 
 def evaluate(
@@ -59,7 +65,8 @@ def measure(
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
 
     Returns:
-        Metrics by name; NaN for a class that is in no label and in no prediction.
+        Metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the figures
+        of the deployed network's error maps.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the split has no
@@ -77,7 +84,7 @@ def measure(
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
-    learner.written = written_map
+    learner.written = _written_map(run, method, checkpoint)
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -97,7 +104,7 @@ def measure(
     except interruption.Stopped:
         raise interruption.Interrupted(interruption.received() or signal.SIGINT) from None
     except (RuntimeError, MemoryError) as error:
-        interruption.check(error)
+        interruption.raise_if_interrupted(error)
         if not (short := memory_short(error)):
             raise
         raise SemipixError(
@@ -109,6 +116,19 @@ def measure(
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
     return {key.removeprefix("test/"): value for key, value in found.items()}
+
+
+def _written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
+    """The error map that `semipix predict` writes: the calibrated one, or the best of the others.
+
+    Without a calibration that fits, which prediction refuses, there is none, and a line says so.
+    """
+    try:
+        calibration = load(run, method, checkpoint_of(run, checkpoint).stem)
+    except SemipixError as error:
+        print(f"semipix: errors/map is not measured: {one_line(str(error))}", file=sys.stderr)
+        return lambda evidence: None
+    return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
 
 
 def keep(run: Path, split: str, results: dict[str, float]) -> None:
@@ -127,10 +147,44 @@ def keep(run: Path, split: str, results: dict[str, float]) -> None:
         ) from error
 
 
-def table(results: dict[str, float]) -> str:
-    """Metrics as aligned lines; a class that is in no label and in no prediction is shown as absent."""
-    width = max(len(name) for name in results)
-    return "\n".join(f"{name:{width}}  {_shown(name, value)}" for name, value in results.items())
+def results_table(results: dict[str, float]) -> str:
+    """Metrics as aligned lines, then the figures of error maps with a line for each map.
+
+    A class that is in no label and in no prediction is shown as absent.
+    """
+    metrics = {name: value for name, value in results.items() if not name.startswith(ERRORS)}
+    width = max(len(name) for name in metrics)
+    lines = [f"{name:{width}}  {_shown(name, value)}" for name, value in metrics.items()]
+    if maps := maps_of(results):
+        lines += ["", *_map_lines(maps)]
+    return "\n".join(lines)
+
+
+def maps_of(results: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The figures of error maps in metrics: for each map its measures by name."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in results.items():
+        if name.startswith(ERRORS):
+            key, _, measure = name.removeprefix(ERRORS).partition("/")
+            found.setdefault(key, {})[measure] = value
+    return found
+
+
+def _map_lines(maps: dict[str, dict[str, float]]) -> list[str]:
+    """A title with the measures, then a line for each map."""
+    measures = list(next(iter(maps.values())))
+    title = "errors found by"
+    width = max(len(name) for name in (title, *maps))
+    lines = [f"{title:{width}}" + "".join(f"  {measure:>{_column(measure)}}" for measure in measures)]
+    for name, figures in maps.items():
+        shown = {measure: "-" if math.isnan(figures[measure]) else f"{figures[measure]:.4f}" for measure in measures}
+        lines.append(f"{name:{width}}" + "".join(f"  {shown[measure]:>{_column(measure)}}" for measure in measures))
+    return lines
+
+
+def _column(measure: str) -> int:
+    """Characters of a column: of its title, or of a figure such as -0.1234."""
+    return max(len(measure), 7)
 
 
 def _shown(name: str, value: float) -> str:

@@ -293,8 +293,8 @@ def _threshold(
             raise SemipixError(f"--risk: {run} has no calibration of {checkpoint}.ckpt; make it first: {command}")
         what = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
         return None, [
-            f"{run}: no calibration of {checkpoint}.ckpt, so that errors/ holds an uncalibrated map ({what}) and there "
-            f"is no scores.csv; make it by: {command}"
+            f"no calibration of {checkpoint}.ckpt, so that errors/ is not calibrated ({what}) and there is no "
+            f"scores.csv; make it by: {command}"
         ]
     if risk is None:
         return None, []

@@ -9,6 +9,7 @@ import docstring_parser
 
 from semipix.config import GROUPS, RESERVED, TOP, target_of
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.launch.completion import NOT_KEYS
 from semipix.signatures import inspected, parameters, type_words
 
 ABOUT = {
@@ -26,9 +27,6 @@ ABOUT = {
     "calibrate": "fit an error map on the validation images at the end, which semipix predict writes for each image",
 }
 """Descriptions of the keys that belong to no group."""
-
-_NOT_KEYS = {"model": {"in_channels", "channels"}, "second_model": {"in_channels", "channels"}, "data": {"seed"}}
-"""Constructor parameters that are not keys, by group: semipix fills them in."""
 
 _WIDTH = 110
 """Characters of a line."""
@@ -55,7 +53,7 @@ def describe(config: Mapping[str, Any]) -> Iterator[str]:
         seen: set[str] = set()
         for each in callables:
             for key, words, default, text in _documented_parameters(each):
-                if key in seen or key in _NOT_KEYS.get(group, ()):
+                if key in seen or key in NOT_KEYS.get(group, ()):
                     continue
                 seen.add(key)
                 yield from _entry(f"{group}.{key}", words, node.get(key, default), text)

@@ -1,7 +1,7 @@
 """The interface of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -139,8 +139,13 @@ class Method(nn.Module, ABC):
         output = self(image)
         return Evidence(output, (self.task.activate(output),))
 
-    def evidences(self, image: Tensor) -> dict[str, Evidence]:
-        """The evidence of each candidate as if it were the deployed one, by its name."""
+    def evidences(self, image: Tensor, flaws_of: Collection[str] | None = None) -> dict[str, Evidence]:
+        """The evidence of each candidate as if it were the deployed one, by its name.
+
+        Args:
+            image: (N, C_in, H, W).
+            flaws_of: candidates whose flaw maps are needed, others may have none; by default all.
+        """
         if len(self.candidates()) == 1:
             return {self.deployed_name(): self.evidence(image)}
         outputs = self.candidate_outputs(image)

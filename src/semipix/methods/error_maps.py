@@ -1,4 +1,4 @@
-"""Maps of probable errors: those that need no calibration, and the one that is written."""
+"""Maps of probable errors that need no calibration."""
 
 from torch import Tensor
 
@@ -26,12 +26,3 @@ def error_maps(task: Task, evidence: Evidence) -> dict[str, Tensor]:
     if len(evidence.predictions) > 1:
         found["disagreement"] = task.disagreement(*evidence.predictions[-2:])
     return found
-
-
-def written_map(evidence: Evidence) -> Tensor | None:
-    """The map (N, 1, H, W) in [0, 1] that `semipix predict` writes, or None if it writes none.
-
-    Args:
-        evidence: what the method knows of its prediction.
-    """
-    return evidence.flaw

@@ -3,7 +3,7 @@
 Ke, Qiu, Li, Yan and Lau, "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV 2020).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -189,8 +189,12 @@ class FlawGuidedPair(ModelPair):
             return found._replace(flaw=self._flaw_of(image, found.predictions))
         return self.evidences(image)["fused"]
 
-    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+    def evidences(self, image: Tensor, flaws_of: Collection[str] | None = None) -> dict[str, Evidence]:
         found = super().evidences(image)
+        if flaws_of is not None and len(flaws_of) < len(found) and not self.fusion:
+            for name in flaws_of:
+                found[name] = found[name]._replace(flaw=self._flaw_of(image, found[name].predictions))
+            return found
         pair = cast(Pair, found["first"].predictions)
         flaws = self._flaws(image, pair)
         for name, flaw in zip(("first", "second"), flaws, strict=True):

@@ -1,5 +1,6 @@
 """What methods with two task models have in common: supervision of both, and deployment of the better one."""
 
+from collections.abc import Collection
 from typing import Literal, cast, get_args
 
 import torch
@@ -69,7 +70,7 @@ class ModelPair(Method):
         deployed = int(self.deployed)
         return Evidence(outputs[deployed], predictions if deployed == 0 else predictions[::-1])
 
-    def evidences(self, image: Tensor) -> dict[str, Evidence]:
+    def evidences(self, image: Tensor, flaws_of: Collection[str] | None = None) -> dict[str, Evidence]:
         outputs = {name: model(image) for name, model in zip(("first", "second"), self.deployable(), strict=True)}
         first, second = (self.task.activate(output) for output in outputs.values())
         return {

@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from semipix.atomic import write_text
+from semipix.inference.evaluate import maps_of
 from semipix.interruption import Interrupted, number_of
 from semipix.launch.variants import environment, run_variants
 from semipix.report.pictures import rows
@@ -16,6 +17,7 @@ COMMON = [
     "data.merge_classes=true",
     "data.labels=4",
     "data.crop=96",
+    "data.rare_share=0",
     "data.workers=0",
     "trainer.precision=auto",
     "steps=120",
@@ -96,6 +98,27 @@ def _verdict(summary: dict[str, dict[str, Any]]) -> str:
     )
 
 
+MEASURES = {
+    "auroc": "AUROC",
+    "aupr": "AUPR",
+    "risk80": "errors in the surest 80 %",
+    "aurc": "AURC",
+    "ece": "ECE",
+    "image_spearman": "correlation over images",
+}
+"""Titles of the measures of error maps, in the order of the page's columns."""
+
+
+def _error_maps(found: dict[str, Any]) -> list[list[str]]:
+    """For each error map of the two runs with pictures a row: training, map, and its figures on the test images."""
+    rows = []
+    for name in ("gct_strong", "supervised"):
+        for key, figures in maps_of(found[name]["test"]).items():
+            values = [figures[measure] for measure in MEASURES]
+            rows.append([VARIANTS[name][0], key, *("-" if value is None else f"{value:.3f}" for value in values)])
+    return rows
+
+
 def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str) -> str:
     split = load_split(out / "gct_strong")
     prefix = "val/diagnostics/"
@@ -109,6 +132,8 @@ def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict
         test=len(split.test),
         verdict=verdict,
         table=table,
+        measures=list(MEASURES.values()),
+        error_maps=_error_maps(found),
         diagnostics=diagnostics,
         pictures=rows({VARIANTS[name][0]: out / name for name in ("supervised", "gct_strong")}),
         versions=", ".join(f"{name} {number}" for name, number in versions.items()),

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from semipix import interruption
 from semipix.batch import EvalSample
@@ -56,6 +57,9 @@ THRESHOLDS = 100
 
 BINS = 15
 """Bins of the calibration error."""
+
+BAR_AFTER = 10
+"""Seconds after which a progress bar is shown."""
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]
@@ -124,8 +128,9 @@ def calibrate(
     names: list[str] = []
     drawn: list[Drawn] = []
     pixels = min(PIXELS_OF_IMAGE, max(1, PIXELS // max(1, len(samples))))
-    for number in range(len(samples)):
-        interruption.check()
+    # With `delay`, a calibration of a few seconds shows no progress bar.
+    for number in tqdm(range(len(samples)), desc="calibrate", unit="image", delay=BAR_AFTER):
+        interruption.raise_if_interrupted()
         found, names_of_sample = draw(method, samples[number], number, pixels, evidence)
         if found is not None:
             drawn.append(found)
@@ -283,7 +288,7 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     }
     tried = {}
     for choice, chosen in choices.items():
-        interruption.check()
+        interruption.raise_if_interrupted()
         columns = np.array([names.index(name) for name in chosen])
         scores = np.empty(len(errors))
         for fold in np.unique(fold_of):

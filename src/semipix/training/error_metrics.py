@@ -39,56 +39,56 @@ class ErrorMapMetric(Metric):
     def __init__(self, classification: bool) -> None:
         super().__init__()
         self.classification = classification
-        # Right and wrong pixels or, in regression, pixels and their summed errors.
-        shape = len(MAPS), measures.SCORE_BINS, 2
+        # Right and wrong pixels or, in regression, pixels and their summed errors. The last bin of a histogram has the
+        # pixels that do not count.
+        shape = len(MAPS), measures.SCORE_BINS + 1, 2
         self.add_state("histograms", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         # In regression, pixels and their summed errors by error.
-        bins = 0 if classification else measures.ERROR_BINS
+        bins = 0 if classification else measures.ERROR_BINS + 1
         self.add_state("oracle", torch.zeros(bins, 2, dtype=torch.int64), dist_reduce_fx="sum")
         # For each image its pixels, its summed errors, and the summed scores of each map; flat.
         self.add_state("images", [], dist_reduce_fx="cat")
 
-    def update(self, error: Tensor, counted: Tensor, maps: Mapping[str, Tensor], begins: bool = True) -> None:
+    def update(
+        self, error: Tensor, counted: Tensor, maps: Mapping[str, Tensor], begins: bool = True, again: bool = False
+    ) -> None:
         """Add images, or further rows of them.
 
         Args:
             error: (B, 1, H, W), bool in classification, otherwise absolute errors as shares of the range.
             counted: (B, 1, H, W) bool, the pixels that count.
-            maps: scores (B, 1, H, W) in [0, 1] by the names in MAPS, always the same names.
+            maps: scores (B, 1, H, W) in [0, 1] by the names in MAPS.
             begins: False if these are further rows of the images of the last call.
+            again: whether these rows were added before, with other maps.
         """
-        names = [MAPS.index(name) for name in maps]
-        scores = torch.cat([scores.float() for scores in maps.values()], 1)  # (B, M, H, W)
-        added, bins = self._counts(scores, error, counted), measures.SCORE_BINS
-        self.histograms[names] += added[:, :bins]
-        if not self.classification:
-            index = measures.error_bins(error).masked_fill_(~counted, measures.ERROR_BINS)
-            self.oracle += _sums(index, error, measures.ERROR_BINS + 1)[:-1]
-        sums = error.new_zeros((len(error), 2 + len(MAPS)), dtype=torch.float32)
-        sums[:, 0] = counted.sum((1, 2, 3))
-        sums[:, 1] = torch.where(counted, error, 0).sum((1, 2, 3))
-        sums[:, [2 + name for name in names]] = torch.where(counted, scores, 0).sum((2, 3))
+        sums = torch.zeros((len(error), 2 + len(MAPS)), device=error.device)
+        if not again:
+            sums[:, 0] = counted.sum((1, 2, 3))
+            sums[:, 1] = torch.where(counted, error, 0).sum((1, 2, 3))
+        if not again and not self.classification:
+            _add(self.oracle, measures.error_bins(error).masked_fill_(~counted, measures.ERROR_BINS), error)
+        if maps:
+            names = [MAPS.index(name) for name in maps]
+            scores = torch.cat([scores.float() for scores in maps.values()], 1)  # (B, M, H, W)
+            sums[:, [2 + name for name in names]] = torch.where(counted, scores, 0).sum((2, 3))
+            first = torch.tensor(names, dtype=torch.int32, device=scores.device).view(1, -1, 1, 1)
+            bins = measures.score_bins(scores).masked_fill_(~counted, measures.SCORE_BINS)
+            bins += first * (measures.SCORE_BINS + 1)
+            if self.classification:
+                _count(self.histograms, bins.mul_(2).add_(error))
+            else:
+                _add(self.histograms, bins, error)
         if begins:
             self.images.append(sums.flatten())
         else:
             self.images[-1] = self.images[-1] + sums.flatten()
-
-    def _counts(self, scores: Tensor, error: Tensor, counted: Tensor) -> Tensor:
-        """The histograms (M, SCORE_BINS, 2) of scores (B, M, H, W)."""
-        width, maps = measures.SCORE_BINS + 1, scores.shape[1]  # the last bin has the pixels that do not count
-        first = torch.arange(maps, dtype=torch.int32, device=scores.device).view(1, maps, 1, 1) * width
-        index = measures.score_bins(scores).masked_fill_(~counted, measures.SCORE_BINS).add_(first)
-        if self.classification:
-            counts = torch.bincount(index.mul_(2).add_(error).flatten(), minlength=2 * maps * width)
-            return counts.view(maps, width, 2)[:, :-1]
-        return _sums(index, error.expand_as(scores), maps * width).view(maps, width, 2)[:, :-1]
 
     def compute(self) -> dict[str, Tensor]:
         """`MAP/MEASURE` to a scalar for each map that was given; NaN where there is nothing to measure.
 
         Measures of a map that is not finite at a pixel that counts are NaN.
         """
-        histograms = self.histograms.cpu().double()
+        histograms = self.histograms[:, :-1].cpu().double()
         images = torch.cat([torch.zeros(0), *(part.cpu() for part in _parts(self.images))]).view(-1, 2 + len(MAPS))
         images = images[images[:, 0] > 0]
         found: dict[str, Tensor] = {}
@@ -115,20 +115,24 @@ class ErrorMapMetric(Metric):
                 "ece": measures.calibration_error(first, second),
             }
         errors = second / FIXED_POINT
-        oracle_pixels, oracle_errors = self.oracle.cpu().double().unbind(1)
+        oracle_pixels, oracle_errors = self.oracle[:-1].cpu().double().unbind(1)
         return {
             "ause": measures.sparsification_error(first, errors, oracle_pixels, oracle_errors / FIXED_POINT),
             "correlation": measures.correlation(first, errors, oracle_pixels),
         }
 
 
-def _sums(index: Tensor, error: Tensor, bins: int) -> Tensor:
-    """The number of elements in each bin, and the sum of their errors in fixed point, (bins, 2) int64."""
-    wide = error if error.device.type == "mps" else error.double()  # a sum of many float32 values is not exact
-    index = index.flatten()
-    sums = torch.bincount(index, wide.flatten(), minlength=bins)
-    fixed = sums.mul_(FIXED_POINT).nan_to_num_(0, 0, 0).round_().long()
-    return torch.stack([torch.bincount(index, minlength=bins), fixed], 1)
+def _count(histograms: Tensor, index: Tensor) -> None:
+    """Add 1 at each index of the flat histograms."""
+    one = torch.ones((), dtype=torch.int64, device=index.device)
+    histograms.view(-1).index_add_(0, index.flatten(), one.expand(index.numel()))
+
+
+def _add(histograms: Tensor, bins: Tensor, error: Tensor) -> None:
+    """Count pixels in their bins of histograms (..., 2), and add their errors (B, 1, H, W) in fixed point."""
+    _count(histograms, 2 * bins)
+    fixed = (error * FIXED_POINT).nan_to_num(0, 0, 0).round().long().expand_as(bins)
+    histograms.view(-1).index_add_(0, (2 * bins + 1).flatten(), fixed.flatten())
 
 
 def _parts(images: Any) -> list[Tensor]:

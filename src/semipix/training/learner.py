@@ -1,5 +1,6 @@
 """The only LightningModule: it trains a method with one backward pass per step, and measures it."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
 from semipix.methods.slabs import Slabs
 from semipix.models.memory_format import compile_networks, set_memory_format
+from semipix.training.calibration import ErrorMap
 from semipix.training.error_metrics import ErrorMapMetric
 from semipix.training.finiteness import Finiteness
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
@@ -42,8 +44,8 @@ class Learner(pl.LightningModule):
 
     Attributes:
         slabs: computes images that are too large for one pass, in validation and tests.
-        written: makes the error map that prediction writes, or None; a test measures it as `map`. A validation does
-            not, since the map is calibrated after the training.
+        written: the error map that prediction writes, for the evidence of some images; a test measures it as `map`. A
+            validation does not, since the map is calibrated after the training.
         unmeasured: why the last validation or test has no primary metric; empty if it has one.
     """
 
@@ -71,11 +73,12 @@ class Learner(pl.LightningModule):
         self._unread: Finiteness | None = None
         self.unmeasured = ""
         self._warned = False
+        self._testing = False
         self._measured = MeasuredPixels(method.task)  # in the current validation or test
         self.strong = strong or StrongViews()
         task = method.task
         self.slabs = Slabs(method)
-        self.written: Callable[[Evidence], Tensor | None] | None = None
+        self.written: Callable[[Evidence], ErrorMap | None] | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
@@ -178,9 +181,11 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.slabs = Slabs(self.method, self.memory_format)  # new, since the halo depends on the weights
+        self._testing = False
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
+        self._testing = True
 
     def validation_step(self, samples: list[EvalSample], batch_idx: int) -> None:
         for indices in batches_of_equal_size([sample.image for sample in samples], self.device.type):
@@ -195,59 +200,90 @@ class Learner(pl.LightningModule):
     def _measure(self, samples: list[EvalSample]) -> None:
         """Update the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
-        evidences = self.method.evidences(image)
+        evidences = self.method.evidences(image, self._with_maps)
         maps = {name: self._maps(name, evidence) for name, evidence in evidences.items()}
+        deployed = self.method.deployed_name()
+        error_map = self._error_map(evidences[deployed])
+        if error_map is not None:
+            scores, for_means = error_map.parts(self.method.task, evidences[deployed], image)
+            maps[deployed]["map"] = scores + error_map.constant(for_means.mean((-2, -1))).view(-1, 1, 1, 1)
         for indices in batches_of_equal_size([sample.target for sample in samples], self.device.type):
             target = torch.stack([samples[index].target for index in indices])
             self._measured.add(target)
             for name, evidence in evidences.items():
                 prediction = evidence.predictions[0]  # (B, K, H, W) at the network's size
-                updater = self._updater(name, target, prediction.shape, list(maps[name]))
+                updater = self._updater(name, target, prediction.shape, list(maps[name]), error_map)
                 updater.add(prediction[indices], [part[indices] for part in maps[name].values()])
-            if self.diagnostics and not self.trainer.testing:
+            if self.diagnostics and not self._testing:
                 batch = Batch(image[indices], target)
                 batch_outputs = {name: evidence.output[indices] for name, evidence in evidences.items()}
                 self.method.diagnose(batch, batch_outputs, self.diagnostics)  # type: ignore[arg-type]
 
     def _measure_in_slabs(self, sample: EvalSample) -> None:
         """Update the metrics with one large image; diagnostics need whole maps and leave it out."""
-        task, target = self.method.task, sample.target[None]
+        task, target, deployed = self.method.task, sample.target[None], self.method.deployed_name()
         self._measured.add(target)
         shape = 1, task.channels, *sample.image.shape[-2:]
         updaters: dict[str, MetricUpdater] = {}
+        error_map: ErrorMap | None = None
+        sums = torch.zeros((), device=self.device)
 
         def outputs(image: Tensor) -> tuple[Tensor, ...]:
-            """For each candidate its output, then its error maps."""
-            found = []
-            for name, evidence in self.method.evidences(image).items():
+            """What the error map's means need, then for each candidate its output and its error maps."""
+            nonlocal error_map
+            found, for_means = [], image[:, :0]
+            for name, evidence in self.method.evidences(image, self._with_maps).items():
                 maps = self._maps(name, evidence)
+                if name == deployed and (error_map := self._error_map(evidence)) is not None:
+                    maps["map"], for_means = error_map.parts(task, evidence, image)
                 if name not in updaters:
-                    updaters[name] = self._updater(name, target, shape, list(maps))
+                    updaters[name] = self._updater(name, target, shape, list(maps), error_map, waits=True)
                 found += [evidence.output, *maps.values()]
-            return tuple(found)
+            return for_means, *found
 
         for slab in self.slabs.compute(sample.image, outputs):
-            parts = iter([part for part in slab if part is not None])
+            for_means, *others = (part for part in slab if part is not None)
+            sums = sums + for_means.float().sum((-2, -1))
+            parts = iter(others)
             for updater in updaters.values():
                 prediction = task.activate(next(parts))
                 updater.add(prediction, [next(parts) for _ in updater.maps])
+        if error_map is not None:
+            updaters[deployed].finish(error_map.constant(sums / math.prod(sample.image.shape[-2:])))
+
+    @property
+    def _with_maps(self) -> list[str]:
+        """The candidates whose error maps are measured.
+
+        A test measures those of the deployed one, a validation those of all, since it does not know which is best
+        before its end.
+        """
+        return [self.method.deployed_name()] if self._testing else list(self.method.candidates())
 
     def _maps(self, candidate: str, evidence: Evidence) -> dict[str, Tensor]:
-        """The error maps (B, 1, H, W) of a candidate's prediction that are measured.
+        """The error maps (B, 1, H, W) of a candidate's prediction that are measured, but for the written one."""
+        return error_maps(self.method.task, evidence) if candidate in self._with_maps else {}
 
-        A test measures those of the deployed candidate, a validation those of all, since it does not know which is
-        best before its end.
-        """
-        if self.trainer.testing and candidate != self.method.deployed_name():
-            return {}
-        written = None if self.written is None else self.written(evidence)
-        maps = error_maps(self.method.task, evidence)
-        return maps if written is None else {"map": written, **maps}
+    def _error_map(self, evidence: Evidence) -> ErrorMap | None:
+        """The written map of the deployed candidate, if it is measured."""
+        return self.written(evidence) if self._testing and self.written is not None else None
 
-    def _updater(self, candidate: str, target: Tensor, shape: Sequence[int], maps: Sequence[str]) -> MetricUpdater:
-        error_metric = self.error_metrics[candidate]
-        assert isinstance(error_metric, ErrorMapMetric)
-        return MetricUpdater(self._metrics_of(candidate), error_metric, self.method.task, target, shape, maps)
+    def _updater(
+        self,
+        candidate: str,
+        target: Tensor,
+        shape: Sequence[int],
+        maps: Sequence[str],
+        error_map: ErrorMap | None,
+        waits: bool = False,
+    ) -> MetricUpdater:
+        metrics = self._metrics_of(candidate), self._error_metric_of(candidate)
+        return MetricUpdater(*metrics, self.method.task, target, shape, maps, error_map, waits)
+
+    def _error_metric_of(self, candidate: str) -> ErrorMapMetric:
+        metric = self.error_metrics[candidate]
+        assert isinstance(metric, ErrorMapMetric)
+        return metric
 
     def _metrics_of(self, candidate: str) -> MetricCollection:
         metrics = self.candidate_metrics[candidate]
@@ -290,7 +326,7 @@ class Learner(pl.LightningModule):
             self.log(f"{stage}/{key}", value, prog_bar=key == task.primary)
         if len(results) > 1:
             self.log_dict({f"{stage}/{name}/{task.primary}": results[name][task.primary] for name in results})
-        errors = self.error_metrics[shown].compute()  # type: ignore[operator]
+        errors = self._error_metric_of(shown).compute()
         self.log_dict({f"{stage}/errors/{key}": value for key, value in errors.items()})
         for name, metric in self.diagnostics.items() if stage == "val" else ():
             self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]

@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 
 from semipix.functional.rows import RowResizer
 from semipix.tasks.base import Task
+from semipix.training.calibration import ErrorMap
 from semipix.training.error_metrics import ErrorMapMetric
 
 
@@ -17,7 +18,7 @@ class MetricUpdater:
     """Updates metrics with the predictions of one batch, whose rows may come in parts, at the labels' size.
 
     Metrics that add up are updated with each part. Others are updated once, with the complete predictions. Error maps
-    are resized as predictions are.
+    are resized as predictions are, and the scores of the written error map before they become its values.
 
     Args:
         metrics: the metrics of `task`.
@@ -25,7 +26,9 @@ class MetricUpdater:
         task: its `metrics_add_up` decides.
         target: labels (B, ...) of one size.
         shape: shape (B, K, h, w) of the complete predictions.
-        maps: names of the error maps.
+        maps: names of the error maps. `map` is the written one, for which `add` gets scores.
+        error_map: makes values of these scores; None without `map`.
+        waits: whether the scores lack a constant, so that they are kept until `finish`.
     """
 
     def __init__(
@@ -36,19 +39,24 @@ class MetricUpdater:
         target: Tensor,
         shape: Sequence[int],
         maps: Sequence[str] = (),
+        error_map: ErrorMap | None = None,
+        waits: bool = False,
     ) -> None:
         self.metrics = metrics
         self.error_metric = error_metric
         self.task = task
         self.target = target
         self.maps = maps
+        self.error_map = error_map
+        self.waits = waits
         self._channels = shape[1]
         height, width = target.shape[-2:]
         self._resizer = RowResizer((shape[-2], shape[-1]), (height, width), shape[1] + len(maps))
         self._complete: Tensor | None = None
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []  # of some rows: errors, pixels that count, scores
 
     def add(self, prediction: Tensor, maps: Sequence[Tensor] = ()) -> None:
-        """Add the next rows (B, K, h, w) of the predictions, from the top, and those of the maps (B, 1, h', w')."""
+        """Add the next rows of the predictions (B, K, h, w), from the top, and of the maps (B, 1, h', w')."""
         height, width = self.target.shape[-2:]
         size = prediction.shape[-2:]
         maps = [part if part.shape[-2:] == size else F.interpolate(part, size, mode="bilinear") for part in maps]
@@ -70,13 +78,23 @@ class MetricUpdater:
     def _measure_maps(self, rows: slice, prediction: Tensor, maps: Tensor) -> None:
         """Measure rows of the maps (B, M, rows, W) at the errors of these rows of the predictions."""
         target = self.target[..., rows, :]
-        error = self.task.wrong if self.task.classification else self.task.error
-        self.error_metric.update(
-            error(prediction, target),
-            self.task.counted(target),
-            {name: maps[:, number : number + 1] for number, name in enumerate(self.maps)},
-            begins=rows.start == 0,
-        )
+        error = (self.task.wrong if self.task.classification else self.task.error)(prediction, target)
+        counted = self.task.counted(target)
+        named = {name: maps[:, number : number + 1] for number, name in enumerate(self.maps)}
+        if self.error_map is not None and "map" in named:
+            if self.waits:
+                self._kept.append((error, counted, named.pop("map")))
+            else:
+                named["map"] = self.error_map.values(named["map"])
+        self.error_metric.update(error, counted, named, begins=rows.start == 0)
+
+    def finish(self, constant: Tensor) -> None:
+        """Measure the written error map, with the constant (B,) of the images, when all rows were added."""
+        assert self.error_map is not None
+        for error, counted, scores in self._kept:
+            values = self.error_map.values(scores + constant.view(-1, 1, 1, 1))
+            self.error_metric.update(error, counted, {"map": values}, begins=False, again=True)
+        self._kept = []
 
 
 class MeasuredPixels:
