@@ -151,6 +151,17 @@ class TestTrainingBatches:
         ]
         assert len(set(crops)) == unlabeled, "each has an augmentation of its own"
 
+    def test_all_crops_of_an_image_have_its_place(self, source: MakeSource) -> None:
+        """A method that withholds an image by its place withholds it whole."""
+        data = module(source(labeled=3, unlabeled=12), batch_size=4, labeled_per_batch=3, samples_per_image=[4, 1])
+        places = {
+            (name, place)
+            for batch in steps(data)
+            for name, place in zip(batch["labeled"].names, batch["labeled"].places, strict=True)
+        }
+        assert sorted(name for name, _ in places) == data.split.labeled
+        assert len({place for _, place in places}) == 3
+
     def test_supervision_alone_passes_over_all_crops_too(self, source: MakeSource) -> None:
         data = module(source(labeled=3), batch_size=4, samples_per_image=[8, 1])
         assert Counter(name for batch in steps(data) for name in batch["labeled"].names) == dict.fromkeys(

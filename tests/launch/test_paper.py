@@ -116,6 +116,15 @@ def test_segmentation_trains_deeplab_as_the_paper_does() -> None:
     data = {"crop": 321, "scale": [0.5, 1.5], "pad": True, "flip": 0.5, "batch_size": 4, "labeled_per_batch": 2}
     assert data.items() <= config.data.options.items()
     assert (config.length, config.epochs) == ("full", 40)
+    assert not config.data.options.get("rare_share"), "crops are at random places"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_came_after_the_paper_is_off(task: str) -> None:
+    config = resolved(f"experiment=paper/{task}")
+    later = {"detector": "paper", "detector_norm": "batch", "detector_scale": 1, "withhold": 0, "fusion": False}
+    assert later.items() <= config.method.options.items()
+    assert config.task.options.get("class_weights") is None
 
 
 def test_denoising_deploys_dhdn_and_counts_sidds_patches() -> None:

@@ -277,13 +277,13 @@ class SemiSupervisedDataModule(LightningDataModule):
         skipped = self.skipped if self.on_error == "skip" else None
         self._share_memory()
         settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)
-        labeled_copies, unlabeled_copies = self.samples_per_image
-        labeled = LabeledDataset(self.source, _repeated(self.split.labeled, labeled_copies), settings, self.seed)
+        of_labeled, of_unlabeled = self.samples_per_image
+        labeled = LabeledDataset(self.source, self.split.labeled, settings, self.seed, of_labeled)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})
         unlabeled: UnlabeledDataset | ShardDataset
         if self.shards is None:
-            unlabeled = UnlabeledDataset(self.source, _repeated(self.split.unlabeled, unlabeled_copies), settings)
+            unlabeled = UnlabeledDataset(self.source, self.split.unlabeled, settings, of_unlabeled)
         else:
             unlabeled = ShardDataset(self.shards, settings, stable_seed(self.seed, "shards"), self.shard_buffer)
             for problem in self.shards.problems:
@@ -436,11 +436,6 @@ def _samples(value: int | Sequence[int], shards: str | None) -> tuple[int, int]:
             f"data.samples_per_image={value}: shards are read once in a pass; set data.samples_per_image=[{labeled},1]"
         )
     return labeled, unlabeled
-
-
-def _repeated(names: Sequence[str], copies: int) -> Sequence[str]:
-    """The names, each so many times."""
-    return names if copies == 1 else [*names] * copies
 
 
 def _at_least(minimum: int, key: str, value: int) -> int:
