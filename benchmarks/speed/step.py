@@ -104,7 +104,7 @@ GCT_FORMS: dict[str, dict[str, Any]] = {
     "gct_contiguous": {"detector": "paper", "channels_last": False},
     COMPILED: {"detector": "paper", "compiled": True},
 }
-"""The paper's GCT, with other detectors, with the detector at half size, memory=low, channels_last=false, compile=true."""
+"""The paper's GCT, and with other detectors, its own at half size, memory=low, channels_last=false, compile=true."""
 
 
 LITERAL_FORMS = {LITERAL: torch.contiguous_format, "literal_channels_last": torch.channels_last}

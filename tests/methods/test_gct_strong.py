@@ -24,7 +24,7 @@ from tests.helpers.tiny import (
 
 LOW, HIGH = 0.2, 0.9
 
-PLAIN = {"cutmix": 0.0, "decay": 0.0, "confidence": 0.0, "feature_dropout": 0.0, "fusion": False}
+PLAIN = {"detector": "paper", "cutmix": 0.0, "decay": 0.0, "confidence": 0.0, "feature_dropout": 0.0, "fusion": False}
 """What lets a test compute the terms by hand."""
 
 

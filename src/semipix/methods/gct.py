@@ -7,12 +7,13 @@ term                 | data    | trains           | objective (sg = stop gradien
 supervised           | labeled | both task models | R(T(x), y), Eq. 1
 dynamic_consistency  | all     | both task models | where the other's flaw is lower, match sg(other), Eq. 4 and 5
 flaw_correction      | all     | both task models | where both are flawed, push the frozen map to 0, Eq. 6 and 7
-flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
+flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3, or the error itself
 """
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -66,7 +67,7 @@ class GCT(FlawGuidedPair):
         "flaw_correction": BOTH_MODELS,
         "flaw_detection": ("detector",),
     }
-    test_options: ClassVar[Options] = {"flaw_threshold": 0.5, "rampup_epochs": 0}
+    test_options: ClassVar[Options] = {"flaw_threshold": 0.1, "rampup_epochs": 0}
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class GCT(FlawGuidedPair):
         rampup_epochs: float = 3.0,
         warmup_epochs: float = 0.0,
         fusion: bool = False,
-        detector: Kind = "paper",
+        detector: Kind = "cues",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
         detector_lr: float | None = None,
@@ -127,7 +128,9 @@ class GCT(FlawGuidedPair):
         if epoch < self.warmup_epochs:
             return losses
 
-        first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W), gradients to predictions
+        corrects = self.constraints != "consistency" and self.lambda_fc > 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and corrects):  # only flaw correction needs gradients
+            first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W)
         normalized = compared(self.detector, (first_flaw, second_flaw))
         # The second model is the first one's goal where its flaw is lower, and the reverse.
         (first_goal, second_goal), both_flawed = exchange((first, second), normalized, self.flaw_threshold)
@@ -135,7 +138,7 @@ class GCT(FlawGuidedPair):
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
             losses["dynamic_consistency"] = weight * (_mse(first, first_goal, valid) + _mse(second, second_goal, valid))
-        if self.constraints != "consistency":
+        if corrects:
             first_correction = masked_mean(both_flawed * first_flaw.square(), valid)
             second_correction = masked_mean(both_flawed * second_flaw.square(), valid)
             losses["flaw_correction"] = self.lambda_fc * (first_correction + second_correction)

@@ -10,7 +10,7 @@ supervised         | labeled                   | both task models | R(T(x), y), 
 cross_supervision  | strong views of unlabeled | both task models | where the gate is open: T1(strong) matches
                    |                           |                  | sg(label(T2(weak))), and the reverse
 flaw_correction    | strong views of unlabeled | both task models | where both are flawed, push the frozen map to 0
-flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
+flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches the error of p, see flaw_detection
 """
 
 import copy
@@ -111,7 +111,7 @@ class StrongGCT(FlawGuidedPair):
     off_by_default: ClassVar[tuple[str, ...]] = ("flaw_correction",)
     never_trained: ClassVar[tuple[str, ...]] = ("teachers",)
     draws_numbers: ClassVar[bool] = True
-    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.05, "lambda_fc": 1.0}
+    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.1, "lambda_fc": 1.0}
     step: Tensor
     needed: Tensor
 
@@ -136,7 +136,7 @@ class StrongGCT(FlawGuidedPair):
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
         fusion: bool = True,
-        detector: Kind = "paper",
+        detector: Kind = "cues",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
         detector_lr: float | None = None,
