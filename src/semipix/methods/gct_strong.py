@@ -10,7 +10,7 @@ supervised         | labeled                   | both task models | R(T(x), y), 
 cross_supervision  | strong views of unlabeled | both task models | where the gate is open: T1(strong) matches
                    |                           |                  | sg(label(T2(weak))), and the reverse
 flaw_correction    | strong views of unlabeled | both task models | where both are flawed, push the frozen map to 0
-flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches the error of p, see flaw_detection
+flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches the error of p, Eq. 3
 """
 
 import copy
