@@ -13,6 +13,7 @@ import pytest
 from benchmarks.reliability import commands
 from PIL import Image
 
+from semipix.atomic import write_text
 from semipix.launch import runner, variants
 from semipix.launch.runner import Ended
 from semipix.report import demo
@@ -60,6 +61,8 @@ def test_the_demo_trains_and_writes_its_page(
     command: Callable[..., Result], started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "COMMON", list(TINY))
+    pages = []
+    monkeypatch.setattr(demo, "write_text", lambda path, text: (pages.append(text), write_text(path, text)))
     first = command("demo", "--out", "out")
     assert first.code == 0, first.err
     assert sorted(started) == ["evaluate"] * 3 + ["train"] * 3
@@ -84,7 +87,9 @@ def test_the_demo_trains_and_writes_its_page(
     assert verdict in first.out
 
     titles = ["supervised, equally long", "GCT on strong views"]
-    columns = ["image", "label", *titles, f"flaw map of {titles[1]}", f"errors of {titles[1]}"]
+    columns = ["image", "label"]
+    for title in titles:
+        columns += [title, f"error map of {title}", f"errors of {title}"]
     pictures = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="(.*?)">', page)
     assert [title for _, title in pictures] == columns * TEST
     assert page.count("<img") == len(pictures)
@@ -92,18 +97,24 @@ def test_the_demo_trains_and_writes_its_page(
 
     rows = [[html.unescape(cell) for cell in row] for row in error_rows(page)]
     expected = [*(("gct_strong", name) for name in ("map", "flaw", "softmax", "entropy", "disagreement"))]
-    expected += [("supervised", name) for name in ("softmax", "entropy")]
+    expected += [("supervised", name) for name in ("map", "softmax", "entropy")]
     assert [(row[0], row[1]) for row in rows] == [(demo.VARIANTS[run][0], name) for run, name in expected]
     for (run, name), row in zip(expected, rows, strict=True):
         measured = json.loads(Path(f"out/{run}/evaluation-test.json").read_text())
         figures = [measured[f"errors/{name}/{measure}"] for measure in demo.MEASURES]
         assert row[2:] == ["-" if figure is None else f"{figure:.3f}" for figure in figures]
 
-    diagnostics = page.partition("What the flaw detector knows")[2].partition("</table>")[0]
+    for number, early in enumerate(pages[:2], 1):
+        assert f"{number} of 3 trainings are finished." in early
+        assert early.count("<img") == TEST * (2 + 3 * number)
+    assert "first pictures: open out/index.html" in first.out
+
+    diagnostics = page.partition("What the exchange does")[2].partition("</table>")[0]
     assert len(re.findall(r"<td>(?:0|1)\.\d{3}</td>", diagnostics)) >= 3
 
     assert command("demo", "--out", "out").code == 0
     assert len(started) == 6, "what is there is not trained again"
+    assert len(pages) == 6
     assert Path("out/index.html").read_text() == page
 
 

@@ -84,7 +84,7 @@ def measure(
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
-    learner.written = _written_map(run, method, checkpoint)
+    learner.written = written_map(run, method, checkpoint)
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -118,7 +118,7 @@ def measure(
     return {key.removeprefix("test/"): value for key, value in found.items()}
 
 
-def _written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
+def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
     """The error map that `semipix predict` writes: the calibrated one, or the best of the others.
 
     Without a calibration that fits, which prediction refuses, there is none, and a line says so.

@@ -59,6 +59,7 @@ def run_variants(
     parallel: int = 2,
     show: Callable[[str], None] = tqdm.write,
     split: str = "test",
+    finished: Callable[[str], None] = lambda name: None,
 ) -> dict[str, dict[str, Any]]:
     """Run all jobs, `parallel` at a time, with one bar and a line whenever one is finished.
 
@@ -67,6 +68,7 @@ def run_variants(
         parallel: processes at a time.
         show: prints the line.
         split: images to measure them on.
+        finished: is called with the name of each job that succeeded, while others may still run.
 
     Returns:
         What `run_variant` returns, by name, in the order of `jobs`.
@@ -77,6 +79,8 @@ def run_variants(
 
     def ended(name: str, error: BaseException | None) -> None:
         show(f"{name}: {error or f'see {jobs[name][0]}'}")
+        if error is None:
+            finished(name)
 
     return side_by_side(
         {name: partial(run_variant, folder, overrides, split) for name, (folder, overrides) in jobs.items()},

@@ -1,5 +1,6 @@
 """`semipix demo`: are unlabeled images worth it on the built-in data?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from semipix.atomic import write_text
 from semipix.inference.evaluate import maps_of
 from semipix.interruption import Interrupted, number_of
-from semipix.launch.variants import environment, run_variants
+from semipix.launch.variants import environment, run_variant, run_variants
 from semipix.report.pictures import rows
 from semipix.training.run_folder import load_split, write_json
 
@@ -30,13 +31,19 @@ GUIDED = ["method=gct_strong", "method.decay=0.95"]
 
 VARIANTS = {
     "gct_strong": ("GCT on strong views", [*GUIDED, "optimizer.lr=3e-3"]),
-    "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=1e-3"]),
     "supervised_short": (
         "supervised, the paper's length",
         ["method=supervised", "length=labeled", "optimizer.lr=1e-3"],
     ),
+    "supervised": ("supervised, equally long", ["method=supervised", "optimizer.lr=1e-3"]),
 }
-"""Title and overrides of each run, the longest first; benchmarks/accuracy/demo_rates.py found the learning rates."""
+"""Title and overrides of each run; benchmarks/accuracy/demo_rates.py found the learning rates.
+
+The longest begins first, and beside it the shortest, so that there is something to see soon.
+"""
+
+SHOWN = ("supervised", "gct_strong")
+"""The runs with pictures on the finished page."""
 
 
 def demo(out: Path) -> dict[str, Any]:
@@ -53,12 +60,36 @@ def demo(out: Path) -> dict[str, Any]:
         KeyboardInterrupt: the user interrupted; its message says how to continue.
     """
     jobs = {name: (out / name, [*COMMON, *overrides]) for name, (_, overrides) in VARIANTS.items()}
+    done: dict[str, dict[str, Any]] = {}
+
+    def finished(name: str) -> None:
+        done[name] = run_variant(*jobs[name])  # only reads, since the run is there
+        if len(done) < len(jobs):
+            verdict = f"{len(done)} of {len(jobs)} trainings are finished. Load this page again for the others."
+            write_text(out / "index.html", _page(out, done, _table(done), verdict, tuple(done)))
+            if len(done) == 1:
+                print(f"first pictures: open {out / 'index.html'}")
+
     try:
-        found = run_variants(jobs)
+        found = run_variants(jobs, finished=finished)
     except KeyboardInterrupt as error:
         message = f"interrupted; continue with the same command, which trains what {out} lacks"
         raise Interrupted(number_of(error), message) from error
-    summary = {
+    summary = _summary(found)
+    write_json(out / "summary.json", summary)
+    table = _table(found)
+    verdict = _verdict(summary)
+    for line in table:
+        print(f"{line['title']:32} mIoU {line['miou']:5.1f} %   {line['steps']:4} steps  {line['seconds']:4.0f} s")
+    print(verdict)
+    write_text(out / "index.html", _page(out, found, table, verdict, SHOWN))
+    print(f"open {out / 'index.html'}")
+    return summary
+
+
+def _summary(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Test metrics in percent, steps and seconds of each run."""
+    return {
         name: {
             "miou": round(100 * result["test"]["miou"], 2),
             "accuracy": round(100 * result["test"]["accuracy"], 2),
@@ -67,17 +98,13 @@ def demo(out: Path) -> dict[str, Any]:
         }
         for name, result in found.items()
     }
-    write_json(out / "summary.json", summary)
-    summary = {name: summary[name] for name in ("supervised_short", "supervised", "gct_strong")}
-    table = [{"title": VARIANTS[name][0], "lr": _rate(found[name]), **figures} for name, figures in summary.items()]
-    verdict = _verdict(summary)
-    for line in table:
-        print(f"{line['title']:32} mIoU {line['miou']:5.1f} %   {line['steps']:4} steps  {line['seconds']:4.0f} s")
-    print(verdict)
-    page = _page(out, found, table, verdict)
-    write_text(out / "index.html", page)
-    print(f"open {out / 'index.html'}")
-    return summary
+
+
+def _table(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each run, the recommended method last."""
+    summary = _summary(found)
+    order = [name for name in ("supervised_short", *SHOWN) if name in found]
+    return [{"title": VARIANTS[name][0], "lr": _rate(found[name]), **summary[name]} for name in order]
 
 
 def _rate(result: dict[str, Any]) -> str:
@@ -110,19 +137,19 @@ MEASURES = {
 
 
 def _error_maps(found: dict[str, Any]) -> list[list[str]]:
-    """For each error map of the two runs with pictures a row: training, map, and its figures on the test images."""
+    """For each error map of the runs with pictures a row: training, map, and its figures on the test images."""
     rows = []
-    for name in ("gct_strong", "supervised"):
+    for name in [name for name in reversed(SHOWN) if name in found]:
         for key, figures in maps_of(found[name]["test"]).items():
             values = [figures[measure] for measure in MEASURES]
             rows.append([VARIANTS[name][0], key, *("-" if value is None else f"{value:.3f}" for value in values)])
     return rows
 
 
-def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str) -> str:
-    split = load_split(out / "gct_strong")
+def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str, shown: Sequence[str]) -> str:
+    split = load_split(out / shown[0])
     prefix = "val/diagnostics/"
-    trained = found["gct_strong"]["trained"]
+    trained = found["gct_strong"]["trained"] if "gct_strong" in found else {}
     diagnostics = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
     versions = environment()["versions"]
     templates = Environment(loader=PackageLoader("semipix", "report"), autoescape=select_autoescape(["html", "j2"]))
@@ -135,6 +162,6 @@ def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict
         measures=list(MEASURES.values()),
         error_maps=_error_maps(found),
         diagnostics=diagnostics,
-        pictures=rows({VARIANTS[name][0]: out / name for name in ("supervised", "gct_strong")}),
+        pictures=rows({VARIANTS[name][0]: out / name for name in shown}),
         versions=", ".join(f"{name} {number}" for name, number in versions.items()),
     )
