@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.bf16 import pairs, part_of
-from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, TRAINED, figure, measure_of
+from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, SETTINGS, TRAINED, figure, measure_of
 from benchmarks.common import RESULTS, ROOT, Record, records_in
 
 PAGES = ROOT / "docs" / "methods"
@@ -64,6 +64,54 @@ def results(*settings: str) -> str:
             parts.append(f"| {variant} | " + " | ".join(row) + " |")
         parts.append("")
     return "\n".join(parts).strip() or "not measured"
+
+
+HEADROOM = {"miou": 2.0, "psnr": 0.5}
+"""What all labels must add with every seed if a setting is to show gains: points of mIoU, and dB."""
+
+
+def headroom() -> str:
+    """What all labels add to few labels in as many steps: whether a setting can show what unlabeled images add."""
+    parts = [
+        "| setting | steps | labels | test metric | with all labels | difference | can show a gain |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    found: dict[tuple[str, int], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    ceilings: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+    for record in (record for name in (*SETTINGS, "headroom") for record in _read(name)):
+        key, seed = (record["setting"], record["trained"]["steps"]), record["seed"]
+        if record["variant"] == "all_labels":
+            ceilings[key][seed] = figure(record)
+        elif record["variant"] == BASELINE:
+            found[key][int(record["labels"])][seed] = figure(record)
+    for (setting, steps), by_labels in sorted(found.items()):
+        metric = measure_of(setting).metric
+        measure, digits = MEASURES[metric]
+        for labels, few in sorted(by_labels.items()):
+            every = ceilings[setting, steps]
+            if seeds := sorted(few.keys() & every.keys()):
+                cells = [_cell([values[seed] for seed in seeds], digits) for values in (few, every)]
+                added = [every[seed] - few[seed] for seed in seeds]
+                row = [f"`{setting}`", f"{steps}", f"{labels}", f"{measure.split()[0]} {cells[0]}", cells[1]]
+                row += [_interval(added, digits), _verdict(added, HEADROOM[metric])]
+                parts.append(f"| {' | '.join(row)} |")
+    return "\n".join(parts)
+
+
+def _verdict(added: list[float], least: float) -> str:
+    """Whether every seed gains enough; one seed is too few to say yes."""
+    if min(added) < least:
+        return "no"
+    return "yes" if len(added) > 1 else "with one seed"
+
+
+def _interval(values: list[float], digits: int) -> str:
+    """Mean, and a confidence interval of 95 % where there are three values or more."""
+    middle = f"{statistics.mean(values):+.{digits}f}"
+    if len(values) < 3:
+        return middle
+    half = STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{middle} ± {half:.{digits}f}"
 
 
 def ablations() -> str:
@@ -281,7 +329,7 @@ def _earlier(setting: str) -> list[Record]:
     return [record for record in records if record["setting"] == setting and "input_statistics" not in record]
 
 
-STUDENT = {4: 3.182, 6: 2.571, 8: 2.365, 12: 2.201, 16: 2.131}
+STUDENT = {3: 4.303, 4: 3.182, 6: 2.571, 8: 2.365, 12: 2.201, 16: 2.131}
 """Student's t for an interval of 95 %, by the number of values."""
 
 
@@ -334,6 +382,8 @@ def pages() -> dict[Path, str]:
     found[speed] = speed.read_text()
     for table_of in (steps, operations, bf16, half_scale):
         found[speed] = filled(found[speed], table_of.__name__, table_of())
+    page = ROOT / "docs" / "results.md"
+    found[page] = filled(page.read_text(), "headroom", headroom())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     found[page] = filled(found[page], "large_images", large_images())

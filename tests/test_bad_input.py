@@ -162,6 +162,10 @@ KEYS = {
     "data.strong_jitter=abc": "data.strong_jitter: 'abc' found, a number or null expected",
     "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
     "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
+    "data.rare_share=1.5": "data.rare_share=1.5: expected a probability from 0 to 1",
+    "task.class_weights=inverse": "task.class_weights: 'inverse' found, a list or balanced or null expected",
+    "data.strong_gain=0.5": "data.strong_gain=0.5: expected 0, since the target of such a view is not known in "
+    "Segmentation; set data.strong_gain=0",
     "data.workers=-1": "data.workers=-1: expected at least 0",
     "data.prefetch=0": "data.prefetch=0: expected at least 1",
     "data.cache=ram": "data.cache: 'ram' found, memory or disk or null expected",
@@ -249,6 +253,14 @@ def test_overrides(override: str, train: Command) -> None:
     message = train("method=mean_teacher", override).error
     assert message.startswith("semipix: error: ")
     assert KEYS[override] in message
+    assert not any(Path().iterdir())
+
+
+def test_balanced_class_weights_need_classes_and_a_loss_that_takes_them(train: Command) -> None:
+    balanced = "task.class_weights=balanced"
+    message = train(balanced, "task.loss=[dice,lovasz]").error
+    assert "task.class_weights: found with task.loss=lovasz, which takes no class weights; leave them out" in message
+    assert "unknown key task.class_weights; known keys: loss" in train(balanced, "task=denoising").error
     assert not any(Path().iterdir())
 
 
@@ -431,16 +443,16 @@ def test_batch_norm_over_one_value(train: Command) -> None:
     message = train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0").error
     assert "data.batch_size: batch norm needs more than one value per channel" in message
     assert "raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true" in message
-    mend = "freeze_batch_norm=true"
-    assert train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0", mend, "run=mended").code == 0
+    fix = "freeze_batch_norm=true"
+    assert train(f"model._target_={HERE}Pooled", "data.batch_size=1", "validations=0", fix, "run=fixed").code == 0
 
 
-def test_out_of_memory_names_the_mend(train: Command) -> None:
+def test_out_of_memory_names_the_fix(train: Command) -> None:
     message = train(f"model._target_={HERE}HungryOnCPU", "validations=0").error
     assert "out of memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or data.crop" in message
 
 
-def test_out_of_memory_in_evaluation_names_the_mend(train: Command, command: Command) -> None:
+def test_out_of_memory_in_evaluation_names_the_fix(train: Command, command: Command) -> None:
     assert train(f"model._target_={HERE}HungryInEvaluation", "validations=0").code == 0
     message = command("evaluate", "run").error
     assert message.startswith("semipix: error: run: out of GPU memory in batches of 8 test images; lower --batch-size")
@@ -450,7 +462,7 @@ def test_out_of_memory_in_evaluation_names_the_mend(train: Command, command: Com
     assert "data.eval_batch_size=0: expected at least 1" in command("evaluate", "run", "--batch-size", "0").error
 
 
-def test_out_of_gpu_memory_names_the_mend(train: Command) -> None:
+def test_out_of_gpu_memory_names_the_fix(train: Command) -> None:
     message = train(f"model._target_={HERE}Hungry", "validations=0").error
     assert "out of GPU memory at step 0 with data.batch_size=4, data.crop=64; lower data.batch_size or" in message
     assert message.endswith("or set memory=low")

@@ -1,10 +1,8 @@
 """Keys and types that a constructor's signature allows.
 
-Also tests launch/compose.py, launch/overrides.py, launch/paper.py and
-signatures.py.
+Also tests launch/compose.py, launch/overrides.py and signatures.py.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,18 +13,12 @@ import yaml
 from omegaconf import OmegaConf
 from torch import nn
 
-import semipix.conf
-from semipix.config import GROUPS, TOP, Node, plain, target_of
-from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.config import Node, plain, target_of
 from semipix.errors import SemipixError
 from semipix.launch.overrides import open_overrides
 from semipix.launch.paper import paper_table
-from semipix.methods.gct import GCT
 from semipix.signatures import check_type
-from semipix.training.configuration import Configuration
-from semipix.training.run_folder import read_config
 from tests.conftest import Result
-from tests.helpers.tiny import options
 
 
 class Leaf:
@@ -170,10 +162,12 @@ class Abstract(nn.Module, ABC):
     def forward(self) -> None: ...
 
 
-def unsaid(): ...  # type: ignore[no-untyped-def]
+def unannotated(): ...  # type: ignore[no-untyped-def]
 
 
-@pytest.mark.parametrize("target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unsaid", "hydra.utils.instantiate"])
+@pytest.mark.parametrize(
+    "target", ["torch.nn.Conv2d", HERE + "Maker.make", HERE + "unannotated", "hydra.utils.instantiate"]
+)
 def test_targets_of_a_kind(target: str) -> None:
     Node.parse("model", {"_target_": target}, nn.Module)
 
@@ -214,147 +208,6 @@ def test_missing_key_and_broken_reference_are_reported_by_name() -> None:
         plain(OmegaConf.create({"run": "${nowhere}"}))
 
 
-PAPER = "experiment=paper/segmentation"
-ROWS = paper_table("segmentation")
-
-Resolve = Callable[..., Configuration]
-
-
-@pytest.fixture
-def resolve(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Resolve:
-    """The configuration that a command's overrides lead to, as training would get it."""
-    got: list[Configuration] = []
-
-    def start(configuration: Configuration, run: Path, command: str) -> dict[str, float]:
-        got.append(configuration)
-        return {"steps": 0}
-
-    monkeypatch.setattr("semipix.training.run.start", start)
-
-    def run(*overrides: str) -> Configuration:
-        assert train(*overrides).code == 0
-        return got.pop()
-
-    return run
-
-
-def test_every_task_of_the_papers_table_has_an_experiment_and_no_other() -> None:
-    root = Path(semipix.conf.__file__).parent
-    assert options("experiment/paper") == sorted(yaml.safe_load((root / "paper.yaml").read_text()))
-
-
-@pytest.mark.parametrize("method", ROWS)
-def test_the_papers_table_names_parameters_of_its_methods(method: str) -> None:
-    path = Path(semipix.conf.__file__).parent / "method" / f"{method}.yaml"
-    check_keys("method", {**yaml.safe_load(path.read_text()), **ROWS[method]})
-
-
-@pytest.mark.parametrize("task", ["denoising", "matting", "enhancement"])
-def test_rows_of_regression_tasks_name_parameters_of_methods_that_serve_them(task: str) -> None:
-    rows = paper_table(task)
-    assert rows.keys() == {"supervised", "mean_teacher", "s4l", "advssl", "gct", "flaw_mean_teacher"}
-    for method, row in rows.items():
-        path = Path(semipix.conf.__file__).parent / "method" / f"{method}.yaml"
-        node = yaml.safe_load(path.read_text())
-        check_keys("method", {**node, **row})
-        assert not target_of("method", node).classification_only  # type: ignore[attr-defined]
-
-
-def test_only_the_published_weights_are_used_where_none_are_published() -> None:
-    for task in ("denoising", "matting", "enhancement"):
-        assert paper_table(task).items() <= ROWS.items(), "say in conf/paper.yaml where other values come from"
-
-
-@pytest.mark.parametrize(("task", "crop"), [("denoising", 256), ("matting", 320), ("enhancement", 512)])
-def test_an_experiment_chooses_its_task_and_crop(task: str, crop: int) -> None:
-    path = Path(semipix.conf.__file__).parent / "experiment/paper" / f"{task}.yaml"
-    node = yaml.safe_load(path.read_text())
-    assert {"override /task": task} in node["defaults"]
-    assert node["data"]["crop"] == crop
-    check_keys(
-        "data", {"_target_": "semipix.data.sources.folder.FolderSource", **node["data"]}, SemiSupervisedDataModule
-    )
-
-
-def test_the_papers_table_has_the_compared_methods() -> None:
-    compared = {"mean_teacher", "s4l", "advssl", "gct", "flaw_mean_teacher", "cct", "cutmix"}
-    assert ROWS.keys() == {"supervised", *compared}
-    assert all(ROWS[method] for method in compared)
-
-
-@pytest.mark.parametrize("method", ROWS)
-def test_the_papers_values_arrive(method: str, resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = {key: value / 2 for key, value in ROWS[method].items()}  # so that no value is a constructor's default
-    monkeypatch.setattr("semipix.launch.paper.paper_table", lambda task: {method: changed})
-    config = resolve(PAPER, f"method={method}")
-    assert changed.items() <= config.method.options.items()
-
-
-def test_the_papers_model_optimizer_and_batch_arrive(
-    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    got: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "semipix.training.run.start", lambda config, run, command: got.append(config.as_mapping()) or {"steps": 0}
-    )
-    assert command("train", PAPER, "data=folder", "data.root=nowhere", "run=run").code == 0
-    (config,) = got
-    assert config["task"]["_target_"].endswith("Segmentation")
-    assert config["model"]["_target_"].endswith("DeepLabV2")
-    sgd = {"_target_": "torch.optim.SGD", "lr": 2.5e-4, "momentum": 0.9, "weight_decay": 5e-4}
-    assert sgd.items() <= config["optimizer"].items()
-    assert config["scheduler"]["_target_"] == "torch.optim.lr_scheduler.PolynomialLR"
-    assert config["scheduler"]["power"] == 0.9
-    folder = {"_target_": "semipix.data.sources.folder.FolderSource", "root": "nowhere"}
-    assert {**folder, "crop": 321, "batch_size": 4, "labeled_per_batch": 2}.items() <= config["data"].items()
-
-
-@pytest.mark.parametrize(
-    ("task", "models"),
-    [
-        ("denoising", ("DHDN", "DIDN")),
-        ("matting", ("DeepImageMatting", None)),
-        ("enhancement", ("HDRNet", None)),
-    ],
-)
-def test_the_papers_regression_models_arrive(
-    task: str, models: tuple[str, str | None], command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    got: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "semipix.training.run.start", lambda config, run, command: got.append(config.as_mapping()) or {"steps": 0}
-    )
-    assert command("train", f"experiment=paper/{task}", "data=scenes", "run=run").code == 0
-    (config,) = got
-    assert config["data"]["kind"] == task
-    assert config["task"]["_target_"].endswith(task.capitalize())
-    found = [config.get(key) and config[key]["_target_"].rpartition(".")[2] for key in ("model", "second_model")]
-    assert tuple(found) == models
-
-
-def test_the_user_wins_over_the_paper(resolve: Resolve) -> None:
-    more = ("method.lambda_dc=3", "optimizer=adamw", "data.labeled_per_batch=3", "scheduler=null")
-    config = resolve(PAPER, "method=gct", *more)
-    assert {key: config.method.options[key] for key in ROWS["gct"]} == {**ROWS["gct"], "lambda_dc": 3}
-    assert config.optimizer.path == "torch.optim.AdamW"
-    assert config.data.options["labeled_per_batch"] == 3
-    assert config.scheduler is None
-
-
-def test_without_the_experiment_constructors_decide(resolve: Resolve) -> None:
-    defaults = inspect.signature(GCT).parameters
-    assert resolve("method=gct").method.options == {
-        name: each.default for name, each in defaults.items() if name not in ("task", "make_model")
-    }
-
-
-@pytest.mark.parametrize("method", sorted({*options("method")} - ROWS.keys()))
-def test_a_method_that_the_paper_does_not_list_is_refused(method: str, train: Callable[..., Result]) -> None:
-    message = train(PAPER, f"method={method}").error
-    assert f"method={method}: the paper's table has no such row, it lists {', '.join(ROWS)}" in message
-    assert not Path("run").exists()
-
-
 def test_an_experiment_that_does_not_exist_is_reported(train: Callable[..., Result]) -> None:
     message = train("experiment=paper/nothing").error
     assert "experiment=paper/nothing: no such option; known: paper/TASK" in message
@@ -371,11 +224,22 @@ def test_a_sweep_by_pattern_is_no_error(train: Callable[..., Result]) -> None:
     assert "sweep/method_s4l: steps: -1 found" in message
 
 
-def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Result]) -> None:
-    sweep = ("method=mean_teacher,cutmix", "method.decay=0.5,0.9", "-m", "run=sweep")
-    assert train(PAPER, *sweep).code == 0
-    for method in ("mean_teacher", "cutmix"):
-        for decay in (0.5, 0.9):
-            stored, _ = read_config(Path("sweep") / f"method_{method}-method.decay_{decay}", trust=True)
-            assert {key: stored["method"][key] for key in ROWS[method]} == {**ROWS[method], "decay": decay}
-            assert stored.keys() <= {*GROUPS, *TOP}
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--cfg", "hydra"), ("--help", "KEYS")])
+def test_what_training_refuses_is_not_shown(asked: tuple[str, str], command: Callable[..., Result]) -> None:
+    assert command("train", *asked, "data.nope=1").error == command("train", "data.nope=1").error
+
+
+def test_a_shown_configuration_may_have_missing_values(command: Callable[..., Result]) -> None:
+    shown = command("train", "--cfg", "job", "-p", "data", "data=folder")
+    assert (shown.code, yaml.safe_load(shown.out)["root"]) == (0, "???")
+
+
+def test_the_shown_configuration_has_the_papers_values(command: Callable[..., Result]) -> None:
+    given = ("experiment=paper/segmentation", "method=mean_teacher", "method.decay=0.5")
+    shown = yaml.safe_load(command("train", "--cfg", "job", "-p", "method", *given).out)
+    assert shown.pop("_target_").endswith("MeanTeacher")
+    assert shown == {**paper_table("segmentation")["mean_teacher"], "decay": 0.5}
+
+
+def test_a_sweep_has_no_one_configuration_to_show(command: Callable[..., Result]) -> None:
+    assert "--cfg: shows one configuration; leave -m out" in command("train", "-m", "--cfg", "job", "seed=0,1").error

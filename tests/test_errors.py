@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from semipix.data.check import check
+from semipix.data.check import check_folder
 from semipix.errors import MOST_CHARACTERS, PREFIX, one_line, reason_of
 from tests.conftest import Result
 
@@ -73,7 +73,7 @@ def test_check_and_training_print_the_same_line(photos: Path, train: Command) ->
     folder = photos / "masks/train" / "/".join(["deep folder " * 10] * 5)
     folder.mkdir(parents=True)
     Image.new("L", (3, 3)).save(folder / "last.png")
-    (line,) = [line for line in check(photos).lines() if "last.png: mask without an image;" in line]
+    (line,) = [line for line in check_folder(photos).lines() if "last.png: mask without an image;" in line]
     assert 250 < len(line) <= 300
     assert train(f"data.root={photos}").error == f"{PREFIX}{line.strip()}"
 

@@ -26,13 +26,14 @@ from semipix.data.batches.loaders import SourceLoader
 from semipix.data.batches.workers import CHOSEN
 from semipix.functional.grouping import BATCH_PIXELS
 from semipix.inference.predictor import Predictor
-from semipix.interruption import Interrupted, check, deferred, handled, received
+from semipix.interruption import Interrupted, deferred, handled, raise_if_interrupted, received
 from semipix.launch import runner, sweep
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
+from tests.helpers.processes import SCRIPT, environment, wait_for
+from tests.helpers.runs import assert_same
 from tests.helpers.tiny import TinyModel
-from tests.training.test_resume import SCRIPT, assert_same, environment, wait_for
 
 Command = Callable[..., Result]
 
@@ -73,7 +74,7 @@ def test_a_signal_that_a_library_swallows_is_not_lost() -> None:
             send()
         assert received() == signal.SIGTERM
         with pytest.raises(Interrupted, match="how to continue"):
-            check(message="how to continue")
+            raise_if_interrupted(message="how to continue")
         with pytest.raises(Interrupted), deferred("step"):
             raise AssertionError("nothing begins after a signal")
 
@@ -86,7 +87,7 @@ def test_a_deferred_signal_waits_and_is_announced_once(capfd: pytest.CaptureFixt
             send(signal.SIGHUP)
             assert received() == signal.SIGTERM
         with pytest.raises(Interrupted):
-            check()
+            raise_if_interrupted()
     assert capfd.readouterr().err.split("\n") == ["", STOPPING, ""]
 
 
@@ -294,14 +295,14 @@ def test_an_interrupted_prediction_says_how_far_it_has_come(
     with monkeypatch.context() as patch:
         signal_in(Predictor, "write", lambda _: True, patch)
         result = command(*given)
-    said = re.fullmatch(
+    printed = re.fullmatch(
         r"semipix: interrupted after (\d+) of 12 images; continue with the same command and --skip-existing",
         lines(result.err)[-1],
     )
     assert result.code == 143
-    assert said, result.err
+    assert printed, result.err
     there = {path.name: path.stat().st_mtime_ns for path in Path("out/masks").iterdir()}
-    assert int(said[1]) <= len(there) < 12
+    assert int(printed[1]) <= len(there) < 12
     assert not [path for path in Path("out").rglob("*") if path.name.endswith(ENDING)]
     assert command(*given, "--skip-existing").code == 0
     after = {path.name: path.stat().st_mtime_ns for path in Path("out/masks").iterdir()}
@@ -512,7 +513,7 @@ def test_a_sweep_hands_sigterm_on_and_waits(tmp_path: Path) -> None:
 def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "train", lambda *_, **options: runner.Ended(143, "interrupted at step 2"))
+    monkeypatch.setattr(sweep, "run_training", lambda *_, **options: runner.Ended(143, "interrupted at step 2"))
     job = sweep.Job(tmp_path / "one", tmp_path, "this", [], lambda: {"task": {}}, tmp_path, [])
     record = sweep.run_job(job)
     assert (record.state, record.tries, record.reason) == ("interrupted", 1, "interrupted at step 2")

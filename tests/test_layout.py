@@ -42,6 +42,12 @@ def test_what_is_named_is_there() -> None:
     assert [name for name in named() if not (SOURCE / name).exists()] == []
 
 
+def test_what_tests_share_is_in_helpers() -> None:
+    """Importing another test file runs its tests' set-up, and breaks where that file changes."""
+    importing = re.compile(r"^(?:from|import) tests\.(?:\w+\.)*test_\w+", re.MULTILINE)
+    assert [path.name for path in TESTS.rglob("*.py") if importing.search(path.read_text())] == []
+
+
 @pytest.mark.parametrize(
     ("file", "fixtures", "slow"),
     [

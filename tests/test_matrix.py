@@ -46,6 +46,9 @@ QUIET = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 WITHOUT_FEATURES = {"dhdn", "didn", "deep_image_matting", "hdrnet"}
 """Models that do not follow the feature protocol."""
 
+WITHOUT_DROPOUT = {"feature_dropout": "0", "complementary_dropout": "false"}
+"""Hyper-parameters with which a method needs no feature protocol."""
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -92,9 +95,11 @@ def test_trains(method: str, task: str, model: str, tmp_path: Path, capsys: pyte
         return
     if model in WITHOUT_FEATURES and works_on_features(method):
         assert "has no method 'features'" in refused(tmp_path, method, task, model, capsys)
-        if "feature_dropout" not in inspect.signature(method_class(method)).parameters:
+        without = WITHOUT_DROPOUT.keys() & inspect.signature(method_class(method)).parameters.keys()
+        if not without:
             return
-        weights = train(tmp_path / "whole", method, task, model, "method.feature_dropout=0")
+        more = [f"method.{key}={WITHOUT_DROPOUT[key]}" for key in without]
+        weights = train(tmp_path / "whole", method, task, model, *more)
     else:
         weights = train(tmp_path / "whole", method, task, model)
     check(tmp_path / "whole")

@@ -195,23 +195,23 @@ class TestValues:
         assert_refused_alike(command, tmp_path / "data", "lossy")
 
     @pytest.mark.parametrize(
-        ("values", "words", "mend"),
+        ("values", "words", "fix"),
         [
             ((0, 70, 140, 210), "with gaps: 207 of the 211 classes have no pixel", "{0:0,70:1,140:2,210:3}"),
             ((1, 2, 3, 4), "no pixel of class 0, the masks' values are 1, 2, 3, 4", "{1:0,2:1,3:2,4:3}"),
         ],
     )
     def test_gaps_are_a_warning(
-        self, command: Command, tmp_path: Path, values: tuple[int, ...], words: str, mend: str
+        self, command: Command, tmp_path: Path, values: tuple[int, ...], words: str, fix: str
     ) -> None:
         write(tmp_path / "data", regions(), stored=lambda mask: np.array(values, np.uint8)[mask])
         checked, trained = command("data", "check", tmp_path / "data"), train_known(command, tmp_path / "data")
         assert (checked.code, trained.code) == (0, 0)
         for printed in (checked.out, trained.err):
             assert words in printed
-            assert f"data.mask_values={mend}" in printed
+            assert f"data.mask_values={fix}" in printed
         shutil.rmtree("run")
-        again = train_known(command, tmp_path / "data", f"data.mask_values={mend}")
+        again = train_known(command, tmp_path / "data", f"data.mask_values={fix}")
         assert "warning" not in again.err
         assert measured(command)["miou"] == 1
 

@@ -57,11 +57,11 @@ def run(source: Path, *arguments: object) -> dict[str, float]:
     variables = runner.surroundings(PYTHONPATH=str(source))
     with runner.started(runner.semipix(*map(str, arguments)), env=variables, **streams) as process:
         assert process.stderr is not None
-        said = process.stderr.read()
+        printed = process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)  # which says what it used, as Popen.wait does not
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(map(str, arguments))}: exit status {process.returncode}\n{said[-2000:]}")
+        raise SystemExit(f"{' '.join(map(str, arguments))}: exit status {process.returncode}\n{printed[-2000:]}")
     kib = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {
         "peak_mib": round(kib / 1024),

@@ -56,6 +56,7 @@ class Batch(NamedTuple):
         strong: (V (N - L), C_in, H, W): V strong photometric views of each unlabeled image with the same geometry. The
             first views of all images come before the second ones. None if the method needs none.
         strong_labels: how the labels of the strong views follow from those of the images; None if they are the same.
+            `strong_views()` gives both together.
         labeled_strong: (2 V, C_in, H, W): two strong views of each of the first V labeled images, all first views
             before the second ones. None if the method needs none.
         labeled_strong_labels: how their labels follow from those of the images; None if they are the same.

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with interruption.handled():
         try:
             status = _command(arguments)
-            interruption.check(message="interrupted, when everything was done")
+            interruption.raise_if_interrupted(message="interrupted, when everything was done")
         except KeyboardInterrupt as error:
             return _interrupted(error)
         except Exception as error:
@@ -102,12 +102,12 @@ def _command(arguments: Sequence[str] | None) -> int:
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
     except SemipixError as error:
-        interruption.check(error)
-        return _slip(str(error))
+        interruption.raise_if_interrupted(error)
+        return _print_error(str(error))
     except OSError as error:
-        interruption.check(error)
+        interruption.raise_if_interrupted(error)
         where = f"{error.filename}: " if error.filename else ""
-        return _slip(f"{where}{error.strerror or error}")
+        return _print_error(f"{where}{error.strerror or error}")
     except Exception as error:
         from semipix.user_code import note
 
@@ -115,7 +115,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         raise
 
 
-def _slip(message: str) -> int:
+def _print_error(message: str) -> int:
     print(f"{PREFIX}{one_line(message)}", file=sys.stderr)
     return 2
 
@@ -124,12 +124,12 @@ def _train(overrides: list[str]) -> int:
     if not overrides or not {"-h", "--help"} & set(overrides):
         before = "interrupted before the first step; nothing was trained"
         try:
-            from semipix.launch.app import run
+            from semipix.launch.app import train_command
         except BaseException as error:
-            interruption.check(error, before)  # an import may make something else of it
+            interruption.raise_if_interrupted(error, before)  # an import may make something else of it
             raise
         try:
-            return run(overrides)
+            return train_command(overrides)
         except interruption.Interrupted as error:
             if str(error) != interruption.MESSAGE:  # it says more already
                 raise
@@ -260,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from semipix.inference.evaluate import keep, measure, table
+    from semipix.inference.evaluate import keep, measure, results_table
 
     results = measure(
         options.run,
@@ -271,7 +271,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
     )
-    print(table(results), flush=True)  # before they are written: a full disk costs the file alone
+    print(results_table(results), flush=True)  # before they are written: a full disk costs the file alone
     keep(options.run, options.split, results)
     return 0
 
@@ -292,7 +292,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.risk,
     )
     for failure in failures:
-        _slip(failure)
+        _print_error(failure)
     print(f"{options.out}: see {', '.join(sorted(item.name for item in options.out.glob('*/')))}")
     return 2 if failures else 0
 
@@ -308,9 +308,9 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from semipix.data.check import check
+    from semipix.data.check import check_folder
 
-    report = check(options.root, options.kind, **_data_keys(options.keys))
+    report = check_folder(options.root, options.kind, **_data_keys(options.keys))
     print("\n".join(report.lines()))
     return 2 if report.problems else 0
 

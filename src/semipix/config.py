@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from semipix.errors import SemipixError, reason_of
@@ -27,7 +27,7 @@ TOP: dict[str, Any] = {
     "seed": int,
     "epochs": float,
     "steps": int | None,
-    "length": Literal["full", "labeled"],
+    "length": Literal["full", "labeled", "unlabeled"],
     "validations": int,
     "checkpoint_every": int,
     "channels_last": bool,
@@ -234,7 +234,7 @@ def check_kind(name: str, path: str, target: Callable[..., Any], kind: type) -> 
         return
     function = inspect.unwrap(target.func if isinstance(target, functools.partial) else target)
     python = inspect.isfunction(function) or inspect.ismethod(function)
-    if inspect.isclass(target) or not _may_return(function, kind, unsaid=python):
+    if inspect.isclass(target) or not _may_return(function, kind, unannotated=python):
         raise SemipixError(f"{name}._target_: {path!r} found, {expected}")
 
 
@@ -253,14 +253,14 @@ def _is_subclass(target: Any, kind: type) -> bool:
         return False
 
 
-def _may_return(function: Callable[..., Any], kind: type, *, unsaid: bool) -> bool:
-    """Whether a function's annotation lets it return an instance of a class; `unsaid` where it has none."""
+def _may_return(function: Callable[..., Any], kind: type, *, unannotated: bool) -> bool:
+    """Whether a function's annotation lets it return an instance of a class; `unannotated` where it has none."""
     try:
         returned = typing.get_type_hints(function).get("return", inspect.Signature.empty)
     except Exception:  # names that are imported for type checkers alone
-        return unsaid
+        return unannotated
     if returned is inspect.Signature.empty:
-        return unsaid
+        return unannotated
     options = (
         typing.get_args(returned) if typing.get_origin(returned) in (typing.Union, types.UnionType) else [returned]
     )
@@ -317,8 +317,25 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         SemipixError: a key that must be given is missing, or a reference leads nowhere.
     """
+    return _plain(config, throw_on_missing=True)
+
+
+def plain_known(config: DictConfig) -> dict[str, Any]:
+    """The configuration as by `plain`, without the keys of groups whose value is still missing.
+
+    Raises:
+        SemipixError: a reference leads nowhere.
+    """
+    found = _plain(config, throw_on_missing=False)
+    return {
+        name: {key: value for key, value in item.items() if value != MISSING} if isinstance(item, dict) else item
+        for name, item in found.items()
+    }
+
+
+def _plain(config: DictConfig, *, throw_on_missing: bool) -> dict[str, Any]:
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
     except MissingMandatoryValue as error:
         raise SemipixError(f"{error.full_key} is missing: give {error.full_key}=VALUE") from error
     except OmegaConfBaseException as error:

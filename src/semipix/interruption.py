@@ -3,13 +3,13 @@
 How a signal ends a command:
 
 1. The first signal is stored, and its handler raises `Interrupted` in the main thread.
-2. Within `deferred`, for example in a training step, it is only stored; the code asks for it by `received` or `check`
-   at the next point where it can stop.
+2. Within `deferred`, for example in a training step, it is only stored; the code asks for it by `received` or
+   `raise_if_interrupted` at the next point where it can stop.
 3. Handlers wait while the main thread is in a long call of a library, so a second thread stores the signal then and
    prints that the command will stop.
 4. A second SIGINT or SIGTERM kills the process and all that it started; files are complete even then, since they are
    renamed after they were written.
-5. A library may suppress the exception, but the signal stays stored and every later `check` raises.
+5. A library may suppress the exception, but the signal stays stored and every later `raise_if_interrupted` raises.
 """
 
 import contextlib
@@ -185,7 +185,7 @@ def handled() -> Iterator[None]:
     with Handlers() as _active:
         try:
             _active.deferred.pop()
-            check()  # a signal may have come while the handlers were installed
+            raise_if_interrupted()  # a signal may have come while the handlers were installed
             yield
         finally:
             _active.deferred.append(None)
@@ -194,7 +194,7 @@ def handled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred(what: str | None) -> Iterator[None]:
-    """Let signals not raise in this block, which has to ask for them by `received` or `check`.
+    """Let signals not raise in this block, which has to ask for them by `received` or `raise_if_interrupted`.
 
     Args:
         what: for the line that the user then sees, what the command completes before it stops, such as `step`. None
@@ -203,7 +203,7 @@ def deferred(what: str | None) -> Iterator[None]:
     Raises:
         Interrupted: a signal was received before.
     """
-    check()
+    raise_if_interrupted()
     if _active is None or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -219,7 +219,7 @@ def received() -> int | None:
     return None if _active is None else _active.number
 
 
-def check(cause: BaseException | None = None, message: str = MESSAGE) -> None:
+def raise_if_interrupted(cause: BaseException | None = None, message: str = MESSAGE) -> None:
     """Raise if a signal was received.
 
     Args:

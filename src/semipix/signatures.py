@@ -120,7 +120,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 NOT_YAML = object()
-"""Stands for a value that YAML cannot hold, such as an object."""
+"""Marks a value that YAML cannot hold, such as an object."""
 
 
 def as_yaml(value: Any) -> Any:

@@ -103,9 +103,29 @@ def test_tables_are_written_between_their_markers(tmp_path: Path, run: Run, monk
     assert page.read_text() == before
 
 
+def test_a_setting_can_show_a_gain_if_all_labels_are_ahead_with_every_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(variant: str, labels: str, seed: int, psnr: float, steps: int = 200) -> common.Record:
+        keys = {"setting": "dark", "variant": variant, "labels": labels, "seed": seed}
+        return {**keys, "test": {"psnr": psnr}, "trained": {"steps": steps}}
+
+    few = [record("supervised", "4", seed, 15.0 + seed) for seed in range(3)]
+    more = [record("supervised", "64", seed, 17.0) for seed in range(3)]
+    every = [record("all_labels", "all", seed, 17.4 + seed) for seed in range(3)]
+    other = [record("supervised", "4", 0, 18.0, steps=900), record("gct", "4", 0, 30.0)]
+    common.write_records(tmp_path / "headroom.json", [*few, *more, *every, *other])
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.headroom().splitlines()[2:] == [
+        "| `dark` | 200 | 4 | PSNR 16.00 (15.00, 16.00, 17.00) | 18.40 (17.40, 18.40, 19.40) | +2.40 ± 0.00 | yes |",
+        "| `dark` | 200 | 64 | PSNR 17.00 (17.00, 17.00, 17.00) | 18.40 (17.40, 18.40, 19.40) | +1.40 ± 2.48 | no |",
+    ]
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_is_a_valid_configuration_and_its_records_are_known(setting: str) -> None:
-    record = common.records_in(common.RESULTS / f"{setting}.json")[-1]
+    files = (common.RESULTS / f"{name}.json" for name in ("headroom", setting))
+    record = [record for path in files for record in common.records_in(path) if record["setting"] == setting][-1]
     group, _, value = record["variant"].partition("_")
     change = compare.ABLATIONS[group][value] if group in compare.ABLATIONS else f"variant={record['variant']}"
     keys = {key: record[key] for key in ("setting", "variant", "labels", "seed")}

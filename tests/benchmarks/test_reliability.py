@@ -31,7 +31,7 @@ def test_section(name: str, tmp_path: Path) -> None:
 
 
 def test_what_commands_are_forked_from_is_imported_before() -> None:
-    """A module that is missing would be passed over in silence, and each command would import everything anew."""
+    """A module that is missing would be passed over in silence, and each command would import everything itself."""
     for name in commands.PRELOADED:
         importlib.import_module(name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from semipix.data.check import check
+from semipix.data.check import check_folder
 from semipix.errors import SemipixError
 
 Write = Callable[..., Path]
@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 
 def test_a_good_folder(folder: Path, write_image: Write) -> None:
     write_image(folder / "unlabeled/wide.png", height=5, width=20)
-    report = check(folder)
+    report = check_folder(folder)
     assert report.problems == []
     assert report.masked == {"train": 4, "val": 2, "test": 1}
     assert report.unmasked == {"train": 1, "val": 0, "test": 0, "unlabeled": 2}
@@ -33,7 +33,7 @@ def test_the_text_contains_everything(folder: Path, write_image: Write, write_ma
     for path in folder.glob("masks/*/*.png"):
         write_mask(path, [[0] * 3 + [1] * 3 + [255] * 2] * 6)
     write_mask(folder / "masks/train/lonely.png")
-    text = "\n".join(check(folder).lines())
+    text = "\n".join(check_folder(folder).lines())
     for words in (
         str(folder),
         "train           4 with mask       1 without",
@@ -61,7 +61,7 @@ def test_every_problem_is_reported(folder: Path, write_image: Write, write_mask:
     (folder / "masks/val/v.png").unlink()
     (folder / "masks/test/t.png").write_bytes(b"broken")
     (folder / "unlabeled/y.jpg").write_bytes(b"broken")
-    problems = check(folder).problems
+    problems = check_folder(folder).problems
     expected = [
         ("images/train/a.png", "not a readable image"),
         ("masks/train/b.png", "found a mask of colours"),
@@ -85,17 +85,17 @@ def test_binary_masks_of_255(folder: Path, write_mask: Write, named: bool) -> No
         (folder / "classes.txt").write_text("sky\nroad\n")
     for path in folder.glob("masks/*/*.png"):
         write_mask(path, [[0] * 4 + [255] * 4] * 6)
-    problems = check(folder).problems
+    problems = check_folder(folder).problems
     assert len(problems) == 1
     assert "data.mask_values={0:0,255:1}" in problems[0]
-    report = check(folder, mask_values={0: 0, 255: 1})
+    report = check_folder(folder, mask_values={0: 0, 255: 1})
     assert report.problems == []
     assert report.pixels == {0: 7 * 24, 1: 7 * 24}
 
 
 def test_a_value_beyond_counted_classes_in_validation(folder: Path, write_mask: Write) -> None:
     write_mask(folder / "masks/val/v.png", [[5] * 8] * 6)
-    assert [problem.split(": ", 1)[1][:41] for problem in check(folder).problems] == [
+    assert [problem.split(": ", 1)[1][:41] for problem in check_folder(folder).problems] == [
         "found mask value 5 (48 pixels), expected "
     ]
 
@@ -103,30 +103,30 @@ def test_a_value_beyond_counted_classes_in_validation(folder: Path, write_mask: 
 def test_a_bad_class_file_does_not_end_the_check(folder: Path) -> None:
     (folder / "classes.txt").write_text("")
     (folder / "unlabeled/y.jpg").write_bytes(b"broken")
-    problems = check(folder).problems
+    problems = check_folder(folder).problems
     assert len(problems) == 2
     assert "classes.txt" in problems[0]
     assert "y.jpg" in problems[1]
 
 
 def test_a_missing_folder_is_a_problem_too(tmp_path: Path) -> None:
-    report = check(tmp_path / "nowhere")
+    report = check_folder(tmp_path / "nowhere")
     assert len(report.problems) == 1
     assert "found nothing, expected a data folder" in report.lines()[-1]
 
 
 def test_mask_values_out_of_range(folder: Path) -> None:
     with pytest.raises(SemipixError, match=r"data\.mask_values"):
-        check(folder, mask_values={0: 999})
+        check_folder(folder, mask_values={0: 999})
 
 
 def test_same_content_is_a_warning_not_a_problem(folder: Path, write_image: Write) -> None:
     for number, path in enumerate(sorted(folder.glob("images/*/*"))):
         write_image(path, value=number)
-    assert check(folder).warnings == []
+    assert check_folder(folder).warnings == []
     write_image(folder / "images/val/v.png", value=100)
     write_image(folder / "images/train/b.png", value=100)
-    report = check(folder)
+    report = check_folder(folder)
     assert report.problems == []
     (warning,) = report.warnings
     assert warning.startswith(f"{folder / 'images/val/v.png'}: same content as images/train/b.png of another part;")

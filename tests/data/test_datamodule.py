@@ -4,6 +4,7 @@ Also tests data/source.py, data/batches/datasets.py, data/batches/loaders.py and
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from semipix.data.sources.scenes import ScenesSource
 from semipix.data.splits import Split
 from semipix.errors import SemipixError
 from tests.helpers.data import module, steps
+from tests.helpers.tiny import TinySource
 
 MakeSource = Callable[..., Source]
 
@@ -128,6 +130,44 @@ class TestTrainingBatches:
         assert len(batches) == 3
         assert len({name for batch in batches for name in batch["labeled"].names}) == 9
 
+    @pytest.mark.parametrize(("samples", "labeled", "unlabeled"), [(3, 3, 3), ([5, 2], 5, 2)])
+    def test_a_pass_may_take_several_crops_of_each_image(
+        self, source: MakeSource, samples: int | list[int], labeled: int, unlabeled: int
+    ) -> None:
+        data = module(
+            source(labeled=2, unlabeled=6), batch_size=4, labeled_per_batch=1, samples_per_image=samples, scale=(0.5, 1)
+        )
+        assert data.samples_of_a_pass() == (2 * labeled, 6 * unlabeled)
+        batches = steps(data)
+        assert len(batches) == data.batches_per_epoch == 6 * unlabeled // 3
+        drawn = Counter(name for batch in batches for name in batch["unlabeled"].names)
+        assert drawn == dict.fromkeys(data.split.unlabeled, unlabeled)
+        first = data.split.unlabeled[0]
+        crops = [
+            image.sum()
+            for batch in batches
+            for image, name in zip(batch["unlabeled"].image, batch["unlabeled"].names, strict=True)
+            if name == first
+        ]
+        assert len(set(crops)) == unlabeled, "each has an augmentation of its own"
+
+    def test_all_crops_of_an_image_have_its_place(self, source: MakeSource) -> None:
+        """A method that withholds an image by its place withholds it whole."""
+        data = module(source(labeled=3, unlabeled=12), batch_size=4, labeled_per_batch=3, samples_per_image=[4, 1])
+        places = {
+            (name, place)
+            for batch in steps(data)
+            for name, place in zip(batch["labeled"].names, batch["labeled"].places, strict=True)
+        }
+        assert sorted(name for name, _ in places) == data.split.labeled
+        assert len({place for _, place in places}) == 3
+
+    def test_supervision_alone_passes_over_all_crops_too(self, source: MakeSource) -> None:
+        data = module(source(labeled=3), batch_size=4, samples_per_image=[8, 1])
+        assert Counter(name for batch in steps(data) for name in batch["labeled"].names) == dict.fromkeys(
+            data.split.labeled, 8
+        )
+
     def test_hidden_labels_become_unlabeled(self, source: MakeSource) -> None:
         data = module(source(labeled=16), labels=4, val=2)
         assert (len(data.split.labeled), len(data.split.unlabeled), len(data.split.val)) == (4, 10, 2)
@@ -147,6 +187,16 @@ class TestTrainingBatches:
         assert sums(seed=1) != first
         torch.manual_seed(0)
         assert torch.equal(torch.get_rng_state(), state), "reading must not change torch's global generator"
+
+    def test_a_share_of_the_labeled_crops_has_a_rare_class(self) -> None:
+        def found(**options: Any) -> int:
+            data = module(Speck(labeled=40, unlabeled=0, size=(64, 64)), crop=8, batch_size=8, scale=[1, 1], **options)
+            targets = torch.cat([batch["labeled"].target for batch in steps(data)])  # 40 crops
+            return int((targets == 1).flatten(1).any(1).sum()) * 100 // len(targets)
+
+        assert found(rare_share=0) < 15
+        assert found(rare_share=1) == 100
+        assert found(rare_share=0) < found() < 100
 
     def test_epochs_go_on_in_the_stream(self, source: MakeSource) -> None:
         loader = module(source(labeled=16), batch_size=4).train_dataloader()
@@ -223,6 +273,15 @@ class TestEvaluation:
         assert list(data.val_dataloader()) == []
 
 
+class Speck(TinySource):
+    """Masks of class 0 with one pixel of class 1."""
+
+    def target(self, name: str) -> Any:
+        mask = torch.zeros(64, 64, dtype=torch.uint8)
+        mask[40, 30] = 1
+        return tv_tensors.Mask(mask)
+
+
 class TestErrors:
     """Invalid settings and files are reported in one line."""
 
@@ -240,7 +299,11 @@ class TestErrors:
             ({"resize": [3]}, r"data\.resize=\[3\]: expected a positive"),
             ({"scale": [1.5, 0.5]}, r"data\.scale=\[1\.5, 0\.5\]: expected \[smallest,largest\]"),
             ({"scale": [0, 1]}, r"data\.scale=\[0, 1\]: expected"),
+            ({"rare_share": -0.1}, r"data\.rare_share=-0\.1: expected a probability"),
             ({"flip": 1.5}, r"data\.flip=1\.5: expected a probability"),
+            ({"rotate": -1}, r"data\.rotate=-1: expected degrees from 0 to 180"),
+            ({"samples_per_image": 0}, r"data\.samples_per_image=0: expected a number from 1 to 65536 or \[labeled,un"),
+            ({"samples_per_image": [2, 3, 4]}, r"data\.samples_per_image=\[2, 3, 4\]: expected a number"),
             ({"labels": 100}, r"data\.labels=100: only 8 labeled"),
         ],
     )
@@ -424,6 +487,11 @@ class TestDefaultsByKind:
         assert torch.equal(data.strong(image, range(8), 1), image) != colours
         given = module(ScenesSource(32, kind=kind), scale=[0.5, 2], strong_jitter=0.5)
         assert given.scale == (0.5, 2)
+        assert (data.rare_share > 0) == (kind == "segmentation")
+        if kind != "segmentation":
+            assert module(ScenesSource(32, kind=kind), rare_share=0).rare_share == 0
+            with pytest.raises(SemipixError, match=rf"data\.rare_share=0\.2: targets of {kind} have no classes; leave"):
+                module(ScenesSource(32, kind=kind), rare_share=0.2)
         assert not torch.equal(given.strong(image, range(8), 1), image)
 
 

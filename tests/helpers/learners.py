@@ -46,7 +46,7 @@ def make_learner(method: Method, lr: float = 0.01, **given: Any) -> Learner:
 
 
 def fit(learner: Learner, source: TinySource | None = None, data: dict[str, Any] | None = None, **given: Any) -> Any:
-    """A trainer after two steps without validation, unless told otherwise."""
+    """A trainer after two steps without validation, unless given otherwise."""
     settings: dict[str, Any] = {
         "accelerator": "cpu",
         "max_steps": 2,

@@ -74,7 +74,7 @@ def test_a_killed_job_is_retried_and_the_same_command_does_what_is_missing(
     assert {width: job["state"] for width, job in jobs().items()} == {"4": "finished before", "5": "finished"}
     assert before[0] == written()[0]
     assert len(written()) == 2
-    assert len(list(Path("sweep/model.width_5/metrics").iterdir())) == 3, "it was resumed, not trained anew"
+    assert len(list(Path("sweep/model.width_5/metrics").iterdir())) == 3, "it was resumed, not trained again"
 
 
 def test_ray_retries_a_job_whose_worker_dies(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +119,17 @@ def test_a_folder_of_another_training_is_left_alone(finished: Path, tmp_path: Pa
     record = run_job(a_job(tmp_path / "sweep", {**config, "seed": 7}))
     assert record.state == "failed"
     assert record.reason.startswith("seed=0 found in its config.yaml, 7 expected: it holds another training")
+
+
+def test_class_weights_that_a_job_computed_are_its_own(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    finished.rename(tmp_path / "sweep/one")
+    path = tmp_path / "sweep/one/config.yaml"
+    path.write_text(path.read_text().replace("class_weights: null", "class_weights: [0.7, 1.8]"))
+    config, _ = read_config(tmp_path / "sweep/one", trust=True)
+    for weights, state in (("balanced", "finished before"), (None, "failed"), ([1, 2], "failed")):
+        given = {**config, "run": "elsewhere", "task": {**config["task"], "class_weights": weights}}
+        assert run_job(a_job(tmp_path / "sweep", given)).state == state, weights
 
 
 def test_a_folder_that_is_trained_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

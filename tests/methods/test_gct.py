@@ -28,8 +28,10 @@ THRESHOLD = 0.5
 
 
 def make_gct(make_model: Callable[[int], nn.Module] | None = None, **given: Any) -> GCT:
-    """A method whose two constraints both find pixels in `make_batch(side=64)`."""
-    method = make_method("gct", make_model, **{"flaw_threshold": THRESHOLD, "rampup_epochs": 0, **given})
+    """A method with the paper's detector whose two constraints both find pixels in `make_batch(side=64)`."""
+    method = make_method(
+        "gct", make_model, **{"detector": "paper", "flaw_threshold": THRESHOLD, "rampup_epochs": 0, **given}
+    )
     assert isinstance(method, GCT)
     return method
 
@@ -236,6 +238,16 @@ class TestPair:
             assert method.deployed_name() == name
             assert torch.equal(method(image), model(image))
         assert not torch.equal(method.models[0](image), method.models[1](image))
+
+    @pytest.mark.parametrize("always", ["first", "second"])
+    def test_one_may_be_deployed_from_the_start(self, always: str) -> None:
+        assert make_gct(deploy=always).deployed_name() == always  # also where nothing validates
+        assert make_gct(deploy=always, fusion=True).choices() == [always]
+        assert make_gct(fusion=True).choices() == ["first", "second", "fused"]
+
+    def test_another_place_is_refused(self) -> None:
+        with pytest.raises(SemipixError, match=r"^method\.deploy: 'third' found, better, first or second expected$"):
+            make_gct(deploy="third")
 
     def test_which_is_deployed_is_in_the_checkpoint(self) -> None:
         method, other = make_gct(), make_gct()

@@ -74,10 +74,17 @@ def test_compiling_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_only_on_a_cpu_a_detector_is_contiguous() -> None:
     for device, channels_last in (("cpu", True), ("cuda", True), ("cpu", False)):
-        method = make_method("gct")
+        method = make_method("gct", detector="paper")
         assert set_memory_format(method, device, channels_last) == (
             torch.channels_last if channels_last else torch.contiguous_format
         )
         weight, own = method.models[0].last.weight, method.detector.convolutions[1].weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
         assert own.is_contiguous() == (device == "cpu")
+
+
+def test_parts_without_weights_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self)))
+    compile_networks(make_method("fixmatch", per_class=True))
+    assert compiled == [TinyModel]

@@ -159,7 +159,8 @@ class Ideal(nn.Module):
 def test_a_network_that_is_right_on_every_view_has_nothing_to_learn(
     name: str, changes: dict[str, Any], follows: bool
 ) -> None:
-    given = {"feature_dropout": 0} if "feature_dropout" in inspect.signature(method_class(name)).parameters else {}
+    whole = {"feature_dropout": 0.0, "complementary_dropout": False}
+    given = {key: whole[key] for key in whole.keys() & inspect.signature(method_class(name)).parameters.keys()}
     method = make_method(name, lambda number: Ideal(), task=TASKS["denoising"], **given)
     batch = make_task_batch(method.task)
     still = {"jitter": 0.0, "grey_probability": 0.0, "blur_probability": 0.0, "permute_probability": 0.5}

@@ -90,14 +90,14 @@ def test_a_model_without_features_is_refused() -> None:
     def plain(number: int) -> nn.Module:
         return FixedModel(torch.zeros(1, 3, 32, 32))
 
-    expected = r"FixedModel has no method 'features'.*model=unet.*or set method.feature_dropout=false$"
+    expected = r"FixedModel has no method 'features'.*model=unet.*or set method.complementary_dropout=false$"
     with pytest.raises(SemipixError, match=expected):
         make_method("unimatch", plain).losses(make_batch(), 0.0)
 
 
-def test_without_feature_dropout_any_model_is_trained() -> None:
-    method = make_unimatch(feature_dropout=False, cutmix=0.0, confidence=0.0).eval()
-    plain = make_method("unimatch", lambda number: nn.Conv2d(3, 3, 1), feature_dropout=False)
+def test_without_complementary_dropout_any_model_is_trained() -> None:
+    method = make_unimatch(complementary_dropout=False, cutmix=0.0, confidence=0.0).eval()
+    plain = make_method("unimatch", lambda number: nn.Conv2d(3, 3, 1), complementary_dropout=False)
     assert plain.losses(make_batch(), 0.0)["consistency"].isfinite()
     batch = make_batch()
     assert batch.strong is not None
@@ -115,7 +115,7 @@ def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
 
 
 def test_a_pixel_teaches_less_where_the_mirror_image_has_another_prediction() -> None:
-    given = {"cutmix": 0.0, "feature_dropout": False}
+    given = {"cutmix": 0.0, "complementary_dropout": False}
     method = make_method("unimatch", task=TinyRegression(), error_scale=0.02, **given).eval()
     batch = make_regression_batch()
     assert batch.strong is not None

@@ -177,7 +177,7 @@ class CheckpointingTests(ABC):
             assert output.requires_grad
         assert kept[1] < 0.7 * kept[0]
 
-    def test_checkpointing_stands_a_functional_call(self, pair: tuple[nn.Module, nn.Module]) -> None:
+    def test_checkpointing_works_in_a_functional_call(self, pair: tuple[nn.Module, nn.Module]) -> None:
         image = images(41, 50)
         gradients: list[Tensor] = []
         for model in pair:

@@ -34,9 +34,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(command: Sequence[str], log: Path, **options: Any) -> Ended:
         names.append(command[3])
-        told = commands.run(command[3:], Path.cwd(), limit=300)
-        log.write_text(told.out + told.err)
-        return Ended(1 if told.code is None else told.code, told.err)
+        ended = commands.run(command[3:], Path.cwd(), limit=300)
+        log.write_text(ended.out + ended.err)
+        return Ended(1 if ended.code is None else ended.code, ended.err)
 
     for module in (runner, variants):
         monkeypatch.setattr(module, "run", run)
@@ -108,7 +108,7 @@ def test_the_demo_trains_and_writes_its_page(
 
 
 @pytest.mark.parametrize(
-    ("gct", "supervised", "said"),
+    ("gct", "supervised", "expected"),
     [
         (77.2, 71.0, "ends 6.2 points of mIoU above the equally long supervised run."),
         (70.0, 71.5, "ends 1.5 points of mIoU below the equally long supervised run. The diagnostics show"),
@@ -116,6 +116,6 @@ def test_the_demo_trains_and_writes_its_page(
         (70.0, 70.0, "ends with the mIoU of the equally long supervised run."),
     ],
 )
-def test_the_verdict_is_what_the_figures_say(gct: float, supervised: float, said: str) -> None:
+def test_the_verdict_is_what_the_figures_say(gct: float, supervised: float, expected: str) -> None:
     verdict = demo._verdict({"gct_strong": {"miou": gct}, "supervised": {"miou": supervised}})
-    assert verdict.startswith(f"GCT on strong views {said}")
+    assert verdict.startswith(f"GCT on strong views {expected}")

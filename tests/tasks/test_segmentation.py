@@ -169,6 +169,10 @@ class TestOtherLosses:
                 "task.class_weights: found with task.loss=lovasz, which takes no class weights",
             ),
             ({"class_weights": [0, 0, 0]}, r"task.class_weights: \[0, 0, 0\] found, numbers of at least 0 expected"),
+            (
+                {"class_weights": "balanced"},
+                "balanced found, which only a training turns into numbers; give a number for",
+            ),
             ({"class_weights": [1, -1, 0]}, "numbers of at least 0 expected, one of them positive"),
         ],
     )

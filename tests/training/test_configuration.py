@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from semipix.config import GROUPS, RESERVED, TOP, Node
-from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.datamodule import RARE_SHARE, SemiSupervisedDataModule
 from semipix.errors import SemipixError
 from semipix.launch.compose import compose
 from semipix.launch.sweep import Job, run_job
@@ -90,6 +90,7 @@ def test_a_key_of_both_source_and_data_module_is_open_until_the_split_is_made() 
     used = with_chosen_options(configuration, build_data(configuration)).data.options
     assert used["val"] == 40
     assert (used["scale"], used["labeled_per_batch"], used["strong_jitter"]) == ([0.75, 1.5], 4, 0.5)
+    assert used["rare_share"] == RARE_SHARE
     restored = parsed("data.size=32", "data.kind=denoising", "task=denoising")
     used = with_chosen_options(restored, build_data(restored)).data.options
     assert (used["scale"], used["strong_jitter"], used["strong_grey"]) == ([1.0, 1.0], 0.0, 0.0)

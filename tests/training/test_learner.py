@@ -201,6 +201,18 @@ class TestValidation:
             f"val/diagnostics/{name}" for name in method.diagnostics()
         }
 
+    @pytest.mark.parametrize("always", ["first", "second"])
+    def test_one_of_the_pair_may_be_chosen_in_advance(self, always: str) -> None:
+        method = make_method("gct", deploy=always)
+        other = "second" if always == "first" else "first"
+        predict_always(method.candidates()[always], 0)
+        predict_always(method.candidates()[other], 1)  # the better one: all pixels are of class 1
+        trainer = fit(make_learner(method, lr=0.0), self.SIZES, limit_val_batches=1.0, val_check_interval=1)
+        metrics = trainer.callback_metrics
+        assert method.deployed_name() == always
+        assert metrics["val/miou"] == metrics[f"val/{always}/miou"] == 0, "best.ckpt is chosen by its figure"
+        assert metrics[f"val/{other}/miou"] == 1, "the other is measured too"
+
     def test_the_sanity_check_deploys_nothing_and_leaves_no_trace(self) -> None:
         method = make_method("gct")
         predict_always(method.models[1], 1)
@@ -297,7 +309,8 @@ class TestValidation:
         errors, maps = [], []
         for name in ColourSource(val=4).val():
             image = ColourSource().image(name)[None]
-            found = method.evidence(image)
+            with torch.no_grad():
+                found = method.eval().evidence(image)
             errors.append((2 * found.predictions[0] - image).abs().mean(1).flatten())  # in the data's units
             maps.append((found.predictions[0] - found.predictions[1]).abs().mean(1).flatten())
         expected = torch.corrcoef(torch.stack([torch.cat(maps), torch.cat(errors)]))[0, 1]

@@ -17,7 +17,7 @@ QUIET = ("validations=1", "trainer.log_every_n_steps=1")
 
 
 class Recorder:
-    """Stands in for a package: keeps what its functions and classes are called with."""
+    """Replaces a package: keeps what its functions and classes are called with."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []

@@ -4,11 +4,7 @@ Also tests training/checkpoints.py.
 """
 
 import errno
-import os
 import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,25 +19,10 @@ from semipix.training.learner import Learner
 from tests.conftest import QUICK, Result
 from tests.helpers.runs import Killed, assert_same, cut_off
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = str(Path(sys.executable).with_name("semipix"))
 STEPS = 10
 """Two and a half epochs: 8 unlabeled images, 2 a step."""
 
 Command = Callable[..., Result]
-
-
-def environment() -> dict[str, str]:
-    """Environment of a command in a new process: one thread, no GPU, this source code."""
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-
-
-def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
-    """Wait until a process has written a file, or has ended."""
-    deadline = time.monotonic() + 120
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ class Report:
         return [*lines, f"  void      {self.void_share:>7.1%} of all mask pixels"]
 
 
-def check(root: str | Path, kind: str | None = None, **options: Any) -> Report:
+def check_folder(root: str | Path, kind: str | None = None, **options: Any) -> Report:
     """Read every file of a data folder and report its contents and all problems.
 
     Args:

@@ -14,9 +14,10 @@
 5. Crop, then scale. `batches.augment` draws scale, flip and place first, and scales only the pixels that the crop
    shows. For a photo and mask of 2 megapixels (1696x1200) and a crop of 96, this takes 1.2 ms; scaling the whole and
    then cropping takes 123 ms. (CPU time, median of 40 draws of a scale from 0.75 to 1.5, one thread of an AMD EPYC.)
-   Both orders give the same pixels up to rounding.
-6. Augment. The part is flipped. If the image is smaller than the crop, it is padded: images with 0, labels with a value
-   that the loss ignores.
+   Both orders give the same pixels up to rounding. For segmentation, a share of the labeled crops (`data.rare_share`)
+   contains a pixel of a class that is rare in the mask.
+6. Augment. The part is flipped, and rotated if `data.rotate` is set. If the image is smaller than the crop, it is
+   padded: images with 0, labels with a value that the loss ignores.
 7. Batch. `batches.loaders` stacks the samples that the reading processes return. A labeled and an unlabeled loader run
    side by side; the learner joins their images to one `Batch`.
 8. Strong views. Where a method asks for them, `batches.strong_views` changes colours and sharpness of the unlabeled
@@ -65,6 +66,9 @@ MOST_JITTER = 100
 MOST_PATCH = 1024
 """Upper limits of settings: above any useful value, and low enough not to exhaust a machine or to overflow."""
 
+RARE_SHARE = 1 / 3
+"""Share of the labeled crops that contain a rare class, as in nnU-Net."""
+
 _IMAGES_AS_TARGETS = ("denoising", "enhancement")
 """Kinds of data in which an image of other colours needs another target, whatever the task."""
 
@@ -76,8 +80,8 @@ class SemiSupervisedDataModule(LightningDataModule):
     unlabeled images get no key `unlabeled`. A validation or test batch is a list of `EvalSample`; one process may have
     more of them than another.
 
-    An epoch is one pass over the unlabeled images. Methods without unlabeled images have epochs of the same length, so
-    that their runs are comparable.
+    An epoch is one pass over the unlabeled images, or over all their crops (`samples_per_image`). Methods without
+    unlabeled images have epochs of the same length, so that their runs are comparable.
 
     Args:
         source: images and labels.
@@ -88,11 +92,17 @@ class SemiSupervisedDataModule(LightningDataModule):
         batch_size: images of one step.
         labeled_per_batch: labeled images among them, by default half; all of them if no unlabeled images are used.
         crop: side, or height and width, of training images. For matting, crops are centred at unknown pixels.
+        samples_per_image: crops of each image in a pass, each with its own augmentation: one number, or one for labeled
+            and one for unlabeled images. Large images of which a crop shows little then count as many samples.
         pad: whether an image smaller than the crop is padded instead of being refused. The loss ignores the padding.
         resize: applied to every image first: length of the longer side, or exact height and width.
         scale: smallest and largest random scale in training; by default 0.75 and 1.5, but 1 for denoising, since
             scaling would blur the noise.
         flip: probability of a horizontal flip in training.
+        rare_share: for segmentation, the share of the labeled crops that contain a pixel of a class that is rare in the
+            image's mask (see `RareClassCrop`); by default a third. All other crops are at a random place, as are those
+            of a mask that the crop covers.
+        rotate: largest random rotation to both sides in training, in degrees.
         strong_jitter: strength of the colour jitter of strong views, 0 for none; by default 0.5, but 0 for denoising
             and enhancement, where an image of other colours needs another target. This and the next seven defaults are
             the task's `strong_changes`.
@@ -146,10 +156,13 @@ class SemiSupervisedDataModule(LightningDataModule):
         batch_size: int = 8,
         labeled_per_batch: int | None = None,
         crop: int | Sequence[int] = 96,
+        samples_per_image: int | Sequence[int] = 1,
         pad: bool = False,
         resize: int | Sequence[int] | None = None,
         scale: Sequence[float] | None = None,
         flip: float = 0.5,
+        rare_share: float | None = None,
+        rotate: float = 0.0,
         strong_jitter: float | None = None,
         strong_grey: float | None = None,
         strong_blur: float | None = None,
@@ -187,6 +200,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.shard_buffer = _at_least(1, "data.shard_buffer", shard_buffer)
         self.skipped = Skipped()
         self.crop = as_size("data.crop", crop)
+        self.samples_per_image = _samples(samples_per_image, shards)
         self.resize = as_resize(resize)
         self.cache = None if cache is None else _one_of("data.cache", cache, "memory", "disk")
         if not 0 < cache_limit <= MOST_CACHE:
@@ -199,6 +213,10 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.pad = pad
         self.scale = _scale_range(scale or ((1.0, 1.0) if source.kind == "denoising" else (0.75, 1.5)))
         self.flip = _probability("data.flip", flip)
+        self.rare_share = self._rare_share(rare_share)
+        if not 0 <= rotate <= 180:
+            raise SemipixError(f"data.rotate={rotate}: expected degrees from 0 to 180")
+        self.rotate = rotate
         changes = _changes(source.kind, task)
         own = changes.learn_hidden
         self.strong = StrongViews(
@@ -235,10 +253,16 @@ class SemiSupervisedDataModule(LightningDataModule):
     @property
     def batches_per_epoch(self) -> int:
         """Batches, and so optimizer steps, of one epoch."""
-        if not self.unlabeled_count:
-            return math.ceil(len(self.split.labeled) / self.batch_size)
+        labeled, unlabeled = self.samples_of_a_pass()
+        if not unlabeled:
+            return math.ceil(labeled / self.batch_size)
         # Without unlabeled images labeled_per_batch is not checked and may be the whole batch.
-        return math.ceil(self.unlabeled_count / max(1, self.batch_size - self.labeled_per_batch))
+        return math.ceil(unlabeled / max(1, self.batch_size - self.labeled_per_batch))
+
+    def samples_of_a_pass(self) -> tuple[int, int]:
+        """Samples of one pass over the labeled images and of one over the unlabeled ones."""
+        labeled, unlabeled = self.samples_per_image
+        return len(self.split.labeled) * labeled, self.unlabeled_count * unlabeled
 
     def train_dataloader(self) -> CombinedLoader:
         """Loaders of one epoch, both of `batches_per_epoch` batches.
@@ -247,16 +271,19 @@ class SemiSupervisedDataModule(LightningDataModule):
             SemipixError: a batch size is no multiple of the number of processes.
         """
         at_unknown = self.source.kind == "matting"
-        transform = train_transform(self.crop, self.scale, self.flip, self.source.target_fill, at_unknown)
+        transform = train_transform(
+            self.crop, self.scale, self.flip, self.source.target_fill, at_unknown, self.rare_share, self.rotate
+        )
         skipped = self.skipped if self.on_error == "skip" else None
         self._share_memory()
         settings = TrainSettings(self.source.reader, self.crop, transform, self.pad, skipped)
-        labeled = LabeledDataset(self.source, self.split.labeled, settings, self.seed)
+        of_labeled, of_unlabeled = self.samples_per_image
+        labeled = LabeledDataset(self.source, self.split.labeled, settings, self.seed, of_labeled)
         if not self.mixed:
             return self._combine({"labeled": self._stream("labeled", labeled, self.batch_size, collate_labeled)})
         unlabeled: UnlabeledDataset | ShardDataset
         if self.shards is None:
-            unlabeled = UnlabeledDataset(self.source, self.split.unlabeled, settings)
+            unlabeled = UnlabeledDataset(self.source, self.split.unlabeled, settings, of_unlabeled)
         else:
             unlabeled = ShardDataset(self.shards, settings, stable_seed(self.seed, "shards"), self.shard_buffer)
             for problem in self.shards.problems:
@@ -336,6 +363,15 @@ class SemiSupervisedDataModule(LightningDataModule):
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         return batches.total.completed, batches.current.completed
 
+    def _rare_share(self, rare_share: float | None) -> float:
+        if self.source.kind != "segmentation":
+            if rare_share:
+                raise SemipixError(
+                    f"data.rare_share={rare_share}: targets of {self.source.kind} have no classes; leave it out"
+                )
+            return 0.0
+        return _probability("data.rare_share", RARE_SHARE if rare_share is None else rare_share)
+
     def _labeled_share(self, labeled_per_batch: int | None) -> int:
         share = max(1, self.batch_size // 2) if labeled_per_batch is None else labeled_per_batch
         if self.mixed and not 1 <= share < self.batch_size:
@@ -380,6 +416,26 @@ def _one_of(key: str, value: str, *known: str) -> str:
     if value not in known:
         raise SemipixError(f"{key}={value}: expected {' or '.join(known)}")
     return value
+
+
+def _samples(value: int | Sequence[int], shards: str | None) -> tuple[int, int]:
+    """Samples of each labeled and of each unlabeled image, from the `data.samples_per_image` setting.
+
+    Raises:
+        SemipixError: the value is neither a number nor two, out of range, or above 1 for the images of shards, which
+            are read once in a pass.
+    """
+    samples = [value, value] if isinstance(value, int) else list(value)
+    if len(samples) != 2 or not all(1 <= each <= MOST_IMAGES for each in samples):
+        raise SemipixError(
+            f"data.samples_per_image={value}: expected a number from 1 to {MOST_IMAGES} or [labeled,unlabeled]"
+        )
+    labeled, unlabeled = samples
+    if shards is not None and unlabeled != 1:
+        raise SemipixError(
+            f"data.samples_per_image={value}: shards are read once in a pass; set data.samples_per_image=[{labeled},1]"
+        )
+    return labeled, unlabeled
 
 
 def _at_least(minimum: int, key: str, value: int) -> int:

@@ -86,6 +86,17 @@ class Source(ABC):
             SemipixError: a file cannot be read, or the label does not fit the image or the classes.
         """
 
+    def target(self, name: str) -> Target:
+        """The label that `pair` returns without a seed; sources override it to leave the image unread.
+
+        Args:
+            name: the image.
+
+        Raises:
+            SemipixError: see `pair`.
+        """
+        return self.pair(name)[1]
+
     def files(self, extensions: Collection[str]) -> list[Path]:
         """Image files with one of these extensions (in lower case); their headers are checked before training.
 

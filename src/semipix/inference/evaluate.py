@@ -104,7 +104,7 @@ def measure(
     except interruption.Stopped:
         raise interruption.Interrupted(interruption.received() or signal.SIGINT) from None
     except (RuntimeError, MemoryError) as error:
-        interruption.check(error)
+        interruption.raise_if_interrupted(error)
         if not (short := memory_short(error)):
             raise
         raise SemipixError(
@@ -147,7 +147,7 @@ def keep(run: Path, split: str, results: dict[str, float]) -> None:
         ) from error
 
 
-def table(results: dict[str, float]) -> str:
+def results_table(results: dict[str, float]) -> str:
     """Metrics as aligned lines, then the figures of error maps with a line for each map.
 
     A class that is in no label and in no prediction is shown as absent.

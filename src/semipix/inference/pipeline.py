@@ -16,7 +16,7 @@ from semipix.errors import SemipixError
 from semipix.functional.grouping import batch_pixels
 from semipix.inference.predictor import Photo, Predictor
 from semipix.inference.scores import Score
-from semipix.interruption import check
+from semipix.interruption import raise_if_interrupted
 from semipix.training.failures import memory_short
 
 READ_AHEAD_BYTES = 2**28
@@ -67,7 +67,7 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
         budget = MemoryBudget(READ_AHEAD_BYTES)
         try:
             for item in _batches(_read_ahead(predictor, files, readers, pixels, budget), pixels):
-                check()
+                raise_if_interrupted()
                 if isinstance(item, Failure):
                     yield item
                     continue

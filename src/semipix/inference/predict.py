@@ -15,7 +15,7 @@ from semipix.inference.files import find_images, refuse_collisions, refuse_overw
 from semipix.inference.pipeline import Ended, Failure, predict_files
 from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import ScoreTable
-from semipix.interruption import Interrupted, check, deferred, number_of
+from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 
 SECONDS = 30
 """Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
@@ -106,7 +106,7 @@ def predict(
                         table.write()
                         write_at = time.monotonic() + SECONDS
                 if done < len(files):
-                    check()
+                    raise_if_interrupted()
     except KeyboardInterrupt as error:
         if engine == "ray":  # its workers report only complete blocks of images
             done = sum(is_done(name) for _, name in files)

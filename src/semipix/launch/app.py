@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from semipix.errors import SemipixError
-from semipix.interruption import MESSAGE, Interrupted, check, number_of
+from semipix.interruption import MESSAGE, Interrupted, number_of, raise_if_interrupted
 from semipix.launch.compose import (
     CONFIG,
-    composed,
+    configuration_of,
     given_overrides,
     one_line_of_hydra,
     resolved_configuration,
@@ -40,7 +40,7 @@ from semipix.launch.overrides import (
     put_together,
     quoted,
 )
-from semipix.launch.sweep import JOBS, Job, Record, forget_refused, records, run_job, table
+from semipix.launch.sweep import JOBS, Job, Record, forget_refused, records, run_job, sweep_table
 from semipix.training.quiet import quiet
 from semipix.training.run_folder import no_empty_folders
 
@@ -48,7 +48,7 @@ UNFINISHED = ("failed", "killed", "interrupted")
 """States of a sweep's jobs that did not complete their training."""
 
 
-def run(overrides: list[str]) -> int:
+def train_command(overrides: list[str]) -> int:
     """Train, sweep or resume.
 
     Args:
@@ -61,7 +61,7 @@ def run(overrides: list[str]) -> int:
         SemipixError: an override, the configuration or the data has an error, or a job of a sweep failed.
         KeyboardInterrupt: the user interrupted; its message says how to continue.
     """
-    check()  # a library may have suppressed the exception during its import
+    raise_if_interrupted()  # a library may have suppressed the exception during its import
     quiet()
     command = shlex.join(["semipix", "train", *overrides])
     overrides = put_together(overrides)
@@ -84,12 +84,14 @@ def run(overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     opened = open_overrides(overrides)
     if {"-m", "--multirun"} & set(opened):
+        if SHOWING & {item.partition("=")[0] for item in opened}:
+            raise SemipixError("--cfg: shows one configuration; leave -m out, and give each key one value")
         return _sweep(opened)
     flags = parse_flags(opened)
     if flags.cfg:
         print(shown_configuration(flags), end="")
         return 0
-    config = composed(flags)
+    config = configuration_of(flags)
     folder = run_folder_of(config)
     others = [item for item in overrides if item.lstrip("+").partition("=")[0] != "run"]
     with _arguments_of_processes("train", *others, f"run={quoted(folder)}"):
@@ -183,12 +185,10 @@ def _sweep(overrides: list[str]) -> int:
         ) from error
     except Exception as error:
         broken = error  # some launchers stop when one of their workers dies
-    if SHOWING & set(overrides):
-        return 0
     found = refused or records(folder, sweep)
     if broken and not found:
         raise broken if isinstance(broken, OSError) else unreadable(broken)
-    print(table(found, folder))
+    print(sweep_table(found, folder))
     unfinished = [f"{display_path(Path(each.folder))}: {each.reason}" for each in found if each.state in UNFINISHED]
     if count is not None and count > len(found):
         unfinished.append(f"{count - len(found)} were never started")

@@ -16,8 +16,14 @@ _SHELLS = {"bash": ".bashrc", "zsh": ".zshrc"}
 _WHOLE = ("experiment", "variant")
 """Groups without keys of their own."""
 
+_PATHS = ("run", "resume", "data.root")
+"""Keys whose values are folders."""
+
 _FILLED_IN = {"self", "task", "make_model", "source", "split", "use_unlabeled", "run_classes", "needed_splits"}
 """Constructor parameters that semipix fills in."""
+
+NOT_KEYS = {"model": {"in_channels", "channels"}, "second_model": {"in_channels", "channels"}, "data": {"seed"}}
+"""Constructor parameters that semipix fills in as well, by group; another group may have a key of such a name."""
 
 
 def install(shell: str) -> Path:
@@ -40,7 +46,7 @@ def install(shell: str) -> Path:
     folder = Path.home() / ".local" / "share" / "semipix"
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / f"completion.{name}"
-    script.write_text(shellcode(["semipix"], shell=name))
+    script.write_text(_without_empty_descriptions(shellcode(["semipix"], shell=name)))
     start = Path.home() / _SHELLS[name]
     line = f'source "{script}"  # completion of semipix\n'
     text = start.read_text() if start.exists() else ""
@@ -51,6 +57,12 @@ def install(shell: str) -> Path:
     return start
 
 
+def _without_empty_descriptions(script: str) -> str:
+    """Let zsh show completions that have no description alone: argcomplete ends them by a colon, shown as --."""
+    shown = '_describe "${words[1]}"'
+    return script.replace(shown, f'completions=("${{completions[@]%:}}")\n        {shown}')
+
+
 def overrides(prefix: str, parsed_args: Any = None, **_: Any) -> list[str]:
     """Completions of an override of `semipix train`; argcomplete calls it.
 
@@ -59,14 +71,26 @@ def overrides(prefix: str, parsed_args: Any = None, **_: Any) -> list[str]:
         parsed_args: its attribute `overrides` has the earlier overrides.
     """
     given = list(getattr(parsed_args, "overrides", None) or [])
-    key, equals, _value = prefix.partition("=")
+    key, equals, value = prefix.partition("=")
     options = groups()
     if equals:
-        return [f"{key}={name}" for name in options.get(key, ())]
+        before = value[: value.rfind(",") + 1]  # of a sweep
+        found = _folders(value) if key in _PATHS else [f"{before}{name}" for name in options.get(key, ())]
+        return [f"{key}={item}" for item in found]
     group, dot, _rest = prefix.partition(".")
     if dot:
         return [f"{group}.{name}=" for name in _keys(group, given)]
     return [f"{name}=" for name in (*options, *_top())] + [f"{group}." for group in options if group not in _WHOLE]
+
+
+def _folders(beginning: str) -> list[str]:
+    """Paths of folders, ending with a slash, that begin so."""
+    parent, slash, _name = beginning.rpartition("/")
+    around = Path(f"{parent}{slash}").expanduser()
+    if not around.is_dir():
+        return []
+    names = sorted(item.name for item in around.iterdir() if item.is_dir() and not item.name.startswith("."))
+    return [f"{parent}{slash}{name}/" for name in names]
 
 
 def _folder(*parts: str) -> Path:
@@ -106,7 +130,9 @@ def _keys(group: str, given: Sequence[str]) -> list[str]:
         return []
     targets = [line.partition(":")[2].strip() for line in path.read_text("utf-8").splitlines() if "_target_:" in line]
     targets += ["semipix.data.datamodule.SemiSupervisedDataModule"] if group == "data" else []
-    return sorted({key for target in targets for key in _parameters_in_source(target)} - _FILLED_IN)
+    return sorted(
+        {key for target in targets for key in _parameters_in_source(target)} - _FILLED_IN - NOT_KEYS.get(group, set())
+    )
 
 
 def _parameters_in_source(target: str) -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, plain, unknown_key
+from semipix.config import GROUPS, OUTSIDE, TOP, check_needed, plain, plain_known, unknown_key
 from semipix.data.files.listing import PAIRS
 from semipix.errors import SemipixError, reason_of
 from semipix.launch.overrides import check_syntax, open_overrides, parse_flags, put_together, quoted
-from semipix.launch.paper import with_paper_row
+from semipix.launch.paper import with_paper_values
 from semipix.signatures import check_type
 
 CONFIG = "semipix.conf"
@@ -37,18 +37,18 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """
     overrides = put_together(overrides)
     check_syntax(overrides)
-    return composed(parse_flags(open_overrides(overrides)))
+    return configuration_of(parse_flags(open_overrides(overrides)))
 
 
 def compose_unresolved(overrides: Sequence[str]) -> dict[str, Any]:
     """The composed configuration with its references and missing values as they are, to be shown.
 
     Raises:
-        SemipixError: an override is at fault.
+        SemipixError: training would refuse an override.
     """
     check_syntax(overrides)
     with _hydra_configuration(parse_flags(open_overrides(overrides))) as config:
-        found = OmegaConf.to_container(_without_hydra(config), resolve=False)
+        found = OmegaConf.to_container(_without_hydra(_as_trained(config)), resolve=False)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
 
@@ -65,7 +65,7 @@ def data_overrides(data: str) -> list[str]:
     return [f"data={kind}", f"data.root={quoted(root)}"]
 
 
-def composed(flags: argparse.Namespace) -> dict[str, Any]:
+def configuration_of(flags: argparse.Namespace) -> dict[str, Any]:
     """The resolved configuration of parsed overrides."""
     with _hydra_configuration(flags) as config:
         return resolved_configuration(_without_hydra(config))
@@ -114,9 +114,33 @@ def _search_entry(folder: str) -> str:
     return quoted(f"file://{path}")
 
 
+def _as_trained(config: DictConfig) -> DictConfig:
+    """A composed configuration with the paper's values for the chosen options. References and missing values stay.
+
+    Raises:
+        SemipixError: training would refuse a key or a value.
+    """
+    from semipix.training.configuration import Configuration  # here, since it imports torch and Lightning
+
+    check_needed(plain_known(_without_hydra(config)))
+    groups = {
+        name: OmegaConf.to_container(config[name], resolve=False) for name in GROUPS if config.get(name) is not None
+    }
+    with open_dict(config):
+        for name, values in _with_paper_values(groups).items():
+            config[name] = values
+    Configuration.parse(plain_known(_without_hydra(config)))
+    return config
+
+
 def shown_configuration(flags: argparse.Namespace) -> str:
-    """The configuration as YAML, for --cfg."""
-    with _hydra_configuration(flags) as config:
+    """The configuration as YAML, for --cfg.
+
+    Raises:
+        SemipixError: training would refuse a key or a value; it may still be missing.
+    """
+    with _hydra_configuration(flags) as composed_config:
+        config = _as_trained(composed_config)
         shown: Any = OmegaConf.masked_copy(config, ["hydra"]) if flags.cfg == "hydra" else config
         if flags.cfg == "job":
             shown = _without_hydra(config)
@@ -175,14 +199,22 @@ def run_folder_of(config: dict[str, Any]) -> Path:
 
 
 def resolved_configuration(config: DictConfig) -> dict[str, Any]:
-    """The job's configuration as plain values, with the paper's values for the chosen method.
+    """The job's configuration as plain values, with the paper's values for the chosen options.
 
     Raises:
         SemipixError: a key that training needs is missing, `resume` is given, or the paper lacks the method.
     """
-    chosen = HydraConfig.get().runtime.choices
     resolved = plain(config)
     check_needed(resolved)
     if resolved.get("resume") is not None:
         raise SemipixError("resume: takes no + and no other key; continue a run by semipix train resume=RUN alone")
-    return with_paper_row(resolved, chosen.get("experiment"), chosen["method"], given_overrides())
+    return _with_paper_values(resolved)
+
+
+def _with_paper_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the paper's values for the options that the overrides choose.
+
+    Raises:
+        SemipixError: the paper lacks the method.
+    """
+    return with_paper_values(config, HydraConfig.get().runtime.choices, given_overrides())

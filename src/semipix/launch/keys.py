@@ -9,13 +9,15 @@ import docstring_parser
 
 from semipix.config import GROUPS, RESERVED, TOP, target_of
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.launch.completion import NOT_KEYS
 from semipix.signatures import inspected, parameters, type_words
 
 ABOUT = {
     "seed": "seed of the initial weights, the split and all random numbers",
     "epochs": "passes over all images by full supervision, from which the paper's rules derive the steps",
     "steps": "optimizer steps; replaces epochs",
-    "length": "full: as many samples as full supervision; labeled: only passes over the labels (the paper's rule 2)",
+    "length": "what epochs counts: full: passes over all images, so that all runs are as long as full supervision; "
+    "labeled: over the labeled images alone; unlabeled: over the unlabeled ones (the paper's rules)",
     "validations": "number of validations during training",
     "checkpoint_every": "steps after which checkpoints/last.ckpt is written again",
     "channels_last": "use the memory format channels last, which is faster on most hardware",
@@ -25,9 +27,6 @@ ABOUT = {
     "calibrate": "fit an error map on the validation images at the end, which semipix predict writes for each image",
 }
 """Descriptions of the keys that belong to no group."""
-
-_NOT_KEYS = {"model": {"in_channels", "channels"}, "second_model": {"in_channels", "channels"}, "data": {"seed"}}
-"""Constructor parameters that are not keys, by group: semipix fills them in."""
 
 _WIDTH = 110
 """Characters of a line."""
@@ -54,7 +53,7 @@ def describe(config: Mapping[str, Any]) -> Iterator[str]:
         seen: set[str] = set()
         for each in callables:
             for key, words, default, text in _documented_parameters(each):
-                if key in seen or key in _NOT_KEYS.get(group, ()):
+                if key in seen or key in NOT_KEYS.get(group, ()):
                     continue
                 seen.add(key)
                 yield from _entry(f"{group}.{key}", words, node.get(key, default), text)

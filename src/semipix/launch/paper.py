@@ -1,4 +1,4 @@
-"""The paper's hyper-parameters (Appendix C) and which of them a command uses."""
+"""What the paper sets (Appendix C and Section 4), and which of it a command uses."""
 
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -8,38 +8,60 @@ import yaml
 
 from semipix.errors import SemipixError
 
+Table = dict[str, dict[str, Any]]
+"""Values of keys by the name of an option."""
 
-def paper_table(task: str) -> dict[str, dict[str, Any]]:
-    """Appendix C's hyper-parameters of each method for one task."""
-    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
+
+def paper_table(task: str, group: str = "method") -> Table:
+    """What the paper sets for one task.
+
+    Args:
+        task: of the paper's four.
+        group: `method` for Appendix C's hyper-parameters of each method, or `model` or `data`.
+
+    Returns:
+        Values by option and key; empty if the paper sets nothing in this group.
+    """
+    tables: dict[str, dict[str, Table]] = yaml.safe_load(
         files("semipix.conf").joinpath("paper.yaml").read_text("utf-8")
     )
-    return tables[task]
+    return tables[task].get(group, {})
 
 
-def with_paper_row(
-    config: Mapping[str, Any], experiment: str | None, method: str, overrides: Iterable[str]
+def with_paper_values(
+    config: Mapping[str, Any], choices: Mapping[str, str | None], overrides: Iterable[str]
 ) -> dict[str, Any]:
-    """The configuration with the chosen method's row of `paper_table`. Values of the command line have precedence.
+    """The configuration with the paper's values for the chosen options. Values of the command line have precedence.
 
     Args:
         config: a resolved configuration.
-        experiment: the chosen experiment; any but `paper/TASK` changes nothing.
-        method: name of the chosen method.
+        choices: the chosen option of each group, as Hydra names the groups; an `experiment` other than `paper/TASK`
+            changes nothing.
         overrides: what the user gave, as KEY=VALUE.
 
     Raises:
         SemipixError: the paper's table does not list the method.
     """
-    group, _, task = (experiment or "").partition("/")
-    if group != "paper":
+    experiment = choices.get("experiment") or ""
+    folder, _, task = experiment.partition("/")
+    if folder != "paper":
         return dict(config)
-    table = paper_table(task)
+    method, table = choices["method"], paper_table(task)
     if method not in table:
         raise SemipixError(
             f"method={method}: the paper's table has no such row, it lists {', '.join(table)}; choose one of them, or "
             f"leave experiment={experiment} out"
         )
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
-    row = {key: value for key, value in table[method].items() if f"method.{key}" not in given}
-    return {**config, "method": {**config["method"], **row}}
+    rows = {
+        "method": table[method],
+        "model": paper_table(task, "model").get(choices.get("model") or "", {}),
+        "second_model": paper_table(task, "model").get(choices.get("model@second_model") or "", {}),
+        "data": paper_table(task, "data").get(choices.get("data") or "", {}),
+    }
+    changed = dict(config)
+    for group, row in rows.items():
+        if row and (group == "method" or f"{group}._target_" not in given):  # another class may not have these keys
+            kept = {key: value for key, value in row.items() if f"{group}.{key}" not in given}
+            changed[group] = {**config[group], **kept}
+    return changed

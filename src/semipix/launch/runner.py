@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from semipix.errors import PREFIX, SemipixError
-from semipix.interruption import ENDING_SIGNALS, check, deferred
+from semipix.interruption import ENDING_SIGNALS, deferred, raise_if_interrupted
 from semipix.launch.overrides import quoted
 from semipix.processes import dying_with_parent, stop
 from semipix.training.run_folder import is_finished, last_line, resume_or_start
@@ -87,7 +87,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
         )
         _running.append(process)
     try:
-        check()
+        raise_if_interrupted()
         yield process
     except BaseException:
         stop([process], PATIENCE)
@@ -112,7 +112,7 @@ def run(command: Sequence[str], log: Path, **options: Any) -> Ended:
     return Ended(code, last_line(log, NOTHING).removeprefix(PREFIX).removeprefix("semipix: "))
 
 
-def train(
+def run_training(
     folder: Path,
     overrides: Sequence[str],
     log: Path,
@@ -179,7 +179,7 @@ def side_by_side(
         try:
             while waiting:
                 time.sleep(POLL)
-                check()
+                raise_if_interrupted()
                 for name in [name for name, future in waiting.items() if future.done()]:
                     ended(name, waiting.pop(name).exception())
                     bar.update()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from semipix.errors import SemipixError, one_line
-from semipix.launch.runner import INTERRUPTED, has_trained, surroundings, train
+from semipix.launch.runner import INTERRUPTED, has_trained, run_training, surroundings
 from semipix.training.run_folder import SUMMARY, is_finished, write_json
 
 JOBS = "jobs"
@@ -120,7 +120,7 @@ def _attempts(job: Job, lock: TextIO) -> Record:
         return trust if attempt == 1 else _check_same(job)
 
     log = Path(f"{job.place}.log")
-    ended = train(
+    ended = run_training(
         job.folder,
         job.overrides,
         log,
@@ -150,7 +150,7 @@ def _check_same(job: Job) -> bool:
     Raises:
         SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
-    from semipix.training.configuration import CHOSEN_FROM_DATA, KINDS, Configuration
+    from semipix.training.configuration import BALANCED, CHOSEN_FROM_DATA, KINDS, Configuration
     from semipix.training.run_folder import read_config
     from semipix.training.trust import refused
 
@@ -165,7 +165,8 @@ def _check_same(job: Job) -> bool:
     for key, value in given.items():  # a default may have changed since the folder was trained
         if key not in found or found[key] == asked.get(key, value):
             continue
-        if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and value is None):
+        open_value = BALANCED if key == "task.class_weights" else None
+        if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and value == open_value):
             continue
         raise SemipixError(
             f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
@@ -259,7 +260,7 @@ def forget_refused(sweep_folder: Path, sweep: str) -> list[Record]:
     return found
 
 
-def table(found: Sequence[Record], sweep_folder: Path) -> str:
+def sweep_table(found: Sequence[Record], sweep_folder: Path) -> str:
     """Job, state and primary validation metric, in aligned lines."""
     rows = [("job", "state", "metric")]
     for record in found:

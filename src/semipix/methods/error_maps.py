@@ -1,4 +1,4 @@
-"""Maps of probable errors that need no calibration: what a run can say of its prediction for free, and its flaw map."""
+"""Maps of probable errors that need no calibration."""
 
 from torch import Tensor
 

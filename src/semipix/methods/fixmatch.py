@@ -11,6 +11,7 @@ consistency  | strong views of unlabeled    | model  | where T(weak) is sure: T(
 What a strong view changes in the label as well, such as the order of the colours, is changed in T(weak).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -22,7 +23,17 @@ from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, Options, Routes, check_shares, check_weights
+from semipix.methods.base import (
+    Evidence,
+    MakeModel,
+    MakeOptimizer,
+    Method,
+    Options,
+    Routes,
+    check_shares,
+    check_weights,
+)
+from semipix.methods.pseudo_labels import SurePixels
 from semipix.tasks.base import Task
 
 
@@ -39,12 +50,14 @@ class FixMatch(Method):
         confidence: smallest confidence of a pseudo label, in [0, 1].
         error_scale: disagreement of the model's predictions of a weak view and its mirror image at which a pseudo label
             has weight 1/e; 0 gives all of them weight 1.
+        per_class: whether the smallest confidence is lower for classes that are predicted with less confidence.
         cutmix: share of the strong views into which a box of another one is pasted.
         rampup_epochs: epochs over which the weight of the consistency term grows.
     """
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 1
+    labelers: ClassVar[tuple[str, ...]] = ("model",)
     trains: ClassVar[Routes] = {"supervised": ("model",), "consistency": ("model",)}
     draws_numbers: ClassVar[bool] = True
     test_options: ClassVar[Options] = {"confidence": 0.3}
@@ -57,6 +70,7 @@ class FixMatch(Method):
         lambda_consistency: float = 1.0,
         confidence: float = 0.95,
         error_scale: float = 0.0,
+        per_class: bool = False,
         cutmix: float = 0.5,
         rampup_epochs: float = 0.0,
     ) -> None:
@@ -66,7 +80,7 @@ class FixMatch(Method):
         check_shares(confidence=confidence, cutmix=cutmix)
         self.model = make_model(0)
         self.lambda_consistency = lambda_consistency
-        self.confidence = confidence
+        self.sure = SurePixels(task, confidence, per_class)
         self.error_scale = error_scale
         self.cutmix = cutmix
         self.rampup_epochs = rampup_epochs
@@ -75,12 +89,15 @@ class FixMatch(Method):
         output: Tensor = self.model(image)
         return output
 
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        return {name: self.sure(evidence.predictions[0]) for name, evidence in evidences.items()}
+
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
-            sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            sure = self.sure(prediction)  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(frozen(self.model, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)

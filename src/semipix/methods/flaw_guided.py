@@ -29,7 +29,7 @@ from semipix.methods.flaw_detection import (
     labeled_images,
     make_detector,
 )
-from semipix.methods.pair import ModelPair
+from semipix.methods.pair import Deploy, ModelPair
 from semipix.models.adapt import features_of
 from semipix.models.checkpointing import Part
 from semipix.models.flaw_detector import Norm
@@ -64,6 +64,7 @@ class FlawGuidedPair(ModelPair):
         detection_images: labeled images of a step whose strong views train a detector other than the paper's.
         withhold: share of the labeled images that each model goes without, in [0, 0.5]; the two models go without
             different ones, whose errors show the detector what the models do to images that they never learned.
+        deploy: what validation deploys, see `ModelPair`.
     """
 
     def __init__(
@@ -80,8 +81,9 @@ class FlawGuidedPair(ModelPair):
         detector_lr: float | None,
         detection_images: int,
         withhold: float,
+        deploy: Deploy = "better",
     ) -> None:
-        super().__init__(task, make_model)
+        super().__init__(task, make_model, deploy)
         check_shares(flaw_threshold=flaw_threshold)
         check_weights(lambda_detection=lambda_detection)
         if not 0 <= withhold <= 0.5:
@@ -209,6 +211,12 @@ class FlawGuidedPair(ModelPair):
 
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
         return {name: found.output for name, found in self.evidences(image).items()}
+
+    def _compared_flaws(self, evidences: Mapping[str, Evidence]) -> Pair:
+        """Flaw maps (N, 1, H, W) of both models that can be compared, of what is known of their predictions."""
+        first, second = (evidences[name].flaw for name in ("first", "second"))
+        assert first is not None and second is not None
+        return compared(self.detector, (first, second))
 
     def diagnostics(self) -> dict[str, Metric]:
         return diagnostic_metrics()

@@ -1,12 +1,13 @@
 """What methods with two task models have in common: supervision of both, and deployment of the better one."""
 
 from collections.abc import Collection
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, Method
 from semipix.tasks.base import Task
@@ -15,20 +16,31 @@ BOTH_MODELS = ("models.0", "models.1")
 """The route of a term that trains both task models."""
 
 
+Deploy = Literal["better", "first", "second"]
+"""Which of a pair is deployed: the better on validation, or always the same."""
+
+
 class ModelPair(Method):
     """A method with two task models, of which the better on validation is deployed.
 
     Args:
         task: what a pixel means.
         make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
+        deploy: the better on validation, or always the first or the second model.
+
+    Raises:
+        SemipixError: `deploy` is none of these.
     """
 
     deployed: Tensor
 
-    def __init__(self, task: Task, make_model: MakeModel) -> None:
+    def __init__(self, task: Task, make_model: MakeModel, deploy: Deploy = "better") -> None:
         super().__init__(task)
+        if deploy not in get_args(Deploy):
+            raise SemipixError(f"method.deploy: {deploy!r} found, better, first or second expected")
+        self.always = None if deploy == "better" else deploy
         self.models = nn.ModuleList([make_model(0), make_model(1)])
-        self.register_buffer("deployed", torch.zeros((), dtype=torch.long))
+        self.register_buffer("deployed", torch.tensor(int(deploy == "second")))
 
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = self.deployable()[int(self.deployed)](image)
@@ -69,6 +81,9 @@ class ModelPair(Method):
     def candidates(self) -> dict[str, nn.Module]:
         first, second = self.deployable()
         return {"first": first, "second": second}
+
+    def choices(self) -> list[str]:
+        return super().choices() if self.always is None else [self.always]
 
     def deploy(self, name: str) -> None:
         self.deployed.fill_(list(self.candidates()).index(name))

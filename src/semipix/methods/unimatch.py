@@ -10,6 +10,7 @@ consistency  | two strong views of unlabeled | student | where T(weak) is sure: 
 What a strong view changes in the label as well, such as the order of the colours, is changed in T(weak).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -21,9 +22,10 @@ from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.pseudo_labels import SurePixels
 from semipix.methods.teacher import AveragedTeacher
-from semipix.models.adapt import features_of
+from semipix.models.adapt import ModelShapeError, features_of
 from semipix.tasks.base import Task
 
 
@@ -53,8 +55,9 @@ class UniMatch(AveragedTeacher):
         confidence: smallest confidence of a pseudo label, in [0, 1].
         error_scale: disagreement of the teacher's predictions of a weak view and its mirror image at which a pseudo
             label has weight 1/e; 0 gives all of them weight 1.
+        per_class: whether the smallest confidence is lower for classes that are predicted with less confidence.
         cutmix: share of the strong views into which a box of another one is pasted.
-        feature_dropout: whether each view has half of the feature channels, for which the model has to follow the
+        complementary_dropout: whether each view has half of the feature channels, for which the model has to follow the
             feature protocol.
         rampup_epochs: epochs over which the weight of the consistency term grows.
         decay: largest decay of the average of parameters and buffers.
@@ -62,6 +65,7 @@ class UniMatch(AveragedTeacher):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
+    labelers: ClassVar[tuple[str, ...]] = ("model",)
     trains: ClassVar[Routes] = {"supervised": ("student",), "consistency": ("student",)}
     draws_numbers: ClassVar[bool] = True
     test_options: ClassVar[Options] = {"confidence": 0.3}
@@ -74,8 +78,9 @@ class UniMatch(AveragedTeacher):
         lambda_consistency: float = 1.0,
         confidence: float = 0.95,
         error_scale: float = 0.0,
+        per_class: bool = False,
         cutmix: float = 0.5,
-        feature_dropout: bool = True,
+        complementary_dropout: bool = True,
         rampup_epochs: float = 0.0,
         decay: float = 0.996,
     ) -> None:
@@ -84,18 +89,21 @@ class UniMatch(AveragedTeacher):
         check_weights(error_scale=error_scale)
         check_shares(confidence=confidence, cutmix=cutmix)
         self.lambda_consistency = lambda_consistency
-        self.confidence = confidence
+        self.sure = SurePixels(task, confidence, per_class)
         self.error_scale = error_scale
         self.cutmix = cutmix
-        self.feature_dropout = feature_dropout
+        self.complementary_dropout = complementary_dropout
         self.rampup_epochs = rampup_epochs
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        return {name: self.sure(evidence.predictions[0]) for name, evidence in evidences.items()}
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
-            sure = self.task.confidence(prediction) >= self.confidence  # (U, 1, H, W)
+            sure = self.sure(prediction)  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(frozen(self.teacher, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
@@ -119,13 +127,15 @@ class UniMatch(AveragedTeacher):
     def _output(self, labeled: Tensor, strong: Tensor) -> Tensor:
         """The student's output (L + 2U, K, H, W) of labeled images and of strong views with half of their channels."""
         images = torch.cat([labeled, strong])
-        if not self.feature_dropout:
+        if not self.complementary_dropout:
             output: Tensor = self.student(images)
             return output
         try:
             model = features_of(self.student)
             features = model.features(images)  # (L + 2U, C_i, h_i, w_i) each
+        except ModelShapeError:  # a matter of the image
+            raise
         except SemipixError as error:
-            raise SemipixError(f"{error}; or set method.feature_dropout=false") from None
+            raise SemipixError(f"{error}; or set method.complementary_dropout=false") from None
         parts = [torch.cat([maps[: len(labeled)], complementary_dropout(maps[len(labeled) :])]) for maps in features]
         return self.task.constrain(model.head(parts, images.shape[-2:]), images)

@@ -41,5 +41,5 @@ def _networks(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _networks(child)
-        else:
+        elif next(child.parameters(), None) is not None:  # otherwise it is no network, but a part that keeps figures
             yield child

@@ -17,6 +17,7 @@ COMMON = [
     "data.merge_classes=true",
     "data.labels=4",
     "data.crop=96",
+    "data.rare_share=0",
     "data.workers=0",
     "trainer.precision=auto",
     "steps=120",

@@ -3,7 +3,7 @@
 import colorsys
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,13 +92,15 @@ class Segmentation(Task):
 
     Args:
         classes: names of the classes in index order, or their number.
-        class_weights: weight of each class in the supervised loss; none means equal weights. `lovasz` takes none.
+        class_weights: weight of each class in the supervised loss; none means equal weights. `balanced` lets a training
+            compute them from its labels, so that all classes count alike. `lovasz` takes none.
         loss: `cross_entropy`, `dice`, `focal`, `jaccard` or `lovasz`; a list of them, which are summed; or a mapping
             from their names to their weights in the sum.
 
     Raises:
         SemipixError: there are fewer than 2 or more than 255 classes, the number of weights differs from the number of
-            classes, weights are negative or all 0, a loss is unknown, or `lovasz` is used with weights.
+            classes, weights are negative or all 0, `balanced` is used without a training, a loss is unknown, or
+            `lovasz` is used with weights.
     """
 
     mu: float = 0.5
@@ -111,7 +113,7 @@ class Segmentation(Task):
     def __init__(
         self,
         classes: int | Sequence[str],
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | Literal["balanced"] | None = None,
         loss: str | Sequence[str] | Mapping[str, float] = "cross_entropy",
     ) -> None:
         self.channels = classes if isinstance(classes, int) else len(classes)
@@ -121,12 +123,17 @@ class Segmentation(Task):
         self.loss_weights = loss_weights(loss)
         self.class_weights = None if class_weights is None else self._checked_weights(class_weights)
 
-    def _checked_weights(self, class_weights: Sequence[float]) -> Tensor:
+    def _checked_weights(self, class_weights: Sequence[float] | str) -> Tensor:
         """Class weights (K,), checked against the classes and the losses.
 
         Raises:
             SemipixError: see the class.
         """
+        if isinstance(class_weights, str):
+            raise SemipixError(
+                f"task.class_weights: {class_weights} found, which only a training turns into numbers; give a number "
+                "for each class, such as semipix.data.class_balance.balanced_weights returns"
+            )
         if len(class_weights) != self.channels:
             raise SemipixError(
                 f"task.class_weights: {len(class_weights)} found, expected one for each of {self.channels} classes"

@@ -15,6 +15,7 @@ from lightning.pytorch.profilers import Profiler
 
 from semipix.config import RESERVED, call
 from semipix.data.batches.strong_views import StrongViews
+from semipix.data.class_balance import balanced_weights, class_pixels, without_pixels
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.listing import SPLITS
@@ -27,9 +28,10 @@ from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_checkpoint
-from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
+from semipix.training.configuration import BALANCED, LENGTHS, MOST_STEPS, Configuration
 from semipix.training.learner import Learner
 from semipix.training.loggers import NONE, make_logger
+from semipix.training.missed_classes import LabelCounts
 from semipix.training.optimizers import CombinedOptimizer
 from semipix.training.run_folder import checkpoint_of, load_config, load_split
 from semipix.training.stopping import StopOnSignal, early_stop
@@ -152,11 +154,12 @@ def _try_steps(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | No
 def steps_of(configuration: Configuration, data: SemiSupervisedDataModule) -> int:
     """Optimizer steps of this run by the paper's training rules."""
     accumulate = configuration.trainer.options.get("accumulate_grad_batches", 1)
-    labeled = len(data.split.labeled)
+    labeled, unlabeled = data.samples_of_a_pass()
     steps = training_steps(
-        images=labeled + data.unlabeled_count,
+        samples=labeled + unlabeled,
         labeled=labeled,
         batch_size=data.batch_size * accumulate,
+        labeled_per_batch=data.labeled_per_batch * accumulate,
         epochs=configuration.epochs,
         steps=configuration.steps,
         length=configuration.length,
@@ -210,7 +213,8 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
         best = BestCheckpoint(
             run / "checkpoints", filename="best", monitor=monitor, mode=mode, enable_version_counter=False
         )
-        callbacks += [best, SamplePictures(run / "samples"), *stops]
+        counts = [LabelCounts()] if task.classification else []
+        callbacks += [best, SamplePictures(run / "samples"), *counts, *stops]
     starts = len(list((run / "metrics").glob("*"))) if (run / "metrics").exists() else 0
     table = CSVLogger(run, "metrics", starts, flush_logs_every_n_steps=1)  # a kill loses no row
     ours = {
@@ -299,6 +303,30 @@ def with_classes(configuration: Configuration, data: SemiSupervisedDataModule) -
     return configuration.with_options("task", {"classes": list(data.classes or [])})
 
 
+def with_class_weights(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
+    """The configuration with numbers for `task.class_weights=balanced`, so that later commands need no labels.
+
+    The pixels of the run's labeled training images are counted. A class that none of them has gets weight 1; the data's
+    warnings then name it.
+
+    Raises:
+        SemipixError: a label cannot be read.
+    """
+    node = configuration.task
+    if node.options.get("class_weights") != BALANCED:
+        return configuration
+    pixels = class_pixels(data.source, data.split.labeled, skip=data.on_error == "skip")
+    classes = node.options.get("classes") or data.classes or []
+    names = [str(index) for index in range(classes)] if isinstance(classes, int) else classes
+    if absent := without_pixels(pixels, names):
+        line = (
+            f"task.class_weights=balanced: none of the {len(data.split.labeled)} labeled images has a pixel of "
+            f"{', '.join(absent)}, whose weight is 1; label images with these classes"
+        )
+        data.source.warnings = [*data.source.warnings, line]
+    return configuration.with_options("task", {"class_weights": balanced_weights(pixels, len(names))})
+
+
 def with_chosen_options(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
     """The configuration with the values that the data module derived from the data, for keys that were left open.
 
@@ -308,6 +336,7 @@ def with_chosen_options(configuration: Configuration, data: SemiSupervisedDataMo
     used = {
         "scale": list(data.scale),
         "labeled_per_batch": data.labeled_per_batch,
+        "rare_share": data.rare_share,
         "strong_jitter": data.strong.jitter,
         "strong_grey": data.strong.grey_probability,
         "strong_blur": data.strong.blur_probability,

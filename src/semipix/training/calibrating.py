@@ -79,7 +79,7 @@ def calibrate_run(
     try:
         return _calibrate(configuration, run, checkpoint)
     except (RuntimeError, MemoryError) as error:
-        interruption.check(error)
+        interruption.raise_if_interrupted(error)
         if not (short := memory_short(error)):
             raise
         raise SemipixError(
@@ -102,7 +102,7 @@ def calibrate_at_end(configuration: Configuration, run: Path) -> None:
     except SemipixError as error:
         lines = [f"no error map was calibrated: {error}"]
     except (RuntimeError, MemoryError, OSError, ValueError) as error:  # such as a network that refuses an image's size
-        interruption.check(error)
+        interruption.raise_if_interrupted(error)
         short = memory_short(error)
         reason = f"out of {short}" if short else reason_of(error, 100)
         lines = [f"no error map was calibrated: {reason}; do it later: semipix calibrate {run}"]

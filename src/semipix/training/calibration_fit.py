@@ -132,7 +132,7 @@ def calibrate(
     pixels = min(PIXELS_OF_IMAGE, max(1, PIXELS // max(1, len(samples))))
     # With `delay`, a calibration of a few seconds shows no progress bar.
     for number in tqdm(range(len(samples)), desc="calibrate", unit="image", delay=BAR_AFTER):
-        interruption.check()
+        interruption.raise_if_interrupted()
         found, names_of_sample = draw(method, samples[number], number, pixels, evidence)
         if found is not None:
             drawn.append(found)
@@ -295,7 +295,7 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     }
     tried = {}
     for choice, chosen in choices.items():
-        interruption.check()
+        interruption.raise_if_interrupted()
         columns = np.array([names.index(name) for name in chosen])
         scores = np.empty(len(errors))
         for fold in np.unique(fold_of):

@@ -55,11 +55,14 @@ SHARING: dict[str, Callable[..., Any]] = {"data": SemiSupervisedDataModule, "tra
 """Callables whose keys are in a group beside those of its target."""
 
 CHOSEN_FROM_DATA = (
-    *("task.classes", "data.val", "data.scale", "data.labeled_per_batch"),
+    *("task.classes", "data.val", "data.scale", "data.labeled_per_batch", "data.rare_share", "task.class_weights"),
     *("data.strong_jitter", "data.strong_grey", "data.strong_blur", "data.strong_mask", "data.strong_drop"),
     *("data.strong_permute", "data.strong_gain", "data.strong_learn_hidden"),
 )
 """Keys that a configuration may leave open, and for which a run folder holds what its data led to."""
+
+BALANCED = "balanced"
+"""Value of `task.class_weights` that a training replaces by numbers."""
 
 LENGTHS = ("total_iters", "T_max", "total_steps")
 """What schedules call their length; `build_learner` sets it from the steps."""
@@ -96,7 +99,7 @@ class Configuration:
     seed: int
     epochs: float
     steps: int | None
-    length: Literal["full", "labeled"]
+    length: Literal["full", "labeled", "unlabeled"]
     validations: int
     checkpoint_every: int
     channels_last: bool

@@ -47,7 +47,11 @@ def _task_line(task: Task) -> str:
     if classes is None:
         return f"{name}, {task.in_channels} channels to {task.channels}"
     more = f" and {len(classes) - MOST_NAMES} more" if len(classes) > MOST_NAMES else ""
-    return f"{name}, {len(classes)} classes: {', '.join(classes[:MOST_NAMES])}{more}"
+    weights = getattr(task, "class_weights", None)
+    weighted = (
+        "" if weights is None else f"; weights {', '.join(f'{weight:g}' for weight in weights[:MOST_NAMES])}{more}"
+    )
+    return f"{name}, {len(classes)} classes: {', '.join(classes[:MOST_NAMES])}{more}{weighted}"
 
 
 def _several(count: int, noun: str) -> str:

@@ -29,6 +29,7 @@ from semipix.training.build import (
     data_of_run,
     steps_of,
     with_chosen_options,
+    with_class_weights,
     with_classes,
 )
 from semipix.training.calibrating import calibrate_at_end
@@ -36,6 +37,7 @@ from semipix.training.checkpoints import read_checkpoint
 from semipix.training.configuration import Configuration
 from semipix.training.failures import explained
 from semipix.training.learner import Learner
+from semipix.training.missed_classes import advice, missed_classes
 from semipix.training.opening import opening_lines
 from semipix.training.run_folder import (
     SUMMARY,
@@ -108,10 +110,10 @@ def _start(configuration: Configuration, run: Path, command: str) -> dict[str, f
     if is_first_process() and any((run / "checkpoints").glob("*.ckpt")):
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
     data = build_data(configuration)
-    configuration = with_classes(configuration, data)
+    configuration = with_class_weights(with_classes(configuration, data), data)
     task = build_task(configuration)
     check_serves(task, data.source)
-    interruption.check()
+    interruption.raise_if_interrupted()
     method = build_method(configuration, task)
     if method.needs_unlabeled and not data.mixed:
         raise SemipixError(
@@ -214,6 +216,10 @@ def _fit(
     if why := stopped_early(trainer):
         summary["stopped_early"] = why
     if is_first_process():
+        if missed := missed_classes(trainer, learner.method.task):
+            summary["missed_classes"] = list(missed)
+            weighted = getattr(learner.method.task, "class_weights", None) is not None
+            print(f"semipix: {one_line(advice(missed, data, weighted))}", file=sys.stderr)
         if skipped := data.skipped.count():
             summary["skipped"] = skipped
             line = f"{skipped} files could not be read and were skipped, see {data.skipped.path}"

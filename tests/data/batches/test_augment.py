@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from semipix.data.batches.augment import RandomPaddedCrop, RandomScale, augment, train_transform
+from semipix.data.batches.augment import RandomPaddedCrop, RandomScale, _rare_pixel, augment, train_transform
 from semipix.data.files.resize import resize_image, resize_target, resize_to, scaled_window
 from semipix.data.files.sizes import as_size, check_crop
 from semipix.data.targets import ImageTarget, Matte
@@ -300,3 +300,70 @@ class TestWindows:
         map_.zero_()
         assert torch.equal(image, copies[0])
         assert torch.equal(target, copies[1])
+
+
+class TestRareClasses:
+    """A share of the crops contains a class of few pixels."""
+
+    def sample(self, height: int = 120, width: int = 160) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+        """Class 0 with a square of 4x4 pixels of class 3, and a void margin below. The image shows the mask."""
+        mask = torch.zeros(height, width, dtype=torch.uint8)
+        mask[20:24, 130:134] = 3
+        mask[-20:] = 255
+        return tv_tensors.Image(mask.expand(3, -1, -1).clone()), tv_tensors.Mask(mask)
+
+    @pytest.mark.parametrize("scale", [(1, 1), (0.75, 1.5)])
+    def test_with_share_1_each_crop_has_one(self, scale: tuple[float, float]) -> None:
+        image, mask = self.sample()
+        anywhere, rare = (train_transform((32, 32), scale, 0.5, 255, rare_share=share) for share in (0.0, 1.0))
+        found = [
+            bool((augment(transform, seed, image, mask)[1] == 3).any())
+            for transform in (anywhere, rare)
+            for seed in range(40)
+        ]
+        assert sum(found[:40]) < 15
+        assert all(found[40:])
+
+    def test_places_vary_and_stay_inside(self) -> None:
+        image, mask = self.sample()
+        transform = train_transform((32, 40), (1, 1), 0.0, 255, rare_share=1.0)
+        first = {tuple((augment(transform, seed, image, mask)[1] == 3).nonzero()[0].tolist()) for seed in range(60)}
+        rows, columns = zip(*first, strict=True)
+        assert len(first) > 30
+        assert max(rows) <= 23, "the square is 20 pixels below the upper edge"
+        assert min(columns) <= 12, "the square ends 26 pixels from the right edge"
+        assert max(columns) > 30
+
+    def test_all_other_draws_stay_the_same(self) -> None:
+        image, mask = self.sample()
+        anywhere, rare = (train_transform((32, 32), (0.5, 1.5), 0.5, 255, rare_share=share) for share in (0.0, 0.5))
+        pairs = [[augment(transform, seed, image, mask)[1] for transform in (anywhere, rare)] for seed in range(60)]
+        same = sum(torch.equal(*masks) for masks in pairs)
+        assert 20 <= same <= 45
+        assert torch.equal(augment(anywhere, 0, image), augment(rare, 0, image)), "an image without a mask"
+
+    def test_rare_classes_have_less_than_an_equal_share_each_with_the_same_probability(self) -> None:
+        mask = torch.zeros(100, 100, dtype=torch.int64)
+        mask[:20], mask[50, :8], mask[90:] = 1, 2, 255
+        drawn = [augment(lambda _: _rare_pixel(tv_tensors.Mask(mask)), seed, mask) for seed in range(200)]
+        classes = torch.tensor([int(mask[row, column]) for row, column in drawn])
+        assert set(classes.tolist()) == {1, 2}
+        assert 80 < int((classes == 2).sum()) < 120
+        assert len(set(drawn)) > 90
+
+    @pytest.mark.parametrize("value", [0, 255])
+    def test_a_mask_of_one_class_or_none_has_no_rare_class(self, value: int) -> None:
+        assert _rare_pixel(tv_tensors.Mask(torch.full((8, 8), value))) is None
+
+    def test_a_crop_that_covers_the_image_and_a_regression_target_are_left_alone(self) -> None:
+        image, mask = self.sample(40, 140)
+        for target, crop in ((mask, (48, 160)), (mask.float()[None].as_subclass(ImageTarget), (32, 32))):
+            anywhere, rare = (train_transform(crop, (1, 1), 0.5, 255, rare_share=share) for share in (0.0, 1.0))
+            for seed in range(5):
+                outputs = [augment(transform, seed, image, target)[0] for transform in (anywhere, rare)]
+                assert torch.equal(*outputs)
+
+    def test_a_crop_as_high_as_the_image_moves_sideways(self) -> None:
+        image, mask = self.sample(60)
+        transform = train_transform((60, 32), (1, 1), 0.5, 255, rare_share=1.0)
+        assert all(bool((augment(transform, seed, image, mask)[1] == 3).any()) for seed in range(10))

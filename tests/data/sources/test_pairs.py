@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from semipix.data.check import check
+from semipix.data.check import check_folder
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.sources.pairs import PairsSource
 from semipix.data.targets import Matte
@@ -54,7 +54,7 @@ def expect_error(pattern: str, root: Path, kind: str = "denoising", **options: A
             source.image(name)
     assert "\n" not in str(caught.value)
     if not options:
-        assert str(caught.value) in check(root, kind=kind).problems
+        assert str(caught.value) in check_folder(root, kind=kind).problems
 
 
 class TestImages:
@@ -250,7 +250,7 @@ class TestErrors:
 
 class TestCheck:
     def test_a_good_folder(self, pairs: Path) -> None:
-        report = check(pairs)
+        report = check_folder(pairs)
         assert report.problems == report.warnings == []
         assert report.masked == {"train": 3, "val": 1, "test": 1}
         assert report.unmasked == {"train": 1, "val": 0, "test": 0, "unlabeled": 1}
@@ -260,10 +260,10 @@ class TestCheck:
         assert "kind      denoising" in text
 
     def test_kinds_are_guessed(self, mattes: Path) -> None:
-        assert check(mattes).kind == "matting"
+        assert check_folder(mattes).kind == "matting"
         shutil.rmtree(mattes / "trimaps")
-        assert check(mattes).kind == "regression"
-        assert check(mattes, kind="matting").kind == "matting"
+        assert check_folder(mattes).kind == "regression"
+        assert check_folder(mattes, kind="matting").kind == "matting"
 
     def test_every_problem_is_reported_once(self, mattes: Path) -> None:
         save(mattes / "targets/train/a.png", noise(6, 8, 3))
@@ -271,7 +271,7 @@ class TestCheck:
         save(mattes / "trimaps/val/v.png", np.full((6, 8), 70, np.uint8))
         (mattes / "inputs/test/t.png").write_bytes(b"broken")
         (mattes / "unlabeled/y.png").write_bytes(b"broken")
-        problems = check(mattes).problems
+        problems = check_folder(mattes).problems
         for file, words in (
             ("targets/train/a.png", "found colours"),
             ("targets/train/b.png", "alpha is 8x5"),
@@ -286,7 +286,7 @@ class TestCheck:
         shutil.copy(pairs / "inputs/train/b.png", pairs / "inputs/val/v.png")
         shutil.copy(pairs / "unlabeled/y.png", pairs / "inputs/test/t.png")
         shutil.copy(pairs / "inputs/train/b.png", pairs / "inputs/train/a.png")
-        report = check(pairs)
+        report = check_folder(pairs)
         assert report.problems == []
         assert [warning.partition(": ")[2] for warning in report.warnings] == [
             f"same content as {name} of another part; expected different images for evaluation, remove one of the two"

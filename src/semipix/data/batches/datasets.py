@@ -71,21 +71,35 @@ class TrainSettings:
 
 
 class _AugmentedDataset(_SourceDataset):
-    def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings) -> None:
+    """Augmented images of a source.
+
+    Args:
+        source: reads the images.
+        names: the images.
+        settings: settings for reading and augmenting.
+        samples: samples of each image. Sample s shows image s % number of images.
+    """
+
+    def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings, samples: int = 1) -> None:
         super().__init__(source, names, settings.reader.resize)
         self.settings = settings
+        self.samples = samples
         self._unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.names) * self.samples
 
     def __getitem__(self, item: Draw) -> Any:
         """The drawn sample; with `data.on_error=skip`, another one if it cannot be read."""
-        index, seed = item
+        number, seed = item
+        index = number % len(self.names)
         if self.settings.skipped is None:
-            sample = super().__getitem__(item)
+            sample = super().__getitem__((index, seed))
             return with_skip_hint(sample) if isinstance(sample, UnreadableFileError) else sample
         problem: SemipixError | None = None
         for attempt in range(ATTEMPTS + 1):
             # The replacement depends only on the draw, so that it is the same in every process.
-            drawn = index if attempt == 0 else stable_seed(seed, "instead", attempt) % len(self)
+            drawn = index if attempt == 0 else stable_seed(seed, "instead", attempt) % len(self.names)
             if drawn in self._unreadable:
                 continue
             try:
@@ -106,14 +120,17 @@ class LabeledDataset(_AugmentedDataset):
     """Augmented labeled images with their targets; an item is given by a draw.
 
     Args:
-        source, names, settings: see `_AugmentedDataset`.
+        source, names, settings, samples: see `_AugmentedDataset`.
         seed: of the random order that gives each image its place.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], settings: TrainSettings, seed: int = 0) -> None:
-        super().__init__(source, names, settings)
+    def __init__(
+        self, source: Source, names: Sequence[str], settings: TrainSettings, seed: int = 0, samples: int = 1
+    ) -> None:
+        super().__init__(source, names, settings, samples)
         generator = torch.Generator().manual_seed(stable_seed(seed, "places"))
-        self.places = ((torch.randperm(len(self), generator=generator) + 0.5) / max(1, len(self))).tolist()
+        order = torch.randperm(len(self.names), generator=generator)
+        self.places = ((order + 0.5) / max(1, len(order))).tolist()
 
     def read(self, item: Draw) -> LabeledImages:
         index, seed = item

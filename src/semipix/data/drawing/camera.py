@@ -33,7 +33,7 @@ def photograph(scene: Colours, generator: Generator) -> Colours:
         The picture, of 8 bits a channel.
     """
     shot, read = np.exp(generator.uniform(np.log([1e-3, 3e-3]), np.log([1e-2, 1.5e-2])))
-    picture = _expose(scene, 1.0, float(shot), float(read), generator)
+    picture = expose(scene, 1.0, float(shot), float(read), generator)
     return _jpeg(picture, int(generator.integers(75, 96)))
 
 
@@ -50,19 +50,22 @@ def photograph_at_night(scene: Colours, generator: Generator) -> Colours:
     height, width = scene.shape[:2]
     light: NDArray[Any] = generator.uniform(0.02, 0.12) * (1 + 0.6 * smooth_noise(generator, 2, height, width))
     shot, read = np.exp(generator.uniform(np.log([2e-4, 5e-4]), np.log([1e-3, 2e-3])))
-    picture = _expose(scene, light[..., None], float(shot), float(read), generator)
+    picture = expose(scene, light[..., None], float(shot), float(read), generator)
     return _rounded(picture)
 
 
-def demosaic(mosaic: NDArray[np.float32]) -> Colours:
-    """Interpolate the two missing colours of each site (H, W) of a Bayer sensor from the nearest sites."""
-    sites = _sites(*mosaic.shape)
-    colours = [np.where(sites == colour, mosaic, _smooth(mosaic, sites == colour)) for colour in range(3)]
-    return np.stack(colours, axis=-1).astype(np.float32)
+def expose(scene: Colours, light: float | NDArray[Any], shot: float, read: float, generator: Generator) -> Colours:
+    """A noisy picture of a scene: linear light, noise, Bayer mosaic, demosaicing, white balance, gamma.
 
+    Args:
+        scene: the clean scene.
+        light: factor on the linear light, broadcast to (H, W, 3).
+        shot, read: the noise has the variance `shot * signal + read**2` in linear light.
+        generator: draws noise and sensitivity of the sensor.
 
-def _expose(scene: Colours, light: float | NDArray[Any], shot: float, read: float, generator: Generator) -> Colours:
-    """A picture of the scene in some light; the noise has the variance `shot * signal + read**2` in linear light."""
+    Returns:
+        The picture, not rounded to bytes.
+    """
     gains = np.array([generator.uniform(1.4, 2.0), 1.0, generator.uniform(1.3, 1.8)], np.float32)
     linear = light * scene**_GAMMA / gains
     sites = _sites(*scene.shape[:2])
@@ -71,6 +74,13 @@ def _expose(scene: Colours, light: float | NDArray[Any], shot: float, read: floa
     raw = np.clip(signal + noise, 0, 1).astype(np.float32)
     picture: Colours = np.clip(demosaic(raw) * gains, 0, 1) ** np.float32(1 / _GAMMA)
     return picture.astype(np.float32)
+
+
+def demosaic(mosaic: NDArray[np.float32]) -> Colours:
+    """Interpolate the two missing colours of each site (H, W) of a Bayer sensor from the nearest sites."""
+    sites = _sites(*mosaic.shape)
+    colours = [np.where(sites == colour, mosaic, _smooth(mosaic, sites == colour)) for colour in range(3)]
+    return np.stack(colours, axis=-1).astype(np.float32)
 
 
 def _sites(height: int, width: int) -> NDArray[np.int64]:

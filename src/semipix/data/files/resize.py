@@ -62,7 +62,7 @@ def resize_to(inpt: Any, size: Size) -> Any:
     plain = inpt.as_subclass(torch.Tensor)
     if isinstance(inpt, tv_tensors.Mask):
         return tv_tensors.wrap(resize_nearest(plain[None], size)[0], like=inpt)
-    resized = _by_channel(
+    resized = by_channel(
         inpt, unit_range(plain), lambda part: resize_nearest(part, size), lambda part: _bilinear(part, size)
     )
     return tv_tensors.wrap(resized, like=inpt)
@@ -96,7 +96,7 @@ def scaled_window(inpt: Any, size: Size, window: Window) -> Tensor:
     box = _SourceBox(plain.shape[-2:], size, window)
     nearby = plain[..., box.rows, box.columns]
     rows, columns = rows - box.rows.start, columns - box.columns.start
-    return _by_channel(inpt, unit_range(nearby.contiguous()), lambda part: part[:, rows[:, None], columns], box.scaled)
+    return by_channel(inpt, unit_range(nearby.contiguous()), lambda part: part[:, rows[:, None], columns], box.scaled)
 
 
 def resize_nearest(plain: Tensor, size: Size) -> Tensor:
@@ -136,10 +136,17 @@ class _SourceBox:
         return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels]))
 
 
-def _by_channel(
+def by_channel(
     inpt: Any, plain: Tensor, nearest: Callable[[Tensor], Tensor], bilinear: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Resize channels (C, H, W) of a tv_tensor: trimaps and unknown regions to the nearest pixel, others bilinear."""
+    """Resample channels (C, H, W) of a tv_tensor: trimaps and unknown regions to the nearest pixel, others bilinear.
+
+    Args:
+        inpt: an image or a regression target.
+        plain: its values.
+        nearest: resamples channels to the nearest pixel.
+        bilinear: resamples channels between pixels; gets no NaN.
+    """
     resized = _ignoring_nan(plain, bilinear)
     if isinstance(inpt, Matte):
         resized[_MATTE_UNKNOWN] = nearest(plain[_MATTE_UNKNOWN][None])[0]

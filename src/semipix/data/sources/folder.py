@@ -126,9 +126,9 @@ class FolderSource(Source):
         return tv_tensors.Image(self.reader.image(self.root / name))
 
     def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        return self.image(name, seed), self._mask(name)
+        return self.image(name, seed), self.target(name)
 
-    def _mask(self, name: str) -> tv_tensors.Mask:
+    def target(self, name: str) -> tv_tensors.Mask:
         """The mask of an image as checked class indices, (H, W)."""
         mask = self.root / self._masks[name]
         indices = self._class_indices(self.reader.mask(mask))

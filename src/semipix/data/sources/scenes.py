@@ -98,9 +98,9 @@ class ScenesSource(Source):
         return tv_tensors.Image(image)
 
     def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, Target]:
-        return self.image(name, seed), self._target(name)
+        return self.image(name, seed), self.target(name)
 
-    def _target(self, name: str) -> Target:
+    def target(self, name: str) -> Target:
         target = self._draw(name)[1]
         if self.kind == "segmentation":
             mask = torch.from_numpy(target)

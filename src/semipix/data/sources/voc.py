@@ -82,9 +82,9 @@ class VOCSource(Source):
         return tv_tensors.Image(self.reader.image(self.root / name))
 
     def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        return self.image(name, seed), self._mask(name)
+        return self.image(name, seed), self.target(name)
 
-    def _mask(self, name: str) -> tv_tensors.Mask:
+    def target(self, name: str) -> tv_tensors.Mask:
         """The mask of an image as checked class indices, (H, W)."""
         path = self.root / self._masks[Path(name).stem]
         mask = read_sbd(path) if path.suffix == ".mat" else self.reader.mask(path)

@@ -1,0 +1,88 @@
+"""How often each class occurs in labels, and weights that make up for it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from semipix.batch import VOID
+from semipix.data.source import Source
+from semipix.errors import UnreadableFileError
+
+MOST_WEIGHT = 10.0
+"""Largest class weight. Without a limit, a few wrong labels of a class that hardly occurs would outweigh all others."""
+
+_READING_DELAY = 2.0
+"""Seconds after which reading masks shows a progress bar."""
+
+
+def class_counts(mask: Tensor) -> NDArray[np.int64]:
+    """Number of pixels of each class, (256,) by index; that of void is 0.
+
+    Args:
+        mask: class indices (H, W) of any whole type, 255 for void.
+    """
+    indices = mask.as_subclass(Tensor).numpy().astype(np.uint8, copy=False)
+    counts = np.array(Image.fromarray(indices).histogram(), np.int64)  # ten times as fast as numpy's bincount
+    counts[VOID] = 0
+    return counts
+
+
+def class_pixels(source: Source, names: Sequence[str], *, skip: bool = False) -> Counter[int]:
+    """Number of pixels by class index over the masks of labeled images, without void.
+
+    Args:
+        source: a source of masks.
+        names: the images.
+        skip: whether files that cannot be read are left out.
+
+    Raises:
+        UnreadableFileError: a file cannot be read, and `skip` is off.
+    """
+    pixels: Counter[int] = Counter()
+    for name in tqdm(names, desc="counting classes", leave=False, disable=None, delay=_READING_DELAY):
+        try:
+            counts = class_counts(source.target(name))
+        except UnreadableFileError:
+            if skip:
+                continue
+            raise
+        pixels.update({int(index): int(counts[index]) for index in counts.nonzero()[0]})
+    return pixels
+
+
+def balanced_weights(pixels: Mapping[int, int], classes: int) -> list[float]:
+    """Weights by which all classes count alike: the inverse of their shares of the pixels.
+
+    As in scikit-learn's `class_weight="balanced"`, a class has the weight n / (K n_c): n pixels in all, n_c of the
+    class, K classes that occur. A class with an equal share has weight 1. Here, no weight is above `MOST_WEIGHT`, and a
+    class without a pixel has weight 1.
+
+    Args:
+        pixels: number of pixels by class index, without void.
+        classes: number of classes.
+
+    Returns:
+        A weight for each class, rounded to four digits.
+    """
+    present = sum(pixels.get(index, 0) > 0 for index in range(classes))
+    total = sum(pixels.values())
+    weights = []
+    for index in range(classes):
+        count = pixels.get(index, 0)
+        weights.append(min(MOST_WEIGHT, total / (present * count)) if count else 1.0)
+    return [float(f"{weight:.4g}") for weight in weights]
+
+
+def without_pixels(pixels: Mapping[int, int], classes: Iterable[str]) -> list[str]:
+    """Names of the classes that have no pixel.
+
+    Args:
+        pixels: number of pixels by class index.
+        classes: names in index order.
+    """
+    return [name for index, name in enumerate(classes) if not pixels.get(index)]

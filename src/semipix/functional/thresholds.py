@@ -1,0 +1,45 @@
+"""Thresholds of pseudo labels that differ between classes."""
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def class_confidence(average: Tensor, prediction: Tensor, decay: float = 0.9) -> Tensor:
+    """The running mean of the confidence with which each class is predicted.
+
+    Args:
+        average: the mean so far, (K,); 0 for a class that was not predicted yet. It is not changed.
+        prediction: distributions over classes (N, K, H, W).
+        decay: weight of the old mean, in [0, 1]; the first value of a class is taken as it is.
+
+    Returns:
+        The new mean, (K,). Classes that are not predicted here keep theirs.
+    """
+    confidence, label = prediction.float().max(1)  # (N, H, W) each
+    label, confidence = label.flatten(), confidence.flatten()
+    count = torch.zeros_like(average).index_add(0, label, torch.ones_like(confidence).to(average))
+    total = torch.zeros_like(average).index_add(0, label, confidence.to(average))
+    mean = total / count.clamp(min=1)
+    moved = torch.where(average > 0, average.lerp(mean, 1 - decay), mean)
+    return torch.where(count > 0, moved, average)
+
+
+def class_thresholds(average: Tensor, threshold: float) -> Tensor:
+    """Lower a threshold for the classes that a network is less sure of.
+
+    The threshold of a class is scaled by its mean confidence in comparison with that of the class with the highest one,
+    as in FreeMatch (Wang et al., ICLR 2023). FreeMatch takes the mean probability of a class over all samples instead,
+    and FlexMatch (Zhang et al., NeurIPS 2021) the number of its sure samples. Both are small for a class of few pixels
+    also if the network is sure of them, and would then accept nearly every pixel as a label of a rare class.
+
+    Args:
+        average: mean confidence of each class, (K,), from `class_confidence`; a class with 0 keeps the threshold.
+        threshold: of the surest class, in [0, 1].
+
+    Returns:
+        The threshold of each class, (K,).
+    """
+    known = average > 0
+    scaled = threshold * average / average.max().clamp(min=1e-6)
+    return torch.where(known, scaled, torch.full_like(average, threshold))

@@ -1,0 +1,44 @@
+"""Which pseudo labels count."""
+
+import torch
+from torch import Tensor, nn
+
+from semipix.errors import SemipixError
+from semipix.functional.thresholds import class_confidence, class_thresholds
+from semipix.tasks.base import Task
+
+
+class SurePixels(nn.Module):
+    """Finds the pixels whose pseudo label is sure enough to be learned.
+
+    Args:
+        task: what a pixel means.
+        threshold: smallest confidence of a pseudo label, in [0, 1].
+        per_class: whether the threshold is lower for classes that are predicted with less confidence, see
+            `class_thresholds`. Their mean confidences are updated with each call in training mode.
+
+    Raises:
+        SemipixError: `per_class` is set for regression.
+    """
+
+    average: Tensor
+
+    def __init__(self, task: Task, threshold: float, per_class: bool = False) -> None:
+        super().__init__()
+        if per_class and not task.classification:
+            raise SemipixError(f"method.per_class: true found, but {type(task).__name__} has no classes; leave it out")
+        self.task = task
+        self.threshold = threshold
+        self.per_class = per_class
+        if per_class:
+            self.register_buffer("average", torch.zeros(task.channels))
+
+    def forward(self, prediction: Tensor) -> Tensor:
+        """(N, 1, H, W) bool: True where a prediction (N, K, H, W) is sure."""
+        confidence = self.task.confidence(prediction)
+        if not self.per_class:
+            return confidence >= self.threshold
+        if self.training:
+            self.average.copy_(class_confidence(self.average, prediction))
+        thresholds = class_thresholds(self.average, self.threshold)
+        return confidence >= thresholds[prediction.max(1, keepdim=True).indices]
