@@ -19,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
+from semipix.methods.base import Evidence
 from semipix.methods.gct import GCT
 from semipix.training.build import load_method
 from semipix.training.run_folder import read_config
@@ -308,14 +309,14 @@ def test_prediction_keeps_sizes_subfolders_and_the_good_images(
 def test_an_image_that_the_network_refuses_costs_only_itself(
     command: Command, finished: Path, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = GCT.forward
+    whole = GCT.evidence
 
-    def forward(self: GCT, image: torch.Tensor) -> torch.Tensor:
+    def evidence(self: GCT, image: torch.Tensor) -> Evidence:
         if image.shape[-1] != 64:
             raise RuntimeError("kernel size can't be greater than actual input size\nat line 3")
         return whole(self, image)
 
-    monkeypatch.setattr(GCT, "forward", forward)
+    monkeypatch.setattr(GCT, "evidence", evidence)
     Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
     result = command("predict", finished, tmp_path / "small.png", shared_photos / "images/test", "--out", "out")
     assert result.code == 2
@@ -345,6 +346,7 @@ def test_data_check_of_pairs(command: Command, tmp_path: Path) -> None:
 HEAVY = {
     *("torch", "torchvision", "torchmetrics", "lightning", "timm", "segmentation_models_pytorch", "tensorboard"),
     *("numpy", "PIL", "pandas", "pyarrow", "sympy", "hydra", "omegaconf", "yaml", "ray", "submitit"),
+    *("sklearn", "scipy"),
 }
 """What help has no use for."""
 
