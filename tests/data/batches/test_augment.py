@@ -324,6 +324,12 @@ class TestRareClasses:
         assert sum(found[:40]) < 15
         assert all(found[40:])
 
+    def test_a_rotation_does_not_turn_it_out(self) -> None:
+        image, mask = self.sample()
+        mask = tv_tensors.Mask(mask.roll((20, -60), (0, 1)))  # away from the border
+        transform = train_transform((32, 40), (1, 1), 0.5, 255, rare_share=1.0, rotate=180.0)
+        assert all(bool((augment(transform, seed, image, mask)[1] == 3).any()) for seed in range(60))
+
     def test_places_vary_and_stay_inside(self) -> None:
         image, mask = self.sample()
         transform = train_transform((32, 40), (1, 1), 0.0, 255, rare_share=1.0)

@@ -48,7 +48,7 @@ def train_transform(
     if at_unknown:
         crops = UnknownCrop(crop, target_fill)
     elif rare_share:
-        crops = RareClassCrop(crop, target_fill, rare_share)
+        crops = RareClassCrop(crop, target_fill, rare_share, turned=rotate > 0)
     return TrainTransform(RandomScale(scale), flip, crops, rotate)
 
 
@@ -215,11 +215,15 @@ class RareClassCrop(RandomPaddedCrop):
     Args:
         crop, target_fill: see `RandomPaddedCrop`.
         share: probability that a crop has to contain a pixel of a rare class.
+        turned: whether the crop is rotated about its centre afterwards. The pixel is then in the middle part, which no
+            rotation moves out of the crop, unless the pixel is too near to the image's border.
     """
 
-    def __init__(self, crop: Size, target_fill: float, share: float) -> None:
+    def __init__(self, crop: Size, target_fill: float, share: float, turned: bool = False) -> None:
         super().__init__(crop, target_fill)
         self.share = share
+        middle = min(crop) / math.sqrt(2)  # side of the square in the circle that every rotation shows
+        self.margins = [math.ceil((side - middle) / 2) if turned else 0 for side in crop]
 
     def place(self, size: Size, inputs: Sequence[Any], mirrored: bool) -> dict[str, Any]:
         params = super().place(size, inputs, mirrored)
@@ -229,13 +233,14 @@ class RareClassCrop(RandomPaddedCrop):
         pixel = _rare_pixel(masks[0])
         if pixel is None:
             return params
-        for axis, (room, side) in enumerate(zip(params["spare"], self.crop, strict=True)):
+        for axis, (room, side, margin) in enumerate(zip(params["spare"], self.crop, self.margins, strict=True)):
             if room > 0:
                 # The pixel of the scaled image that shows the centre of this pixel of the mask.
                 shown = int((pixel[axis] + 0.5) * size[axis] / masks[0].shape[axis])
                 if axis == 1 and mirrored:
                     shown = size[1] - 1 - shown
-                first, last = max(0, shown - side + 1), min(shown, room)
+                first = min(max(0, shown - side + 1 + margin), room)
+                last = max(first, min(shown - margin, room))
                 params["start"][axis] = first + _below(last - first + 1)
         return params
 
