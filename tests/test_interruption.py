@@ -513,7 +513,7 @@ def test_a_sweep_hands_sigterm_on_and_waits(tmp_path: Path) -> None:
 def test_a_job_that_is_interrupted_by_itself_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "train", lambda *_, **options: runner.Ended(143, "interrupted at step 2"))
+    monkeypatch.setattr(sweep, "run_training", lambda *_, **options: runner.Ended(143, "interrupted at step 2"))
     job = sweep.Job(tmp_path / "one", tmp_path, "this", [], lambda: {"task": {}}, tmp_path, [])
     record = sweep.run_job(job)
     assert (record.state, record.tries, record.reason) == ("interrupted", 1, "interrupted at step 2")

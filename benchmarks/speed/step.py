@@ -96,13 +96,15 @@ MATRIX_PRODUCT = "matrix_product"
 FLOOR, GCT, LITERAL, COMPILED = "floor", "gct", "literal", "gct_compiled"
 
 GCT_FORMS: dict[str, dict[str, Any]] = {
-    GCT: {},
-    "gct_half_scale": {"detector_scale": 0.5},
-    "gct_low_memory": {"low": True},
-    "gct_contiguous": {"channels_last": False},
-    COMPILED: {"compiled": True},
+    GCT: {"detector": "paper"},
+    "gct_cues": {"detector": "cues"},
+    "gct_features": {"detector": "features"},
+    "gct_half_scale": {"detector": "paper", "detector_scale": 0.5},
+    "gct_low_memory": {"detector": "paper", "low": True},
+    "gct_contiguous": {"detector": "paper", "channels_last": False},
+    COMPILED: {"detector": "paper", "compiled": True},
 }
-"""Beside plain GCT: the detector at half size, memory=low, channels_last=false, compile=true."""
+"""The paper's GCT, and with other detectors, its own at half size, memory=low, channels_last=false, compile=true."""
 
 
 LITERAL_FORMS = {LITERAL: torch.contiguous_format, "literal_channels_last": torch.channels_last}
@@ -189,7 +191,9 @@ class Bench:
             compile_networks(method)
         optimizers = method.optimizers(optimizer_maker(self.case.optimizer))
         image, strong = (images.contiguous(memory_format=layout) for images in (self.image, self.strong))
-        mixed = Batch(image, self.target[: self.labeled], strong)
+        views = image[: min(method.labeled_views, self.labeled)]
+        honest = torch.cat([views, views]).contiguous(memory_format=layout) if len(views) else None
+        mixed = Batch(image, self.target[: self.labeled], strong, labeled_strong=honest)
         batch = mixed if method.uses_unlabeled else Batch(image, self.target)
 
         return step_of(method, optimizers, batch, self.precision)

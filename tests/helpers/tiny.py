@@ -165,9 +165,11 @@ def make_method(
     return method
 
 
-def make_active(name: str, make_model: Callable[[int], nn.Module] | None = None, task: Task | None = None) -> Method:
+def make_active(
+    name: str, make_model: Callable[[int], nn.Module] | None = None, task: Task | None = None, **given: Any
+) -> Method:
     """A method of whose terms each is above 0: by its `test_options`, and with teachers unlike their students."""
-    method = make_method(name, make_model, task=task, **method_class(name).test_options)
+    method = make_method(name, make_model, task=task, **{**method_class(name).test_options, **given})
     for parameters in (value for part, value in method.named_parameters() if part.startswith("teacher")):
         parameters.data += 0.1  # with a teacher equal to the student the terms would be 0
     return method

@@ -94,7 +94,7 @@ def test_a_training_that_crashes_is_resumed(tmp_path: Path, monkeypatch: pytest.
         begun.append(attempt)
         return attempt == 2
 
-    ended = runner.train(folder, ["steps=2"], tmp_path / "log", tries=3, before=before)
+    ended = runner.run_training(folder, ["steps=2"], tmp_path / "log", tries=3, before=before)
     assert ended == Ended(0, "line 2", 2)
     assert runner.has_trained(ended, folder)
     assert begun == [1, 2]
@@ -106,7 +106,7 @@ def test_a_training_that_crashes_is_resumed(tmp_path: Path, monkeypatch: pytest.
 def test_only_crashes_are_tried_again(code: int, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     scripted(monkeypatch, folder, code, code)
-    ended = runner.train(folder, [], tmp_path / "log", tries=2)
+    ended = runner.run_training(folder, [], tmp_path / "log", tries=2)
     assert ended == Ended(code, f"line {tries}", tries)
     assert not runner.has_trained(ended, folder)
 

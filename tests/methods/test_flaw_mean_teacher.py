@@ -122,7 +122,7 @@ class TestDetection:
 
     def test_is_that_of_gct(self) -> None:
         batch = make_batch(side=64)
-        method, gct = make_flaw_mean_teacher(), make_method("gct")
+        method, gct = make_flaw_mean_teacher(), make_method("gct", detector="paper")
         for mine, its in zip(
             (method.student, method.teacher, method.detector), (*gct.models, gct.detector), strict=True
         ):

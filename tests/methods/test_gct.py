@@ -28,8 +28,10 @@ THRESHOLD = 0.5
 
 
 def make_gct(make_model: Callable[[int], nn.Module] | None = None, **given: Any) -> GCT:
-    """A method whose two constraints both find pixels in `make_batch(side=64)`."""
-    method = make_method("gct", make_model, **{"flaw_threshold": THRESHOLD, "rampup_epochs": 0, **given})
+    """A method with the paper's detector whose two constraints both find pixels in `make_batch(side=64)`."""
+    method = make_method(
+        "gct", make_model, **{"detector": "paper", "flaw_threshold": THRESHOLD, "rampup_epochs": 0, **given}
+    )
     assert isinstance(method, GCT)
     return method
 

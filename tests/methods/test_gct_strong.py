@@ -24,7 +24,7 @@ from tests.helpers.tiny import (
 
 LOW, HIGH = 0.2, 0.9
 
-PLAIN = {"cutmix": 0.0, "decay": 0.0, "confidence": 0.0, "feature_dropout": 0.0, "fusion": False}
+PLAIN = {"detector": "paper", "cutmix": 0.0, "decay": 0.0, "confidence": 0.0, "feature_dropout": 0.0, "fusion": False}
 """What lets a test compute the terms by hand."""
 
 
@@ -315,3 +315,37 @@ class TestWithhold:
 def strong(batch: Batch) -> tuple[Tensor, ...]:
     assert batch.strong is not None
     return batch.strong.chunk(2)
+
+
+class TestLabelAccuracy:
+    def test_a_gate_closes_where_pseudo_labels_are_wrong_too_often(self) -> None:
+        method, batch = make_strong(gate="open", lambda_cross=1.0, label_accuracy=0.9), make_batch()
+        first, second = crossed(method)
+        asked = []
+
+        def needed(name: str, accuracy: float) -> float:
+            asked.append((name, accuracy))
+            return {"first": 0.0, "second": float("inf")}[name]
+
+        method.after_validation(needed)
+        assert asked == [("first", 0.9), ("second", 0.9)]
+        torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], second)
+        other = make_strong(gate="open", lambda_cross=1.0, label_accuracy=0.9)
+        other.load_state_dict(method.state_dict())
+        assert torch.equal(other.needed, method.needed), "a resumed training keeps its gate"
+        method.after_validation(lambda name, accuracy: 0.0)
+        torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], first + second)
+
+    def test_by_default_confidence_stays(self) -> None:
+        method = make_strong(confidence=0.4)
+        method.after_validation(lambda name, accuracy: 0.9)
+        assert method.needed.tolist() == [0.4, 0.4]
+
+    @torch.no_grad()
+    def test_taught_are_the_pixels_whose_labels_are_learned(self) -> None:
+        method, batch = make_strong(gate="open", confidence=0.4, lambda_cross=1.0), make_batch()
+        taught = method.taught(method.evidences(batch.unlabeled))
+        lessons = method._lessons(batch)
+        assert 0 < taught["first"].float().mean() < 1
+        assert torch.equal(taught["second"], lessons[0].taught)
+        assert torch.equal(taught["first"], lessons[1].taught)

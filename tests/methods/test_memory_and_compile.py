@@ -74,7 +74,7 @@ def test_compiling_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_only_on_a_cpu_a_detector_is_contiguous() -> None:
     for device, channels_last in (("cpu", True), ("cuda", True), ("cpu", False)):
-        method = make_method("gct")
+        method = make_method("gct", detector="paper")
         assert set_memory_format(method, device, channels_last) == (
             torch.channels_last if channels_last else torch.contiguous_format
         )

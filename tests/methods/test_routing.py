@@ -46,6 +46,18 @@ def method(name: str) -> Method:
 
 
 def test_each_term_trains_the_networks_that_are_declared(method: Method) -> None:
+    check_routes(method)
+
+
+@pytest.mark.parametrize(
+    ("name", "detector", "threshold"),
+    [("gct", "paper", 0.5), ("gct_strong", "paper", 0.05), ("gct", "features", 0.1), ("gct_strong", "features", 0.1)],
+)
+def test_each_term_trains_the_same_networks_with_other_detectors(name: str, detector: str, threshold: float) -> None:
+    check_routes(make_active(name, detector=detector, flaw_threshold=threshold))
+
+
+def check_routes(method: Method) -> None:
     losses = method.losses(make_batch(side=64), epoch=10.0)  # the detector's own map is 2x2 pixels
     assert losses.keys() == method.trains.keys()
     named = {key: value for key, value in method.named_parameters() if value.requires_grad}
@@ -103,7 +115,7 @@ def test_evidence_is_of_what_is_deployed(method: Method) -> None:
     method.eval()
     detector = getattr(method, "detector", None)
     if detector is not None:  # before any training, running statistics make all maps flat
-        detector.convolutions[-1].weight *= 1e4
+        (detector.convolutions[-1] if hasattr(detector, "convolutions") else detector.last).weight *= 1e4
     batch = make_batch(side=64)
     for candidate in method.candidates():
         method.deploy(candidate)

@@ -88,8 +88,9 @@ def test_older_run_folders_lack_the_key(finished: Path, command: Command) -> Non
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "No space left on device"), "No space left on device; do it later: semipix calibrate"),
-        (MemoryError(), "memory; do it later: semipix calibrate"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device; do it later: semipix calibrate"),
+        (MemoryError(), "out of memory; do it later: semipix calibrate"),
+        (RuntimeError("size 70 is refused"), "size 70 is refused; do it later: semipix calibrate"),
         (SemipixError("val/a.png: corrupt"), "val/a.png: corrupt"),
     ],
 )

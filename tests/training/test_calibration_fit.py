@@ -206,3 +206,11 @@ def test_classes_without_a_label_are_named() -> None:
     found = calibrate(colours(task), samples, split="val", checkpoint="last")
     assert list(found.absent) == ["car"]
     assert (found.images, found.pixels, found.networks, found.checkpoint) == (2, 2560, 1, "last")
+
+
+def test_outputs_that_are_not_finite_are_named() -> None:
+    method = colours()
+    with torch.no_grad():
+        next(method.parameters()).fill_(float("inf"))
+    with pytest.raises(SemipixError, match="calibrate: 2: the network's output has values that are not finite"):
+        calibrate(method, [coloured(2, 0.3)], split="val", checkpoint="best")

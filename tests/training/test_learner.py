@@ -309,7 +309,8 @@ class TestValidation:
         errors, maps = [], []
         for name in ColourSource(val=4).val():
             image = ColourSource().image(name)[None]
-            found = method.evidence(image)
+            with torch.no_grad():
+                found = method.eval().evidence(image)
             errors.append((2 * found.predictions[0] - image).abs().mean(1).flatten())  # in the data's units
             maps.append((found.predictions[0] - found.predictions[1]).abs().mean(1).flatten())
         expected = torch.corrcoef(torch.stack([torch.cat(maps), torch.cat(errors)]))[0, 1]

@@ -66,6 +66,24 @@ def probability_cues(predictions: Sequence[Tensor], flaw: Tensor | None) -> dict
     return cues | _flaw_cues(flaw, prediction)
 
 
+def pair_cues(own: Tensor, other: Tensor) -> Tensor:
+    """The cues of a pair of classifications that say most, for networks that read them in every training step.
+
+    Args:
+        own: probabilities (N, K, H, W) whose errors are asked for.
+        other: those of another network.
+
+    Returns:
+        (N, 4, H, W): logits of the probabilities that the own label is wrong by the own prediction, by the other one
+        and by their mean, and of the probability that labels drawn from both differ.
+    """
+    own, other = at_least_float32(own), at_least_float32(other)
+    largest, labels = own.max(1, keepdim=True)
+    elsewhere = other.gather(1, labels)
+    agreement = (own * other).sum(1, keepdim=True)
+    return _logit(1 - torch.cat([largest, elsewhere, (largest + elsewhere) / 2, agreement], dim=1))
+
+
 def value_cues(predictions: Sequence[Tensor], flaw: Tensor | None, image: Tensor) -> dict[str, Tensor]:
     """Cues of a regression of pixels.
 

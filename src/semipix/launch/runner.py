@@ -112,7 +112,7 @@ def run(command: Sequence[str], log: Path, **options: Any) -> Ended:
     return Ended(code, last_line(log, NOTHING).removeprefix(PREFIX).removeprefix("semipix: "))
 
 
-def train(
+def run_training(
     folder: Path,
     overrides: Sequence[str],
     log: Path,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from semipix.errors import SemipixError, one_line
-from semipix.launch.runner import INTERRUPTED, has_trained, surroundings, train
+from semipix.launch.runner import INTERRUPTED, has_trained, run_training, surroundings
 from semipix.training.run_folder import SUMMARY, is_finished, write_json
 
 JOBS = "jobs"
@@ -120,7 +120,7 @@ def _attempts(job: Job, lock: TextIO) -> Record:
         return trust if attempt == 1 else _check_same(job)
 
     log = Path(f"{job.place}.log")
-    ended = train(
+    ended = run_training(
         job.folder,
         job.overrides,
         log,

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from semipix.errors import SemipixError
-from semipix.launch.runner import required, run, semipix, side_by_side, surroundings, train
+from semipix.launch.runner import required, run, run_training, semipix, side_by_side, surroundings
 from semipix.training.run_folder import SUMMARY, is_finished, last_line, write_json
 
 PACKAGES = ("torch", "lightning", "timm", "segmentation-models-pytorch", "semipix")
@@ -37,7 +37,7 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
     _claim(folder, list(overrides))
     one_thread = surroundings(OMP_NUM_THREADS="1")
     if not is_finished(folder):
-        required(train(folder, overrides, log, env=one_thread), "semipix train", log)
+        required(run_training(folder, overrides, log, env=one_thread), "semipix train", log)
     results = folder / f"evaluation-{split}.json"
     if not results.exists():
         required(run(semipix("evaluate", folder, "--split", split), log, env=one_thread), "semipix evaluate", log)

@@ -52,6 +52,7 @@ class Method(nn.Module, ABC):
         needs_unlabeled: whether a step is impossible without them.
         strong_views: how many strong views of each unlabeled image batches hold.
         labeled_views: of how many labeled images of a batch there are two strong views.
+        labelers: names of the candidates whose predictions become pseudo labels.
         classification_only: whether predictions have to be distributions over classes, so that regression is refused.
 
         trains: the networks that each term trains. A network is named as its parameters are, `detector` or `models.0`;
@@ -72,6 +73,7 @@ class Method(nn.Module, ABC):
     needs_unlabeled: ClassVar[bool] = False
     strong_views: ClassVar[int] = 0
     labeled_views: int = 0
+    labelers: ClassVar[tuple[str, ...]] = ()
     classification_only: ClassVar[bool] = False
 
     trains: ClassVar[Routes] = {}
@@ -113,6 +115,25 @@ class Method(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Update what no gradient trains, such as an averaged teacher; called after each optimizer step."""
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        """The pixels whose pseudo labels would be learned if these images had no labels.
+
+        Args:
+            evidences: what is known of each candidate's prediction.
+
+        Returns:
+            (N, 1, H, W) bool by the names in `labelers`.
+        """
+        return {}
+
+    def after_validation(self, needed_confidence: Callable[[str, float], float]) -> None:
+        """React to what validation found out about pseudo labels.
+
+        Args:
+            needed_confidence: the smallest confidence at which a share of a candidate's pseudo labels is right, of its
+                name and this share; infinity if it is at none.
+        """
 
     def unlabeled(self, batch: Batch) -> Tensor:
         """The unlabeled images of a batch, (N - L, C_in, H, W).

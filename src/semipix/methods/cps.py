@@ -8,6 +8,7 @@ supervised         | labeled                      | both task models | R(T(x), y
 cross_supervision  | all; mixed unlabeled images  | both task models | T1(x) matches sg(hard(T2(x))), and the reverse
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, Routes, check_shares, check_weights
+from semipix.methods.base import Evidence, MakeModel, Routes, check_shares, check_weights
 from semipix.methods.pair import BOTH_MODELS, ModelPair
 from semipix.tasks.base import Task
 
@@ -38,6 +39,7 @@ class CPS(ModelPair):
     """
 
     needs_unlabeled: ClassVar[bool] = True
+    labelers: ClassVar[tuple[str, ...]] = ("first", "second")
     trains: ClassVar[Routes] = {"supervised": BOTH_MODELS, "cross_supervision": BOTH_MODELS}
     draws_numbers: ClassVar[bool] = True  # boxes, with `cutmix`
 
@@ -58,6 +60,13 @@ class CPS(ModelPair):
         self.cutmix = cutmix
         self.area = area
         self.rampup_epochs = rampup_epochs
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        """All pixels."""
+        return {
+            name: torch.ones_like(evidence.predictions[0][:, :1], dtype=torch.bool)
+            for name, evidence in evidences.items()
+        }
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         images = self.unlabeled(batch)  # (U, C_in, H, W)

@@ -11,6 +11,7 @@ consistency  | strong views of unlabeled    | model  | where T(weak) is sure: T(
 What a strong view changes in the label as well, such as the order of the colours, is changed in T(weak).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -22,7 +23,16 @@ from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, MakeOptimizer, Method, Options, Routes, check_shares, check_weights
+from semipix.methods.base import (
+    Evidence,
+    MakeModel,
+    MakeOptimizer,
+    Method,
+    Options,
+    Routes,
+    check_shares,
+    check_weights,
+)
 from semipix.methods.pseudo_labels import SurePixels
 from semipix.tasks.base import Task
 
@@ -47,6 +57,7 @@ class FixMatch(Method):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 1
+    labelers: ClassVar[tuple[str, ...]] = ("model",)
     trains: ClassVar[Routes] = {"supervised": ("model",), "consistency": ("model",)}
     draws_numbers: ClassVar[bool] = True
     test_options: ClassVar[Options] = {"confidence": 0.3}
@@ -77,6 +88,9 @@ class FixMatch(Method):
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = self.model(image)
         return output
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        return {name: self.sure(evidence.predictions[0]) for name, evidence in evidences.items()}
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)

@@ -212,6 +212,12 @@ class FlawGuidedPair(ModelPair):
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
         return {name: found.output for name, found in self.evidences(image).items()}
 
+    def _compared_flaws(self, evidences: Mapping[str, Evidence]) -> Pair:
+        """Flaw maps (N, 1, H, W) of both models that can be compared, of what is known of their predictions."""
+        first, second = (evidences[name].flaw for name in ("first", "second"))
+        assert first is not None and second is not None
+        return compared(self.detector, (first, second))
+
     def diagnostics(self) -> dict[str, Metric]:
         return diagnostic_metrics()
 

@@ -7,20 +7,22 @@ term                 | data    | trains           | objective (sg = stop gradien
 supervised           | labeled | both task models | R(T(x), y), Eq. 1
 dynamic_consistency  | all     | both task models | where the other's flaw is lower, match sg(other), Eq. 4 and 5
 flaw_correction      | all     | both task models | where both are flawed, push the frozen map to 0, Eq. 6 and 7
-flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
+flaw_detection       | labeled | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3, or the error itself
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.flaw import exchange
+from semipix.functional.flaw import directions, exchange
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import masked_mean
-from semipix.methods.base import MakeModel, Options, Routes, check_weights
+from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS, Deploy
@@ -58,13 +60,14 @@ class GCT(FlawGuidedPair):
         deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
+    labelers: ClassVar[tuple[str, ...]] = ("first", "second")
     trains: ClassVar[Routes] = {
         "supervised": BOTH_MODELS,
         "dynamic_consistency": BOTH_MODELS,
         "flaw_correction": BOTH_MODELS,
         "flaw_detection": ("detector",),
     }
-    test_options: ClassVar[Options] = {"flaw_threshold": 0.5, "rampup_epochs": 0}
+    test_options: ClassVar[Options] = {"flaw_threshold": 0.1, "rampup_epochs": 0}
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class GCT(FlawGuidedPair):
         rampup_epochs: float = 3.0,
         warmup_epochs: float = 0.0,
         fusion: bool = False,
-        detector: Kind = "paper",
+        detector: Kind = "cues",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
         detector_lr: float | None = None,
@@ -111,6 +114,11 @@ class GCT(FlawGuidedPair):
         self.rampup_epochs = rampup_epochs
         self.warmup_epochs = warmup_epochs
 
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        """Where the other model learns from each."""
+        first_learns, second_learns, _ = directions(self._compared_flaws(evidences), self.flaw_threshold)
+        return {"first": second_learns, "second": first_learns}
+
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         first_output, second_output = (model(batch.image) for model in self.models)  # (N, K, H, W) each
         first, second = self.task.activate(first_output), self.task.activate(second_output)
@@ -120,7 +128,9 @@ class GCT(FlawGuidedPair):
         if epoch < self.warmup_epochs:
             return losses
 
-        first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W), gradients to predictions
+        corrects = self.constraints != "consistency" and self.lambda_fc > 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and corrects):  # only flaw correction needs gradients
+            first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W)
         normalized = compared(self.detector, (first_flaw, second_flaw))
         # The second model is the first one's goal where its flaw is lower, and the reverse.
         (first_goal, second_goal), both_flawed = exchange((first, second), normalized, self.flaw_threshold)
@@ -128,7 +138,7 @@ class GCT(FlawGuidedPair):
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
             losses["dynamic_consistency"] = weight * (_mse(first, first_goal, valid) + _mse(second, second_goal, valid))
-        if self.constraints != "consistency":
+        if corrects:
             first_correction = masked_mean(both_flawed * first_flaw.square(), valid)
             second_correction = masked_mean(both_flawed * second_flaw.square(), valid)
             losses["flaw_correction"] = self.lambda_fc * (first_correction + second_correction)

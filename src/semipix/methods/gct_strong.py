@@ -10,10 +10,11 @@ supervised         | labeled                   | both task models | R(T(x), y), 
 cross_supervision  | strong views of unlabeled | both task models | where the gate is open: T1(strong) matches
                    |                           |                  | sg(label(T2(weak))), and the reverse
 flaw_correction    | strong views of unlabeled | both task models | where both are flawed, push the frozen map to 0
-flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches flaw_target(p, y), Eq. 3
+flaw_detection     | labeled                   | detector         | F(x, sg(p)) matches the error of p, see flaw_detection
 """
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS
@@ -70,6 +71,9 @@ class StrongGCT(FlawGuidedPair):
             regression it has no effect.
         error_scale: disagreement of both teachers' predictions at which a pseudo label has weight 1/e; 0 gives all of
             them weight 1.
+        label_accuracy: share of the pseudo labels that has to be right on the validation images, in [0, 1]; where those
+            of at least `confidence` are right less often, a pixel needs more confidence from then on, or teaches
+            nothing. 0 keeps `confidence`.
         lambda_cross: weight of cross supervision.
         lambda_fc: weight of flaw correction; at 0 the term is left out.
         lambda_detection: weight of the detector's own loss.
@@ -97,6 +101,7 @@ class StrongGCT(FlawGuidedPair):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
+    labelers: ClassVar[tuple[str, ...]] = ("first", "second")
     trains: ClassVar[Routes] = {
         "supervised": BOTH_MODELS,
         "cross_supervision": BOTH_MODELS,
@@ -106,8 +111,9 @@ class StrongGCT(FlawGuidedPair):
     off_by_default: ClassVar[tuple[str, ...]] = ("flaw_correction",)
     never_trained: ClassVar[tuple[str, ...]] = ("teachers",)
     draws_numbers: ClassVar[bool] = True
-    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.05, "lambda_fc": 1.0}
+    test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.1, "lambda_fc": 1.0}
     step: Tensor
+    needed: Tensor
 
     def __init__(
         self,
@@ -117,6 +123,7 @@ class StrongGCT(FlawGuidedPair):
         gate: Gate = "trusted",
         flaw_threshold: float = 0.6,
         confidence: float = 0.95,
+        label_accuracy: float = 0.0,
         error_scale: float = 0.0,
         lambda_cross: float = 1.5,
         lambda_fc: float = 0.0,
@@ -129,7 +136,7 @@ class StrongGCT(FlawGuidedPair):
         rampup_epochs: float = 0.0,
         warmup_epochs: float = 0.0,
         fusion: bool = True,
-        detector: Kind = "paper",
+        detector: Kind = "cues",
         detector_norm: Norm = "batch",
         detector_scale: float = 1.0,
         detector_lr: float | None = None,
@@ -153,7 +160,9 @@ class StrongGCT(FlawGuidedPair):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
         check_weights(lambda_cross=lambda_cross, lambda_fc=lambda_fc)
         check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs, error_scale=error_scale)
-        check_shares(confidence=confidence, temperature=temperature, decay=decay, cutmix=cutmix)
+        check_shares(
+            confidence=confidence, label_accuracy=label_accuracy, temperature=temperature, decay=decay, cutmix=cutmix
+        )
         if not 0 <= feature_dropout < 1:
             raise SemipixError(f"method.feature_dropout: {feature_dropout} found, a number in [0, 1) expected")
         if not 0 < area[0] <= area[1] <= 1:
@@ -161,6 +170,7 @@ class StrongGCT(FlawGuidedPair):
             raise SemipixError(f"method.area: {found} found, [smallest,largest] share expected, above 0 and at most 1")
         self.gate = gate
         self.confidence = confidence
+        self.label_accuracy = label_accuracy
         self.error_scale = error_scale
         self.lambda_cross = lambda_cross
         self.lambda_fc = lambda_fc
@@ -173,6 +183,23 @@ class StrongGCT(FlawGuidedPair):
         self.warmup_epochs = warmup_epochs
         self.teachers = copy.deepcopy(self.models).requires_grad_(False) if decay else None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        # The confidence at which each model's pixels teach; validation may raise it.
+        self.register_buffer("needed", torch.full((2,), confidence, dtype=torch.float64))
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        """Where the gate is open and the teaching model is as sure as `confidence` asks for."""
+        first, second = (evidences[name].predictions[0] for name in ("first", "second"))
+        flaws = first[:, :1], second[:, :1]
+        if self.gate != "open":
+            flaws = self._compared_flaws(evidences)
+        first_learns, second_learns = self._gates(flaws)
+        sure = [self.task.confidence(prediction) >= self.confidence for prediction in (first, second)]
+        return {"first": second_learns & sure[0], "second": first_learns & sure[1]}
+
+    def after_validation(self, needed_confidence: Callable[[str, float], float]) -> None:
+        if self.label_accuracy:
+            for index, name in enumerate(("first", "second")):
+                self.needed[index] = max(self.confidence, needed_confidence(name, self.label_accuracy))
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         labeled = len(batch.target)
@@ -205,6 +232,7 @@ class StrongGCT(FlawGuidedPair):
         flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice
         first_learns, second_learns = self._gates(flaws)  # (U, 1, H, W) bool each
         *_, both_flawed = directions(flaws, self.flaw_threshold)
+        first_learns, second_learns = first_learns & self._sure(1, second), second_learns & self._sure(0, first)
         if self.error_scale:
             weight = error_weight(self.task.disagreement(first, second), self.error_scale)
             first_learns, second_learns = first_learns * weight, second_learns * weight
@@ -213,10 +241,14 @@ class StrongGCT(FlawGuidedPair):
             self._lesson(second_view, first, second_learns, both_flawed),
         )
 
+    def _sure(self, model: int, prediction: Tensor) -> Tensor:
+        """(U, 1, H, W) bool: where a prediction (U, K, H, W) of a model is sure enough to teach."""
+        return self.task.confidence(prediction) >= self.needed[model]
+
     def _lesson(self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
         """A lesson by the teaching model's prediction (U, K, H, W) of the weak views, with boxes of its own."""
         label = view.label(self.task.sharpen(teaching, self.temperature))
-        taught = view.compared(learns * (self.task.confidence(teaching) >= self.confidence))
+        taught = view.compared(learns)
         box = cutmix_mask(view.image, area=self.area, probability=self.cutmix)
         return Lesson(*(mix(box, maps) for maps in (view.image, label, taught, both_flawed)))
 

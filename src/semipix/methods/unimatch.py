@@ -10,6 +10,7 @@ consistency  | two strong views of unlabeled | student | where T(weak) is sure: 
 What a strong view changes in the label as well, such as the order of the colours, is changed in T(weak).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,7 @@ from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
-from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.pseudo_labels import SurePixels
 from semipix.methods.teacher import AveragedTeacher
 from semipix.models.adapt import ModelShapeError, features_of
@@ -64,6 +65,7 @@ class UniMatch(AveragedTeacher):
 
     needs_unlabeled: ClassVar[bool] = True
     strong_views: ClassVar[int] = 2
+    labelers: ClassVar[tuple[str, ...]] = ("model",)
     trains: ClassVar[Routes] = {"supervised": ("student",), "consistency": ("student",)}
     draws_numbers: ClassVar[bool] = True
     test_options: ClassVar[Options] = {"confidence": 0.3}
@@ -92,6 +94,9 @@ class UniMatch(AveragedTeacher):
         self.cutmix = cutmix
         self.complementary_dropout = complementary_dropout
         self.rampup_epochs = rampup_epochs
+
+    def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
+        return {name: self.sure(evidence.predictions[0]) for name, evidence in evidences.items()}
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)

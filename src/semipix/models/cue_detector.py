@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.functional.cues import local_mean, probability_cues, value_cues
+from semipix.functional.cues import pair_cues, value_cues
 from semipix.functional.precision import at_least_float32
 from semipix.models.detector import Detector
 
@@ -17,8 +17,11 @@ WIDTH = 16
 KERNEL = 5
 """Side of the only convolution that looks at neighbours, in pixels."""
 
-WINDOWS = (17, 49)
-"""Sides of the windows over which cues are averaged, in pixels."""
+COARSE = 4
+"""Side of the squares over which cues are averaged before their means over larger windows are computed, in pixels."""
+
+WINDOWS = (5, 13)
+"""Sides of these windows, in squares: 20 and 52 pixels."""
 
 FEATURE_WIDTH = 8
 """Channels to which each feature map is reduced."""
@@ -89,7 +92,7 @@ class CueDetector(Detector):
 
     def forward(self, image: Tensor, own: Tensor, other: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
         cues = self._cues(image, own, other)
-        seen = self.norm(torch.cat([cues, *(local_mean(cues, window) for window in WINDOWS)], dim=1))
+        seen = self.norm(torch.cat([cues, *_local_means(cues)], dim=1))
         seen = seen.to(self.near.weight.dtype)
         hidden = self.near(seen[:, : cues.shape[1]]) + self.far(seen[:, cues.shape[1] :])
         if features is not None:
@@ -98,12 +101,23 @@ class CueDetector(Detector):
         return raw
 
     def _cues(self, image: Tensor, own: Tensor, other: Tensor) -> Tensor:
-        pair = [own, other]
-        found = probability_cues(pair, None) if self.classification else value_cues(pair, None, image)
-        return torch.cat(list(found.values()), dim=1)
+        if self.classification:
+            return pair_cues(own, other)
+        return torch.cat(list(value_cues([own, other], None, image).values()), dim=1)
 
     def _of_features(self, features: Sequence[Tensor], hidden: Tensor) -> Tensor:
         raise ValueError(f"{type(self).__name__} reads no feature maps, {len(features)} found")
+
+
+def _local_means(cues: Tensor) -> list[Tensor]:
+    """Means (N, C, H, W) of cues over each window around a pixel; coarse, since they change slowly."""
+    height, width = cues.shape[-2:]
+    coarse = F.avg_pool2d(cues, COARSE, ceil_mode=True, count_include_pad=False)
+    found = []
+    for window in WINDOWS:
+        means = F.avg_pool2d(coarse, window, stride=1, padding=window // 2, count_include_pad=False)
+        found.append(F.interpolate(means, scale_factor=COARSE, mode="bilinear")[..., :height, :width])
+    return found
 
 
 class FeatureDetector(CueDetector):

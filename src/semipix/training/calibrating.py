@@ -11,7 +11,7 @@ import torch
 from semipix import interruption
 from semipix.batch import EvalSample
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.errors import SemipixError, one_line
+from semipix.errors import SemipixError, one_line, reason_of
 from semipix.models.memory_format import set_memory_format
 from semipix.training.build import data_of_run, trained_method
 from semipix.training.calibration import Calibration, save
@@ -101,11 +101,10 @@ def calibrate_at_end(configuration: Configuration, run: Path) -> None:
         raise interruption.Interrupted(interruption.number_of(error), message) from error
     except SemipixError as error:
         lines = [f"no error map was calibrated: {error}"]
-    except (RuntimeError, MemoryError, OSError) as error:
+    except (RuntimeError, MemoryError, OSError, ValueError) as error:  # such as a network that refuses an image's size
         interruption.raise_if_interrupted(error)
-        reason = memory_short(error) if not isinstance(error, OSError) else error.strerror
-        if not reason:
-            raise
+        short = memory_short(error)
+        reason = f"out of {short}" if short else reason_of(error, 100)
         lines = [f"no error map was calibrated: {reason}; do it later: semipix calibrate {run}"]
     for line in lines:
         print(f"semipix: {one_line(line)}", file=sys.stderr)

@@ -10,7 +10,7 @@ whole image, and it is a constant: so an image can be computed in slabs of rows,
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -185,31 +185,6 @@ def uncalibrated(task: Task, evidence: Evidence) -> Uncalibrated | None:
     """The best map that needs no calibration; None if the evidence holds none, as of a single regression model."""
     found = error_maps(task, evidence)
     return next((Uncalibrated(name) for name in PREFERRED[task.classification] if name in found), None)
-
-
-def written_map(run: Path, method: Method, checkpoint: str) -> Callable[[Evidence, Tensor], Tensor | None]:
-    """What makes the map that `semipix predict` writes for a run, so that it can be measured.
-
-    The images of a large image that is computed in slabs are its slabs.
-
-    Args:
-        run: run folder.
-        method: with the weights of the checkpoint.
-        checkpoint: `best` or `last`.
-
-    Returns:
-        A function of evidence and its images (N, C, h, w) to maps (N, 1, H, W) in [0, 1]; None if there is no map.
-
-    Raises:
-        SemipixError: see `load`.
-    """
-    calibration = load(run, method, checkpoint)
-
-    def make(evidence: Evidence, image: Tensor) -> Tensor | None:
-        error_map = calibration or uncalibrated(method.task, evidence)
-        return None if error_map is None else apply(error_map, method.task, evidence, image)
-
-    return make
 
 
 def fingerprint(method: Method) -> str:

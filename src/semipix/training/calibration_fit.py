@@ -11,6 +11,7 @@ All figures, and the losses from which `--risk` is answered, are measured on ima
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -122,7 +123,8 @@ def calibrate(
         evidence: evidence of a sample, where it is not what `method.evidence` says.
 
     Raises:
-        SemipixError: the images do not suffice: fewer than two have a label, or no pixel is wrong, or all are.
+        SemipixError: the images do not suffice: fewer than two have a label, or no pixel is wrong, or all are; or the
+            network's output is not finite.
     """
     task = method.task
     names: list[str] = []
@@ -185,6 +187,9 @@ def draw(
 
     Returns:
         The pixels, None if none counts; and the names of the cues.
+
+    Raises:
+        SemipixError: the network's output is not finite.
     """
     task = method.task
     device = next(method.parameters()).device
@@ -212,6 +217,8 @@ def draw(
     cues = cues_of(task, found, image)
     names = list(cues)
     maps = torch.cat(list(cues.values()), 1)
+    if not bool(maps.isfinite().all()) or not bool(errors.isfinite().all()):
+        raise SemipixError(f"calibrate: {sample.name}: the network's output has values that are not finite")
     parts = [grid.values(maps), *(grid.values(local_mean(maps, window)) for window in WINDOWS)]
     means = dict(zip(names, maps.double().mean((0, 2, 3)).tolist(), strict=True))
     of_image = [means[name.removesuffix("@image")] for name in feature_names(names)[1]]
@@ -334,6 +341,7 @@ def fit_linear(features: Matrix, errors: Vector, columns: NDArray[np.intp], clas
         columns: the features that are used.
         classification: whether errors are 0 or 1.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, PoissonRegressor
 
     step = max(1, math.ceil(len(errors) / FIT_PIXELS))
@@ -344,14 +352,16 @@ def fit_linear(features: Matrix, errors: Vector, columns: NDArray[np.intp], clas
     if not level or (classification and level == 1):  # nothing to distinguish in these images
         level = (wanted.sum() + 0.5) / (count + 1)
         return Linear(columns, np.zeros(len(columns)), math.log(level / (1 - level)))  # 1 - level is about 1, if small
-    if classification:
-        logistic = LogisticRegression(C=1 / (PENALTY * count), max_iter=300)
-        logistic.fit((chosen - mean) / scale, wanted)
-        coefficients, intercept = logistic.coef_[0], float(logistic.intercept_[0])
-    else:
-        poisson = PoissonRegressor(alpha=PENALTY, max_iter=300)
-        poisson.fit((chosen - mean) / scale, wanted / level)
-        coefficients, intercept = poisson.coef_, float(poisson.intercept_) + math.log(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # more iterations change the scores by very little
+        if classification:
+            logistic = LogisticRegression(C=1 / (PENALTY * count), max_iter=300)
+            logistic.fit((chosen - mean) / scale, wanted)
+            coefficients, intercept = logistic.coef_[0], float(logistic.intercept_[0])
+        else:
+            poisson = PoissonRegressor(alpha=PENALTY, max_iter=300)
+            poisson.fit((chosen - mean) / scale, wanted / level)
+            coefficients, intercept = poisson.coef_, float(poisson.intercept_) + math.log(level)
     weights = coefficients / scale
     return Linear(columns, weights, intercept - float(mean @ weights))
 

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +25,7 @@ from semipix.training.error_metrics import ErrorMapMetric
 from semipix.training.finiteness import Finiteness
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
 from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
+from semipix.training.pseudo_label_metric import PseudoLabelMetric, needed_confidence
 
 
 class Learner(pl.LightningModule):
@@ -82,6 +83,7 @@ class Learner(pl.LightningModule):
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
+        self.pseudo_labels = nn.ModuleDict({name: PseudoLabelMetric(task) for name in method.labelers})
         if freeze_batch_norm:
             self.train()
 
@@ -124,21 +126,8 @@ class Learner(pl.LightningModule):
                     memory_format=self.memory_format
                 )
                 strong_labels = self.strong.labels(unlabeled.image, unlabeled.seeds, views)
-        labeled = batch["labeled"]
-        labeled_strong, labeled_strong_labels = None, None
-        if count := min(self.method.labeled_views, len(labeled.image)):
-            first, seeds = labeled.image[:count], labeled.seeds[:count]
-            labeled_strong = self.strong(first, seeds, 2).contiguous(memory_format=self.memory_format)
-            labeled_strong_labels = self.strong.labels(first, seeds, 2)
-        return Batch(
-            image.contiguous(memory_format=self.memory_format),
-            labeled.target,
-            strong,
-            strong_labels,
-            labeled_strong,
-            labeled_strong_labels,
-            torch.tensor(labeled.places, device=image.device),
-        )
+        image = image.contiguous(memory_format=self.memory_format)
+        return Batch(image, batch["labeled"].target, strong, strong_labels)
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop the training if a term is not finite.
@@ -214,10 +203,18 @@ class Learner(pl.LightningModule):
                 prediction = evidence.predictions[0]  # (B, K, H, W) at the network's size
                 updater = self._updater(name, target, prediction.shape, list(maps[name]), error_map)
                 updater.add(prediction[indices], [part[indices] for part in maps[name].values()])
+            if not self._testing:
+                self._measure_pseudo_labels(evidences, target, indices)
             if self.diagnostics and not self._testing:
                 batch = Batch(image[indices], target)
                 batch_outputs = {name: evidence.output[indices] for name, evidence in evidences.items()}
                 self.method.diagnose(batch, batch_outputs, self.diagnostics)  # type: ignore[arg-type]
+
+    def _measure_pseudo_labels(self, evidences: Mapping[str, Evidence], target: Tensor, indices: list[int]) -> None:
+        """Update the metrics of pseudo labels with some of the images; images in slabs are left out."""
+        for name, taught in self.method.taught(evidences).items():
+            prediction = evidences[name].predictions[0]
+            self.pseudo_labels[name].update(prediction[indices], taught[indices], target)  # type: ignore[operator]
 
     def _measure_in_slabs(self, sample: EvalSample) -> None:
         """Update the metrics with one large image; diagnostics need whole maps and leave it out."""
@@ -330,10 +327,27 @@ class Learner(pl.LightningModule):
         self.log_dict({f"{stage}/errors/{key}": value for key, value in errors.items()})
         for name, metric in self.diagnostics.items() if stage == "val" else ():
             self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]
-        for metrics in (*self.candidate_metrics.values(), *self.error_metrics.values(), *self.diagnostics.values()):
+        if stage == "val":
+            self._report_pseudo_labels()
+        groups = self.candidate_metrics, self.error_metrics, self.diagnostics, self.pseudo_labels
+        for metrics in (metrics for group in groups for metrics in group.values()):
             metrics.reset()  # type: ignore[operator]
         self._measured = MeasuredPixels(task)
         return best
+
+    def _report_pseudo_labels(self) -> None:
+        """Log how many pseudo labels are right, and let the method react."""
+        counts: dict[str, Tensor] = {}
+        for name, metric in self.pseudo_labels.items():
+            found = metric.compute()  # type: ignore[operator]
+            if found["share"].isnan():  # no pixel has a label
+                continue
+            counts[name] = found["counts"]
+            suffix = f"/{name}" if len(self.pseudo_labels) > 1 else ""
+            for figure in ("accuracy", "share"):
+                self.log(f"val/pseudo_labels/{figure}{suffix}", found[figure])
+        if counts and not self.trainer.sanity_checking:
+            self.method.after_validation(lambda name, accuracy: needed_confidence(counts[name], accuracy))
 
     def _sum_of_processes(self, counts: Tensor) -> Tensor:
         total: Tensor = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum")
