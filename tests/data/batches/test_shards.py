@@ -252,6 +252,11 @@ class TestErrors:
         with pytest.raises(SemipixError, match=r"data\.shards=.*: images for matting need trimaps"):
             module(ScenesSource(32, train=8, val=1, kind="matting"), shards=f"{pool}/pool-0.tar")
 
+    def test_several_crops_of_an_image(self, pool: Path) -> None:
+        with pytest.raises(SemipixError, match=r"image=3: shards are .*; set data\.samples_per_image=\[3,1\]$"):
+            data(pool, samples_per_image=3)
+        assert data(pool, samples_per_image=[3, 1]).samples_of_a_pass()[1] == 14
+
     def test_small_images(self, pool: Path) -> None:
         with pytest.raises(SemipixError, match=r"pool-\d\.tar/\d+\.png: image is 16x12 pixels, smaller than"):
             epoch(data(pool, crop=13))
