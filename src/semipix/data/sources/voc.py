@@ -1,8 +1,7 @@
 """Pascal VOC 2012 with the masks of SBD (Everingham et al. 2010; Hariharan et al., ICCV 2011)."""
 
-import importlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class VOCSource(Source):
     The 10,582 images are VOC's `train` and SBD's `train` and `val`, without VOC's `val`. If both have a mask of an
     image, VOC's is used. All images are VOC's. The folder contains `VOCdevkit/VOC2012`, as in VOC's archive, and `sbd/`
     with SBD's `cls/*.mat`, `train.txt` and `val.txt`. If there are PNG masks in
-    `VOCdevkit/VOC2012/SegmentationClassAug`, they are used instead of the `.mat` files, which need scipy.
+    `VOCdevkit/VOC2012/SegmentationClassAug`, they are used instead of the `.mat` files.
 
     Args:
         root: the data folder.
@@ -121,18 +120,14 @@ def read_sbd(path: Path) -> Tensor:
     """Read the class indices (H, W) int64 of an SBD file.
 
     Raises:
-        SemipixError: scipy is missing, or the file is no SBD mask.
+        SemipixError: the file is no SBD mask.
     """
+    from scipy import io  # here, since it takes time
+    from scipy.io.matlab import MatReadError
+
     try:
-        loadmat: Any = importlib.import_module("scipy.io").loadmat
-    except ImportError:
-        raise SemipixError(
-            f"{path}: scipy is needed to read it: pip install scipy, put the masks as PNG into {_VOC}/{_PNG}, or set "
-            "data.augmented=false"
-        ) from None
-    try:
-        values = loadmat(path)["GTcls"][0]["Segmentation"][0]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+        values = io.loadmat(path)["GTcls"][0]["Segmentation"][0]
+    except (MatReadError, OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
         raise SemipixError(f"{path}: no SBD mask ({reason_of(error, 80)}); replace the file") from None
     return torch.from_numpy(np.asarray(values).astype(np.int64))
 
