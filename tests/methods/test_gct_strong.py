@@ -307,6 +307,12 @@ class TestWithhold:
         assert all(not value.grad.any() for value in method.models[0].parameters() if value.grad is not None)
         assert any(value.grad.any() for value in method.models[1].parameters())
 
+    def test_it_is_known_which_model_went_without_an_image(self) -> None:
+        places = [0.125, 0.375, 0.625, 0.875]
+        found = [make_strong(withhold=0.25).withheld_from(place) for place in places]
+        assert found == ["first", None, None, "second"]
+        assert [make_strong().withheld_from(place) for place in places] == [None] * 4
+
     def test_more_than_half_is_refused(self) -> None:
         with pytest.raises(SemipixError, match=r"method.withhold: 0.6 found, a share in \[0, 0.5\] expected"):
             make_strong(withhold=0.6)

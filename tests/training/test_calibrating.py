@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,9 @@ def entries(run: Path) -> list[dict[str, Any]]:
 
 
 def lines_of(result: Result) -> list[str]:
-    return [line for line in result.err.replace("\r", "\n").splitlines() if line.startswith("semipix: ")]
+    """The lines about error maps."""
+    lines = result.err.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.startswith("semipix: ") and "error map" in line]
 
 
 def test_a_training_ends_with_a_calibration_of_the_checkpoint_that_is_used(train: Command, command: Command) -> None:
@@ -53,10 +56,22 @@ def test_a_training_ends_with_a_calibration_of_the_checkpoint_that_is_used(train
     assert entries(Path("run"))[0] == entry
 
 
+def test_without_validation_images_withheld_labels_calibrate(train: Command, photos: Path) -> None:
+    """Each image is measured by the model that trained without it; the others take no part."""
+    for folder in ("images", "masks"):
+        shutil.rmtree(photos / folder / "val")
+    given = "method=gct", "method.withhold=0.5", "data.val=0", f"data.root={photos}"
+    result = train("calibrate=true", *given)
+    assert result.code == 0, result.err
+    (entry,) = entries(Path("run"))
+    count = len(json.loads(Path("run/split.json").read_text())["labeled"])
+    assert (entry["split"], entry["images"], entry["networks"]) == ("withheld", count, 2)
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["data.val=0", "data.root=ROOT"], "the run has no validation images; train with data.val=0.2 or with"),
+        (["data.val=0", "data.root=ROOT"], "the run has no validation images; train with data.val=0.2, with"),
         (["data.val=1", "data.root=ROOT"], "calibrate: 1 val images with labels found, 2 or more expected"),
     ],
 )
@@ -64,9 +79,7 @@ def test_a_training_without_images_for_it_says_so_and_succeeds(
     overrides: list[str], reason: str, train: Command, command: Command, photos: Path
 ) -> None:
     for folder in ("images", "masks"):
-        for path in (photos / folder / "val").iterdir():
-            path.unlink()
-        (photos / folder / "val").rmdir()
+        shutil.rmtree(photos / folder / "val")
     result = train("calibrate=true", *(each.replace("ROOT", str(photos)) for each in overrides))
     assert result.code == 0
     (line,) = lines_of(result)

@@ -39,7 +39,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 from semipix.data.batches.augment import train_transform
-from semipix.data.batches.datasets import EvalDataset, LabeledDataset, TrainSettings, UnlabeledDataset
+from semipix.data.batches.datasets import EvalDataset, LabeledDataset, TrainSettings, UnlabeledDataset, places_of
 from semipix.data.batches.loaders import LoaderSettings, SourceLoader, StreamLoader, collate_labeled, collate_unlabeled
 from semipix.data.batches.sampler import ShardSampler, StreamSampler, stable_seed
 from semipix.data.batches.shards import PoolSampler, ShardDataset, Shards
@@ -295,6 +295,10 @@ class SemiSupervisedDataModule(LightningDataModule):
                 "unlabeled": self._stream("unlabeled", unlabeled, rest, collate_unlabeled),
             }
         )
+
+    def labeled_samples(self) -> tuple[EvalDataset, list[float]]:
+        """The labeled images as they are evaluated, and the place of each, see `Batch.place`."""
+        return EvalDataset(self.source, self.split.labeled, self.resize), places_of(len(self.split.labeled), self.seed)
 
     def val_dataloader(self) -> SourceLoader:
         """Batches of validation images, each image once over all processes."""

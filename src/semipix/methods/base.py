@@ -127,6 +127,10 @@ class Method(nn.Module, ABC):
         """
         return {}
 
+    def withheld_from(self, place: float) -> str | None:
+        """Name of the candidate that trained without the labeled image of this place (see `Batch.place`), or None."""
+        return None
+
     def after_validation(self, needed_confidence: Callable[[str, float], float]) -> None:
         """React to what validation found out about pseudo labels.
 

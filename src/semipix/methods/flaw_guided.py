@@ -155,6 +155,11 @@ class FlawGuidedPair(ModelPair):
         ]
         return losses[0] + losses[1]
 
+    def withheld_from(self, place: float) -> str | None:
+        if not self.withhold:
+            return None
+        return "first" if place < self.withhold else "second" if place >= 1 - self.withhold else None
+
     def _features(self, image: Tensor) -> list[Tensor] | None:
         """Feature maps of images (N, C_in, H, W), for detectors that read them: those of the first deployable model."""
         if not self.detector.reads_features:

@@ -1,17 +1,21 @@
-"""Calibrate the error map of a run on its validation images: at the end of its training, or afterwards."""
+"""Calibrate the error map of a run on images that trained nothing: at the end of its training, or afterwards."""
 
 import math
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from semipix import interruption
 from semipix.batch import EvalSample
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError, one_line, reason_of
+from semipix.methods.base import Evidence, Method
 from semipix.models.memory_format import set_memory_format
 from semipix.training.build import data_of_run, trained_method
 from semipix.training.calibration import Calibration, save
@@ -25,15 +29,15 @@ MOST_IMAGES = 500
 
 
 class Samples(Sequence[EvalSample]):
-    """The validation images of a run with their labels, read when they are asked for.
+    """Images with their labels, read when they are asked for.
 
     Args:
-        data: of the run.
+        dataset: has the samples.
+        found: indices of those that may be used; of many, some are drawn.
     """
 
-    def __init__(self, data: SemiSupervisedDataModule) -> None:
-        self._dataset = data.val_dataloader().dataset
-        found = range(len(data.split.val))
+    def __init__(self, dataset: Dataset[Any], found: Sequence[int]) -> None:
+        self._dataset = dataset
         self._drawn = sorted(random.Random(0).sample(found, min(MOST_IMAGES, len(found))))
 
     def __len__(self) -> int:
@@ -112,17 +116,36 @@ def calibrate_at_end(configuration: Configuration, run: Path) -> None:
 
 def _calibrate(configuration: Configuration, run: Path, checkpoint: str | None) -> list[str]:
     name = checkpoint_of(run, checkpoint).stem
-    if not load_split(run).val:
+    validated = bool(load_split(run).val)
+    if not validated and not configuration.method.options.get("withhold"):
         raise SemipixError(
-            f"{run}: the run has no validation images; train with data.val=0.2 or with images/val and their labels"
+            f"{run}: the run has no validation images; train with data.val=0.2, with images/val and their labels, or "
+            "with method.withhold=0.25 (gct and gct_strong)"
         )
     method = trained_method(configuration, run, name)
     data = data_of_run(configuration, run, method.task, ["train", "val"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_memory_format(method.to(device), device.type, configuration.channels_last)
-    calibration = calibrate(method, Samples(data), split="val", checkpoint=name)
+    if validated:
+        samples = Samples(data.val_dataloader().dataset, range(len(data.split.val)))
+        calibration = calibrate(method, samples, split="val", checkpoint=name)
+    else:
+        calibration = _calibrate_on_withheld(method, data, name)
     save(run, calibration)
     return lines_of(calibration)
+
+
+def _calibrate_on_withheld(method: Method, data: SemiSupervisedDataModule, checkpoint: str) -> Calibration:
+    """Calibrate on the labels that were withheld from one of the pair: its errors, on images that it never learned."""
+    dataset, places = data.labeled_samples()
+    withheld = {index: method.withheld_from(place) for index, place in enumerate(places)}
+    names = {data.split.labeled[index]: candidate for index, candidate in withheld.items() if candidate is not None}
+    samples = Samples(dataset, [index for index, candidate in withheld.items() if candidate is not None])
+
+    def evidence(sample: EvalSample, image: Tensor) -> Evidence:
+        return method.evidences(image)[names[sample.name]]
+
+    return calibrate(method, samples, split="withheld", checkpoint=checkpoint, evidence=evidence)
 
 
 def lines_of(calibration: Calibration) -> list[str]:

@@ -128,9 +128,7 @@ class LabeledDataset(_AugmentedDataset):
         self, source: Source, names: Sequence[str], settings: TrainSettings, seed: int = 0, samples: int = 1
     ) -> None:
         super().__init__(source, names, settings, samples)
-        generator = torch.Generator().manual_seed(stable_seed(seed, "places"))
-        order = torch.randperm(len(self.names), generator=generator)
-        self.places = ((order + 0.5) / max(1, len(order))).tolist()
+        self.places = places_of(len(self.names), seed)
 
     def read(self, item: Draw) -> LabeledImages:
         index, seed = item
@@ -139,6 +137,18 @@ class LabeledDataset(_AugmentedDataset):
         image, target = resize_and_check(name, image, self.settings), resize_target(as_target(target), self.resize)
         image, target = augment(self.settings.transform, seed, image, target)
         return LabeledImages(plain_tensor(image), plain_tensor(target), [name], [seed], [self.places[index]])
+
+
+def places_of(count: int, seed: int) -> list[float]:
+    """The place in (0, 1) of each labeled image in a random order of all of them.
+
+    Args:
+        count: labeled images.
+        seed: of the order; that of the data module.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(stable_seed(seed, "places")))
+    found: list[float] = ((order + 0.5) / max(1, count)).tolist()
+    return found
 
 
 class UnlabeledDataset(_AugmentedDataset):
