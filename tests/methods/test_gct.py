@@ -282,7 +282,7 @@ class TestEvidence:
         metrics = method.diagnostics()
         batch = make_batch(unlabeled=0, side=64)
         large = batch._replace(target=batch.target.repeat_interleave(2, 1).repeat_interleave(2, 2))
-        method.diagnose(large, method.candidate_outputs(batch.image), metrics)
+        method.diagnose(large, method.evidences(batch.image), metrics)
         measured = {name: float(metric.compute()) for name, metric in metrics.items()}
         assert all(0 <= value <= 1 for value in measured.values())
         assert measured["first_learns"] + measured["second_learns"] > 0

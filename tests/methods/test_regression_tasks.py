@@ -127,7 +127,7 @@ def test_diagnostics_take_labels_of_another_size(name: str, task: Any) -> None:
     target = make_task_batch(task, labeled=1, unlabeled=0, side=80).target
     metrics = method.diagnostics()
     with torch.no_grad():
-        method.eval().diagnose(Batch(image, target), method.candidate_outputs(image), metrics)
+        method.eval().diagnose(Batch(image, target), method.evidences(image), metrics)
     assert metrics
     # Only taught pixels feed the shares of teacher and pupil, and none may be taught.
     figures = {key: float(metric.compute()) for key, metric in metrics.items() if not key.startswith("teacher_")}

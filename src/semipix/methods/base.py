@@ -1,7 +1,7 @@
 """The interface of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -39,6 +39,12 @@ class Evidence(NamedTuple):
     output: Tensor
     predictions: tuple[Tensor, ...]
     flaw: Tensor | None = None
+
+    def of_images(self, indices: Sequence[int]) -> "Evidence":
+        """The evidence of some of the images."""
+        kept = list(indices)
+        flaw = None if self.flaw is None else self.flaw[kept]
+        return Evidence(self.output[kept], tuple(each[kept] for each in self.predictions), flaw)
 
 
 class Method(nn.Module, ABC):
@@ -199,12 +205,12 @@ class Method(nn.Module, ABC):
         """Fresh metrics that `diagnose` feeds during validation."""
         return {}
 
-    def diagnose(self, batch: Batch, outputs: Mapping[str, Tensor], metrics: Mapping[str, Metric]) -> None:
+    def diagnose(self, batch: Batch, evidences: Mapping[str, Evidence], metrics: Mapping[str, Metric]) -> None:
         """Update the metrics with a batch of labeled validation images.
 
         Args:
             batch: labeled images only; `target` may have another size than `image`.
-            outputs: what `candidate_outputs` returned for these images.
+            evidences: what `evidences` returned for these images.
             metrics: what `diagnostics` returned.
         """
 

@@ -217,18 +217,18 @@ class FlawGuidedPair(ModelPair):
     def candidate_outputs(self, image: Tensor) -> dict[str, Tensor]:
         return {name: found.output for name, found in self.evidences(image).items()}
 
-    def _compared_flaws(self, evidences: Mapping[str, Evidence]) -> Pair:
-        """Flaw maps (N, 1, H, W) of both models that can be compared, of what is known of their predictions."""
+    def _flaws_of(self, evidences: Mapping[str, Evidence]) -> Pair:
+        """The flaw maps (N, 1, H, W) of both models in what is known of their predictions."""
         first, second = (evidences[name].flaw for name in ("first", "second"))
         assert first is not None and second is not None
-        return compared(self.detector, (first, second))
+        return first, second
 
     def diagnostics(self) -> dict[str, Metric]:
         return diagnostic_metrics()
 
-    def diagnose(self, batch: Batch, outputs: Mapping[str, Tensor], metrics: Mapping[str, Metric]) -> None:
-        predictions = self.task.activate(outputs["first"]), self.task.activate(outputs["second"])
-        flaws = self._flaws(batch.image, predictions)
+    def diagnose(self, batch: Batch, evidences: Mapping[str, Evidence], metrics: Mapping[str, Metric]) -> None:
+        predictions = evidences["first"].predictions[0], evidences["second"].predictions[0]
+        flaws = self._flaws_of(evidences)
         learns = directions(compared(self.detector, flaws), self.flaw_threshold)
         update_diagnostics(metrics, self.task, batch.target, predictions, flaws, learns)
 

@@ -116,7 +116,9 @@ class GCT(FlawGuidedPair):
 
     def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
         """Where the other model learns from each."""
-        first_learns, second_learns, _ = directions(self._compared_flaws(evidences), self.flaw_threshold)
+        first_learns, second_learns, _ = directions(
+            compared(self.detector, self._flaws_of(evidences)), self.flaw_threshold
+        )
         return {"first": second_learns, "second": first_learns}
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:

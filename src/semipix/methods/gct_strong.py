@@ -191,7 +191,7 @@ class StrongGCT(FlawGuidedPair):
         first, second = (evidences[name].predictions[0] for name in ("first", "second"))
         flaws = first[:, :1], second[:, :1]
         if self.gate != "open":
-            flaws = self._compared_flaws(evidences)
+            flaws = compared(self.detector, self._flaws_of(evidences))
         first_learns, second_learns = self._gates(flaws)
         sure = [self.task.confidence(prediction) >= self.confidence for prediction in (first, second)]
         return {"first": second_learns & sure[0], "second": first_learns & sure[1]}

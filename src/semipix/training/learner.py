@@ -207,8 +207,8 @@ class Learner(pl.LightningModule):
                 self._measure_pseudo_labels(evidences, target, indices)
             if self.diagnostics and not self._testing:
                 batch = Batch(image[indices], target)
-                batch_outputs = {name: evidence.output[indices] for name, evidence in evidences.items()}
-                self.method.diagnose(batch, batch_outputs, self.diagnostics)  # type: ignore[arg-type]
+                of_batch = {name: evidence.of_images(indices) for name, evidence in evidences.items()}
+                self.method.diagnose(batch, of_batch, self.diagnostics)  # type: ignore[arg-type]
 
     def _measure_pseudo_labels(self, evidences: Mapping[str, Evidence], target: Tensor, indices: list[int]) -> None:
         """Update the metrics of pseudo labels with some of the images; images in slabs are left out."""
