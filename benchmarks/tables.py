@@ -114,6 +114,40 @@ def _interval(values: list[float], digits: int) -> str:
     return f"{middle} ± {half:.{digits}f}"
 
 
+ERROR_MEASURES = {
+    "auroc": ("AUROC", 3),
+    "aupr": ("AUPR", 3),
+    "risk80": ("errors in the surest 80 %", 4),
+    "ece": ("ECE", 3),
+    "image_spearman": ("correlation over images", 2),
+}
+"""Measures of error maps that are shown: their titles, and digits after the point."""
+
+
+def error_maps() -> str:
+    """How well the error maps of each training find errors on the test images: mean and interval over seeds."""
+    records = _read("error_maps")
+    if not records:
+        return "not measured"
+    cells: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda record: int(record["seed"])):
+        for name, value in record["test"].items():
+            kind, _, rest = name.partition("/")
+            if kind == "errors" and value is not None:
+                shown, measure = rest.split("/")
+                cells[record["setting"], str(record["labels"]), record["variant"], shown][measure].append(value)
+    titles = [title for title, _ in ERROR_MEASURES.values()]
+    parts = [
+        "| data, labels | training | seeds | map | " + " | ".join(titles) + " |",
+        "| --- | --- | --- | --- |" + " --- |" * len(titles),
+    ]
+    for (setting, labels, variant, shown), measured in cells.items():
+        values = [_interval(measured[key], digits).lstrip("+") for key, (_, digits) in ERROR_MEASURES.items()]
+        seeds = len(measured["auroc"])
+        parts.append(f"| `{setting}`, {labels} | `{variant}` | {seeds} | `{shown}` | " + " | ".join(values) + " |")
+    return "\n".join(parts)
+
+
 def ablations() -> str:
     """Test mIoU of every run of the paper's ablations, in the order of `compare.ABLATIONS`."""
     records = _read("camvid_ablation")
@@ -384,6 +418,8 @@ def pages() -> dict[Path, str]:
         found[speed] = filled(found[speed], table_of.__name__, table_of())
     page = ROOT / "docs" / "results.md"
     found[page] = filled(page.read_text(), "headroom", headroom())
+    page = ROOT / "docs" / "error-maps.md"
+    found[page] = filled(page.read_text(), "error_maps", error_maps())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     found[page] = filled(found[page], "large_images", large_images())
