@@ -231,7 +231,8 @@ def test_accumulated_gradients_are_not_lost(
 def test_a_signal_in_the_last_validation_lets_it_end(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     signal_in(Learner, "validation_step", lambda learner: learner.global_step == 2, monkeypatch)
     result = train("data.eval_batch_size=1")
-    assert (result.code, lines(result.err)) == (143, [STOPPING, "semipix: interrupted, when everything was done"])
+    shown = [line for line in lines(result.err) if "hardly finds classes" not in line]
+    assert (result.code, shown) == (143, [STOPPING, "semipix: interrupted, when everything was done"])
     assert "val/miou" in Path("run/summary.json").read_text()
 
 

@@ -105,7 +105,8 @@ class TestCompletion:
     def test_in_zsh(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         with completion.install("zsh").open("a") as start:  # Ctrl-T prints the line as the tab key has left it
-            start.write("shown() { print -r -- \"<$BUFFER>\" }; zle -N shown; bindkey '^T' shown; print -n ready\n")
+            start.write("zle-line-init() { print -n ready }; zle -N zle-line-init\n")  # keys before would be echoed
+            start.write("shown() { print -r -- \"<$BUFFER>\" }; zle -N shown; bindkey '^T' shown\n")
         with Zsh(tmp_path) as zsh:
             assert zsh.after("semipix tr\t") == "semipix train "
             assert zsh.after("semipix train method=unim\t") == "semipix train method=unimatch "
