@@ -154,7 +154,7 @@ KEYS = {
     "seed=0,1": "'seed=0,1': several values make a sweep, add -m",
     "validations=-1": "validations: -1 found, 0 or more expected",
     "channels_last=abc": "channels_last: 'abc' found, true or false expected",
-    "length=short": "length: 'short' found, full or labeled expected",
+    "length=short": "length: 'short' found, full or labeled or unlabeled expected",
     "data.batch_size=abc": "data.batch_size: 'abc' found, a whole number expected",
     "data.batch_size=1": "data.batch_size=1: expected at least 2",
     "data.scale=3": "data.scale: 3 found, a list or null expected",

@@ -61,7 +61,8 @@ class FlawGuidedPair(ModelPair):
         detector_norm: norm of the paper's detector, batch or batch_instance.
         detector_scale: size at which the paper's detector looks at image and prediction, as a share of theirs.
         detector_lr: the detector's learning rate; none means the one of its kind.
-        detection_images: labeled images of a step whose strong views train a detector other than the paper's.
+        detection_images: labeled images of a step, in each process, whose strong views train a detector other than the
+            paper's.
         withhold: share of the labeled images that each model goes without, in [0, 0.5]; the two models go without
             different ones, whose errors show the detector what the models do to images that they never learned.
         deploy: what validation deploys, see `ModelPair`.

@@ -54,7 +54,8 @@ class GCT(FlawGuidedPair):
             costs a quarter.
         detector_lr: the detector's learning rate, for Adam with betas 0.9 and 0.99; none means 1e-4 for `paper` and
             3e-3 for the others.
-        detection_images: labeled images of a step whose strong views train a detector other than `paper`.
+        detection_images: labeled images of a step, in each process, whose strong views train a detector other than
+            `paper`.
         withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
             detector what the models do to images that they never learned.
         deploy: deploy the better of the pair on validation, or always the first or the second model.

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from semipix.functional.cues import pair_cues, value_cues
 from semipix.functional.precision import at_least_float32
@@ -36,6 +36,8 @@ MOMENTUM = 0.1
 class RunningNorm(nn.Module):
     """Standardises channels by running statistics, also in training, so that images do not depend on their batch.
 
+    Several processes share their statistics.
+
     Args:
         channels: number of channels.
     """
@@ -57,12 +59,21 @@ class RunningNorm(nn.Module):
                 self.count += 1
                 weight = (1 / self.count).clamp(min=MOMENTUM).to(self.mean)
                 seen = features.detach().to(self.mean)
-                self.mean.lerp_(seen.mean((0, 2, 3)), weight)
-                self.square.lerp_(seen.square().mean((0, 2, 3)), weight)
+                moments = _mean_of_processes(torch.stack([seen.mean((0, 2, 3)), seen.square().mean((0, 2, 3))]))
+                self.mean.lerp_(moments[0], weight)
+                self.square.lerp_(moments[1], weight)
         deviation = (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
         # The running statistics may change again before the backward pass.
         mean, deviation = self.mean.clone().view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
         return ((features - mean) / deviation).to(features.dtype)
+
+
+def _mean_of_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes of a training, so that their statistics stay equal."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()
 
 
 class CueDetector(Detector):

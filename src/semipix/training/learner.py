@@ -19,6 +19,7 @@ from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
 from semipix.methods.slabs import Slabs
+from semipix.models.cue_detector import RunningNorm
 from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.training.calibration import ErrorMap
 from semipix.training.error_metrics import ErrorMapMetric
@@ -91,7 +92,7 @@ class Learner(pl.LightningModule):
         super().train(mode)
         if mode and self.freeze_batch_norm:
             for module in self.method.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm | RunningNorm):
                     module.eval()
         return self
 
