@@ -149,7 +149,9 @@ def test_labels_that_say_nothing_are_no_figure(task: str, command: Command) -> N
     )
     assert result.err.splitlines() == [
         f"semipix: validation: no pixel of the 2 images {does}, so there is nothing to measure or choose by; check the "
-        f"{check}"
+        f"{check}",
+        "semipix: no error map was calibrated: calibrate: 0 val images with labels found, 2 or more expected, since each "
+        "is measured by a map that was fitted on others",
     ]
     assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
     assert f"error: run: test: no pixel of the 2 images {does}, so" in command("evaluate", "run").error
@@ -220,7 +222,7 @@ def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None])
     method = load_method(Path("run"), trust=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "png_uri", lambda picture: drawn.append(picture) or "uri")
-        row = pictures._row({"run": method}, EvalSample(image, target, "test/0"))
+        row = pictures._row({"run": pictures.Trained(method, lambda _: None)}, EvalSample(image, target, "test/0"))
     assert row.keys() == {"image", "label", "run"}
     label = drawn[1]
     unknown = target.isnan().any(0)
