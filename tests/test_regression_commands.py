@@ -150,8 +150,8 @@ def test_labels_that_say_nothing_are_no_figure(task: str, command: Command) -> N
     assert result.err.splitlines() == [
         f"semipix: validation: no pixel of the 2 images {does}, so there is nothing to measure or choose by; check the "
         f"{check}",
-        "semipix: no error map was calibrated: calibrate: 0 val images with labels found, 2 or more expected, since each "
-        "is measured by a map that was fitted on others",
+        "semipix: no error map was calibrated: calibrate: 0 val images with labels found, 2 or more expected, since "
+        "each is measured by a map that was fitted on others",
     ]
     assert sorted(path.name for path in Path("run/checkpoints").iterdir()) == ["last.ckpt"]
     assert f"error: run: test: no pixel of the 2 images {does}, so" in command("evaluate", "run").error
