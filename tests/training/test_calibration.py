@@ -108,7 +108,7 @@ def test_a_changed_file_is_refused_and_can_be_replaced(method: Method, tmp_path:
     save(tmp_path, make_calibration(method))
     path = tmp_path / "calibration.json"
     path.write_text(path.read_text().replace(before, after, 1) if before else after)
-    with pytest.raises(SemipixError, match=r"calibration.json: damaged, or changed since .*; calibrate again"):
+    with pytest.raises(SemipixError, match=r"calibration.json: damaged, or changed since .*; calibrate this run again"):
         load(tmp_path, method, "best")
     save(tmp_path, make_calibration(method))
     assert load(tmp_path, method, "best") is not None

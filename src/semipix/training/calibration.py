@@ -225,7 +225,7 @@ def load(run: Path, method: Method, checkpoint: str) -> Calibration | None:
     if not path.exists():
         return None
     entries, found = _entries(run), fingerprint(method)
-    again = f"calibrate again (semipix calibrate {run} --checkpoint {checkpoint}), or remove the file"
+    again = f"calibrate again by semipix calibrate --checkpoint {checkpoint}, or remove the file"
     fitting = next((each for each in entries if each.fingerprint == found), None)
     if fitting is None:
         if any(each.checkpoint == checkpoint for each in entries):
@@ -253,8 +253,8 @@ def _entries(run: Path) -> list[Calibration]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = reason_of(error, 80)
     raise SemipixError(
-        f"{path}: damaged, or changed since semipix wrote it ({reason}); calibrate again (semipix calibrate {run}), or "
-        "remove the file"
+        f"{path}: damaged, or changed since semipix wrote it ({reason}); calibrate this run again by semipix "
+        "calibrate, or remove the file"
     )
 
 
