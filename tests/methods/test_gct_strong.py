@@ -345,7 +345,7 @@ class TestLabelAccuracy:
     def test_by_default_confidence_stays(self) -> None:
         method = make_strong(confidence=0.4)
         method.after_validation(lambda name, accuracy: 0.9)
-        assert method.needed.tolist() == [0.4, 0.4]
+        assert method.needed.tolist() == pytest.approx([0.4, 0.4])
 
     @torch.no_grad()
     def test_taught_are_the_pixels_whose_labels_are_learned(self) -> None:

@@ -180,7 +180,8 @@ def _resized(maps: Tensor, like: Tensor) -> Tensor:
 def _mean_along(maps: Tensor, window: int, dim: int) -> Tensor:
     """Means along one dimension, by differences of cumulative sums, which take the same time for any window."""
     length, reach = maps.shape[dim], window // 2
-    sums = F.pad(maps.cumsum(dim, dtype=torch.float64).movedim(dim, -1), (1, 0))
+    exact = torch.float32 if maps.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    sums = F.pad(maps.cumsum(dim, dtype=exact).movedim(dim, -1), (1, 0))
     places = torch.arange(length, device=maps.device)
     low, high = (places - reach).clamp(min=0), (places + reach + 1).clamp(max=length)
     return ((sums[..., high] - sums[..., low]) / (high - low)).movedim(-1, dim)

@@ -185,7 +185,7 @@ class StrongGCT(FlawGuidedPair):
         self.teachers = copy.deepcopy(self.models).requires_grad_(False) if decay else None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         # The confidence at which each model's pixels teach; validation may raise it.
-        self.register_buffer("needed", torch.full((2,), confidence, dtype=torch.float64))
+        self.register_buffer("needed", torch.full((2,), confidence))
 
     def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
         """Where the gate is open and the teaching model is as sure as `confidence` asks for."""

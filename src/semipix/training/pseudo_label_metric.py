@@ -74,7 +74,7 @@ def needed_confidence(counts: Tensor, accuracy: float) -> float:
         A confidence in [0, 1]: 0 if all pseudo labels together are right often enough, or there are none. Infinity if
         those of no confidence are.
     """
-    right, wrong = counts[:, : measures.SCORE_BINS].cumsum(1).double()  # the least doubt first
+    right, wrong = counts[:, : measures.SCORE_BINS].cpu().cumsum(1).double()  # the least doubt first
     if not right[-1] + wrong[-1]:
         return 0.0
     enough = (right + wrong > 0) & (right >= accuracy * (right + wrong))
