@@ -313,6 +313,17 @@ class TestWithhold:
         assert found == ["first", None, None, "second"]
         assert [make_strong().withheld_from(place) for place in places] == [None] * 4
 
+    def test_the_loss_goes_without_exactly_the_images_that_are_known_as_withheld(self) -> None:
+        """Also where a place is the share itself, which single and double precision round to different sides."""
+        for withhold, places in ((0.35, [0.35]), (0.3, [0.7])):
+            method, batch = make_strong(withhold=withhold), make_batch(labeled=1)
+            place = torch.tensor(places)
+            for name, model in zip(("first", "second"), method.models, strict=True):
+                method.zero_grad()
+                method.losses(batch._replace(place=place), 0.0)["supervised"].backward()
+                learned = any(value.grad is not None and bool(value.grad.any()) for value in model.parameters())
+                assert learned == (method.withheld_from(place.tolist()[0]) != name)
+
     def test_more_than_half_is_refused(self) -> None:
         with pytest.raises(SemipixError, match=r"method.withhold: 0.6 found, a share in \[0, 0.5\] expected"):
             make_strong(withhold=0.6)

@@ -149,11 +149,12 @@ class FlawGuidedPair(ModelPair):
         if not self.withhold or batch.place is None:
             return self.supervised_loss(first_output, second_output, batch.target)
         labeled = len(batch.target)
-        taught = batch.place >= self.withhold, batch.place < 1 - self.withhold
-        losses = [
-            self.task.loss(output[:labeled][learned], batch.target[learned]) if learned.any() else 0 * output.sum()
-            for output, learned in zip((first_output, second_output), taught, strict=True)
-        ]
+        withheld = [self.withheld_from(place) for place in batch.place.tolist()]
+        losses = []
+        for name, output in (("first", first_output), ("second", second_output)):
+            learned = [index for index, without in enumerate(withheld) if without != name]
+            loss = self.task.loss(output[:labeled][learned], batch.target[learned]) if learned else 0 * output.sum()
+            losses.append(loss)
         return losses[0] + losses[1]
 
     def withheld_from(self, place: float) -> str | None:
