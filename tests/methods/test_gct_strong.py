@@ -99,6 +99,40 @@ def test_unsure_pixels_teach_nobody(gate: str) -> None:
     torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
 
 
+def test_where_the_teachers_disagree_nothing_is_learned() -> None:
+    """With `gate=agreed`, which asks no detector."""
+    method, batch = make_strong(gate="agreed", lambda_cross=1.0), make_batch()
+    first, second = (model(batch.unlabeled).softmax(1) for model in method.models)
+    disagreement = 1 - (first * second).sum(1)
+    method.flaw_threshold = disagreement.median().item()
+    agreed = disagreement <= method.flaw_threshold
+    assert 0.4 < agreed.float().mean() < 0.6
+    outputs = views_of(method)
+    expected = sum(
+        (F.cross_entropy(output, label.argmax(1), reduction="none") * agreed).mean()
+        for output, label in zip(outputs, (second, first), strict=True)
+    )
+    torch.testing.assert_close(method.losses(batch, 0.0)["cross_supervision"], expected)
+    taught = method.taught(method.evidences(batch.unlabeled))
+    assert torch.equal(taught["first"][:, 0], agreed)
+    assert torch.equal(taught["second"][:, 0], agreed)
+
+
+def test_thresholds_can_differ_between_classes() -> None:
+    """A class of which a model is less sure teaches at a lower confidence; each model has its own thresholds."""
+    method, batch = make_strong(gate="open", confidence=0.9, per_class=True, lambda_cross=1.0), make_batch()
+    assert float(method.losses(batch, 0.0)["cross_supervision"].detach()) == 0, "no class is known yet"
+    first = method.models[0](batch.unlabeled).softmax(1)
+    least_sure = int(first.argmax(1).flatten().mode().values)
+    method.sure[0].average.fill_(0.5)[least_sure] = 0.1
+    method.sure[1].average.fill_(0.5)
+    taught = method.taught(method.evidences(batch.unlabeled))
+    expected = (first.argmax(1) == least_sure) & (first.max(1).values >= 0.9 * 0.1 / 0.5)
+    assert expected.any()
+    assert torch.equal(taught["first"][:, 0], expected)
+    assert not taught["second"].any()
+
+
 def test_a_pixel_teaches_less_where_the_teachers_disagree() -> None:
     """In regression; no gate is closed, and both models learn the same from each other but for their views."""
     given = {**PLAIN, "gate": "open", "lambda_cross": 1.0}
@@ -276,6 +310,22 @@ class TestDetectors:
         valid = method.task.valid(batch.target[:1]).repeat(2, 1, 1, 1)
         expected = F.binary_cross_entropy_with_logits(raw[valid], torch.cat(errors)[valid])
         torch.testing.assert_close(loss.detach(), 2 * method.lambda_detection * expected)
+
+    @torch.no_grad()
+    def test_may_learn_from_labels_with_errors(self) -> None:
+        """Predictions are replaced by them, for each model and image as `corrupted` says; labels stay as they are."""
+        batch = make_batch(side=64)._replace(labeled_strong=rand(2, 3, 64, 64, seed=9))
+        plain = make_strong(detector="cues")._known(batch, ())  # type: ignore[arg-type]
+        method = make_strong(detector="cues", corrupted=1.0)
+        wrong = method._known(batch, ())  # type: ignore[arg-type]
+        for known in (plain, wrong):
+            assert torch.equal(known.targets[0], method.task.encode(batch.target[:1]))
+        for prediction, corrupted, label in zip(plain.predictions, wrong.predictions, wrong.targets, strict=True):
+            assert not torch.equal(prediction, corrupted)
+            assert not torch.equal(corrupted, label)
+            right = corrupted.argmax(1) == label.argmax(1)
+            assert (prediction.argmax(1) == label.argmax(1)).float().mean() < right.float().mean() < 1
+        assert not torch.equal(*wrong.predictions)
 
     def test_features_need_a_model_with_feature_maps(self) -> None:
         fixed = FixedModel(torch.zeros(4, 3, 64, 64))

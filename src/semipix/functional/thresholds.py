@@ -25,7 +25,7 @@ def class_confidence(average: Tensor, prediction: Tensor, decay: float = 0.9) ->
     return torch.where(count > 0, moved, average)
 
 
-def class_thresholds(average: Tensor, threshold: float) -> Tensor:
+def class_thresholds(average: Tensor, threshold: float | Tensor) -> Tensor:
     """Lower a threshold for the classes that a network is less sure of.
 
     The threshold of a class is scaled by its mean confidence in comparison with that of the class with the highest one,
@@ -35,11 +35,11 @@ def class_thresholds(average: Tensor, threshold: float) -> Tensor:
 
     Args:
         average: mean confidence of each class, (K,), from `class_confidence`; a class with 0 keeps the threshold.
-        threshold: of the surest class, in [0, 1].
+        threshold: of the surest class, in [0, 1], or above 1 where nothing is sure enough.
 
     Returns:
         The threshold of each class, (K,).
     """
     known = average > 0
     scaled = threshold * average / average.max().clamp(min=1e-6)
-    return torch.where(known, scaled, torch.full_like(average, threshold))
+    return torch.where(known, scaled, torch.as_tensor(threshold).to(average))

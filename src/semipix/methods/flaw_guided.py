@@ -15,6 +15,7 @@ from torchmetrics.classification import BinaryAUROC
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
+from semipix.functional.corruption import corrupted_labels
 from semipix.functional.flaw import Pair, directions, fuse
 from semipix.functional.routing import frozen
 from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, check_shares, check_weights, helper_optimizer
@@ -63,6 +64,8 @@ class FlawGuidedPair(ModelPair):
         detector_lr: the detector's learning rate; none means the one of its kind.
         detection_images: labeled images of a step, in each process, whose strong views train a detector other than the
             paper's.
+        corrupted: share of the predictions from which such a detector learns that are labels with errors instead, in
+            [0, 1], see `corrupted_labels`.
         withhold: share of the labeled images that each model goes without, in [0, 0.5]; the two models go without
             different ones, whose errors show the detector what the models do to images that they never learned.
         deploy: what validation deploys, see `ModelPair`.
@@ -81,11 +84,12 @@ class FlawGuidedPair(ModelPair):
         detector_scale: float,
         detector_lr: float | None,
         detection_images: int,
+        corrupted: float,
         withhold: float,
         deploy: Deploy = "better",
     ) -> None:
         super().__init__(task, make_model, deploy)
-        check_shares(flaw_threshold=flaw_threshold)
+        check_shares(flaw_threshold=flaw_threshold, corrupted=corrupted)
         check_weights(lambda_detection=lambda_detection)
         if not 0 <= withhold <= 0.5:
             raise SemipixError(f"method.withhold: {withhold} found, a share in [0, 0.5] expected")
@@ -98,6 +102,7 @@ class FlawGuidedPair(ModelPair):
         self.flaw_threshold = flaw_threshold
         self.lambda_detection = lambda_detection
         self.fusion = fusion
+        self.corrupted = corrupted
         self.withhold = withhold
         self.labeled_views = detection_images if self.detector.probabilistic else 0
 
@@ -135,8 +140,16 @@ class FlawGuidedPair(ModelPair):
         count = len(first.image)
         target, valid = self.task.encode(batch.target[:count]), self.task.valid(batch.target[:count])
         seen = zip(self.deployable(), (first, second), strict=True)
-        own = cast(Pair, tuple(self.task.activate(frozen(model, view.image)) for model, view in seen))
-        return Known((first.image, second.image), own, (first.label(target), second.label(target)), valid)
+        own = [self.task.activate(frozen(model, view.image)) for model, view in seen]
+        labels = first.label(target), second.label(target)
+        if self.corrupted:
+            drawn = (torch.rand(2, count) < self.corrupted).to(target.device)
+            wrong = [corrupted_labels(label, chosen) for label, chosen in zip(labels, drawn, strict=True)]
+            own = [
+                torch.where(chosen.view(-1, 1, 1, 1), maps.to(prediction), prediction)
+                for chosen, maps, prediction in zip(drawn, wrong, own, strict=True)
+            ]
+        return Known((first.image, second.image), (own[0], own[1]), labels, valid)
 
     def _supervised_loss(self, batch: Batch, first_output: Tensor, second_output: Tensor) -> Tensor:
         """Eq. 1 for both models, each without the labels that are withheld from it.

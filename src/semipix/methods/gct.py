@@ -56,6 +56,8 @@ class GCT(FlawGuidedPair):
             3e-3 for the others.
         detection_images: labeled images of a step, in each process, whose strong views train a detector other than
             `paper`.
+        corrupted: share of the predictions from which such a detector learns that are labels with errors instead, in
+            [0, 1].
         withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
             detector what the models do to images that they never learned.
         deploy: deploy the better of the pair on validation, or always the first or the second model.
@@ -88,6 +90,7 @@ class GCT(FlawGuidedPair):
         detector_scale: float = 1.0,
         detector_lr: float | None = None,
         detection_images: int = 1,
+        corrupted: float = 0.0,
         withhold: float = 0.0,
         deploy: Deploy = "better",
     ) -> None:
@@ -102,6 +105,7 @@ class GCT(FlawGuidedPair):
             detector_scale=detector_scale,
             detector_lr=detector_lr,
             detection_images=detection_images,
+            corrupted=corrupted,
             withhold=withhold,
             deploy=deploy,
         )

@@ -15,7 +15,7 @@ flaw_detection     | labeled                   | detector         | F(x, sg(p)) 
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +34,12 @@ from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_sha
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS
+from semipix.methods.pseudo_labels import SurePixels
 from semipix.models.adapt import features_of
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
 
-Gate = Literal["lower", "trusted", "open"]
+Gate = Literal["lower", "trusted", "agreed", "open"]
 
 
 class Lesson(NamedTuple):
@@ -65,8 +66,9 @@ class StrongGCT(FlawGuidedPair):
         task: what a pixel means.
         make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
         gate: which pixels a model teaches: `lower`, where its flaw is lower than the other's and small enough (Eq. 4);
-            `trusted`, where its flaw is small enough; `open`, everywhere, which is cross pseudo supervision.
-        flaw_threshold: flaw above which a pixel teaches nobody, in [0, 1] (the paper's xi).
+            `trusted`, where its flaw is small enough; `agreed`, where the two teachers disagree little enough, without
+            the detector; `open`, everywhere, which is cross pseudo supervision.
+        flaw_threshold: flaw, or disagreement, above which a pixel teaches nobody, in [0, 1] (the paper's xi).
         confidence: smallest confidence at which a pixel teaches, in [0, 1]; 0 leaves the choice to the flaw maps. In
             regression it has no effect.
         error_scale: disagreement of both teachers' predictions at which a pseudo label has weight 1/e; 0 gives all of
@@ -74,6 +76,7 @@ class StrongGCT(FlawGuidedPair):
         label_accuracy: share of the pseudo labels that has to be right on the validation images, in [0, 1]; where those
             of at least `confidence` are right less often, a pixel needs more confidence from then on, or teaches
             nothing. 0 keeps `confidence`.
+        per_class: whether the smallest confidence is lower for classes that are predicted with less confidence.
         lambda_cross: weight of cross supervision.
         lambda_fc: weight of flaw correction; at 0 the term is left out.
         lambda_detection: weight of the detector's own loss.
@@ -96,6 +99,8 @@ class StrongGCT(FlawGuidedPair):
             3e-3 for the others.
         detection_images: labeled images of a step, in each process, whose strong views train a detector other than
             `paper`.
+        corrupted: share of the predictions from which such a detector learns that are labels with errors instead, in
+            [0, 1].
         withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
             detector what the models do to images that they never learned.
     """
@@ -125,6 +130,7 @@ class StrongGCT(FlawGuidedPair):
         flaw_threshold: float = 0.6,
         confidence: float = 0.95,
         label_accuracy: float = 0.0,
+        per_class: bool = False,
         error_scale: float = 0.0,
         lambda_cross: float = 1.5,
         lambda_fc: float = 0.0,
@@ -142,6 +148,7 @@ class StrongGCT(FlawGuidedPair):
         detector_scale: float = 1.0,
         detector_lr: float | None = None,
         detection_images: int = 1,
+        corrupted: float = 0.0,
         withhold: float = 0.0,
     ) -> None:
         super().__init__(
@@ -155,10 +162,11 @@ class StrongGCT(FlawGuidedPair):
             detector_scale=detector_scale,
             detector_lr=detector_lr,
             detection_images=detection_images,
+            corrupted=corrupted,
             withhold=withhold,
         )
-        if gate not in ("lower", "trusted", "open"):
-            raise SemipixError(f"method.gate: {gate!r} found, lower, trusted or open expected")
+        if gate not in get_args(Gate):
+            raise SemipixError(f"method.gate: {gate!r} found, lower, trusted, agreed or open expected")
         check_weights(lambda_cross=lambda_cross, lambda_fc=lambda_fc)
         check_weights(rampup_epochs=rampup_epochs, warmup_epochs=warmup_epochs, error_scale=error_scale)
         check_shares(
@@ -186,15 +194,15 @@ class StrongGCT(FlawGuidedPair):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         # The confidence at which each model's pixels teach; validation may raise it.
         self.register_buffer("needed", torch.full((2,), confidence))
+        self.sure = nn.ModuleList(SurePixels(task, confidence, per_class) for _ in range(2))
 
     def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
         """Where the gate is open and the teaching model is as sure as `confidence` asks for."""
         first, second = (evidences[name].predictions[0] for name in ("first", "second"))
-        flaws = first[:, :1], second[:, :1]
-        if self.gate != "open":
-            flaws = compared(self.detector, self._flaws_of(evidences))
-        first_learns, second_learns = self._gates(flaws)
-        sure = [self.task.confidence(prediction) >= self.confidence for prediction in (first, second)]
+        needs_flaws = self.gate in ("lower", "trusted")
+        flaws = compared(self.detector, self._flaws_of(evidences)) if needs_flaws else None
+        first_learns, second_learns = self._gates((first, second), flaws)
+        sure = [module(prediction) for module, prediction in zip(self.sure, (first, second), strict=True)]
         return {"first": second_learns & sure[0], "second": first_learns & sure[1]}
 
     def after_validation(self, needed_confidence: Callable[[str, float], float]) -> None:
@@ -230,9 +238,9 @@ class StrongGCT(FlawGuidedPair):
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
         first_view, second_view = batch.strong_views()[:2]
         first, second = (self.task.activate(frozen(teacher, weak)) for teacher in self.deployable())  # (U, K, H, W)
-        flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice
-        first_learns, second_learns = self._gates(flaws)  # (U, 1, H, W) bool each
-        *_, both_flawed = directions(flaws, self.flaw_threshold)
+        flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice, or None
+        first_learns, second_learns = self._gates((first, second), flaws)  # (U, 1, H, W) bool each
+        both_flawed = directions(flaws, self.flaw_threshold)[-1] if flaws else torch.zeros_like(first_learns)
         first_learns, second_learns = first_learns & self._sure(1, second), second_learns & self._sure(0, first)
         if self.error_scale:
             weight = error_weight(self.task.disagreement(first, second), self.error_scale)
@@ -244,7 +252,8 @@ class StrongGCT(FlawGuidedPair):
 
     def _sure(self, model: int, prediction: Tensor) -> Tensor:
         """(U, 1, H, W) bool: where a prediction (U, K, H, W) of a model is sure enough to teach."""
-        return self.task.confidence(prediction) >= self.needed[model]
+        sure: Tensor = self.sure[model](prediction, self.needed[model])
+        return sure
 
     def _lesson(self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
         """A lesson by the teaching model's prediction (U, K, H, W) of the weak views, with boxes of its own."""
@@ -282,21 +291,30 @@ class StrongGCT(FlawGuidedPair):
         features = [torch.cat([maps[: len(labeled)], rest]) for maps, rest in zip(features, dropped, strict=True)]
         return self.task.constrain(parts.head(features, images.shape[-2:]), images)
 
-    def _steering(self, weak: Tensor, teachings: Pair) -> Pair:
-        """Normalised flaw maps (U, 1, H, W) of both predictions of the weak views; all 0 where no term uses them."""
-        if self.gate == "open" and not self.lambda_fc:
-            silent = teachings[0].new_zeros((len(weak), 1, *weak.shape[-2:]))
-            return silent, silent
-        flaws = self._flaws(weak, teachings)
-        return compared(self.detector, flaws)
+    def _steering(self, weak: Tensor, teachings: Pair) -> Pair | None:
+        """Flaw maps (U, 1, H, W) of both predictions of the weak views; None where no term uses them."""
+        if self.gate in ("agreed", "open") and not self.lambda_fc:
+            return None
+        return compared(self.detector, self._flaws(weak, teachings))
 
-    def _gates(self, flaws: Pair) -> Pair:
-        """Where the first and where the second model learns from the other, (U, 1, H, W) bool each."""
+    def _gates(self, predictions: Pair, flaws: Pair | None) -> Pair:
+        """Where the first and where the second model learns from the other, (N, 1, H, W) bool each.
+
+        Args:
+            predictions: of the two teachers, (N, K, H, W).
+            flaws: their flaw maps (N, 1, H, W), for the gates that read them.
+        """
+        if self.gate == "open":
+            everywhere = torch.ones_like(predictions[0][:, :1], dtype=torch.bool)
+            return everywhere, everywhere
+        if self.gate == "agreed":
+            agreed = self.task.disagreement(*predictions) <= self.flaw_threshold
+            return agreed, agreed
+        assert flaws is not None
         if self.gate == "lower":
             first_learns, second_learns, _ = directions(flaws, self.flaw_threshold)
             return first_learns, second_learns
-        limit = self.flaw_threshold if self.gate == "trusted" else 1.0
-        return flaws[1] <= limit, flaws[0] <= limit
+        return flaws[1] <= self.flaw_threshold, flaws[0] <= self.flaw_threshold
 
     def deployable(self) -> nn.ModuleList:
         if self.teachers is None:
