@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +76,20 @@ def write_records(path: Path | None, records: Sequence[Record], about: Mapping[s
     if path is not None:
         content = list(records) if about is None else {**about, "records": list(records)}
         write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the confidence interval of 95 % of a mean (Student's t), of three values or more."""
+    from scipy.stats import t
+
+    factor: float = t.ppf(0.975, len(values) - 1).item()
+    return factor * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def interval(values: Sequence[float], digits: int) -> str:
+    """A mean with its sign, and its confidence interval of 95 % where there are three values or more."""
+    middle = f"{statistics.mean(values):+.{digits}f}"
+    return middle if len(values) < 3 else f"{middle} ± {half_interval(values):.{digits}f}"
 
 
 def device() -> Any:

@@ -13,9 +13,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import error_tables
 from benchmarks.accuracy.bf16 import pairs, part_of
 from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, SETTINGS, TRAINED, figure, measure_of
-from benchmarks.common import RESULTS, ROOT, Record, records_in
+from benchmarks.common import RESULTS, ROOT, Record, half_interval, interval, records_in
 
 PAGES = ROOT / "docs" / "methods"
 BASELINE = "supervised"
@@ -93,7 +94,7 @@ def headroom() -> str:
                 cells = [_cell([values[seed] for seed in seeds], digits) for values in (few, every)]
                 added = [every[seed] - few[seed] for seed in seeds]
                 row = [f"`{setting}`", f"{steps}", f"{labels}", f"{measure.split()[0]} {cells[0]}", cells[1]]
-                row += [_interval(added, digits), _verdict(added, HEADROOM[metric])]
+                row += [interval(added, digits), _verdict(added, HEADROOM[metric])]
                 parts.append(f"| {' | '.join(row)} |")
     return "\n".join(parts)
 
@@ -103,49 +104,6 @@ def _verdict(added: list[float], least: float) -> str:
     if min(added) < least:
         return "no"
     return "yes" if len(added) > 1 else "with one seed"
-
-
-def _interval(values: list[float], digits: int) -> str:
-    """Mean, and a confidence interval of 95 % where there are three values or more."""
-    middle = f"{statistics.mean(values):+.{digits}f}"
-    if len(values) < 3:
-        return middle
-    half = STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{middle} ± {half:.{digits}f}"
-
-
-ERROR_MEASURES = {
-    "auroc": ("AUROC", 3),
-    "aupr": ("AUPR", 3),
-    "risk80": ("errors in the surest 80 %", 4),
-    "ece": ("ECE", 3),
-    "image_spearman": ("correlation over images", 2),
-}
-"""Measures of error maps that are shown: their titles, and digits after the point."""
-
-
-def error_maps() -> str:
-    """How well the error maps of each training find errors on the test images: mean and interval over seeds."""
-    records = _read("error_maps")
-    if not records:
-        return "not measured"
-    cells: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for record in sorted(records, key=lambda record: int(record["seed"])):
-        for name, value in record["test"].items():
-            kind, _, rest = name.partition("/")
-            if kind == "errors" and value is not None:
-                shown, measure = rest.split("/")
-                cells[record["setting"], str(record["labels"]), record["variant"], shown][measure].append(value)
-    titles = [title for title, _ in ERROR_MEASURES.values()]
-    parts = [
-        "| data, labels | training | seeds | map | " + " | ".join(titles) + " |",
-        "| --- | --- | --- | --- |" + " --- |" * len(titles),
-    ]
-    for (setting, labels, variant, shown), measured in cells.items():
-        values = [_interval(measured[key], digits).lstrip("+") for key, (_, digits) in ERROR_MEASURES.items()]
-        seeds = len(measured["auroc"])
-        parts.append(f"| `{setting}`, {labels} | `{variant}` | {seeds} | `{shown}` | " + " | ".join(values) + " |")
-    return "\n".join(parts)
 
 
 def ablations() -> str:
@@ -371,10 +329,6 @@ def _earlier(setting: str) -> list[Record]:
     return [record for record in records if record["setting"] == setting and "input_statistics" not in record]
 
 
-STUDENT = {3: 4.303, 4: 3.182, 6: 2.571, 8: 2.365, 12: 2.201, 16: 2.131}
-"""Student's t for an interval of 95 %, by the number of values."""
-
-
 def statistics_table() -> str:
     """What it cost to measure on other input statistics than those of training: the same weights, measured twice."""
     records = _read("input_statistics")
@@ -382,8 +336,7 @@ def statistics_table() -> str:
     differences = [record["trained"] - record["earlier"] for record in records]
     for record, difference in zip(records, differences, strict=True):
         parts.append(f"| `{record['run']}` | {record['trained']:.2f} | {record['earlier']:.2f} | {difference:+.2f} |")
-    middle = statistics.mean(differences)
-    half = STUDENT[len(differences)] * statistics.stdev(differences) / len(differences) ** 0.5
+    middle, half = statistics.mean(differences), half_interval(differences)
     parts.append(f"| mean, 95 % interval | | | {middle:+.2f} ({middle - half:+.2f} to {middle + half:+.2f}) |")
     return "\n".join(parts)
 
@@ -427,7 +380,9 @@ def pages() -> dict[Path, str]:
     page = ROOT / "docs" / "results.md"
     found[page] = filled(page.read_text(), "headroom", headroom())
     page = ROOT / "docs" / "error-maps.md"
-    found[page] = filled(page.read_text(), "error_maps", error_maps())
+    found[page] = page.read_text()
+    for table_of in (error_tables.error_maps, error_tables.maps_of_values, error_tables.gates):
+        found[page] = filled(found[page], table_of.__name__, table_of())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     found[page] = filled(found[page], "large_images", large_images())

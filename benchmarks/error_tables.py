@@ -1,0 +1,112 @@
+"""The tables of docs/error-maps.md: how well maps find errors, and what steering by them changes."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from benchmarks.accuracy.compare import figure
+from benchmarks.common import RESULTS, Record, interval, records_in
+
+Measures = Mapping[str, tuple[str, int]]
+"""Measures that are shown: their titles, and digits after the point."""
+
+OF_CLASSES: Measures = {
+    "auroc": ("AUROC", 3),
+    "aupr": ("AUPR", 3),
+    "risk80": ("errors in the surest 80 %", 4),
+    "ece": ("ECE", 3),
+    "image_spearman": ("correlation over images", 2),
+}
+OF_VALUES: Measures = {
+    "ause": ("AUSE", 3),
+    "correlation": ("correlation over pixels", 3),
+    "image_spearman": ("correlation over images", 2),
+}
+
+BASELINE = "gate_confidence"
+"""The gate with which the others are compared: pseudo labels as in FixMatch and UniMatch."""
+
+GATES = {
+    "gate_nothing": "nothing",
+    BASELINE: "confidence",
+    "gate_disagreement": "disagreement of the pair",
+    "gate_probability": "probability by `cues`, no confidence",
+    "gate_label_accuracy": "confidence and `cues`; raised where labels are wrong (`label_accuracy`)",
+    "gct_strong": "confidence and the detector `paper`",
+    "gct_strong_cues": "confidence and the detector `cues`",
+    "gct_strong_features": "confidence and the detector `features`",
+}
+"""What lets a pixel teach, by the name of the run."""
+
+
+def error_maps() -> str:
+    """How well the error maps of each training find wrong pixels of the test images: mean and interval over seeds."""
+    return _maps("auroc", OF_CLASSES)
+
+
+def maps_of_values() -> str:
+    """The same in regression: how well they find large errors."""
+    return _maps("ause", OF_VALUES)
+
+
+def _maps(first: str, measures: Measures) -> str:
+    cells: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in _records("error_maps"):
+        for name, value in record["test"].items():
+            kind, _, rest = name.partition("/")
+            if kind == "errors" and value is not None:
+                shown, measure = rest.split("/")
+                cells[record["setting"], str(record["labels"]), record["variant"], shown][measure].append(value)
+    cells = {key: measured for key, measured in cells.items() if first in measured}
+    if not cells:
+        return "not measured"
+    titles = [title for title, _ in measures.values()]
+    parts = _header(["data, labels", "training", "seeds", "map", *titles])
+    for (setting, labels, variant, shown), measured in cells.items():
+        values = [interval(measured[key], digits).lstrip("+") for key, (_, digits) in measures.items()]
+        parts.append(_row([f"`{setting}`, {labels}", f"`{variant}`", len(measured[first]), f"`{shown}`", *values]))
+    return "\n".join(parts)
+
+
+def gates() -> str:
+    """What `gct_strong` reaches with each gate, and the difference to the gate of confidence with the same seeds."""
+    found: dict[tuple[str, str], dict[str, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
+    for record in (*_records("error_maps"), *_records("gates")):
+        if record["variant"] in GATES:
+            found[record["setting"], str(record["labels"])][record["variant"]][int(record["seed"])] = record
+    parts = _header(
+        ["data, labels", "who teaches is decided by", "seeds", "mIoU", "difference", "labels right", "pixels taught"]
+    )
+    for (setting, labels), by_gate in sorted(found.items()):
+        if BASELINE not in by_gate:
+            continue
+        for gate, title in GATES.items():
+            if records := by_gate.get(gate):
+                mean = interval([figure(record) for record in records.values()], 1).lstrip("+")
+                common = records.keys() & by_gate[BASELINE].keys()
+                gained = [figure(records[seed]) - figure(by_gate[BASELINE][seed]) for seed in sorted(common)]
+                difference = "" if gate == BASELINE or not gained else interval(gained, 1)
+                shares = [_share(list(records.values()), name) for name in ("accuracy", "share")]
+                parts.append(_row([f"`{setting}`, {labels}", title, len(records), mean, difference, *shares]))
+    return "\n".join(parts) if len(parts) > 2 else "not measured"
+
+
+def _share(records: Sequence[Record], measure: str) -> str:
+    """A figure of the pseudo labels on validation images at the end of training, the mean of both models."""
+    values = []
+    for record in records:
+        both = [record["trained"].get(f"val/pseudo_labels/{measure}/{model}") for model in ("first", "second")]
+        values += [sum(both) / 2] if None not in both else []
+    return interval(values, 3).lstrip("+") if values else "-"
+
+
+def _header(titles: Sequence[str]) -> list[str]:
+    return [_row(titles), "|" + " --- |" * len(titles)]
+
+
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _records(name: str) -> list[Record]:
+    """Records of a file of results, in the order of their seeds."""
+    return sorted(records_in(RESULTS / f"{name}.json"), key=lambda record: int(record["seed"]))
