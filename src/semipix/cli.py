@@ -260,9 +260,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from semipix.inference.evaluate import keep, measure, results_table
+    from semipix.inference.evaluate import keep, measured, results_table
 
-    results = measure(
+    evaluation = measured(
         options.run,
         options.split,
         options.checkpoint,
@@ -271,8 +271,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
     )
-    print(results_table(results), flush=True)  # before they are written: a full disk costs the file alone
-    keep(options.run, options.split, results)
+    print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
+    keep(options.run, options.split, evaluation)
     return 0
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
@@ -24,6 +25,25 @@ from semipix.training.stopping import StopOnSignal
 ERRORS = "errors/"
 """How the names of the figures of error maps begin: `errors/MAP/MEASURE`."""
 
+CONFUSION = "confusion"
+"""Key of the confusion matrix in `evaluation-SPLIT.json`, beside the metrics."""
+
+
+class Evaluation(NamedTuple):
+    """What was measured of a run.
+
+    Attributes:
+        figures: metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the
+            figures of the deployed network's error maps.
+        confusion: `classes`: their names; `pixels`: a row for each label with the number of its pixels by predicted
+            class. None in regression.
+        curves: points of the error maps' curves, see `ErrorMapMetric.curves`.
+    """
+
+    figures: dict[str, float]
+    confusion: dict[str, Any] | None = None
+    curves: dict[str, dict[str, list[float]]] = {}  # noqa: RUF012 (the default is never changed)
+
 
 def evaluate(
     run: Path,
@@ -34,14 +54,14 @@ def evaluate(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
-    """Measure a run and write its metrics to the run folder; see `measure` for the arguments.
+    """Measure a run, write what was measured to the run folder and return the metrics; for the arguments see `measured`.
 
     Raises:
-        SemipixError: as `measure` and `keep`.
+        SemipixError: as `measured` and `keep`.
     """
-    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust)
-    keep(run, split, results)
-    return results
+    evaluation = measured(run, split, checkpoint, batch_size, root, max_pixels, trust)
+    keep(run, split, evaluation)
+    return evaluation.figures
 
 
 def measure(
@@ -53,6 +73,19 @@ def measure(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
+    """The metrics that `measured` returns."""
+    return measured(run, split, checkpoint, batch_size, root, max_pixels, trust).figures
+
+
+def measured(
+    run: Path,
+    split: str = "test",
+    checkpoint: str | None = None,
+    batch_size: int | None = None,
+    root: Path | None = None,
+    max_pixels: int | None = None,
+    trust: bool = False,
+) -> Evaluation:
     """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
     Args:
@@ -63,10 +96,6 @@ def measure(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
-
-    Returns:
-        Metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the figures
-        of the deployed network's error maps.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the split has no
@@ -115,7 +144,10 @@ def measure(
         print(f"semipix: {line}", file=sys.stderr)
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
-    return {key.removeprefix("test/"): value for key, value in found.items()}
+    figures = {key.removeprefix("test/"): value for key, value in found.items()}
+    classes = list(getattr(method.task, "classes", None) or ())
+    confusion = None if learner.confusion is None else {"classes": classes, "pixels": learner.confusion.tolist()}
+    return Evaluation(figures, confusion, learner.error_curves)
 
 
 def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
@@ -131,20 +163,27 @@ def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[
     return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
 
 
-def keep(run: Path, split: str, results: dict[str, float]) -> None:
-    """Write metrics to `evaluation-{split}.json` in the run folder, null for NaN.
+def keep(run: Path, split: str, evaluation: Evaluation) -> None:
+    """Write what was measured to the run folder, null for NaN.
+
+    The metrics and the confusion matrix are in `evaluation-{split}.json`, which is written last, since it marks the
+    run as evaluated; the curves are in `evaluation-{split}-curves.json`.
 
     Raises:
         SemipixError: the file cannot be written.
     """
-    path = run / f"evaluation-{split}.json"
-    try:
-        write_json(path, results)
-    except OSError as error:
-        raise SemipixError(
-            f"{path}: the figures could not be kept in this file: {error.strerror}; make room, or let the folder be "
-            "written, and evaluate again"
-        ) from error
+    metrics: dict[str, Any] = dict(evaluation.figures)
+    if evaluation.confusion is not None:
+        metrics[CONFUSION] = evaluation.confusion
+    contents = {f"evaluation-{split}-curves.json": evaluation.curves, f"evaluation-{split}.json": metrics}
+    for name, content in contents.items():
+        try:
+            write_json(run / name, content)
+        except OSError as error:
+            raise SemipixError(
+                f"{run / name}: the figures could not be kept in this file: {error.strerror}; make room, or let the "
+                "folder be written, and evaluate again"
+            ) from error
 
 
 def results_table(results: dict[str, float]) -> str:

@@ -68,6 +68,13 @@ class Task(ABC):
     def metrics(self) -> MetricCollection:
         """Metrics to be updated with activated predictions (B, K, H, W) and labels (B, ...), `primary` among them."""
 
+    def confusion(self, metrics: MetricCollection) -> Tensor | None:
+        """Counted pixels (K, K) by label (row) and prediction (column), of metrics that this task made.
+
+        None where there are no classes, as in regression.
+        """
+        return None
+
     @abstractmethod
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         """Picture of one prediction (K, H, W) of an image (C_in, H, W): uint8 RGB (3, H, W)."""

@@ -195,6 +195,10 @@ class Segmentation(Task):
     def metrics(self) -> MetricCollection:
         return LabelMetrics(self.classes)
 
+    def confusion(self, metrics: MetricCollection) -> Tensor | None:
+        accuracy = metrics["accuracy"]
+        return accuracy.confmat if isinstance(accuracy, PixelAccuracy) else None
+
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         colours = palette(self.channels).to(prediction.device)[fast_argmax(prediction, 0)].movedim(-1, 0)
         photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)

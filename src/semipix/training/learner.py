@@ -48,6 +48,8 @@ class Learner(pl.LightningModule):
         slabs: computes images that are too large for one pass, in validation and tests.
         written: the error map that prediction writes, for the evidence of some images; a test measures it as `map`. A
             validation does not, since the map is calibrated after the training.
+        confusion: pixels (K, K) of the last test by label and prediction; None before it, and in regression.
+        error_curves: curves of the last test's error maps, see `ErrorMapMetric.curves`.
         unmeasured: why the last validation or test has no primary metric; empty if it has one.
     """
 
@@ -73,6 +75,8 @@ class Learner(pl.LightningModule):
         self.freeze_batch_norm = freeze_batch_norm
         self.compile_networks = compile_networks
         self._unread: Finiteness | None = None
+        self.confusion: Tensor | None = None
+        self.error_curves: dict[str, dict[str, list[float]]] = {}
         self.unmeasured = ""
         self._warned = False
         self._testing = False
@@ -326,6 +330,10 @@ class Learner(pl.LightningModule):
             self.log_dict({f"{stage}/{name}/{task.primary}": results[name][task.primary] for name in results})
         errors = self._error_metric_of(shown).compute()
         self.log_dict({f"{stage}/errors/{key}": value for key, value in errors.items()})
+        if stage == "test":
+            confusion = task.confusion(self._metrics_of(shown))
+            self.confusion = None if confusion is None else confusion.cpu().clone()  # the metrics are reset
+            self.error_curves = self._error_metric_of(shown).curves()
         for name, metric in self.diagnostics.items() if stage == "val" else ():
             self.log(f"{stage}/diagnostics/{name}", metric.compute())  # type: ignore[operator]
         if stage == "val":
