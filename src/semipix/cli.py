@@ -198,6 +198,14 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    evaluate.add_argument(
+        "--report",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
+        help="also write a page with tables, curves and pictures; default: RUN/report-SPLIT.html",
+    )
     evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
 
@@ -262,6 +270,10 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measured, results_table
 
+    if options.report is not None:
+        from semipix.report.page import require_plotly
+
+        require_plotly()
     evaluation = measured(
         options.run,
         options.split,
@@ -273,6 +285,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
     keep(options.run, options.split, evaluation)
+    if options.report is not None:
+        from semipix.report.page_run import write_run_page
+
+        file = write_run_page(
+            options.run,
+            options.split,
+            None if options.report == Path() else options.report,
+            checkpoint=options.checkpoint,
+            root=options.data,
+            max_pixels=options.max_pixels,
+            trust=options.trust,
+        )
+        print(f"open {file}")
     return 0
 
 

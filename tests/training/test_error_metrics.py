@@ -103,7 +103,9 @@ def test_absolute_errors_are_ranked_by_sparsification() -> None:
 def test_curves_of_a_classification_have_its_figures() -> None:
     metric = filled(True, images(classification=True))
     found, curves = metric.compute(), metric.curves()
-    assert curves.keys() == {f"{name}/{kind}" for name in ("flaw", "softmax") for kind in ("roc", "risk", "reliability")}
+    assert curves.keys() == {
+        f"{name}/{kind}" for name in ("flaw", "softmax") for kind in ("roc", "risk", "reliability")
+    }
     for name in ("flaw", "softmax"):
         roc, risk, bins = (curves[f"{name}/{kind}"] for kind in ("roc", "risk", "reliability"))
         assert max(map(len, [*roc.values(), *risk.values()])) <= 100

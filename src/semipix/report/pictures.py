@@ -92,12 +92,13 @@ class Predicted(NamedTuple):
     error_map: Tensor | None
 
 
-def chosen(figures: Mapping[str, float], higher_is_better: bool, each: int = 1) -> dict[str, str]:
+def chosen(figures: Mapping[str, float], higher_is_better: bool, metric: str, each: int = 1) -> dict[str, str]:
     """The worst, median and best images.
 
     Args:
         figures: the primary metric of each image by its name; images with NaN are left out.
         higher_is_better: whether a larger value is better.
+        metric: its title, for the headings.
         each: how many of each kind; fewer where there are not enough images.
 
     Returns:
@@ -112,7 +113,7 @@ def chosen(figures: Mapping[str, float], higher_is_better: bool, each: int = 1) 
     for kind, indices in places.items():
         for name in (ordered[index] for index in indices if -len(ordered) <= index < len(ordered)):
             if name not in found.values():
-                found[f"{kind}: {name}"] = name
+                found[f"{kind}: {name}, {metric} {measured[name]:.4g}"] = name
     return found
 
 
