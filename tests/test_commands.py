@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from semipix.training.image_figures import read_images
 
 from semipix.methods.base import Evidence
 from semipix.methods.gct import GCT
@@ -189,6 +190,9 @@ def test_evaluation_prints_and_keeps_its_figures(command: Command, finished: Pat
         curves = json.loads((finished / f"evaluation-{split}-curves.json").read_text())
         maps_with_curves = {name.partition("/")[0] for name in curves}
         assert maps_with_curves == {"map", "flaw", "softmax", "entropy", "disagreement"}
+        images = read_images(finished / f"evaluation-{split}.csv")
+        assert images.value == pytest.approx(kept["miou"], abs=1e-6), "each image once"
+        assert (images.checkpoint, len(images.pixels)) == ("last", 2)
         metrics, _, maps = result.out.partition("\n\n")
         printed = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines()}
         assert {"miou", "accuracy", "iou/0", "first/miou", "second/miou"} <= printed.keys()

@@ -284,7 +284,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.trust,
     )
     print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
-    keep(options.run, options.split, evaluation)
+    keep(options.run, options.split, evaluation, options.checkpoint)
     if options.report is not None:
         from semipix.report.page_run import write_run_page
 

@@ -18,8 +18,9 @@ from semipix.training.build import build_learner, data_of_run, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
+from semipix.training.image_figures import UNFINISHED, ImageRecords
 from semipix.training.quiet import quiet
-from semipix.training.run_folder import checkpoint_of, load_config, with_root, write_json
+from semipix.training.run_folder import checkpoint_of, is_finished, load_config, with_root, write_json
 from semipix.training.stopping import StopOnSignal
 
 ERRORS = "errors/"
@@ -38,9 +39,11 @@ class Evaluation(NamedTuple):
         confusion: `classes`: their names; `pixels`: a row for each label with the number of its pixels by predicted
             class. None in regression.
         curves: points of the error maps' curves, see `ErrorMapMetric.curves`.
+        records: the figures of each image.
     """
 
     figures: dict[str, float]
+    records: ImageRecords
     confusion: dict[str, Any] | None = None
     curves: dict[str, dict[str, list[float]]] = {}  # noqa: RUF012 (the default is never changed)
 
@@ -54,13 +57,16 @@ def evaluate(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
-    """Measure a run, write what was measured to the run folder and return the metrics; for the arguments see `measured`.
+    """Measure a run, and write what was measured to the run folder; for the arguments see `measured`.
+
+    Returns:
+        The metrics by name.
 
     Raises:
         SemipixError: as `measured` and `keep`.
     """
     evaluation = measured(run, split, checkpoint, batch_size, root, max_pixels, trust)
-    keep(run, split, evaluation)
+    keep(run, split, evaluation, checkpoint)
     return evaluation.figures
 
 
@@ -114,6 +120,7 @@ def measured(
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
     learner.written = written_map(run, method, checkpoint)
+    learner.records = ImageRecords()
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -147,7 +154,7 @@ def measured(
     figures = {key.removeprefix("test/"): value for key, value in found.items()}
     classes = list(getattr(method.task, "classes", None) or ())
     confusion = None if learner.confusion is None else {"classes": classes, "pixels": learner.confusion.tolist()}
-    return Evaluation(figures, confusion, learner.error_curves)
+    return Evaluation(figures, learner.records, confusion, learner.error_curves)
 
 
 def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
@@ -163,27 +170,38 @@ def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[
     return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
 
 
-def keep(run: Path, split: str, evaluation: Evaluation) -> None:
+def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None = None) -> None:
     """Write what was measured to the run folder, null for NaN.
 
-    The metrics and the confusion matrix are in `evaluation-{split}.json`, which is written last, since it marks the
-    run as evaluated; the curves are in `evaluation-{split}-curves.json`.
+    - `evaluation-{split}.csv`: the figures of each image.
+    - `evaluation-{split}-curves.json`: the curves of error maps.
+    - `evaluation-{split}.json`: the metrics and the confusion matrix; the last one, since it marks the run as evaluated.
+
+    Args:
+        run: run folder.
+        split: `test` or `val`.
+        evaluation: what was measured.
+        checkpoint: the network that was measured, as `measured` takes it.
 
     Raises:
-        SemipixError: the file cannot be written.
+        SemipixError: a file cannot be written.
     """
+    network = checkpoint_of(run, checkpoint).stem
     metrics: dict[str, Any] = dict(evaluation.figures)
     if evaluation.confusion is not None:
         metrics[CONFUSION] = evaluation.confusion
-    contents = {f"evaluation-{split}-curves.json": evaluation.curves, f"evaluation-{split}.json": metrics}
-    for name, content in contents.items():
-        try:
-            write_json(run / name, content)
-        except OSError as error:
-            raise SemipixError(
-                f"{run / name}: the figures could not be kept in this file: {error.strerror}; make room, or let the "
-                "folder be written, and evaluate again"
-            ) from error
+    path = run / f"evaluation-{split}.csv"
+    try:
+        evaluation.records.write(path, network if is_finished(run) else f"{network}{UNFINISHED}")
+        path = run / f"evaluation-{split}-curves.json"
+        write_json(path, evaluation.curves)
+        path = run / f"evaluation-{split}.json"
+        write_json(path, metrics)
+    except OSError as error:
+        raise SemipixError(
+            f"{path}: the figures could not be kept in this file: {error.strerror}; make room, or let the folder be "
+            "written, and evaluate again"
+        ) from error
 
 
 def results_table(results: dict[str, float]) -> str:
