@@ -18,11 +18,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from semipix.training.image_figures import read_images
 
 from semipix.methods.base import Evidence
 from semipix.methods.gct import GCT
 from semipix.training.build import load_method
+from semipix.training.image_figures import read_images
 from semipix.training.run_folder import read_config
 from tests.conftest import Result
 

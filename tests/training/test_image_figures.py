@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from semipix.training.image_figures import ImageRecords, read_images
 from torch import Tensor
 
 from semipix.batch import VOID
@@ -15,6 +14,7 @@ from semipix.tasks.denoising import Denoising
 from semipix.tasks.matting import Matting
 from semipix.tasks.regression import Regression
 from semipix.tasks.segmentation import Segmentation
+from semipix.training.image_figures import ImageRecords, read_images
 from tests.helpers.tiny import TinyRegression, rand, randint
 
 IMAGES = 5

@@ -133,7 +133,7 @@ def roc_curve(right: Tensor, wrong: Tensor, points: int = CURVE_POINTS) -> tuple
     shares = torch.cat([shares.new_zeros(2, 1), shares], 1)
     length = shares.sum(0)  # along the curve, in steps to the right and upwards
     steps = torch.linspace(0, float(length[-1]), points, dtype=torch.float64)
-    kept = torch.searchsorted(length, steps).clamp(max=len(length) - 1).unique()
+    kept = sorted({*torch.searchsorted(length, steps).clamp(max=len(length) - 1).tolist()})
     return shares[0, kept], shares[1, kept]
 
 

@@ -175,7 +175,7 @@ def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None =
 
     - `evaluation-{split}.csv`: the figures of each image.
     - `evaluation-{split}-curves.json`: the curves of error maps.
-    - `evaluation-{split}.json`: the metrics and the confusion matrix; the last one, since it marks the run as evaluated.
+    - `evaluation-{split}.json`: metrics and confusion matrix; written last, since it marks the run as evaluated.
 
     Args:
         run: run folder.

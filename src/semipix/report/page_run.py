@@ -65,9 +65,7 @@ def write_run_page(
     note = on_images([measured], [configuration.seed])
     images = {}
     if measured.images is not None:
-        numerators, denominators = measured.images.figures.numerators, measured.images.figures.denominators
-        values = measured.images.function(numerators, denominators).tolist()
-        figures = dict(zip(measured.images.figures.names, values, strict=True))
+        figures = measured.images.alone
         images = chosen(figures, task.higher_is_better, metric_title(task.primary), 2 if len(figures) >= MANY else 1)
     pictures = gallery(
         {measured.title: run},

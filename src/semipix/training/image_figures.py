@@ -118,6 +118,12 @@ class MeasuredImages:
         """The primary metric of all images together."""
         return self.figures.value(self.function)
 
+    @property
+    def alone(self) -> dict[str, float]:
+        """The primary metric of each image alone, by its name; NaN where it has none."""
+        values = self.function(self.figures.numerators, self.figures.denominators).tolist()
+        return dict(zip(self.figures.names, values, strict=True))
+
     def of_part(self, number: int) -> ImageFigures:
         """The figures of one class."""
         figures = self.figures
