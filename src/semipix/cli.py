@@ -354,6 +354,10 @@ def _compare(options: argparse.Namespace) -> int:
     from semipix.training.quiet import quiet
 
     quiet()
+    if options.out is not None:
+        from semipix.report.page import require_plotly
+
+        require_plotly()
     comparison = compare(
         options.runs,
         options.split,
@@ -363,9 +367,12 @@ def _compare(options: argparse.Namespace) -> int:
     )
     print(comparison.as_json() if options.json else terminal_table(comparison), flush=True)
     if options.out is not None:
+        from semipix.report.page_comparison import write_comparison_page
+
         write(comparison, options.out)
+        page = write_comparison_page(comparison, options.out, root=options.data, trust=options.trust)
         if not options.json:
-            print(f"see {options.out}")
+            print(f"see {options.out}; open {page}")
     return 0
 
 

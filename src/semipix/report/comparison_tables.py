@@ -14,7 +14,7 @@ VERDICTS = {True: "ahead", False: "behind", None: ""}
 
 def terminal_table(comparison: Comparison) -> str:
     """The sentence, a line for each row, the forecasts and the notes."""
-    title, *rows = _cells(comparison)
+    title, *rows = cells(comparison)
     widths = [max(len(row[column]) for row in [title, *rows]) for column in range(len(title))]
     left = {0}
     lines = [
@@ -29,7 +29,7 @@ def terminal_table(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The content of `compare.md`."""
-    title, *rows = [[text.replace("|", "\\|") for text in row] for row in _cells(comparison)]
+    title, *rows = [[text.replace("|", "\\|") for text in row] for row in cells(comparison)]
     lines = [f"| {' | '.join(row)} |" for row in [title, ["---", *["---:"] * (len(title) - 1)], *rows]]
     several = f"{len(comparison.seeds)} seed{'' if len(comparison.seeds) == 1 else 's'}"
     about = (
@@ -55,8 +55,8 @@ def _further(comparison: Comparison, before: str) -> list[str]:
     return [*forecasts, *(f"{before}note: {note}" for note in comparison.notes)]
 
 
-def _cells(comparison: Comparison) -> list[list[str]]:
-    """The titles, and the texts of each row; columns that all rows leave empty are left out."""
+def cells(comparison: Comparison) -> list[list[str]]:
+    """The titles, then the texts of each row; columns that all rows leave empty are left out."""
     unit = f" {comparison.unit}" if comparison.unit else ""
     titles = ["variant", "labels", "seeds", f"{comparison.metric}{unit}", "interval", f"to {BASELINE}", "interval", ""]
     titles += ["supervised needs", "minutes", "MiB", "step"]

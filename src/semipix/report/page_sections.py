@@ -44,6 +44,9 @@ MEASURES = {
 MOST_POINTS = 400
 """Points of a learning curve; of more, each n-th is drawn."""
 
+FEW = 30
+"""Points of losses below which they are marked."""
+
 
 @dataclass(frozen=True)
 class MeasuredRun:
@@ -209,7 +212,7 @@ def learning_section(runs: Mapping[str, Path], metric: str, note: str = "") -> S
         table = next(iter(tables.values()))
         names = [name for name in table if name.startswith("train/")]
         losses = [
-            Line(name.removeprefix("train/"), *_thinned(table[name]), colour=number)
+            Line(name.removeprefix("train/"), *_thinned(table[name]), colour=number, points=len(table[name]) < FEW)
             for number, name in enumerate(names)
         ]
         if losses:
@@ -226,7 +229,7 @@ def _columns(folder: Path) -> dict[str, list[tuple[int, float]]]:
             for row in csv.DictReader(file):
                 for name, text in row.items():
                     try:
-                        found.setdefault(name, {})[int(row["step"])] = float(text)
+                        found.setdefault(name, {})[int(row["step"]) + 1] = float(text)  # Lightning counts from 0
                     except (TypeError, ValueError, KeyError):  # an empty cell, or a line that was cut off
                         continue
     return {name: sorted(points.items()) for name, points in found.items() if points}
