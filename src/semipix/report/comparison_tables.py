@@ -37,8 +37,8 @@ def markdown(comparison: Comparison) -> str:
     )
     runs = ["| run | variant | labels | seed | state | left out because |", "| --- | --- | ---: | ---: | --- | --- |"]
     for run in comparison.runs:
-        cells = (run.folder, run.variant, run.labels, run.seed, run.state, run.reason)
-        shown = ["" if cell is None else str(cell).replace("|", "\\|") for cell in cells]
+        found = (run.folder, run.variant, run.labels, run.seed, run.state, run.reason)
+        shown = ["" if cell is None else str(cell).replace("|", "\\|") for cell in found]
         runs.append(f"| {' | '.join(shown)} |")
     further = _further(comparison, "- ")
     parts = ["# Comparison", "", comparison.sentence, "", about, "", *lines, "", *further, *([""] if further else [])]

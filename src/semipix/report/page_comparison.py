@@ -69,9 +69,7 @@ def write_comparison_page(
             _pictures(comparison, pictured, rows),
             _classes(comparison, runs),
             _learning(comparison),
-            error_maps_section(
-                _shown_maps(runs), f"{_measured_on(comparison)} Of one training each, see the pictures."
-            ),
+            error_maps_section(_shown_maps(runs), _of_one_training(comparison)),
             _runs(comparison),
         ],
     )
@@ -85,6 +83,10 @@ def _measured_on(comparison: Comparison) -> str:
     return f"Measured on {comparison.images:,} {comparison.split} images, {seeds}."
 
 
+def _of_one_training(comparison: Comparison) -> str:
+    return f"Measured on {comparison.images:,} {comparison.split} images, one training each: those with pictures."
+
+
 def _axis(comparison: Comparison) -> str:
     title = metric_title(comparison.metric)
     return f"{title} in {comparison.unit}" if comparison.unit and comparison.unit not in title else title
@@ -95,9 +97,9 @@ def _figures(comparison: Comparison) -> Section:
     titles, *rows = cells(comparison)
     marked = [number for number, row in enumerate(comparison.rows) if row.ahead]
     note = (
-        f"{_measured_on(comparison)} Intervals of {level(comparison)} are over images and seeds. A row is ahead or behind "
-        f"only where the interval of its difference to {BASELINE} excludes 0. Minutes and cost of a step: the mean "
-        "(smallest to largest)."
+        f"{_measured_on(comparison)} Intervals of {level(comparison)} are over images and seeds. A row is ahead or "
+        f"behind only where the interval of its difference to {BASELINE} excludes 0. Minutes and cost of a step: the "
+        "mean (smallest to largest)."
     )
     return Section("Figures", [Table(titles, rows, note, marked)])
 
@@ -149,7 +151,7 @@ def _pictured(comparison: Comparison) -> dict[str, Path]:
     names = [row.variant for row in chosen_rows]
     first = [name for name in (BASELINE, RECOMMENDED) if name in names]
     shared = set.intersection(*(set(row.seeds) for row in chosen_rows)) if chosen_rows else set()
-    found = {}
+    found: dict[str, Path] = {}
     for name in dict.fromkeys([*first, *names]):
         seeds = next(row.seeds for row in chosen_rows if row.variant == name)
         seed = min(shared or seeds)
@@ -215,7 +217,7 @@ def _classes(comparison: Comparison, runs: Sequence[MeasuredRun]) -> Section:
         if run.confusion is not None:
             figure = confusion_chart(run.confusion["classes"], run.confusion["pixels"])
             text = "Of each label (row), the shares of its pixels that are predicted as each class (column)."
-            text += f" Measured on {comparison.images:,} {comparison.split} images, one training."
+            text += f" {_of_one_training(comparison)}"
             parts.append(Chart(f"Confusion matrix of {run.title}", figure, text))
     return Section("Classes", parts)
 

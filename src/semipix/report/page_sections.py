@@ -174,13 +174,13 @@ def classes_section(runs: Sequence[MeasuredRun], note: str) -> Section:
     bars = {title: [(iou.estimate, iou.low, iou.high) for iou in ious] for title, ious in found.items()}
     parts: list[Table | Chart | Pictures] = [
         Chart("IoU of each class", bar_chart(bars, names, "IoU"), f"With 95 % intervals over images. {note}"),
-        Table(columns, rows, "Absent: the class is in no label and in no prediction."),
     ]
     for run in runs:
         assert run.confusion is not None
         title = "Confusion matrix" + (f" of {run.title}" if len(runs) > 1 else "")
         text = "Of each label (row), the shares of its pixels that are predicted as each class (column)."
         parts.append(Chart(title, confusion_chart(names, run.confusion["pixels"]), f"{text} {note}"))
+    parts.append(Table(columns, rows, "Absent: the class is in no label and in no prediction."))
     return Section("Classes", parts)
 
 
