@@ -198,6 +198,14 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    evaluate.add_argument(
+        "--report",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
+        help="also write a page with tables, curves and pictures; default: RUN/report-SPLIT.html",
+    )
     evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
 
@@ -240,6 +248,22 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     calibrate.set_defaults(command=_calibrate)
 
+    compare = commands.add_parser(
+        "compare", help="compare runs on the same data: is a method worth it, with how many labels"
+    )
+    compare.add_argument(
+        "runs", type=Path, nargs="+", help="run folders, or folders with runs below them, as of a sweep"
+    )
+    compare.add_argument(
+        "--out", type=Path, help="folder for compare.json, compare.csv and compare.md; default: only the terminal"
+    )
+    compare.add_argument("--split", choices=("test", "val"), help="default: test where the runs have test images")
+    compare.add_argument("--no-evaluate", action="store_true", help="leave runs out that were not evaluated")
+    compare.add_argument("--data", type=Path, metavar="ROOT", help="the runs' data folder, where it has moved")
+    compare.add_argument("--json", action="store_true", help="print compare.json instead of the table")
+    compare.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    compare.set_defaults(command=_compare)
+
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
     check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
     check.add_argument("root", type=Path, help="folder with images/ and masks/, or with inputs/ and targets/")
@@ -260,9 +284,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from semipix.inference.evaluate import keep, measure, results_table
+    from semipix.inference.evaluate import keep, measured, results_table
 
-    results = measure(
+    if options.report is not None:
+        from semipix.report.page import require_plotly
+
+        require_plotly()
+    evaluation = measured(
         options.run,
         options.split,
         options.checkpoint,
@@ -271,8 +299,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
     )
-    print(results_table(results), flush=True)  # before they are written: a full disk costs the file alone
-    keep(options.run, options.split, results)
+    print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
+    keep(options.run, options.split, evaluation, options.checkpoint)
+    if options.report is not None:
+        from semipix.report.page_run import write_run_page
+
+        file = write_run_page(
+            options.run,
+            options.split,
+            None if options.report == Path() else options.report,
+            checkpoint=options.checkpoint,
+            root=options.data,
+            max_pixels=options.max_pixels,
+            trust=options.trust,
+        )
+        print(f"open {file}")
     return 0
 
 
@@ -304,6 +345,34 @@ def _calibrate(options: argparse.Namespace) -> int:
     quiet()
     lines = calibrate_run(options.run, options.checkpoint, options.data, options.max_pixels, options.trust)
     print("\n".join(lines))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from semipix.report.comparison_command import compare, write
+    from semipix.report.comparison_tables import terminal_table
+    from semipix.training.quiet import quiet
+
+    quiet()
+    if options.out is not None:
+        from semipix.report.page import require_plotly
+
+        require_plotly()
+    comparison = compare(
+        options.runs,
+        options.split,
+        evaluate=not options.no_evaluate,
+        root=options.data,
+        trust=options.trust,
+    )
+    print(comparison.as_json() if options.json else terminal_table(comparison), flush=True)
+    if options.out is not None:
+        from semipix.report.page_comparison import write_comparison_page
+
+        write(comparison, options.out)
+        page = write_comparison_page(comparison, options.out, root=options.data, trust=options.trust)
+        if not options.json:
+            print(f"see {options.out}; open {page}")
     return 0
 
 

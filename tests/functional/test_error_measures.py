@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
@@ -65,6 +65,35 @@ class TestClassification:
         at_80 = curve[int(0.8 * PIXELS) - 1]
         assert float(measures.risk_at(0.8, pixels, errors)) == pytest.approx(at_80, abs=max(tolerance, 1e-9))
         assert float(measures.risk_at(1.0, pixels, errors)) == pytest.approx(wrong.mean())
+
+        coverages = measures.curve_coverages()
+        assert coverages[-1] == 1 and len(coverages) == measures.CURVE_POINTS
+        wrong_accepted = coverages * PIXELS * measures.risks_at(coverages, pixels, errors)
+        expected = [count * curve[count - 1] for count in range(30, PIXELS + 1, PIXELS // len(coverages))]
+        assert wrong_accepted.tolist() == pytest.approx(expected, abs=1e-6 if tied else 1)  # bins may have two pixels
+
+    def test_the_points_of_a_roc_curve_are_those_of_scikit_learn(self, tied: bool, crowded: bool) -> None:
+        scores, wrong = drawn(5, tied, crowded)
+        pixels, errors = histograms(scores, wrong)
+        false_alarms, found = measures.roc_curve(pixels - errors, errors)
+        assert 5 < len(found) == len(false_alarms) <= measures.CURVE_POINTS
+        assert (float(false_alarms[0]), float(found[0]), float(false_alarms[-1]), float(found[-1])) == (0, 0, 1, 1)
+        x, y, _ = roc_curve(wrong, scores, drop_intermediate=False)
+        for given in zip(false_alarms.tolist(), found.tolist(), strict=True):  # each point is one of the whole curve
+            assert np.abs(np.stack([x, y], 1) - given).max(1).min() < 1e-3
+        area = float(torch.trapezoid(found, false_alarms))
+        assert area == pytest.approx(roc_auc_score(wrong, scores), abs=2e-3), "nothing is lost by thinning"
+
+    def test_the_diagram_of_reliability_has_the_calibration_error(self, tied: bool, crowded: bool) -> None:
+        scores, wrong = drawn(6, tied, crowded)
+        pixels, errors = histograms(scores, wrong)
+        score, risk, share = measures.reliability(pixels - errors, errors)
+        chosen = (scores >= 1 / 15) & (scores < 2 / 15)
+        assert float(score[1]) == pytest.approx(scores[chosen].mean(), abs=BINNED)
+        assert float(risk[1]) == pytest.approx(wrong[chosen].mean(), abs=2e-3)
+        assert float(share[1]) == pytest.approx(chosen.mean(), abs=1e-3)
+        ece = float((share * (score - risk).abs()).nansum())
+        assert float(measures.calibration_error(pixels - errors, errors)) == pytest.approx(ece)
 
     def test_calibration_is_that_of_torchmetrics(self, tied: bool, crowded: bool) -> None:
         scores, wrong = drawn(2, tied, crowded)
@@ -156,6 +185,7 @@ def test_without_pixels_there_is_no_figure() -> None:
         measures.correlation(nothing, nothing, no_errors),
     ]
     assert all(value.isnan() for value in found)
+    assert [len(part) for part in measures.roc_curve(nothing, nothing)] == [0, 0]
 
 
 def test_bins_distinguish_small_scores_and_keep_the_ends() -> None:

@@ -100,6 +100,34 @@ def test_absolute_errors_are_ranked_by_sparsification() -> None:
     assert float(found["flaw/ause"]) < 0.6 < float(found["softmax/ause"])
 
 
+def test_curves_of_a_classification_have_its_figures() -> None:
+    metric = filled(True, images(classification=True))
+    found, curves = metric.compute(), metric.curves()
+    assert curves.keys() == {
+        f"{name}/{kind}" for name in ("flaw", "softmax") for kind in ("roc", "risk", "reliability")
+    }
+    for name in ("flaw", "softmax"):
+        roc, risk, bins = (curves[f"{name}/{kind}"] for kind in ("roc", "risk", "reliability"))
+        assert max(map(len, [*roc.values(), *risk.values()])) <= 100
+        assert np.trapezoid(roc["found"], roc["false_alarms"]) == pytest.approx(float(found[f"{name}/auroc"]), abs=5e-3)
+        assert risk["risk"][risk["coverage"].index(0.8)] == pytest.approx(float(found[f"{name}/risk80"]))
+        off = np.abs(np.array(bins["score"]) - bins["risk"])
+        assert (off * bins["pixels"]).sum() == pytest.approx(float(found[f"{name}/ece"]))
+
+
+def test_curves_of_a_regression_enclose_its_sparsification_error() -> None:
+    metric = filled(False, images(classification=False))
+    found, curves = metric.compute(), metric.curves()
+    assert curves.keys() == {f"{name}/sparsification" for name in ("flaw", "softmax", "oracle")}
+    oracle = curves["oracle/sparsification"]
+    assert (oracle["removed"][0], oracle["error"][0]) == (0, 1)
+    for name in ("flaw", "softmax"):
+        curve = curves[f"{name}/sparsification"]
+        assert curve["removed"] == oracle["removed"]
+        area = np.mean(np.subtract(curve["error"], oracle["error"]))
+        assert area == pytest.approx(float(found[f"{name}/ause"]), abs=0.02)
+
+
 @pytest.mark.parametrize("classification", [True, False])
 class TestParts:
     def test_figures_do_not_depend_on_the_rows_or_the_batches(self, classification: bool) -> None:
@@ -168,6 +196,7 @@ class TestParts:
         given[1][1][..., 2, 3] = True
         found = filled(classification, given).compute()
         assert all(value.isnan() == key.startswith("flaw/") for key, value in found.items())
+        assert {name.partition("/")[0] for name in filled(classification, given).curves()} <= {"softmax", "oracle"}
 
 
 def test_one_image_has_no_correlation_of_images() -> None:
@@ -182,3 +211,4 @@ def test_images_that_are_all_right_or_all_wrong_do_not_crash(wrong: bool) -> Non
     found = filled(True, given).compute()
     assert found["flaw/auroc"].isnan()
     assert float(found["flaw/risk80"]) == wrong
+    assert filled(True, given).curves()["flaw/roc"] == {"false_alarms": [], "found": []}

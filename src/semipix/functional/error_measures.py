@@ -26,6 +26,9 @@ ERROR_OCTAVES = (-24, 8)
 CALIBRATION_BINS = 15
 """Bins of the calibration error, as in Guo et al., ICML 2017."""
 
+CURVE_POINTS = 100
+"""Largest number of points of a curve."""
+
 
 def score_bins(scores: Tensor) -> Tensor:
     """The bin of each score in [0, 1], int32; scores that are not finite get any bin."""
@@ -110,6 +113,30 @@ def risk_coverage_area(pixels: Tensor, errors: Tensor) -> Tensor:
     return (rate * pixels + (errors_before - before * rate) * inverse).sum() / pixels.sum()
 
 
+def roc_curve(right: Tensor, wrong: Tensor, points: int = CURVE_POINTS) -> tuple[Tensor, Tensor]:
+    """The curve of receiver operating characteristics, from (0, 0) to (1, 1), thinned.
+
+    The kept points have about equal distances along the curve. All of them are on the whole curve.
+
+    Args:
+        right: right pixels in each bin, float64.
+        wrong: wrong pixels in each bin, float64.
+        points: how many are kept, at most.
+
+    Returns:
+        Shares of the right pixels and of the wrong ones whose score is above each threshold, at most (points,) each;
+        empty if no pixel is right or no pixel is wrong.
+    """
+    if not bool(right.any()) or not bool(wrong.any()):
+        return right.new_zeros(0), right.new_zeros(0)
+    shares = torch.stack([right, wrong]).flip(1).cumsum(1) / torch.stack([right, wrong]).sum(1, keepdim=True)
+    shares = torch.cat([shares.new_zeros(2, 1), shares], 1)
+    length = shares.sum(0)  # along the curve, in steps to the right and upwards
+    steps = torch.linspace(0, float(length[-1]), points, dtype=torch.float64)
+    kept = sorted({*torch.searchsorted(length, steps).clamp(max=len(length) - 1).tolist()})
+    return shares[0, kept], shares[1, kept]
+
+
 def risk_at(coverage: float, pixels: Tensor, errors: Tensor) -> Tensor:
     """Mean error of the share `coverage` of all pixels that has the lowest scores.
 
@@ -121,11 +148,42 @@ def risk_at(coverage: float, pixels: Tensor, errors: Tensor) -> Tensor:
     Returns:
         A scalar; NaN without pixels. Of pixels with equal scores, a part with their mean error is taken.
     """
+    return risks_at(torch.tensor([coverage], dtype=torch.float64), pixels, errors)[0]
+
+
+def risks_at(coverages: Tensor, pixels: Tensor, errors: Tensor) -> Tensor:
+    """The risks (n,) at several coverages (n,): the curve of risk over coverage, see `risk_at`."""
     after, errors_after = pixels.cumsum(0), errors.cumsum(0)
-    accepted = coverage * after[-1:]
+    accepted = coverages * after[-1]
     last = torch.searchsorted(after, accepted).clamp(max=len(after) - 1)
     missing = after[last] - accepted
-    return ((errors_after[last] - missing * errors[last] / pixels[last].clamp(min=1)) / accepted)[0]
+    return (errors_after[last] - missing * errors[last] / pixels[last].clamp(min=1)) / accepted
+
+
+def curve_coverages(points: int = CURVE_POINTS) -> Tensor:
+    """The coverages of a curve's points, equally spaced up to 1, (points,) float64."""
+    return torch.arange(1, points + 1, dtype=torch.float64) / points
+
+
+def reliability(right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The diagram of reliability: how many pixels are wrong where the score says how many should be.
+
+    Args:
+        right: right pixels in each of SCORE_BINS bins, float64.
+        wrong: wrong pixels in each bin, float64.
+
+    Returns:
+        The mean score, the share of wrong pixels and the share of all pixels, (CALIBRATION_BINS,) each, by bins of the
+        score of equal width. The first two are NaN in a bin without pixels.
+    """
+    scores, pixels = bin_scores(), right + wrong
+    groups = (scores * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+
+    def summed(values: Tensor) -> Tensor:
+        return torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, groups, values)
+
+    count = summed(pixels)
+    return summed(pixels * scores) / count, summed(wrong) / count, count / count.sum()
 
 
 def calibration_error(right: Tensor, wrong: Tensor) -> Tensor:
@@ -140,10 +198,8 @@ def calibration_error(right: Tensor, wrong: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1]; NaN without pixels.
     """
-    scores, pixels = bin_scores(), right + wrong
-    excess = pixels * scores - wrong
-    groups = (scores * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    return torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, groups, excess).abs().sum() / pixels.sum()
+    score, risk, share = reliability(right, wrong)
+    return (share * (score - risk).abs()).nansum() if bool(share.isfinite().all()) else share.sum()
 
 
 def sparsification_error(pixels: Tensor, errors: Tensor, oracle_pixels: Tensor, oracle_errors: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
@@ -17,12 +18,34 @@ from semipix.training.build import build_learner, data_of_run, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
+from semipix.training.image_figures import UNFINISHED, ImageRecords
 from semipix.training.quiet import quiet
-from semipix.training.run_folder import checkpoint_of, load_config, with_root, write_json
+from semipix.training.run_folder import checkpoint_of, is_finished, load_config, with_root, write_json
 from semipix.training.stopping import StopOnSignal
 
 ERRORS = "errors/"
 """How the names of the figures of error maps begin: `errors/MAP/MEASURE`."""
+
+CONFUSION = "confusion"
+"""Key of the confusion matrix in `evaluation-SPLIT.json`, beside the metrics."""
+
+
+class Evaluation(NamedTuple):
+    """What was measured of a run.
+
+    Attributes:
+        figures: metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the
+            figures of the deployed network's error maps.
+        confusion: `classes`: their names; `pixels`: a row for each label with the number of its pixels by predicted
+            class. None in regression.
+        curves: points of the error maps' curves, see `ErrorMapMetric.curves`.
+        records: the figures of each image.
+    """
+
+    figures: dict[str, float]
+    records: ImageRecords
+    confusion: dict[str, Any] | None = None
+    curves: dict[str, dict[str, list[float]]] = {}  # noqa: RUF012 (the default is never changed)
 
 
 def evaluate(
@@ -34,14 +57,17 @@ def evaluate(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
-    """Measure a run and write its metrics to the run folder; see `measure` for the arguments.
+    """Measure a run, and write what was measured to the run folder; for the arguments see `measured`.
+
+    Returns:
+        The metrics by name.
 
     Raises:
-        SemipixError: as `measure` and `keep`.
+        SemipixError: as `measured` and `keep`.
     """
-    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust)
-    keep(run, split, results)
-    return results
+    evaluation = measured(run, split, checkpoint, batch_size, root, max_pixels, trust)
+    keep(run, split, evaluation, checkpoint)
+    return evaluation.figures
 
 
 def measure(
@@ -53,6 +79,19 @@ def measure(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
+    """The metrics that `measured` returns."""
+    return measured(run, split, checkpoint, batch_size, root, max_pixels, trust).figures
+
+
+def measured(
+    run: Path,
+    split: str = "test",
+    checkpoint: str | None = None,
+    batch_size: int | None = None,
+    root: Path | None = None,
+    max_pixels: int | None = None,
+    trust: bool = False,
+) -> Evaluation:
     """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
     Args:
@@ -63,10 +102,6 @@ def measure(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
-
-    Returns:
-        Metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the figures
-        of the deployed network's error maps.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the split has no
@@ -85,6 +120,7 @@ def measure(
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
     learner.written = written_map(run, method, checkpoint)
+    learner.records = ImageRecords()
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -115,7 +151,10 @@ def measure(
         print(f"semipix: {line}", file=sys.stderr)
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
-    return {key.removeprefix("test/"): value for key, value in found.items()}
+    figures = {key.removeprefix("test/"): value for key, value in found.items()}
+    classes = list(getattr(method.task, "classes", None) or ())
+    confusion = None if learner.confusion is None else {"classes": classes, "pixels": learner.confusion.tolist()}
+    return Evaluation(figures, learner.records, confusion, learner.error_curves)
 
 
 def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
@@ -131,15 +170,33 @@ def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[
     return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
 
 
-def keep(run: Path, split: str, results: dict[str, float]) -> None:
-    """Write metrics to `evaluation-{split}.json` in the run folder, null for NaN.
+def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None = None) -> None:
+    """Write what was measured to the run folder, null for NaN.
+
+    - `evaluation-{split}.csv`: the figures of each image.
+    - `evaluation-{split}-curves.json`: the curves of error maps.
+    - `evaluation-{split}.json`: metrics and confusion matrix; written last, since it marks the run as evaluated.
+
+    Args:
+        run: run folder.
+        split: `test` or `val`.
+        evaluation: what was measured.
+        checkpoint: the network that was measured, as `measured` takes it.
 
     Raises:
-        SemipixError: the file cannot be written.
+        SemipixError: a file cannot be written.
     """
-    path = run / f"evaluation-{split}.json"
+    network = checkpoint_of(run, checkpoint).stem
+    metrics: dict[str, Any] = dict(evaluation.figures)
+    if evaluation.confusion is not None:
+        metrics[CONFUSION] = evaluation.confusion
+    path = run / f"evaluation-{split}.csv"
     try:
-        write_json(path, results)
+        evaluation.records.write(path, network if is_finished(run) else f"{network}{UNFINISHED}")
+        path = run / f"evaluation-{split}-curves.json"
+        write_json(path, evaluation.curves)
+        path = run / f"evaluation-{split}.json"
+        write_json(path, metrics)
     except OSError as error:
         raise SemipixError(
             f"{path}: the figures could not be kept in this file: {error.strerror}; make room, or let the folder be "

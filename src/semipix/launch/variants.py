@@ -42,6 +42,7 @@ def run_variant(folder: Path, overrides: Sequence[str], split: str = "test") -> 
     if not results.exists():
         required(run(semipix("evaluate", folder, "--split", split), log, env=one_thread), "semipix evaluate", log)
     measured = json.loads(results.read_text())
+    measured = {name: value for name, value in measured.items() if not isinstance(value, dict)}  # no confusion matrix
     return {"test": measured, "trained": json.loads((folder / SUMMARY).read_text()), "overrides": list(overrides)}
 
 

@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-
-from semipix.atomic import write_text
-from semipix.inference.evaluate import maps_of
 from semipix.interruption import Interrupted, number_of
 from semipix.launch.variants import environment, run_variant, run_variants
-from semipix.report.pictures import rows
+from semipix.report.page import Page, Section, Table, require_plotly, write_page
+from semipix.report.page_sections import (
+    classes_section,
+    error_maps_section,
+    learning_section,
+    pictures_section,
+    read_measured,
+)
+from semipix.report.pictures import chosen, gallery
 from semipix.training.run_folder import load_split, write_json
 
 COMMON = [
@@ -57,8 +61,10 @@ def demo(out: Path) -> dict[str, Any]:
         Metrics in percent by run.
 
     Raises:
+        SemipixError: Plotly is not installed.
         KeyboardInterrupt: the user interrupted; its message says how to continue.
     """
+    require_plotly()  # before anything is trained
     jobs = {name: (out / name, [*COMMON, *overrides]) for name, (_, overrides) in VARIANTS.items()}
     done: dict[str, dict[str, Any]] = {}
 
@@ -66,7 +72,7 @@ def demo(out: Path) -> dict[str, Any]:
         done[name] = run_variant(*jobs[name])  # only reads, since the run is there
         if len(done) < len(jobs):
             verdict = f"{len(done)} of {len(jobs)} trainings are finished. Load this page again for the others."
-            write_text(out / "index.html", _page(out, done, _table(done), verdict, tuple(done)))
+            write_page(_page(out, done, _table(done), verdict, tuple(done)), out / "index.html")
             if len(done) == 1:
                 print(f"first pictures: open {out / 'index.html'}")
 
@@ -82,7 +88,7 @@ def demo(out: Path) -> dict[str, Any]:
     for line in table:
         print(f"{line['title']:32} mIoU {line['miou']:5.1f} %   {line['steps']:4} steps  {line['seconds']:4.0f} s")
     print(verdict)
-    write_text(out / "index.html", _page(out, found, table, verdict, SHOWN))
+    write_page(_page(out, found, table, verdict, SHOWN), out / "index.html")
     print(f"open {out / 'index.html'}")
     return summary
 
@@ -125,43 +131,73 @@ def _verdict(summary: dict[str, dict[str, Any]]) -> str:
     )
 
 
-MEASURES = {
-    "auroc": "AUROC",
-    "aupr": "AUPR",
-    "risk80": "errors in the surest 80 %",
-    "aurc": "AURC",
-    "ece": "ECE",
-    "image_spearman": "correlation over images",
-}
-"""Titles of the measures of error maps, in the order of the page's columns."""
+def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str, shown: Sequence[str]) -> Page:
+    """The page: figures, error maps, what the exchange does, and pictures of the worst, median and best images.
 
-
-def _error_maps(found: dict[str, Any]) -> list[list[str]]:
-    """For each error map of the runs with pictures a row: training, map, and its figures on the test images."""
-    rows = []
-    for name in [name for name in reversed(SHOWN) if name in found]:
-        for key, figures in maps_of(found[name]["test"]).items():
-            values = [figures[measure] for measure in MEASURES]
-            rows.append([VARIANTS[name][0], key, *("-" if value is None else f"{value:.3f}" for value in values)])
-    return rows
-
-
-def _page(out: Path, found: dict[str, Any], table: list[dict[str, Any]], verdict: str, shown: Sequence[str]) -> str:
+    Args:
+        out: folder of the runs.
+        found: results of the runs that are finished.
+        table: a row for each of them.
+        verdict: the answer.
+        shown: the runs with curves and pictures; the last one chooses the images.
+    """
     split = load_split(out / shown[0])
+    runs = [read_measured(VARIANTS[name][0], out / name) for name in shown]
+    folders = {VARIANTS[name][0]: out / name for name in shown}
+    chooser = runs[-1]
+    images = {} if chooser.images is None else chosen(chooser.images.alone, True, "mIoU", 2)
+    note = f"Measured on {len(split.test)} held-out scenes, one training each."
+    rows = [
+        [
+            line["title"],
+            f"{line['miou']:.1f}",
+            f"{line['accuracy']:.1f}",
+            str(line["steps"]),
+            f"{line['seconds']:.0f}",
+            line["lr"],
+        ]
+        for line in table
+    ]
+    columns = ["training", "mIoU %", "pixel accuracy %", "steps", "seconds", "learning rate"]
+    versions = environment()["versions"]
+    pair = (runs[0].title, chooser.title) if len(runs) > 1 else ("label", chooser.title)
+    return Page(
+        title=f"Objects in scenes: {len(split.labeled)} labeled and {len(split.unlabeled)} unlabeled images",
+        sentence=verdict,
+        sections=[
+            Section("Figures", [Table(columns, rows, f"{note} {BASELINES}")]),
+            pictures_section(
+                gallery(folders, images),
+                f"The worst, median and best scenes by the mIoU of each under {chooser.title}.",
+                pair,
+            ),
+            error_maps_section(list(reversed(runs)), note),
+            _exchange(found),
+            classes_section(runs, note),
+            learning_section(folders, "miou", "Measured while training, on the validation scenes."),
+        ],
+        footer=["Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items())],
+    )
+
+
+BASELINES = (
+    "All runs share the labeled images and the number of images a step. The paper's short baseline makes as many "
+    "passes over the few labels as full supervision makes over all images, so it stops early; the equally long one is "
+    "what you would train otherwise, and the one to beat."
+)
+"""What the table compares."""
+
+EXCHANGE = (
+    "On the validation scenes, for both models: AUROC says how well the flaw map finds the real errors. Of the pixels "
+    "where one model teaches the other, teacher_right_pupil_wrong is what the exchange gains and "
+    "teacher_wrong_pupil_right what it costs, before confidence closes the gate to unsure pixels."
+)
+"""What the diagnostics are."""
+
+
+def _exchange(found: dict[str, Any]) -> Section:
+    """The diagnostics of the guided run; without parts while it trains."""
     prefix = "val/diagnostics/"
     trained = found["gct_strong"]["trained"] if "gct_strong" in found else {}
-    diagnostics = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
-    versions = environment()["versions"]
-    templates = Environment(loader=PackageLoader("semipix", "report"), autoescape=select_autoescape(["html", "j2"]))
-    return templates.get_template("demo.html.j2").render(
-        labeled=len(split.labeled),
-        unlabeled=len(split.unlabeled),
-        test=len(split.test),
-        verdict=verdict,
-        table=table,
-        measures=list(MEASURES.values()),
-        error_maps=_error_maps(found),
-        diagnostics=diagnostics,
-        pictures=rows({VARIANTS[name][0]: out / name for name in shown}),
-        versions=", ".join(f"{name} {number}" for name, number in versions.items()),
-    )
+    rows = [[key.removeprefix(prefix), f"{value:.3f}"] for key, value in trained.items() if key.startswith(prefix)]
+    return Section("What the exchange does", [Table(["diagnostic", "value"], rows, EXCHANGE)] if rows else [])

@@ -1,28 +1,65 @@
-"""Pictures for pages: predictions of several runs side by side, with error maps and real errors."""
+"""Pictures for pages: predictions of one or several runs side by side, with error maps and real errors.
+
+As in the paper's Appendix D: the image, its label, and for each run its prediction; a red frame marks the part with the
+largest differences. What a run is wrong in is shown beside it.
+"""
 
 import base64
-from collections.abc import Callable, Mapping
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from torch import Tensor
-from torchvision.io import encode_png
+from tqdm import tqdm
 
 from semipix.batch import EvalSample
+from semipix.functional.rows import RowResizer
 from semipix.inference.evaluate import written_map
+from semipix.interruption import raise_if_interrupted
 from semipix.methods.base import Evidence, Method
-from semipix.training.build import build_data, load_method
-from semipix.training.calibration import ErrorMap, apply
-from semipix.training.run_folder import load_config, load_split
+from semipix.methods.slabs import Maps, Slabs
+from semipix.tasks.base import Task
+from semipix.tasks.regression import colour_map
+from semipix.training.build import build_task, data_of_run, trained_method
+from semipix.training.calibration import ErrorMap
+from semipix.training.run_folder import load_config, with_root
+
+LARGEST = 320, 480
+"""Width and height to which pictures are reduced, so that a page stays small."""
+
+SMALL = 192**2
+"""Pixels of a picture that is compressed without loss, since it is shown enlarged."""
+
+QUALITY = 80
+"""Of the WebP compression of larger pictures."""
+
+RED = 214, 40, 40
+"""Colour of wrong pixels and of the frame."""
+
+FRAME = 4
+"""A frame has this part of a picture's height and width."""
 
 
-def png_uri(picture: Tensor, side: int = 160) -> str:
-    """A picture (3, H, W) uint8 as a data address for HTML, enlarged to at least `side` pixels a side."""
-    factor = max(1, round(side / min(picture.shape[-2:])))
-    enlarged = picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return "data:image/png;base64," + base64.b64encode(bytes(encode_png(enlarged.cpu()).tolist())).decode()
+class ImageRow(NamedTuple):
+    """Pictures of one image.
+
+    Attributes:
+        heading: why it was chosen, such as `worst`, and its name.
+        note: what the colours mean.
+        pictures: addresses of the pictures by their captions: image, label, then of each run its prediction, its errors
+            and, if there is one, its error map.
+    """
+
+    heading: str
+    note: str
+    pictures: dict[str, str]
 
 
 class Trained(NamedTuple):
@@ -37,44 +74,240 @@ class Trained(NamedTuple):
     error_map: Callable[[Evidence], ErrorMap | None]
 
 
+class Predicted(NamedTuple):
+    """What a run makes of one image, at the label's size (H, W).
+
+    Attributes:
+        image: (3, H, W) uint8.
+        label: (3, H, W) uint8, black where it says nothing.
+        prediction: (3, H, W) uint8.
+        error: (H, W) in [0, 1], 1 at wrong pixels or, in regression, absolute errors as shares of the range.
+        error_map: (H, W) in [0, 1], or None.
+    """
+
+    image: Tensor
+    label: Tensor
+    prediction: Tensor
+    error: Tensor
+    error_map: Tensor | None
+
+
+def chosen(figures: Mapping[str, float], higher_is_better: bool, metric: str, each: int = 1) -> dict[str, str]:
+    """The worst, median and best images.
+
+    Args:
+        figures: the primary metric of each image by its name; images with NaN are left out.
+        higher_is_better: whether a larger value is better.
+        metric: its title, for the headings.
+        each: how many of each kind; fewer where there are not enough images.
+
+    Returns:
+        Names by heading, the worst first; no image twice.
+    """
+    measured = {name: value for name, value in figures.items() if not math.isnan(value)}
+    ordered = sorted(measured, key=lambda name: (measured[name] if higher_is_better else -measured[name], name))
+    each = max(1, min(each, len(ordered) // 3))
+    middle = (len(ordered) - each) // 2
+    places = {"worst": range(each), "median": range(middle, middle + each), "best": range(-each, 0)}
+    found: dict[str, str] = {}
+    for kind, indices in places.items():
+        for name in (ordered[index] for index in indices if -len(ordered) <= index < len(ordered)):
+            if name not in found.values():
+                found[f"{kind}: {name}, {metric} {measured[name]:.4g}"] = name
+    return found
+
+
 @torch.inference_mode()
-def rows(runs: Mapping[str, Path], count: int = 6) -> list[dict[str, str]]:
-    """Pictures of the first test images by column: image, label, then each run's prediction, error map and errors.
+def gallery(
+    runs: Mapping[str, Path],
+    names: Mapping[str, str],
+    split: str = "test",
+    *,
+    checkpoint: str | None = None,
+    root: Path | None = None,
+    max_pixels: int | None = None,
+    trust: bool = False,
+) -> list[ImageRow]:
+    """Pictures of some images, with what each run predicts.
 
     Args:
         runs: run folders of one task and one data set, by title.
-        count: images, at most.
+        names: images by heading, see `chosen`; those that the split of the first run lacks are left out.
+        split: `test` or `val`.
+        checkpoint: `best` or `last`; by default best if there is one.
+        root: the data folder, if it was moved.
+        max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
+        trust: allow the run folders to name code outside of the known packages.
+
+    Raises:
+        SemipixError: a run or the data cannot be read.
+        Interrupted: a signal was received.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    first = next(iter(runs.values()))
+    configuration = load_config(first, trust)
+    configuration = configuration if root is None else with_root(configuration, root)
+    if max_pixels is not None:
+        configuration = configuration.with_options("data", {"max_pixels": max_pixels})
+    task = build_task(configuration)
+    data = data_of_run(configuration, first, task, ["test"] if split == "test" else ["train", "val"])
+    images = (data.test_dataloader() if split == "test" else data.val_dataloader()).dataset
+    places = {name: place for place, name in enumerate(getattr(data.split, split))}
+    samples = {heading: images[places[name]] for heading, name in names.items() if name in places}
+    predicted: dict[str, list[Predicted]] = {heading: [] for heading in samples}
+    with tqdm(total=len(runs) * len(samples), desc="pictures", unit="image", leave=False, disable=None) as bar:
+        for folder in runs.values():  # one network in memory at a time
+            method = trained_method(load_config(folder, trust), folder, checkpoint).to(device)
+            trained = Trained(method, written_map(folder, method, checkpoint))
+            for heading, sample in samples.items():
+                raise_if_interrupted()
+                predicted[heading].append(predict(trained, sample))
+                bar.update()
+    return [_row(heading, list(runs), predicted[heading], task) for heading in samples]
+
+
+def predict(trained: Trained, sample: EvalSample) -> Predicted:
+    """What a run makes of one image; large images are computed in slabs, as in evaluation."""
+    method, target = trained.method, sample.target.unsqueeze(0)
+    task = method.task
+    device = next(method.parameters()).device
+    size = target.shape[-2], target.shape[-1]
+    error_map: ErrorMap | None = None
+
+    def outputs(image: Tensor) -> tuple[Tensor, ...]:
+        """What the error map's means need, the prediction, the image and, if there is an error map, its scores."""
+        nonlocal error_map
+        evidence = method.evidence(image)
+        error_map = trained.error_map(evidence)
+        if error_map is None:
+            return image[:, :0], evidence.predictions[0], image
+        scores, for_means = error_map.parts(task, evidence, image)
+        return for_means, evidence.predictions[0], image, scores
+
+    slabs = Slabs(method)
+    in_slabs = slabs.applies((sample.image.shape[-2], sample.image.shape[-1]))
+    parts: Iterator[Maps] = (
+        slabs.compute(sample.image, outputs) if in_slabs else iter([outputs(sample.image[None].to(device))])
+    )
+    image, label, drawing = arrays = [torch.empty(3, *size, dtype=torch.uint8) for _ in range(3)]
+    error, scored = torch.empty(size), torch.empty(size)
+    sums = torch.zeros((), device=device)
+    resizer: RowResizer | None = None
+    for for_means, *others in parts:
+        assert for_means is not None
+        sums = sums + for_means.float().sum((-2, -1))
+        maps = torch.cat([each for each in others if each is not None], 1).float()
+        resizer = resizer or RowResizer((sample.image.shape[-2], sample.image.shape[-1]), size, maps.shape[1])
+        for rows, resized in resizer.push(maps):
+            known = target[..., rows, :].to(device)
+            prediction, photo = resized[:, : task.channels], resized[0, task.channels :][: task.in_channels]
+            label = task.render(photo, task.encode(known)[0]) * task.valid(known)[0]
+            drawn = (photo[:3] * 255).clamp(0, 255).round(), label, task.render(photo, prediction[0])
+            for array, part in zip(arrays, drawn, strict=True):
+                array[:, rows] = part.expand(3, -1, -1).to("cpu", torch.uint8)
+            found = (task.wrong if task.classification else task.error)(prediction, known)
+            error[rows] = torch.where(task.counted(known), found, 0)[0, 0].float().cpu()
+            if error_map is not None:
+                scored[rows] = resized[0, -1].cpu()
+    if error_map is None:
+        return Predicted(image, label, drawing, error, None)
+    constant = error_map.constant(sums / math.prod(sample.image.shape[-2:]))
+    return Predicted(image, label, drawing, error, error_map.values(scored + constant.cpu()))
+
+
+def _row(heading: str, titles: Sequence[str], runs: Sequence[Predicted], task: Task) -> ImageRow:
+    """The pictures of one image, reduced, with a frame around the part in which runs differ most."""
+    errors = [_reduced_values(run.error) for run in runs]
+    maps = [None if run.error_map is None else _reduced_values(run.error_map) for run in runs]
+    differences = [errors[0], *(abs(errors[0] - other) for other in errors[1:])]
+    frame = differing_part(np.sum(differences[1:] or differences, 0))
+    image = _reduced(runs[0].image)
+    largest = max(float(each.max()) for each in [*errors, *maps] if each is not None)
+    brightest = 1.0 if task.classification else largest or 1.0
+
+    def framed(picture: Image.Image) -> str:
+        return data_uri(picture if frame is None else with_frame(picture, frame))
+
+    pictures = {"image": framed(image), "label": framed(_reduced(runs[0].label))}
+    for number, title in enumerate(titles):
+        shown = marked(image, errors[number]) if task.classification else coloured(errors[number] / brightest)
+        pictures[title] = framed(_reduced(runs[number].prediction))
+        pictures[f"errors of {title}"] = framed(shown)
+        if (values := maps[number]) is not None:
+            pictures[f"error map of {title}"] = framed(coloured(values / brightest))
+    if task.classification:
+        note = "Wrong pixels are red. An error map is yellow where an error is certain (1) and dark blue at 0."
+    else:
+        note = (
+            "Errors and error maps have one scale: dark blue is no error, yellow an absolute error of "
+            f"{brightest * task.span:.3g}."
+        )
+    if frame is not None:
+        note += " The red frame marks the part " + (
+            "with the most errors."
+            if len(titles) == 1
+            else f"in which the errors of {titles[0]} differ most from those of the others."
+        )
+    return ImageRow(heading, note, pictures)
+
+
+def differing_part(weight: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
+    """The window with the largest sum of a weight (H, W), a `FRAME`-th of its height and width.
 
     Returns:
-        A row for each image, addresses of PNG pictures by column title.
+        Top, left, bottom and right; None where the weight is 0 everywhere.
     """
-    trained = {}
-    for title, run in runs.items():
-        method = load_method(run)
-        trained[title] = Trained(method, written_map(run, method, None))
-    first = next(iter(runs.values()))
-    data = build_data(load_config(first), load_split(first))
-    samples = [data.test_dataloader().dataset[index] for index in range(min(count, len(data.split.test)))]
-    return [_row(trained, sample) for sample in samples]
+    if not weight.any():
+        return None
+    height, width = (max(1, side // FRAME) for side in weight.shape)
+    sums = F.avg_pool2d(torch.as_tensor(weight)[None, None].double(), (height, width), stride=1)[0, 0]
+    top, left = divmod(int(sums.argmax()), sums.shape[1])
+    return top, left, top + height, left + width
 
 
-def _row(runs: Mapping[str, Trained], sample: EvalSample) -> dict[str, str]:
-    task = next(iter(runs.values())).method.task
-    image, target = sample.image.unsqueeze(0), sample.target.unsqueeze(0)
-    size = (target.shape[-2], target.shape[-1])
-    photo = F.interpolate(image, size, mode="bilinear")[0]
-    label = task.render(photo, task.encode(target)[0]) * task.valid(target)[0]  # black where it says nothing
-    row = {"image": _grey_or_colour(photo[:3]), "label": png_uri(label)}
-    for title, run in runs.items():
-        evidence = run.method.evidence(image)
-        prediction = F.interpolate(evidence.predictions[0], size, mode="bilinear")
-        row[title] = png_uri(task.render(photo, prediction[0]))
-        if (error_map := run.error_map(evidence)) is not None:
-            row[f"error map of {title}"] = _grey_or_colour(apply(error_map, task, evidence, image, size)[0])
-            row[f"errors of {title}"] = _grey_or_colour(task.wrong(prediction, target)[0].float())
-    return row
+def with_frame(picture: Image.Image, part: tuple[int, int, int, int]) -> Image.Image:
+    """A copy of a picture with a red frame."""
+    framed = picture.copy()
+    top, left, bottom, right = part
+    thickness = max(1, min(picture.size) // 100)
+    ImageDraw.Draw(framed).rectangle((left, top, right - 1, bottom - 1), outline=RED, width=thickness)
+    return framed
 
 
-def _grey_or_colour(picture: Tensor) -> str:
-    """A picture (1 or 3, H, W) in [0, 1] as a data address."""
-    return png_uri((picture.expand(3, -1, -1).clamp(0, 1) * 255).round().to(torch.uint8))
+def marked(image: Image.Image, wrong: NDArray[np.float32]) -> Image.Image:
+    """A picture in grey, red where a share (H, W) of its pixels is wrong."""
+    grey = np.asarray(image.convert("L"), np.float32)[..., None] * 0.6 + 60
+    share = wrong[..., None]
+    mixed = grey * (1 - share) + np.array(RED, np.float32) * share
+    return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
+
+
+def coloured(values: NDArray[np.float32]) -> Image.Image:
+    """Values (H, W) in [0, 1] as colours, dark blue for 0 and yellow for 1."""
+    colours = colour_map(torch.as_tensor(values)).movedim(0, -1)
+    return Image.fromarray((colours * 255).round().to(torch.uint8).numpy())
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as an address for HTML that holds the picture itself."""
+    file = io.BytesIO()
+    small = math.prod(picture.size) <= SMALL
+    picture.save(file, format="WEBP", lossless=small, quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _reduced(picture: Tensor) -> Image.Image:
+    """A picture (3, H, W) uint8, reduced to at most `LARGEST`."""
+    image = Image.fromarray(picture.movedim(0, -1).contiguous().numpy())
+    return image.resize(_reduced_size(image.size), Image.Resampling.BOX)
+
+
+def _reduced_values(values: Tensor) -> NDArray[np.float32]:
+    """Values (H, W), reduced like `_reduced`: means of the pixels that become one."""
+    image = Image.fromarray(values.float().numpy())
+    return np.asarray(image.resize(_reduced_size(image.size), Image.Resampling.BOX))
+
+
+def _reduced_size(size: tuple[int, int]) -> tuple[int, int]:
+    factor = min(1.0, *(most / side for most, side in zip(LARGEST, size, strict=True)))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

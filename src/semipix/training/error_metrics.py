@@ -89,7 +89,7 @@ class ErrorMapMetric(Metric):
         Measures of a map that is not finite at a pixel that counts are NaN.
         """
         histograms = self.histograms[:, :-1].cpu().double()
-        images = torch.cat([torch.zeros(0), *(part.cpu() for part in _parts(self.images))]).view(-1, 2 + len(MAPS))
+        images = self._sums_of_images()
         images = images[images[:, 0] > 0]
         found: dict[str, Tensor] = {}
         for number, name in enumerate(MAPS):
@@ -102,6 +102,31 @@ class ErrorMapMetric(Metric):
             nothing = torch.tensor(torch.nan)
             found |= {f"{name}/{key}": (value.float() if finite else nothing) for key, value in values.items()}
         return {key: value.to(self.device) for key, value in found.items()}
+
+    def curves(self) -> dict[str, dict[str, list[float]]]:
+        """For each map that was given its curves, as lists of coordinates; those that are not finite are left out.
+
+        In classification `MAP/roc` (`false_alarms`, `found`: shares of the right and of the wrong pixels above a
+        score), `MAP/risk` (`coverage`, `risk`) and `MAP/reliability` (`score`, `risk`, `pixels`: mean score, share of
+        wrong pixels, share of all pixels). In regression `MAP/sparsification` (`removed`: share of the pixels that is
+        left out, those with the highest scores; `error`: mean error of the others, as a share of that of all), and
+        `oracle/sparsification` of the true errors.
+        """
+        histograms = self.histograms[:, :-1].cpu().double()
+        images = self._sums_of_images()
+        found: dict[str, dict[str, list[float]]] = {}
+        for number, name in enumerate(MAPS):
+            if bool(histograms[number].any()) and bool(images[:, [0, 1, 2 + number]].isfinite().all()):
+                curves = (_curves if self.classification else _sparsification)(*histograms[number].unbind(1))
+                found |= {f"{name}/{kind}": curve for kind, curve in curves.items()}
+        if found and not self.classification:
+            curves = _sparsification(*self.oracle[:-1].cpu().double().unbind(1))
+            found |= {f"oracle/{kind}": curve for kind, curve in curves.items()}
+        return found
+
+    def _sums_of_images(self) -> Tensor:
+        """For each image its pixels, its summed errors and the summed scores of each map, (B, 2 + maps)."""
+        return torch.cat([torch.zeros(0), *(part.cpu() for part in _parts(self.images))]).view(-1, 2 + len(MAPS))
 
     def _measured(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         """The measures of pixels of one map, from the two halves of its histogram."""
@@ -120,6 +145,32 @@ class ErrorMapMetric(Metric):
             "ause": measures.sparsification_error(first, errors, oracle_pixels, oracle_errors / FIXED_POINT),
             "correlation": measures.correlation(first, errors, oracle_pixels),
         }
+
+
+def _curves(right: Tensor, wrong: Tensor) -> dict[str, dict[str, list[float]]]:
+    """The curves of one map of a classification, from the two halves of its histogram."""
+    false_alarms, found = measures.roc_curve(right, wrong)
+    coverage = measures.curve_coverages()
+    score, risk, pixels = measures.reliability(right, wrong)
+    there = pixels > 0
+    return {
+        "roc": {"false_alarms": false_alarms.tolist(), "found": found.tolist()},
+        "risk": {"coverage": coverage.tolist(), "risk": measures.risks_at(coverage, right + wrong, wrong).tolist()},
+        "reliability": {
+            "score": score[there].tolist(),
+            "risk": risk[there].tolist(),
+            "pixels": pixels[there].tolist(),
+        },
+    }
+
+
+def _sparsification(pixels: Tensor, errors: Tensor) -> dict[str, dict[str, list[float]]]:
+    """The sparsification curve of one map of a regression; none without errors."""
+    if not bool(errors.any()):
+        return {}
+    coverage = measures.curve_coverages().flip(0)
+    error = measures.risks_at(coverage, pixels, errors) * pixels.sum() / errors.sum()
+    return {"sparsification": {"removed": (1 - coverage).tolist(), "error": error.tolist()}}
 
 
 def _count(histograms: Tensor, index: Tensor) -> None:
