@@ -22,6 +22,7 @@ from PIL import Image
 from semipix.methods.base import Evidence
 from semipix.methods.gct import GCT
 from semipix.training.build import load_method
+from semipix.training.image_figures import read_images
 from semipix.training.run_folder import read_config
 from tests.conftest import Result
 
@@ -176,6 +177,9 @@ def test_evaluation_prints_and_keeps_its_figures(command: Command, finished: Pat
         result = command("evaluate", finished, "--split", split, "--checkpoint", "last")
         assert result.code == 0
         kept = json.loads((finished / f"evaluation-{split}.json").read_text())
+        images = read_images(finished / f"evaluation-{split}.csv")
+        assert images.value == pytest.approx(kept["miou"], abs=1e-6), "each image once"
+        assert (images.checkpoint, len(images.pixels)) == ("last", 2)
         metrics, _, maps = result.out.partition("\n\n")
         printed = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines()}
         assert {"miou", "accuracy", "iou/0", "first/miou", "second/miou"} <= printed.keys()

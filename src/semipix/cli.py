@@ -261,7 +261,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measure, results_table
+    from semipix.training.image_figures import ImageRecords
 
+    records = ImageRecords()
     results = measure(
         options.run,
         options.split,
@@ -270,9 +272,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.data,
         options.max_pixels,
         options.trust,
+        records,
     )
     print(results_table(results), flush=True)  # before they are written: a full disk costs the file alone
-    keep(options.run, options.split, results)
+    keep(options.run, options.split, results, records, options.checkpoint)
     return 0
 
 

@@ -17,8 +17,9 @@ from semipix.training.build import build_learner, data_of_run, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
+from semipix.training.image_figures import UNFINISHED, ImageRecords
 from semipix.training.quiet import quiet
-from semipix.training.run_folder import checkpoint_of, load_config, with_root, write_json
+from semipix.training.run_folder import checkpoint_of, is_finished, load_config, with_root, write_json
 from semipix.training.stopping import StopOnSignal
 
 ERRORS = "errors/"
@@ -34,13 +35,14 @@ def evaluate(
     max_pixels: int | None = None,
     trust: bool = False,
 ) -> dict[str, float]:
-    """Measure a run and write its metrics to the run folder; see `measure` for the arguments.
+    """Measure a run and write its metrics and those of each image to the run folder; for the arguments see `measure`.
 
     Raises:
         SemipixError: as `measure` and `keep`.
     """
-    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust)
-    keep(run, split, results)
+    records = ImageRecords()
+    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust, records)
+    keep(run, split, results, records, checkpoint)
     return results
 
 
@@ -52,6 +54,7 @@ def measure(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    records: ImageRecords | None = None,
 ) -> dict[str, float]:
     """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
@@ -63,6 +66,7 @@ def measure(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
+        records: gets the figures of each image.
 
     Returns:
         Metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the figures
@@ -85,6 +89,7 @@ def measure(
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
     learner.written = written_map(run, method, checkpoint)
+    learner.records = records
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -131,14 +136,26 @@ def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[
     return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
 
 
-def keep(run: Path, split: str, results: dict[str, float]) -> None:
-    """Write metrics to `evaluation-{split}.json` in the run folder, null for NaN.
+def keep(
+    run: Path, split: str, results: dict[str, float], records: ImageRecords, checkpoint: str | None = None
+) -> None:
+    """Write metrics to `evaluation-{split}.json` in the run folder, null for NaN, and those of images beside it.
+
+    Args:
+        run: run folder.
+        split: `test` or `val`.
+        results: metrics by name.
+        records: the figures of each image, for `evaluation-{split}.csv`.
+        checkpoint: the network that was measured, as `measure` takes it.
 
     Raises:
-        SemipixError: the file cannot be written.
+        SemipixError: a file cannot be written.
     """
-    path = run / f"evaluation-{split}.json"
+    measured = checkpoint_of(run, checkpoint).stem
+    path = run / f"evaluation-{split}.csv"
     try:
+        records.write(path, measured if is_finished(run) else f"{measured}{UNFINISHED}")
+        path = path.with_suffix(".json")
         write_json(path, results)
     except OSError as error:
         raise SemipixError(

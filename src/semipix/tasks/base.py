@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from semipix.functional.precision import at_least_float32
+from semipix.tasks.measures import image_means
 from semipix.tasks.strong_changes import StrongChanges
 
 
@@ -67,6 +68,26 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> MetricCollection:
         """Metrics to be updated with activated predictions (B, K, H, W) and labels (B, ...), `primary` among them."""
+
+    def image_figures(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What each of B images adds to the primary metric, (B,) by column of `semipix.training.image_figures`.
+
+        By default the primary metric of each image alone, for metrics that are means over images; a task whose metric
+        is computed from all images together overrides this. Figures add up over rows of an image if
+        `metrics_add_up`.
+
+        Args:
+            prediction: (B, K, H, W), activated.
+            target: labels (B, ...).
+        """
+        return image_means(self.primary, self._alone, prediction, target)
+
+    def _alone(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The primary metric of one image: (1, K, H, W) and its label."""
+        metrics = self.metrics().to(prediction.device)
+        metrics.update(prediction, target)
+        value: Tensor = metrics.compute()[self.primary]
+        return value
 
     @abstractmethod
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ class Matting(Regression):
         }
         return MetricCollection({name: ImageMean(measure) for name, measure in measures.items()}, compute_groups=False)
 
+    def _alone(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if self.primary != "mse":
+            return super()._alone(prediction, target)
+        return self._over_unknown(matting.mean_squared_error, prediction, target)
+
     def _over_unknown(
         self, error: Callable[[Tensor, Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor
     ) -> Tensor:

@@ -49,6 +49,21 @@ class ImageMean(Metric):
         return self.total / self.images
 
 
+def image_means(name: str, measure: ImageMeasure, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """What each of B images adds to an `ImageMean`: its value to `sum/NAME`, and 1 to `count/NAME` if it has one, (B,).
+
+    Args:
+        name: of the metric.
+        measure: computes the value of one image.
+        prediction: (B, K, H, W).
+        target: labels (B, ...).
+    """
+    values = [measure(prediction[index : index + 1], target[index : index + 1]) for index in range(len(target))]
+    value = torch.stack([each.float().reshape(()) for each in values])
+    counts = ~value.isnan() | ~prediction.flatten(1).isfinite().all(1)
+    return {f"sum/{name}": torch.where(counts, value, 0.0), f"count/{name}": counts}
+
+
 class ValidPixelMetric(MetricInputTransformer):
     """A metric that is updated only with valid pixels.
 

@@ -152,6 +152,16 @@ class Regression(Task):
             compute_groups=False,
         )
 
+    def image_figures(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Summed errors and their number, from which MAE or RMSE is computed over all images."""
+        kind = {"mae": "sum", "rmse": "square_sum"}.get(self.primary)
+        if kind is None:
+            return super().image_figures(prediction, target)
+        known = self.valid(target).expand_as(target)
+        error = torch.where(known, self.in_units(prediction) - at_least_float32(target), 0.0).flatten(1)
+        total = error.abs().sum(1) if kind == "sum" else error.square().sum(1)
+        return {f"{kind}/{self.primary}": total, f"count/{self.primary}": known.flatten(1).sum(1)}
+
     def _valid_values(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The valid values of predictions (B, K, H, W) and labels (B, K, H, W) in the data's units, (n,) each."""
         known = self.valid(target).expand_as(target)

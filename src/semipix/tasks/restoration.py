@@ -37,6 +37,9 @@ class Restoration(Regression):
     def metrics(self) -> MetricCollection:
         return MetricCollection({"psnr": ImageMean(self._psnr), "ssim": ImageMean(self._ssim)}, compute_groups=False)
 
+    def _alone(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return self._psnr(prediction, target) if self.primary == "psnr" else super()._alone(prediction, target)
+
     def _psnr(self, prediction: Tensor, target: Tensor) -> Tensor:
         return psnr(prediction, self.encode(target), self.valid(target))
 

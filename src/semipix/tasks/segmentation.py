@@ -195,6 +195,24 @@ class Segmentation(Task):
     def metrics(self) -> MetricCollection:
         return LabelMetrics(self.classes)
 
+    def image_figures(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Intersection and union of each class in pixels, from which mIoU is computed over all images."""
+        if self.primary != "miou":
+            return super().image_figures(prediction, target)
+        images, classes = len(target), self.channels
+        counted = target != VOID
+        place = torch.arange(images, device=target.device).view(-1, 1, 1) * classes + target
+        index = (place * classes + fast_argmax(prediction, 1))[counted]
+        confusion = index.bincount(minlength=images * classes**2).view(images, classes, classes)
+        correct = confusion.diagonal(dim1=1, dim2=2)  # (B, K)
+        union = confusion.sum(1) + confusion.sum(2) - correct
+        kinds = {"intersection": correct, "union": union}
+        return {
+            f"{kind}/{name}": count[:, number]
+            for kind, count in kinds.items()
+            for number, name in enumerate(self.classes)
+        }
+
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         colours = palette(self.channels).to(prediction.device)[fast_argmax(prediction, 0)].movedim(-1, 0)
         photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)

@@ -29,6 +29,7 @@ from semipix.tasks.base import Task
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from semipix.training.configuration import BALANCED, LENGTHS, MOST_STEPS, Configuration
+from semipix.training.cost import Cost
 from semipix.training.learner import Learner
 from semipix.training.loggers import NONE, make_logger
 from semipix.training.missed_classes import LabelCounts
@@ -199,6 +200,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
     batches = steps * options.get("accumulate_grad_batches", 1)
     callbacks: list[Callback] = [
         *_all_of("callbacks", options.pop("callbacks", None), Callback),
+        Cost(),
         StopOnSignal(run / "checkpoints" / "last.ckpt"),
         *([RunProgress()] if options.get("enable_progress_bar", True) else []),
         ModelCheckpoint(

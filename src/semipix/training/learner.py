@@ -1,5 +1,6 @@
 """The only LightningModule: it trains a method with one backward pass per step, and measures it."""
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.training.calibration import ErrorMap
 from semipix.training.error_metrics import ErrorMapMetric
 from semipix.training.finiteness import Finiteness
+from semipix.training.image_figures import ImageRecords
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
 from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
 from semipix.training.pseudo_label_metric import PseudoLabelMetric, needed_confidence
@@ -48,6 +50,7 @@ class Learner(pl.LightningModule):
         slabs: computes images that are too large for one pass, in validation and tests.
         written: the error map that prediction writes, for the evidence of some images; a test measures it as `map`. A
             validation does not, since the map is calibrated after the training.
+        records: gets the figures of each image of a test; None where nobody asks for them.
         unmeasured: why the last validation or test has no primary metric; empty if it has one.
     """
 
@@ -81,6 +84,7 @@ class Learner(pl.LightningModule):
         task = method.task
         self.slabs = Slabs(method)
         self.written: Callable[[Evidence], ErrorMap | None] | None = None
+        self.records: ImageRecords | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
         self.diagnostics = nn.ModuleDict(method.diagnostics())
@@ -202,7 +206,8 @@ class Learner(pl.LightningModule):
             self._measured.add(target)
             for name, evidence in evidences.items():
                 prediction = evidence.predictions[0]  # (B, K, H, W) at the network's size
-                updater = self._updater(name, target, prediction.shape, list(maps[name]), error_map)
+                names = [samples[index].name for index in indices]
+                updater = self._updater(name, names, target, prediction.shape, list(maps[name]), error_map)
                 updater.add(prediction[indices], [part[indices] for part in maps[name].values()])
             if not self._testing:
                 self._measure_pseudo_labels(evidences, target, indices)
@@ -235,7 +240,9 @@ class Learner(pl.LightningModule):
                 if name == deployed and (error_map := self._error_map(evidence)) is not None:
                     maps["map"], for_means = error_map.parts(task, evidence, image)
                 if name not in updaters:
-                    updaters[name] = self._updater(name, target, shape, list(maps), error_map, waits=True)
+                    updaters[name] = self._updater(
+                        name, [sample.name], target, shape, list(maps), error_map, waits=True
+                    )
                 found += [evidence.output, *maps.values()]
             return for_means, *found
 
@@ -269,14 +276,18 @@ class Learner(pl.LightningModule):
     def _updater(
         self,
         candidate: str,
+        names: Sequence[str],
         target: Tensor,
         shape: Sequence[int],
         maps: Sequence[str],
         error_map: ErrorMap | None,
         waits: bool = False,
     ) -> MetricUpdater:
-        metrics = self._metrics_of(candidate), self._error_metric_of(candidate)
-        return MetricUpdater(*metrics, self.method.task, target, shape, maps, error_map, waits)
+        metrics, task = (self._metrics_of(candidate), self._error_metric_of(candidate)), self.method.task
+        record = None
+        if self._testing and self.records is not None and candidate == self.method.deployed_name():
+            record = functools.partial(self.records.add, names, task)
+        return MetricUpdater(*metrics, task, target, shape, maps, error_map, waits, record)
 
     def _error_metric_of(self, candidate: str) -> ErrorMapMetric:
         metric = self.error_metrics[candidate]

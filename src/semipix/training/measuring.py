@@ -29,6 +29,7 @@ class MetricUpdater:
         maps: names of the error maps. `map` is the written one, for which `add` gets scores.
         error_map: makes values of these scores; None without `map`.
         waits: whether the scores lack a constant, so that they are kept until `finish`.
+        record: is called with the predictions (B, K, rows, W) and labels that the metrics are updated with.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class MetricUpdater:
         maps: Sequence[str] = (),
         error_map: ErrorMap | None = None,
         waits: bool = False,
+        record: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
         self.metrics = metrics
         self.error_metric = error_metric
@@ -49,6 +51,7 @@ class MetricUpdater:
         self.maps = maps
         self.error_map = error_map
         self.waits = waits
+        self.record = record
         self._channels = shape[1]
         height, width = target.shape[-2:]
         self._resizer = RowResizer((shape[-2], shape[-1]), (height, width), shape[1] + len(maps))
@@ -65,15 +68,20 @@ class MetricUpdater:
             if maps:
                 self._measure_maps(rows, part, resized[:, self._channels :])
             if self.task.metrics_add_up:
-                self.metrics.update(part, self.target[..., rows, :])
+                self._update(part, self.target[..., rows, :])
             elif part.shape[-2] == height:
-                self.metrics.update(part, self.target)
+                self._update(part, self.target)
             else:
                 if self._complete is None:
                     self._complete = part.new_empty((*part.shape[:2], height, width))
                 self._complete[..., rows, :] = part
                 if rows.stop == height:
-                    self.metrics.update(self._complete, self.target)
+                    self._update(self._complete, self.target)
+
+    def _update(self, prediction: Tensor, target: Tensor) -> None:
+        self.metrics.update(prediction, target)
+        if self.record is not None:
+            self.record(prediction, target)
 
     def _measure_maps(self, rows: slice, prediction: Tensor, maps: Tensor) -> None:
         """Measure rows of the maps (B, M, rows, W) at the errors of these rows of the predictions."""

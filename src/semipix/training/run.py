@@ -4,7 +4,6 @@ import json
 import math
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -36,6 +35,7 @@ from semipix.training.build import (
 from semipix.training.calibrating import calibrate_at_end
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.configuration import Configuration
+from semipix.training.cost import Cost
 from semipix.training.failures import explained
 from semipix.training.learner import Learner
 from semipix.training.missed_classes import advice, missed_classes
@@ -214,7 +214,6 @@ def _fit(
     data.skipped.path = run / "skipped.txt"
     if is_first_process():
         _begin(data, opening_lines(learner.method, data, trainer.max_steps, configuration.validations, run))
-    began = time.perf_counter()
     try:
         with interruption.deferred("step"):
             # Lightning downloads what begins with http, and by default torch's environment decides what is unpickled.
@@ -232,7 +231,7 @@ def _fit(
     check_steps(trainer)
     summary: dict[str, Any] = {
         "steps": trainer.global_step,
-        "seconds": round(time.perf_counter() - began, 1),
+        **_cost(trainer),
         "labeled": len(data.split.labeled),
         "unlabeled": data.unlabeled_count,
         **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
@@ -252,6 +251,12 @@ def _fit(
         if configuration.calibrate:
             calibrate_at_end(configuration, run)
     return summary
+
+
+def _cost(trainer: pl.Trainer) -> dict[str, float]:
+    """The cost of a training for its summary."""
+    measured = next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, Cost))
+    return measured.summary(trainer.strategy.root_device)
 
 
 def check_steps(trainer: pl.Trainer) -> None:
