@@ -353,18 +353,35 @@ def test_supervised_training_is_chosen_without_pilots(
     assert json.loads(Path("run/choice.json").read_text())["pilots"] == {}
 
 
-def test_two_processes_train_what_the_first_has_chosen(shared_photos: Path, tmp_path: Path) -> None:
-    """The real processes, measured on the real images."""
+def test_pilots_in_processes_of_their_own_are_measured_on_the_held_out_images(train: Command) -> None:
+    result = train("method=auto", "method.candidates=[mean_teacher]")
+    assert result.code == 0, result.err
+    assert "method=auto: pilots of supervised, mean_teacher: 2 of 2 steps each, 3 labeled images, 3 held" in result.out
+    choice = json.loads(Path("run/choice.json").read_text())
+    assert {name: pilot["steps"] for name, pilot in choice["pilots"].items()} == {"supervised": 2, "mean_teacher": 2}
+    for name, pilot in choice["pilots"].items():
+        measured = json.loads((Path("run/pilots") / name / "evaluation-val.json").read_text())
+        assert pilot["metric"] == pytest.approx(measured["miou"])
+        assert pilot["interval"][0] <= pilot["metric"] <= pilot["interval"][1]
+    base, other = (choice["pilots"][name]["metric"] for name in ("supervised", "mean_teacher"))
+    assert choice["pilots"]["mean_teacher"]["difference"] == pytest.approx(other - base)
+    assert chosen_method("run") == {"supervised": "Supervised", "mean_teacher": "MeanTeacher"}[choice["chosen"]]
+
+
+def test_a_further_process_trains_what_the_first_has_chosen(photos: Path, tmp_path: Path) -> None:
+    for path in (photos / "images/train").glob("u*"):
+        path.unlink()
     devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false")
-    given = [item for item in QUICK if not item.startswith(("trainer", "steps"))]
-    asked = (f"data.root={shared_photos}", "method=auto", "method.candidates=[mean_teacher]", "steps=2", "run=run")
+    given = [item for item in QUICK if not item.startswith(("trainer", "data.labels"))]
+    asked = (f"data.root={photos}", "data.labels=all", "method=auto", "run=run")
     command = [sys.executable, "-m", "semipix.cli", "train", *given, *devices, *asked]
     ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
-    choice = json.loads((tmp_path / "run/choice.json").read_text())
-    assert ended.stdout.count("method=auto: pilots of supervised, mean_teacher: 2 of 2 steps each") == 1
-    assert choice["chosen"] in ("supervised", "mean_teacher")
-    assert {name: pilot["steps"] for name, pilot in choice["pilots"].items()} == {"supervised": 2, "mean_teacher": 2}
-    measured = json.loads((tmp_path / "run/pilots/supervised/evaluation-val.json").read_text())
-    assert choice["pilots"]["supervised"]["metric"] == pytest.approx(measured["miou"])
+    assert ended.stdout.count("method=auto: supervised is chosen") == 1
     assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 2
+
+
+def test_processes_of_torchrun_are_refused(train: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert "method=auto: processes that torchrun or SLURM started found" in train(*ASKED).error
+    assert not Path("run").exists()

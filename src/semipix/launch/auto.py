@@ -446,32 +446,31 @@ def _train_pilots(run: Path, names: Sequence[str], root: Path | None, trust: boo
         SemipixError: the pilot of supervised training failed.
         KeyboardInterrupt: the user interrupted; a pilot that was training has written a checkpoint.
     """
-    failed: dict[str, str] = {}
     stopped: list[BaseException] = []
 
-    def train(name: str) -> None:
+    def train(name: str) -> str:
         if stopped:  # the next pilot begins before `ended` is called
-            return
+            return ""
         try:
             _train_pilot(run / PILOTS / name, root, trust)
         except BaseException as error:
-            if name == BASELINE or not isinstance(error, SemipixError):
-                stopped.append(error)
+            if isinstance(error, SemipixError) and name != BASELINE:
+                return str(error)
+            stopped.append(error)
             raise
+        return ""
 
     def ended(name: str, error: BaseException | None) -> None:
-        if isinstance(error, SemipixError) and name != BASELINE:
-            failed[name] = str(error)
-        elif error is not None:
+        if error is not None:
             raise error
 
-    side_by_side(
+    failures = side_by_side(
         {name: partial(train, name) for name in names},
         parallel=1,
         ended=ended,
         state=lambda name: state_of(name, run / PILOTS / name),
     )
-    return failed
+    return {name: why for name, why in failures.items() if why}
 
 
 def _train_pilot(folder: Path, root: Path | None, trust: bool) -> None:
