@@ -1,0 +1,177 @@
+"""`evaluation-SPLIT.csv`: what each image adds to the metrics of a run, for intervals and for the worst images.
+
+One row for each image:
+
+- `name`;
+- `checkpoint`: the network that was measured, `best` or `last`; `best, unfinished` while the training had not ended;
+- `pixels` that count;
+- the primary metric of this image alone, such as `miou`; empty if it has none;
+- the figures whose sums over images give the metric of all of them. Of segmentation these are `intersection/CLASS` and
+  `union/CLASS` in pixels, and mIoU is the mean of their ratios over the classes with a union. Of other metrics they are
+  `sum/METRIC` and `count/METRIC`, whose ratio is the metric, or `square_sum/METRIC`, where it is the ratio's root.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semipix.atomic import write_text
+from semipix.errors import SemipixError
+from semipix.functional.bootstrap import Floats, ImageFigures, Metric, mean_ratio, root_mean_ratio
+from semipix.tasks.base import Task
+
+FIXED = ("name", "checkpoint", "pixels")
+"""The first columns; the next one is the primary metric."""
+
+UNFINISHED = ", unfinished"
+"""Ends `checkpoint` while the training of the run had not ended."""
+
+RATIOS: dict[str, tuple[str, Metric]] = {
+    "intersection": ("union", mean_ratio),
+    "sum": ("count", mean_ratio),
+    "square_sum": ("count", root_mean_ratio),
+}
+"""Kinds of numerators, each with its denominators and the metric that they give."""
+
+
+class ImageRecords:
+    """Collects the figures of images while a run is tested; rows of a large image may come in parts.
+
+    Attributes:
+        metric: the task's primary metric; empty before the first image.
+        rows: for each image its figures by column.
+    """
+
+    def __init__(self) -> None:
+        self.metric = ""
+        self.rows: dict[str, dict[str, float]] = {}
+
+    def add(self, names: Sequence[str], task: Task, prediction: Tensor, target: Tensor) -> None:
+        """Add images, or further rows of them.
+
+        Args:
+            names: of B images.
+            task: says what they add to its metric.
+            prediction: (B, K, H, W), activated.
+            target: labels (B, ...).
+        """
+        self.metric = task.primary
+        figures = {"pixels": task.counted(target).flatten(1).sum(1), **task.image_figures(prediction, target)}
+        columns = torch.stack([value.cpu().double() for value in figures.values()], 1).tolist()
+        for name, row in zip(names, columns, strict=True):
+            kept = self.rows.setdefault(name, dict.fromkeys(figures, 0))
+            for key, value in zip(figures, row, strict=True):
+                kept[key] += value
+
+    def write(self, path: Path, checkpoint: str) -> None:
+        """Write the file; images are sorted by name.
+
+        Args:
+            path: of the file.
+            checkpoint: the network that was measured.
+
+        Raises:
+            OSError: the file cannot be written; the error names it.
+        """
+        columns = list(next(iter(self.rows.values()), {"pixels": 0}))[1:]
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([*FIXED, self.metric, *columns])
+        for name in sorted(self.rows):
+            row = self.rows[name]
+            numerators, denominators, metric = _parts(columns, np.array([[row[key] for key in columns]]))
+            value = float(metric(numerators, denominators)[0])
+            figures = [_text(row[key]) for key in columns]
+            table.writerow([name, checkpoint, int(row["pixels"]), "" if math.isnan(value) else repr(value), *figures])
+        write_text(path, text.getvalue(), errors="surrogateescape")
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """The content of a file.
+
+    Attributes:
+        metric: name of the primary metric.
+        checkpoint: the network that was measured, see the module.
+        parts: names of the K ratios: the classes, or the metric.
+        pixels: (N,) that count, of each image.
+        figures: of each image.
+        function: computes the metric from sums of the figures.
+    """
+
+    metric: str
+    checkpoint: str
+    parts: tuple[str, ...]
+    pixels: tuple[int, ...]
+    figures: ImageFigures
+    function: Metric
+
+    @property
+    def value(self) -> float:
+        """The primary metric of all images together."""
+        return self.figures.value(self.function)
+
+    def of_part(self, number: int) -> ImageFigures:
+        """The figures of one class."""
+        figures = self.figures
+        chosen = slice(number, number + 1)
+        return ImageFigures(figures.names, figures.numerators[:, chosen], figures.denominators[:, chosen])
+
+
+def read_images(path: Path) -> MeasuredImages:
+    """Read what `ImageRecords.write` wrote.
+
+    Raises:
+        SemipixError: the file is missing, empty or damaged.
+    """
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_text("utf-8", errors="surrogateescape")))
+        metric, columns = header[len(FIXED)], header[len(FIXED) + 1 :]
+        if tuple(header[: len(FIXED)]) != FIXED or not rows or any(len(row) != len(header) for row in rows):
+            raise ValueError
+        values = np.array([[float(value) for value in row[len(FIXED) + 1 :]] for row in rows])
+        numerators, denominators, function = _parts(columns, values)
+        parts = [column.partition("/")[2] for column in columns[: numerators.shape[1]]]
+        return MeasuredImages(
+            metric,
+            rows[0][1],
+            tuple(parts),
+            tuple(int(row[2]) for row in rows),
+            ImageFigures(tuple(row[0] for row in rows), numerators, denominators),
+            function,
+        )
+    except FileNotFoundError:
+        raise SemipixError(f"{path}: no such file; semipix evaluate writes it") from None
+    except (ValueError, IndexError, KeyError, csv.Error):
+        raise SemipixError(
+            f"{path}: damaged, a row of figures for each image expected; remove it and evaluate again"
+        ) from None
+
+
+def _parts(columns: Sequence[str], values: Floats) -> tuple[Floats, Floats, Metric]:
+    """Numerators (N, K), denominators (N, K) and the metric of figures (N, columns).
+
+    Raises:
+        ValueError: the columns are not of one kind of `RATIOS`.
+    """
+    kinds = {column.partition("/")[0] for column in columns}
+    kind = next((kind for kind, (below, _) in RATIOS.items() if kinds == {kind, below}), None)
+    if kind is None:
+        raise ValueError(f"columns {', '.join(columns)}")
+    below, metric = RATIOS[kind]
+    half = len(columns) // 2
+    if [*columns] != [f"{part}/{column.partition('/')[2]}" for part in (kind, below) for column in columns[:half]]:
+        raise ValueError(f"columns {', '.join(columns)}")
+    return values[:, :half], values[:, half:], metric
+
+
+def _text(value: float) -> str:
+    """A number with all its digits, without a point where it is whole."""
+    return str(int(value)) if value.is_integer() else repr(value)
