@@ -241,6 +241,22 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     calibrate.set_defaults(command=_calibrate)
 
+    compare = commands.add_parser(
+        "compare", help="compare runs on the same data: is a method worth it, with how many labels"
+    )
+    compare.add_argument(
+        "runs", type=Path, nargs="+", help="run folders, or folders with runs below them, as of a sweep"
+    )
+    compare.add_argument(
+        "--out", type=Path, help="folder for compare.json, compare.csv and compare.md; default: only the terminal"
+    )
+    compare.add_argument("--split", choices=("test", "val"), help="default: test where the runs have test images")
+    compare.add_argument("--no-evaluate", action="store_true", help="leave runs out that were not evaluated")
+    compare.add_argument("--data", type=Path, metavar="ROOT", help="the runs' data folder, where it has moved")
+    compare.add_argument("--json", action="store_true", help="print compare.json instead of the table")
+    compare.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    compare.set_defaults(command=_compare)
+
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
     check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
     check.add_argument("root", type=Path, help="folder with images/ and masks/, or with inputs/ and targets/")
@@ -308,6 +324,27 @@ def _calibrate(options: argparse.Namespace) -> int:
     quiet()
     lines = calibrate_run(options.run, options.checkpoint, options.data, options.max_pixels, options.trust)
     print("\n".join(lines))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from semipix.report.comparison_command import compare, write
+    from semipix.report.comparison_tables import terminal_table
+    from semipix.training.quiet import quiet
+
+    quiet()
+    comparison = compare(
+        options.runs,
+        options.split,
+        evaluate=not options.no_evaluate,
+        root=options.data,
+        trust=options.trust,
+    )
+    print(comparison.as_json() if options.json else terminal_table(comparison), flush=True)
+    if options.out is not None:
+        write(comparison, options.out)
+        if not options.json:
+            print(f"see {options.out}")
     return 0
 
 

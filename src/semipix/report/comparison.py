@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from semipix.errors import SemipixError
 from semipix.functional.bootstrap import Interval
-from semipix.training.run_folder import write_json
+from semipix.training.run_folder import json_text, write_json
 
 FILE = "compare.json"
 """Name of the file in the folder of a comparison."""
@@ -210,6 +210,10 @@ class Comparison:
             OSError: the file cannot be written; the error names it.
         """
         write_json(path, self.as_mapping())
+
+    def as_json(self) -> str:
+        """The text of the file."""
+        return json_text(self.as_mapping())
 
     def as_mapping(self) -> dict[str, Any]:
         """The comparison as plain values."""

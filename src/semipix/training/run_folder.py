@@ -119,7 +119,12 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OSError: the file cannot be written; the error names it.
     """
-    write_text(path, json.dumps(_without_nan(value), indent=2, allow_nan=False))
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value as the text of a JSON file; NaN and infinity become null."""
+    return json.dumps(_without_nan(value), indent=2, allow_nan=False)
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,0 +1,300 @@
+"""`semipix compare`: what it says of runs, and which runs it refuses.
+
+Also tests report/comparison_runs.py, report/comparison_figures.py, report/comparison_statistics.py and
+report/comparison_tables.py.
+"""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from semipix.errors import SemipixError
+from semipix.functional.bootstrap import Interval
+from semipix.report.comparison import Comparison, LabelsNeeded, Row
+from semipix.report.comparison_command import compare, write
+from semipix.report.comparison_tables import terminal_table
+from tests.conftest import Result
+from tests.helpers.compared import write_run
+
+QUALITIES = {
+    ("supervised", 8): 0.5,
+    ("supervised", 16): 0.6,
+    ("supervised", 32): 0.66,
+    ("gct", 8): 0.63,
+    ("gct", 16): 0.601,
+    ("supervised_short", 8): 0.3,
+    ("all_labels", 48): 0.75,
+}
+"""About the mIoU of each variant and number of labels."""
+
+
+@pytest.fixture(scope="module")
+def shared_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seeds of each variant and number of labels; tests must not change them."""
+    folder = tmp_path_factory.mktemp("compare") / "sweep"
+    for (method, labels), quality in QUALITIES.items():
+        for seed in range(3):
+            wobble = quality + 0.004 * (seed - 1) * (1 if method == "supervised" else -1)
+            summary = {"step_seconds": 2.5 if method == "gct" else 1.0}
+            write_run(folder / f"{method}-{labels}-{seed}", method, labels, seed, wobble, **summary)
+    return folder
+
+
+@pytest.fixture
+def sweep(shared_sweep: Path, tmp_path: Path) -> Path:
+    """A copy, which a test may change."""
+    return Path(shutil.copytree(shared_sweep, tmp_path / "sweep"))
+
+
+@pytest.fixture(scope="module")
+def comparison(shared_sweep: Path) -> Comparison:
+    return compare([shared_sweep])
+
+
+def row_of(comparison: Comparison, variant: str, labels: int) -> Row:
+    (found,) = [row for row in comparison.rows if (row.variant, row.labels) == (variant, labels)]
+    return found
+
+
+def test_ahead_is_said_where_the_interval_excludes_0_alone(comparison: Comparison) -> None:
+    ahead, level = row_of(comparison, "gct", 8), row_of(comparison, "gct", 16)
+    assert ahead.difference is not None and level.difference is not None
+    assert ahead.difference.estimate == pytest.approx(0.13, abs=0.01)
+    assert (ahead.ahead, level.ahead) == (True, None)
+    assert level.difference.low < 0 < level.difference.high
+    assert row_of(comparison, "supervised_short", 8).ahead is False
+    supervised = row_of(comparison, "supervised", 8)
+    assert (supervised.ahead, supervised.difference, supervised.efficiency) == (None, None, None)
+    assert comparison.sentence.startswith("With 8 labels, gct is ahead of supervised by +13.")
+    assert comparison.sentence.endswith(
+        "mIoU on 30 test images and 3 seeds; for as much, supervised needs "
+        f"{ahead.efficiency.text if ahead.efficiency else ''} labels."
+    )
+
+
+def test_a_mean_has_its_seeds_deviation_and_interval(comparison: Comparison) -> None:
+    row = row_of(comparison, "supervised", 8)
+    assert (row.seeds, len(row.values)) == ([0, 1, 2], 3)
+    assert row.mean.estimate == pytest.approx(sum(row.values) / 3)
+    assert row.deviation is not None and row.deviation == pytest.approx(0.004, abs=0.003)
+    assert row.mean.low < min(row.values) and row.mean.high > max(row.values)
+
+
+def test_labels_are_read_from_the_supervised_curve_up_to_all_labels(comparison: Comparison) -> None:
+    needed = row_of(comparison, "gct", 8).efficiency
+    assert needed is not None and needed.labels is not None
+    assert 16 < needed.labels < 32
+    assert (needed.fewest, needed.most, needed.beyond) == (8, 48, "")
+    short = row_of(comparison, "supervised_short", 8).efficiency
+    assert short == LabelsNeeded(None, None, None, 8, 48, "below", "at most 8")
+
+
+def test_costs_are_relative_to_supervised(comparison: Comparison) -> None:
+    row = row_of(comparison, "gct", 8)
+    assert (row.step_cost, row.minutes, row.peak_memory_mib) == (Interval(2.5, 2.5, 2.5), Interval(2, 2, 2), 800)
+
+
+def test_more_labels_are_forecast_from_three_numbers_of_labels(comparison: Comparison) -> None:
+    supervised, gct = comparison.forecast
+    assert (supervised.variant, supervised.labels, supervised.more) == ("supervised", 48, 48)
+    assert supervised.gain is not None
+    assert supervised.gain.low < supervised.gain.estimate < supervised.gain.high
+    assert supervised.points[-1]["labels"] == 96
+    assert gct.gain is None
+    assert gct.text == "what more labels are worth cannot be told: 2 numbers of labels run, 3 needed"
+
+
+def test_classes_have_their_own_intervals(comparison: Comparison) -> None:
+    found = [each for each in comparison.per_class if (each.variant, each.labels) == ("gct", 8)]
+    assert [each.name for each in found] == ["ground", "square"]
+    mean = sum(each.iou.estimate for each in found) / 2
+    assert mean == pytest.approx(row_of(comparison, "gct", 8).mean.estimate)
+    assert all(each.difference is not None and each.difference.excludes() for each in found)
+
+
+def test_files_and_table_have_the_same_figures(comparison: Comparison, tmp_path: Path) -> None:
+    write(comparison, tmp_path)
+    assert repr(Comparison.from_json(tmp_path / "compare.json")) == repr(comparison)
+    with (tmp_path / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["variant"], int(row["labels"])) for row in rows] == [(r.variant, r.labels) for r in comparison.rows]
+    gct = next(row for row in rows if (row["variant"], row["labels"]) == ("gct", "8"))
+    assert float(gct["difference"]) == pytest.approx(row_of(comparison, "gct", 8).difference.estimate)  # type: ignore[union-attr]
+    assert gct["ahead"] == "true"
+    table = terminal_table(comparison)
+    line = next(line for line in table.splitlines() if line.startswith("gct") and " 8 " in line)
+    assert f"{100 * row_of(comparison, 'gct', 8).mean.estimate:.1f} ±" in line and "ahead" in line and "2.50x" in line
+    text = (tmp_path / "compare.md").read_text()
+    assert comparison.sentence in text and "| variant | labels |" in text and "gct-8-0" in text
+
+
+def test_of_one_seed_nothing_is_ahead(sweep: Path) -> None:
+    found = compare([sweep / f"{method}-8-0" for method in ("gct", "supervised")])
+    row = row_of(found, "gct", 8)
+    assert (row.ahead, row.deviation) == (None, None)
+    assert row.difference is not None and row.difference.excludes()
+    assert found.sentence.endswith("on 30 test images, but one seed says nothing about other trainings.")
+    assert any("over images alone" in note for note in found.notes)
+
+
+def test_without_supervised_the_answer_is_open(sweep: Path) -> None:
+    found = compare([sweep / f"gct-8-{seed}" for seed in range(3)])
+    assert found.sentence.startswith("Whether unlabeled images help is open: no run of supervised")
+    assert (found.rows[0].difference, found.rows[0].efficiency) == (None, None)
+
+
+def test_what_is_not_finished_is_named_and_the_rest_is_compared(sweep: Path) -> None:
+    (sweep / "gct-8-0/summary.json").unlink()
+    (sweep / "gct-8-1/summary.json").unlink()
+    (sweep / "gct-8-1/checkpoints").mkdir()
+    (sweep / "gct-8-1/checkpoints/last.ckpt").touch()
+    (sweep / "gct-16-0/summary.json").unlink()
+    (sweep / "gct-16-1/config.yaml").write_text("{")
+    (sweep / "jobs").mkdir()
+    record = {"folder": str(sweep / "gct-8-0"), "state": "failed", "reason": "a key is wrong"}
+    (sweep / "jobs/gct-8-0.json").write_text(json.dumps(record))
+    (sweep / "jobs/gct-9-9.json").write_text(json.dumps({**record, "folder": str(sweep / "gct-9-9")}))
+    with FileLock(sweep / "gct-16-0/.lock"):
+        found = compare([sweep])
+    left_out = {Path(run.folder).name: run for run in found.runs if not run.compared}
+    assert {name: run.state for name, run in left_out.items()} == {
+        "gct-8-0": "failed",
+        "gct-8-1": "interrupted",
+        "gct-16-0": "running",
+        "gct-16-1": "failed",
+        "gct-9-9": "failed",
+    }
+    assert left_out["gct-8-0"].reason == left_out["gct-9-9"].reason == "a key is wrong"
+    assert "semipix train resume=" in left_out["gct-8-1"].reason
+    assert row_of(found, "gct", 8).seeds == [2]
+    assert any(note.startswith("5 runs left out (") for note in found.notes)
+    assert "gct with 8 labels lacks seeds 0, 1" in found.notes
+
+
+def test_one_run_of_a_kind_counts_once(sweep: Path) -> None:
+    shutil.copytree(sweep / "gct-8-0", sweep / "gct-8-0-again")
+    found = compare([sweep, sweep / "gct-8-0"])
+    assert row_of(found, "gct", 8).seeds == [0, 1, 2]
+    (twin,) = [run for run in found.runs if not run.compared]
+    assert twin.reason.endswith("gct-8-0") and twin.folder.endswith("gct-8-0-again")
+
+
+def test_variants_of_one_method_are_called_by_what_differs(sweep: Path) -> None:
+    changes = {"method": {"lambda_dc": 3.0}, "seed": 0}
+    write_run(sweep / "other", "gct", 8, 0, 0.55, changes=changes)
+    names = {row.variant for row in compare([sweep]).rows}
+    assert {"gct (lambda_dc=None)", "gct (lambda_dc=3.0)"} < names
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": {"_target_": "semipix.tasks.denoising.Denoising"}}, "different tasks: Segmentation and Denoising"),
+        ({"task": {"classes": ["a", "b"]}}, "different classes: ground, square and a, b"),
+        ({"data": {"_target_": "semipix.data.sources.voc.VOCSource"}}, "different data: FolderSource and VOCSource"),
+    ],
+)
+def test_runs_of_something_else_are_refused(sweep: Path, changes: dict[str, object], message: str) -> None:
+    write_run(sweep / "zother", "gct", 8, 7, 0.5, changes=changes)
+    with pytest.raises(SemipixError, match=rf"all_labels-48-0 and .*zother: {message}; compare runs of the same"):
+        compare([sweep])
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("labeled", "seed 0 means other (training|labeled) images in each"),
+        ("val", "seed 0 means other validation images in each"),
+        ("test", "different test images"),
+    ],
+)
+def test_runs_on_other_splits_are_refused(sweep: Path, part: str, message: str) -> None:
+    path = sweep / "gct-8-0/split.json"
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps({**split, part: [*split[part][1:], "elsewhere"]}))
+    with pytest.raises(SemipixError, match=rf"sweep/.* and .*/sweep/.*: {message}"):
+        compare([sweep])
+
+
+def test_images_of_another_size_are_refused(sweep: Path) -> None:
+    path = sweep / "gct-8-0/evaluation-test.csv"
+    path.write_text(path.read_text().replace(",1000,", ",999,"))
+    json_path = path.with_suffix(".json")
+    from semipix.training.image_figures import read_images
+
+    json_path.write_text(json.dumps({"miou": read_images(path).value}))
+    with pytest.raises(SemipixError, match="1000 and 999 pixels count in test00; compare runs on the same data"):
+        compare([sweep])
+
+
+def test_figures_that_do_not_give_the_metric_are_left_out(sweep: Path) -> None:
+    (sweep / "gct-8-0/evaluation-test.json").write_text('{"miou": 0.1}')
+    (left_out,) = [run for run in compare([sweep]).runs if not run.compared]
+    assert "miou 0.1, but the images of evaluation-test.csv give 0.6" in left_out.reason
+
+
+def test_what_was_not_evaluated_is_said(sweep: Path) -> None:
+    (sweep / "gct-8-0/evaluation-test.csv").unlink()
+    path = sweep / "gct-8-1/evaluation-test.csv"
+    path.write_text(path.read_text().replace(",last,", ',"last, unfinished",'))
+    found = compare([sweep], evaluate=False)
+    left_out = [run for run in found.runs if not run.compared]
+    assert [Path(run.folder).name for run in left_out] == ["gct-8-0", "gct-8-1"]
+    assert all("leave --no-evaluate out" in run.reason for run in left_out)
+    left_out = [run for run in compare([sweep]).runs if not run.compared]
+    assert all("/photos" in run.reason or "checkpoint" in run.reason for run in left_out), "its data are not there"
+
+
+def test_runs_of_another_length_are_noted(sweep: Path) -> None:
+    summary = json.loads((sweep / "gct-8-0/summary.json").read_text())
+    (sweep / "gct-8-0/summary.json").write_text(json.dumps({**summary, "steps": 300, "stopped_early": "why"}))
+    (note,) = [note for note in compare([sweep]).notes if "equally long" in note]
+    assert note.startswith("gct with 8 labels was trained on 1200 images in all and supervised on 400 (seed 0, stopped")
+
+
+def test_an_interval_that_cannot_be_computed_is_a_dash(tmp_path: Path) -> None:
+    for method in ("gct", "supervised"):
+        write_run(tmp_path / method, method, 8, 0, 0.5, images=1)
+    found = compare([tmp_path])
+    assert math.isnan(found.rows[0].mean.low)
+    assert found.rows[0].ahead is None
+    assert " - " in terminal_table(found)
+
+
+def test_the_command_prints_and_writes(command: Callable[..., Result], sweep: Path) -> None:
+    result = command("compare", sweep, "--out", "out")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("With 8 labels, gct is ahead of supervised by +13.")
+    assert sorted(path.name for path in Path("out").iterdir()) >= ["compare.csv", "compare.json", "compare.md"]
+    assert json.loads(command("compare", sweep, "--json").out) == json.loads(Path("out/compare.json").read_text())
+
+
+def test_nothing_to_compare_is_one_line(command: Callable[..., Result], sweep: Path) -> None:
+    Path("empty").mkdir()
+    assert "empty: no run folder found" in command("compare", "empty").error
+    assert "nowhere: no such folder" in command("compare", "nowhere").error
+    (sweep / "gct-8-0/summary.json").unlink()
+    assert "none of 1 runs is finished" in command("compare", sweep / "gct-8-0").error
+    (sweep / "gct-8-1/evaluation-test.csv").unlink()
+    message = command("compare", sweep / "gct-8-1", "--no-evaluate").error
+    assert "none of 1 finished runs has figures of its test images" in message
+
+
+def test_a_run_without_figures_is_evaluated(command: Callable[..., Result], finished: Path) -> None:
+    result = command("compare", finished, "--trust", "--json")
+    found = json.loads(result.out)
+    kept = json.loads((finished / "evaluation-test.json").read_text())
+    assert found["rows"][0]["mean"]["estimate"] == pytest.approx(kept["miou"], abs=1e-6)
+    assert (found["rows"][0]["variant"], found["images"]) == ("gct", 2)
+    (curve,) = found["curves"]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert curve["steps"][-1] == summary["steps"]
+    assert curve["values"][-1] == pytest.approx(summary["val/miou"])
+    message = command("compare", finished).error
+    assert "--trust" in message, "its model is of the tests"
