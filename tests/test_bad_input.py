@@ -137,7 +137,7 @@ KEYS = {
     "optimizer.learning_rate=1": "unknown key optimizer.learning_rate",
     "trainer.max_epoch=1": "unknown key trainer.max_epoch; did you mean max_epochs?",
     "trainer.max_steps=3": "trainer.max_steps: the schedule has to know the length too; set steps=VALUE instead",
-    "method=gctt": f"method=gctt: no such option; known: {', '.join(options('method'))}",
+    "method=gctt": f"method=gctt: no such option; known: {', '.join(sorted(['auto', *options('method')]))}",
     "second_model=gctt": f"model=gctt: no such option; known: {', '.join(options('model'))}",
     "scheduler=step": "scheduler=step: no such option; known: constant, cosine, polynomial",
     "model=4": "model=4: the name of an option expected, 4 found",

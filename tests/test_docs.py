@@ -13,6 +13,7 @@ from hydra.utils import get_object
 
 import semipix.conf
 from semipix.config import RESERVED
+from semipix.launch.auto import Auto
 from semipix.launch.paper import paper_table
 from semipix.methods.base import Method
 from tests.helpers.pages import table_of
@@ -56,7 +57,7 @@ def hyper_parameters(name: str) -> dict[str, list[str]]:
 
 
 def test_each_method_has_a_page_and_a_row_of_the_index() -> None:
-    pages = {path.stem for path in PAGES.glob("*.md")} - {"README"}
+    pages = {path.stem for path in PAGES.glob("*.md")} - {"README", "auto"}
     assert pages == set(METHODS)
     index = (PAGES / "README.md").read_text()
     rows = {row[0]: row[1:] for row in table_of(index.partition("\n## ")[0])}
@@ -97,6 +98,15 @@ def test_a_page_has_every_hyper_parameter_with_its_default(name: str) -> None:
         default = list(default) if isinstance(default, tuple) else default
         assert documented[key] == default, key
         assert isinstance(documented[key], bool) == isinstance(default, bool), key
+
+
+def test_the_page_of_auto_has_every_key_with_its_default() -> None:
+    rows = table_of(sections_of(PAGES / "auto.md")["Keys"])
+    documented = {row[0].strip("`"): yaml.safe_load(row[1].strip("`")) for row in rows}
+    parameters = inspect.signature(Auto).parameters
+    expected = {key: p.default for key, p in parameters.items() if key not in RESERVED}
+    assert documented == {**expected, "candidates": list(expected["candidates"])}
+    assert "[`method=auto`](auto.md)" in (PAGES / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", paper_table("segmentation"))

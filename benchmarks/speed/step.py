@@ -113,7 +113,7 @@ LITERAL_FORMS = {LITERAL: torch.contiguous_format, "literal_channels_last": torc
 
 def method_classes() -> dict[str, Callable[..., Method]]:
     """Every method of the configuration, by name; supervised first."""
-    found = {name: get_object(node("method", name)["_target_"]) for name in options("method")}
+    found = {name: get_object(node("method", name)["_target_"]) for name in options("method") if name != "auto"}
     return {"supervised": found.pop("supervised"), **found}
 
 

@@ -91,7 +91,7 @@ class Run:
         Raises:
             SemipixError: there is no checkpoint, or the data are not those of the run.
         """
-        from semipix.training.run import resume
+        from semipix.launch.auto import resume
 
         return resume(self.folder, trust=self.trust)
 
@@ -110,14 +110,15 @@ def train(data: str | Path, *overrides: str, **keys: Any) -> Run:
     Raises:
         SemipixError: the configuration or the data are at fault; nothing is left behind.
     """
+    from semipix.launch.auto import check_keys, start
     from semipix.launch.compose import compose, data_overrides
     from semipix.training.configuration import Configuration
     from semipix.training.quiet import quiet
-    from semipix.training.run import start
 
     quiet()
     given = [f"{key}={'null' if value is None else value}" for key, value in keys.items()]
     config = compose([*data_overrides(str(data)), *given, *overrides])
+    check_keys(config)
     folder = Path(str(config["run"])).absolute()
     start(Configuration.parse(config), folder)
     return Run(folder, trust=True)  # what it names was named here

@@ -22,17 +22,18 @@ from semipix.processes import die_with_parent, is_first, is_started_by_lightning
 
 TRAIN_HELP = """semipix train [GROUP=NAME ...] [KEY=VALUE ...]
 
-Train in a new run folder, or continue one. The six most common uses:
+Train in a new run folder, or continue one. The most common uses:
 
   semipix train data=folder data.root=ROOT                        a folder of images, part of it labeled
   semipix train data=folder data.root=ROOT method=supervised steps=2000 run=runs/baseline
+  semipix train data=folder data.root=ROOT method=auto            short pilots choose: supervised or a better method
   semipix train resume=RUN                                        continue an interrupted run (--data ROOT: moved data)
   semipix train -m method=supervised,gct_strong seed=0,1,2 run=SWEEP   a sweep; the same command does what is missing
   semipix train task=denoising data=pairs data.root=ROOT          also task=enhancement, matting, regression
   semipix train experiment=paper/segmentation data=folder data.root=ROOT   the paper's hyper-parameters
 
 What it writes to RUN: config.yaml, split.json, checkpoints/{best,last}.ckpt, metrics/, samples/, summary.json and,
-with validation images, calibration.json.
+with validation images, calibration.json; with method=auto also pilots/ and choice.json.
 
   semipix train --help KEYS                 every key with its type, default and meaning
   semipix train --help KEYS model=dhdn      ... of these options of the groups

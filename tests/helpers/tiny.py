@@ -27,8 +27,9 @@ SIDE = 32
 
 
 def options(group: str) -> list[str]:
-    """Names of the YAML files in a group of the configuration."""
-    return sorted(path.stem for path in (Path(semipix.conf.__file__).parent / group).glob("*.yaml"))
+    """Names of the YAML files in a group of the configuration, without `method=auto`, which trains other methods."""
+    found = sorted(path.stem for path in (Path(semipix.conf.__file__).parent / group).glob("*.yaml"))
+    return [name for name in found if (group, name) != ("method", "auto")]
 
 
 def node_of(group: str, name: str) -> dict[str, Any]:

@@ -111,6 +111,42 @@ def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
     return Split(sorted(labeled), sorted(unlabeled), sorted(held_out), source.test())
 
 
+def hold_out(split: Split, source: Source, share: float, least: int, seed: int) -> Split | None:
+    """Set labeled images of a run aside for validation, so that trainings can be compared on them.
+
+    The validation images that the run has are counted too. Scenes are taken whole and in the order of `make_split`;
+    their unlabeled images are left out, since no scene may be in both training and evaluation.
+
+    Args:
+        split: the lists of the run.
+        source: the data.
+        share: smallest share of the labeled and validation images to set aside; it is not needed if the source has
+            validation images of its own.
+        least: smallest number of scenes to set aside.
+        seed: of the run.
+
+    Returns:
+        The lists with more validation images, or None if less than half of the labeled images would be left.
+    """
+    held = {source.scene(name) for name in split.val}
+    images = len(split.val)
+    wanted = 0 if source.val() else math.ceil(share * (len(split.labeled) + images))
+    scenes: dict[str, int] = {}
+    for name in split.labeled:
+        scenes[source.scene(name)] = scenes.get(source.scene(name), 0) + 1
+    for scene in sorted(scenes, key=lambda scene: _rank(seed, scene)):
+        if images >= wanted and len(held) >= least:
+            break
+        held.add(scene)
+        images += scenes[scene]
+    labeled = [name for name in split.labeled if source.scene(name) not in held]
+    if 2 * len(labeled) < len(split.labeled) or len(held) < least:
+        return None
+    moved = [name for name in split.labeled if source.scene(name) in held]
+    unlabeled = [name for name in split.unlabeled if source.scene(name) not in held] if moved else split.unlabeled
+    return Split(labeled, unlabeled, sorted([*split.val, *moved]), split.test)
+
+
 def check_overlap(split: Split, source: Source) -> None:
     """Check that evaluation images are not in the training data.
 

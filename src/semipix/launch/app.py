@@ -249,11 +249,12 @@ def _report(
         root: the data folder of a resumed run, if it was moved.
         trust: allow a resumed run to name code outside of the known packages.
     """
+    from semipix.launch.auto import check_keys, resume, start
     from semipix.processes import is_first_process
     from semipix.training.configuration import Configuration
-    from semipix.training.run import resume, start
     from semipix.training.run_folder import needs_trust
 
+    check_keys(config or {})
     configuration = None if config is None else Configuration.parse(config)
     flag = " --trust" if trust or (configuration is not None and needs_trust(configuration)) else ""
     try:
@@ -269,15 +270,19 @@ def _report(
 
 def _how_to_continue(folder: Path, root: Path | None, flag: str, error: KeyboardInterrupt) -> str:
     """The message of an interrupted training."""
-    from semipix.training.run_folder import is_finished
+    from semipix.training.run_folder import CONFIG, PILOTS, SUMMARY, is_choosing, is_finished
 
     name = display_path(folder)
+    moved = "" if root is None else f" --data {display_path(root)}"
+    if is_choosing(folder):
+        pilots, done = (len(list((folder / PILOTS).glob(f"*/{file}"))) for file in (CONFIG, SUMMARY))
+        done_so_far = f"interrupted, {done} of {pilots} pilots are finished"
+        return f"{done_so_far}; continue with: semipix train resume={name}{moved}{flag}"
     if is_finished(folder):
         return (
             f"interrupted in the calibration; the training is finished, continue with: semipix calibrate {name}{flag}"
         )
     if (folder / "checkpoints" / "last.ckpt").exists():
-        moved = "" if root is None else f" --data {display_path(root)}"
         step = getattr(error, "step", None)
         at = "" if step is None else f" at step {step}"
         return f"interrupted{at}; continue with: semipix train resume={name}{moved}{flag}"

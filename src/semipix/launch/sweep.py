@@ -19,7 +19,7 @@ from typing import Any, Literal, TextIO
 
 from semipix.errors import SemipixError, one_line
 from semipix.launch.runner import INTERRUPTED, has_trained, run_training, surroundings
-from semipix.training.run_folder import SUMMARY, is_finished, write_json
+from semipix.training.run_folder import CONFIG, PILOTS, SUMMARY, is_finished, write_json
 
 JOBS = "jobs"
 """Folder of records and logs in a sweep's folder."""
@@ -155,13 +155,15 @@ def _check_same(job: Job) -> bool:
     from semipix.training.trust import refused
 
     settings = job.config()
-    given = _leaves(settings)
-    path = job.folder / "config.yaml"
+    given = leaves(settings)
+    # Of a run with method=auto, that configuration was asked for; `config.yaml` names the method that was chosen.
+    place = job.folder / PILOTS if (job.folder / PILOTS / CONFIG).exists() else job.folder
+    path = place / CONFIG
     if not path.exists():
         return False
-    config, _ = read_config(job.folder, trust=True)  # compared below; nothing in it is imported
-    found = _leaves(config)
-    asked = _leaves(Configuration.parse(settings).as_mapping())
+    config, _ = read_config(place, trust=True)  # compared below; nothing in it is imported
+    found = leaves(config)
+    asked = leaves(Configuration.parse(settings).as_mapping())
     for key, value in given.items():  # a default may have changed since the folder was trained
         if key not in found or found[key] == asked.get(key, value):
             continue
@@ -176,6 +178,14 @@ def _check_same(job: Job) -> bool:
     if refusal is None:
         return False
     # The job trusts all of the folder or nothing: then nothing may be in there that was not asked for.
+    if place != job.folder and (job.folder / CONFIG).exists():
+        own, _ = read_config(job.folder, trust=True)
+        method = own.pop("method")
+        if refused({"method": method}, KINDS) and method.get("_target_") not in asked["method.candidates"]:
+            raise SemipixError(
+                f"{job.folder / CONFIG}: method: {str(method)[:80]} found, which this command does not name"
+            )
+        found = {**found, **leaves(own)}
     for key, value in found.items():
         same = key in asked and asked[key] == value
         items = value if isinstance(value, list) else [value]
@@ -189,12 +199,12 @@ def _check_same(job: Job) -> bool:
     return True
 
 
-def _leaves(node: Any, name: str = "") -> dict[str, Any]:
+def leaves(node: Any, name: str = "") -> dict[str, Any]:
     """A nested configuration as values by dotted keys."""
     if not isinstance(node, Mapping):
         return {name: node}
-    nested = (_leaves(value, f"{name}.{key}" if name else str(key)) for key, value in node.items())
-    return {key: value for leaves in nested for key, value in leaves.items()}
+    nested = (leaves(value, f"{name}.{key}" if name else str(key)) for key, value in node.items())
+    return {key: value for part in nested for key, value in part.items()}
 
 
 @contextlib.contextmanager

@@ -87,11 +87,11 @@ def run_variants(
         {name: partial(run_variant, folder, overrides, split) for name, (folder, overrides) in jobs.items()},
         parallel,
         ended=ended,
-        state=lambda name: _state(name, jobs[name][0]),
+        state=lambda name: state_of(name, jobs[name][0]),
     )
 
 
-def _state(name: str, folder: Path) -> str:
+def state_of(name: str, folder: Path) -> str:
     """A running training's share done, from its log."""
     last = last_line(folder.with_name(folder.name + ".log"), "nothing yet")
     return f"{name} {last.split('|')[0].removeprefix('train:').strip()[:16]}"

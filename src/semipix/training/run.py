@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from semipix import interruption
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.splits import Split
 from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Method
@@ -44,6 +45,7 @@ from semipix.training.run_folder import (
     checkpoint_of,
     claimed,
     emptied_where_refused,
+    has_checkpoint,
     is_finished,
     load_config,
     no_empty_folders,
@@ -77,19 +79,36 @@ class TrainingInterrupted(interruption.Interrupted):
         self.begun = trainer.global_step > 0
 
 
-def start(configuration: Configuration, run: Path, command: str = "Python") -> dict[str, float]:
+def start(
+    configuration: Configuration, run: Path, command: str = "Python", split: Split | None = None
+) -> dict[str, float]:
     """Train in a new run folder.
 
     Args:
         configuration: of the training.
         run: the folder; it is made where it is missing.
         command: the command line that started the training, for `config.yaml`.
+        split: the lists of images; by default they are drawn as the configuration says.
 
     Returns:
         What `summary.json` holds.
 
     Raises:
         SemipixError: the folder already holds a training, another training is writing it, or the input is at fault.
+    """
+    check_name(run)
+    with ExitStack() as claim:
+        if is_first_process():
+            claim.enter_context(no_empty_folders(run))
+            claim.enter_context(claimed(run))
+        return _start(configuration, run, command, split)
+
+
+def check_name(run: Path) -> None:
+    """Refuse a run folder whose name cannot be written.
+
+    Raises:
+        SemipixError: the name has a null character, or is not UTF-8 text.
     """
     if "\0" in str(run):
         raise SemipixError(f"run={str(run)!r}: a name with a null character; choose another run=PATH")
@@ -99,17 +118,22 @@ def start(configuration: Configuration, run: Path, command: str = "Python") -> d
         raise SemipixError(
             f"run={run}: a name that is not UTF-8 text, which loggers cannot write; choose another run=PATH"
         ) from None
-    with ExitStack() as claim:
-        if is_first_process():
-            claim.enter_context(no_empty_folders(run))
-            claim.enter_context(claimed(run))
-        return _start(configuration, run, command)
 
 
-def _start(configuration: Configuration, run: Path, command: str) -> dict[str, float]:
-    if is_first_process() and any((run / "checkpoints").glob("*.ckpt")):
+def check_new(run: Path) -> None:
+    """Refuse a run folder that holds a training already.
+
+    Raises:
+        SemipixError: it has a checkpoint.
+    """
+    if has_checkpoint(run):
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
-    data = build_data(configuration)
+
+
+def _start(configuration: Configuration, run: Path, command: str, split: Split | None) -> dict[str, float]:
+    if is_first_process():
+        check_new(run)
+    data = build_data(configuration, split)
     configuration = with_class_weights(with_classes(configuration, data), data)
     task = build_task(configuration)
     check_serves(task, data.source)

@@ -31,6 +31,12 @@ RECORDS = ("versions", "command")
 SUMMARY = "summary.json"
 """Written when a training has ended."""
 
+PILOTS = "pilots"
+"""Folder of a run with `method=auto`: the configuration that was asked for, and a run folder for each pilot."""
+
+CHOICE = "choice.json"
+"""Which method a run with `method=auto` has chosen, and why."""
+
 LOCK = ".lock"
 """Lock file of a training in its run folder; the system releases the lock when the process ends, in whatever way."""
 
@@ -68,8 +74,20 @@ def is_finished(folder: Path) -> bool:
     return (folder / SUMMARY).exists()
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training of the folder can be resumed or read."""
+    return any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def is_choosing(folder: Path) -> bool:
+    """Whether a run with `method=auto` has pilots to train, or the method that they decided for."""
+    return (folder / PILOTS / CONFIG).is_file() and not has_checkpoint(folder)
+
+
 def resume_or_start(folder: Path, arguments: Sequence[str]) -> list[str]:
     """Arguments of `semipix train` that bring a run to its end. A run without a checkpoint is removed.
+
+    A run with `method=auto` keeps its pilots, with which the arguments go on.
 
     Args:
         folder: the run folder; it may be missing.
@@ -83,7 +101,7 @@ def resume_or_start(folder: Path, arguments: Sequence[str]) -> list[str]:
     """
     if (folder / "checkpoints" / "last.ckpt").exists():
         return [f"resume={folder}"]
-    if (folder / CONFIG).exists():  # interrupted before its first checkpoint
+    if (folder / CONFIG).exists() and not is_choosing(folder):  # interrupted before its first checkpoint
         with claimed(folder):
             shutil.rmtree(folder)
     return list(arguments)
@@ -197,6 +215,8 @@ def read_config(run: Path, trust: bool = False) -> tuple[dict[str, Any], dict[st
         SemipixError: there is no configuration, it is damaged, or it could run code and is not trusted.
     """
     path = run / CONFIG
+    if not path.is_file() and is_choosing(run):
+        raise SemipixError(f"{run}: its method is not chosen yet; continue it with semipix train resume={run}")
     if not path.is_file():
         raise SemipixError(f"{run}: no config.yaml found, so this is no run folder of semipix train")
     try:

@@ -1,0 +1,387 @@
+"""A method that is chosen by pilots. Also tests launch/auto_choice.py."""
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from torch import Tensor, nn
+
+from semipix.cli import main
+from semipix.errors import SemipixError
+from semipix.functional.bootstrap import ImageFigures, Interval, mean_ratio
+from semipix.launch import auto, sweep
+from semipix.launch.auto import Auto, Settings
+from semipix.launch.auto_choice import Pilot, best_method, decide, summed_by
+from semipix.launch.compose import compose
+from semipix.launch.runner import Ended
+from semipix.launch.sweep import Job
+from semipix.training.build import build_task
+from semipix.training.configuration import Configuration
+from semipix.training.image_figures import MeasuredImages
+from semipix.training.run_folder import is_choosing, last_line, load_split, resume_or_start
+from tests.conftest import QUICK, Result
+from tests.helpers.processes import environment
+from tests.helpers.runs import assert_same
+
+Command = Callable[..., Result]
+
+BETTER, WORSE, UNSURE = Interval(0.1, 0.02, 0.2), Interval(-0.1, -0.2, -0.02), Interval(0.3, -0.1, 0.5)
+SMALL = Interval(0.05, 0.01, 0.1)
+NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("differences", "higher_is_better", "chosen"),
+    [
+        ({"a": BETTER}, True, "a"),
+        ({"a": SMALL, "b": BETTER, "c": WORSE}, True, "b"),
+        ({"a": UNSURE}, True, "supervised"),
+        ({"a": UNSURE, "b": SMALL}, True, "b"),
+        ({"a": WORSE}, True, "supervised"),
+        ({"a": NOTHING}, True, "supervised"),
+        ({}, True, "supervised"),
+        ({"a": BETTER, "b": WORSE}, False, "b"),
+        ({"a": BETTER, "b": UNSURE}, False, "supervised"),
+    ],
+)
+def test_a_method_is_chosen_where_its_interval_is_on_the_better_side(
+    differences: Mapping[str, Interval], higher_is_better: bool, chosen: str
+) -> None:
+    assert best_method(differences, higher_is_better) == chosen
+
+
+def pilots_of(difference: Interval) -> dict[str, Pilot]:
+    base = Pilot(Interval(0.5, 0.4, 0.6), None, 10, 1.0)
+    return {"supervised": base, "gct": Pilot(Interval(0.6, 0.5, 0.7), difference, 10, 2.0)}
+
+
+def test_the_reason_has_the_figures(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"metric": "miou", "higher_is_better": True, "level": 0.9}
+    choice = decide(pilots_of(BETTER), ["x", "y", "z"], left_out={"cct": "no features"}, **about)
+    assert choice.reason == (
+        "miou 0.6000 against 0.5000 of supervised on 3 held-out images: +0.1000 (+0.0200 to +0.2000), 90 % interval"
+    )
+    choice.write(tmp_path)
+    assert json.loads((tmp_path / "choice.json").read_text()) == {
+        "chosen": "gct",
+        "reason": choice.reason,
+        **about,
+        "pilots": {
+            "supervised": {"metric": 0.5, "interval": [0.4, 0.6], "steps": 10, "seconds": 1.0},
+            "gct": {
+                "metric": 0.6,
+                "interval": [0.5, 0.7],
+                "difference": 0.1,
+                "difference_interval": [0.02, 0.2],
+                "steps": 10,
+                "seconds": 2.0,
+            },
+        },
+        "left_out": {"cct": "no features"},
+        "held_out": {"count": 3, "images": ["x", "y", "z"]},
+    }
+    assert decide(pilots_of(UNSURE), ["x"], **about).reason == (
+        "no candidate is better in miou than supervised (0.5000) beyond the 90 % interval on 1 held-out image: "
+        "gct +0.3000 (-0.1000 to +0.5000)"
+    )
+
+
+def test_images_of_a_scene_count_as_one() -> None:
+    figures = ImageFigures(("1", "2", "3"), np.array([[1.0], [2.0], [3.0]]), np.array([[2.0], [3.0], [4.0]]))
+    found = summed_by(["b", "a", "b"], figures)
+    assert found.names == ("a", "b")
+    assert found.numerators.tolist() == [[2.0], [4.0]]
+    assert found.denominators.tolist() == [[3.0], [6.0]]
+
+
+# The keys
+
+
+def configuration(*overrides: str) -> Configuration:
+    quick = [item for item in QUICK if not item.startswith("model.")]
+    return Configuration.parse(compose([*quick, "data.root=none", "method=auto", *overrides]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.held_out=0.6", "method.held_out: 0.6 found, a number above 0 and at most 0.5 expected"),
+        ("method.pilot_share=0", "method.pilot_share: 0 found, a number above 0"),
+        ("method.level=1", "method.level: 1 found"),
+        ("method.min_held_out=1", "method.min_held_out: 1 found, 2 or more expected"),
+        ("method.min_pilot_steps=0", "method.min_pilot_steps: 0 found, 1 or more expected"),
+        ("method.candidates=[]", "at least one method expected"),
+        ("method.candidates=[gctt]", "method.candidates: gctt found, some of advssl, cct"),
+        ("method.candidates=[auto]", "method.candidates: auto found, some of advssl, cct"),
+        ("method.candidates=[gct,gct]", "method.candidates: gct found twice"),
+    ],
+)
+def test_values_out_of_range(override: str, message: str) -> None:
+    with pytest.raises(SemipixError) as caught:
+        Settings.of(configuration(override).method)
+    assert message in str(caught.value)
+
+
+def test_candidates_are_names_or_classes() -> None:
+    found = Settings.of(configuration("method.candidates=[gct,semipix.methods.cps.CPS]").method).nodes()
+    assert found == {
+        "supervised": {"_target_": "semipix.methods.supervised.Supervised"},
+        "gct": {"_target_": "semipix.methods.gct.GCT"},
+        "CPS": {"_target_": "semipix.methods.cps.CPS"},
+    }
+
+
+class Plain(nn.Conv2d):
+    """A model that gives no feature maps."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 1)
+
+
+def test_what_a_candidate_needs_is_adapted_to_task_and_model() -> None:
+    plain = f"model._target_={Plain.__module__}.Plain"
+    every = "method.candidates=[unimatch,gct_strong,cct,gct]"
+    here = configuration(plain, every)
+    task = build_task(here, ["a", "b"])
+    nodes, left_out = auto._trainable(here, task, Settings.of(here.method))
+    assert nodes["unimatch"]["complementary_dropout"] is False
+    assert nodes["gct_strong"]["feature_dropout"] == 0
+    assert nodes["gct"].keys() == nodes["supervised"].keys() == {"_target_"}
+    assert "has no method 'features'" in left_out["cct"]
+    with_features = configuration("model._target_=tests.helpers.tiny.TinyModel", "method.candidates=[unimatch]")
+    nodes, left_out = auto._trainable(with_features, task, Settings.of(with_features.method))
+    assert nodes["unimatch"].keys() == {"_target_"}
+    regression = configuration(plain, "task=denoising", "method.candidates=[cutmix]")
+    nodes, left_out = auto._trainable(regression, build_task(regression), Settings.of(regression.method))
+    assert list(nodes) == ["supervised"]
+    assert "CutMix serves only classification" in left_out["cutmix"]
+
+
+def test_only_the_command_chooses() -> None:
+    with pytest.raises(SemipixError, match="semipix train makes"):
+        Auto(None, None)  # type: ignore[arg-type]
+
+
+# The command
+
+ASKED = ("method=auto", "method.candidates=[unimatch]")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train pilots in this process, and note their names; `unimatch` is the better one by far."""
+    begun: list[str] = []
+
+    def run_here(command: Sequence[str], log: Path, **options: Any) -> Ended:
+        begun.append(Path(command[4].removeprefix("resume=")).name)
+        with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            code = main(command[3:])
+        return Ended(code, last_line(log, "").removeprefix("semipix: error: "))
+
+    def measured(folder: Path, root: Path | None, trust: bool) -> MeasuredImages:
+        names = tuple(load_split(folder).val)
+        numerators = np.array([[50 + 40 * (folder.name == "unimatch") + number] for number in range(len(names))], float)
+        figures = ImageFigures(names, numerators, np.full_like(numerators, 100))
+        return MeasuredImages("miou", "best", ("a",), (100,) * len(names), figures, mean_ratio)
+
+    monkeypatch.setattr(auto, "run_command", run_here)
+    monkeypatch.setattr(auto, "_measured", measured)
+    return begun
+
+
+def chosen_method(folder: str | Path) -> str:
+    target: str = yaml.safe_load((Path(folder) / "config.yaml").read_text())["method"]["_target_"]
+    return target.rpartition(".")[2]
+
+
+def test_the_better_method_is_trained_as_if_it_had_been_asked_for(
+    train: Command, command: Command, trained: list[str], shared_photos: Path
+) -> None:
+    result = train(*ASKED)
+    assert result.code == 0, result.err
+    assert trained == ["supervised", "unimatch"]
+    choice = json.loads(Path("run/choice.json").read_text())
+    assert choice["chosen"] == "unimatch"
+    assert f"method=auto: unimatch is chosen: {choice['reason']}" in result.out
+    assert choice["pilots"]["unimatch"]["difference"] == pytest.approx(0.4)
+    assert chosen_method("run") == "UniMatch"
+    assert not is_choosing(Path("run"))
+
+    whole = load_split(Path("run"))
+    for name in trained:
+        split = load_split(Path("run/pilots") / name)
+        held_out = {*whole.labeled} - {*split.labeled}
+        assert len(held_out) == 1, "the data have 2 validation images, and 3 are needed"
+        assert {*split.val} == {*whole.val} | held_out == {*choice["held_out"]["images"]}
+        assert split.unlabeled == whole.unlabeled
+        assert chosen_method(Path("run/pilots") / name).lower() == name
+
+    assert train("method=unimatch", "run=asked").code == 0
+    assert_same(Path("run"), Path("asked"))
+    assert command("evaluate", "run").code == 0
+
+    kept = Path("run/summary.json").stat().st_mtime_ns
+    assert "finished already" in command("train", "resume=run").out
+    assert Path("run/summary.json").stat().st_mtime_ns == kept
+    assert "run: holds a training already" in train(*ASKED).error
+    asked = [*QUICK, f"data.root={shared_photos}", *ASKED]
+    sweep._check_same(job_of(asked))
+    with pytest.raises(SemipixError, match=r"method\._target_='semipix\.launch\.auto\.Auto' found"):
+        sweep._check_same(job_of([*asked[:-2], "method=unimatch"]))
+
+
+def job_of(overrides: Sequence[str]) -> Job:
+    return Job(Path("run"), Path(), "", overrides, lambda: compose(overrides), Path(), [])
+
+
+def interrupt_pilot(number: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the interruption come instead of a pilot; returns what undoes it."""
+    whole, begun = auto.run_command, []
+
+    def run(*args: Any, **kwargs: Any) -> Ended:
+        begun.append(1)
+        if len(begun) == number:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(auto, "run_command", run)
+    return lambda: monkeypatch.setattr(auto, "run_command", whole)
+
+
+@pytest.mark.parametrize("by", ["resume", "same command"])
+def test_an_interrupted_choice_goes_on(
+    by: str, train: Command, command: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo = interrupt_pilot(2, monkeypatch)
+    result = train(*ASKED)
+    assert result.code == 130
+    expected = "semipix: interrupted, 1 of 2 pilots are finished; continue with: semipix train resume=run --trust"
+    assert result.err.splitlines()[-1] == expected
+    assert trained == ["supervised"]
+    assert is_choosing(Path("run"))
+    assert "its method is not chosen yet; continue it with semipix train resume=run" in command("evaluate", "run").error
+    assert "method.min_held_out=3 found" in train(*ASKED, "method.min_held_out=4").error
+
+    undo()
+    assert resume_or_start(Path("run"), ["method=auto"]) == ["method=auto"]
+    assert (command("train", "resume=run") if by == "resume" else train(*ASKED)).code == 0
+    assert trained == ["supervised", "unimatch"], "what was finished is not trained again"
+    assert chosen_method("run") == "UniMatch"
+
+
+def test_an_interruption_before_the_first_step_leaves_nothing_behind(
+    train: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_pilot(1, monkeypatch)
+    result = train(*ASKED)
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == "semipix: interrupted before the first step; nothing was trained"
+    assert not Path("run").exists()
+
+
+def test_a_choice_that_is_made_is_kept(train: Command, trained: list[str]) -> None:
+    """Also where the final training was killed before its first checkpoint."""
+    assert train(*ASKED).code == 0
+    for path in Path("run/checkpoints").iterdir():
+        path.unlink()
+    assert resume_or_start(Path("run"), ["method=auto"]) == ["method=auto"]
+    assert train(*ASKED).code == 0
+    assert trained == ["supervised", "unimatch"]
+    assert chosen_method("run") == "UniMatch"
+
+
+class Failing(auto.Supervised):
+    """A method whose first step ends with an error of the user."""
+
+    def losses(self, batch: Any, epoch: float) -> dict[str, Tensor]:
+        raise SemipixError("method: it fails; choose another")
+
+
+def test_a_candidate_that_fails_is_left_out_and_named(train: Command, trained: list[str]) -> None:
+    result = train("method=auto", f"method.candidates=[{Failing.__module__}.Failing,unimatch]")
+    assert result.code == 0
+    assert "semipix: 1 of 2 candidates left out: Failing: method: it fails; choose another" in result.err
+    assert json.loads(Path("run/choice.json").read_text())["left_out"] == {
+        "Failing": "method: it fails; choose another"
+    }
+    assert chosen_method("run") == "UniMatch"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.decay=0.9", "unknown key method.decay; method=auto takes candidates, held_out, min_held_out"),
+        ("method.heldout=0.1", "unknown key method.heldout; did you mean held_out?"),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("data.labels=99", "data.labels=99: only 8 labeled images are there"),
+    ],
+)
+def test_a_refused_choice_leaves_nothing_behind(
+    override: str, message: str, train: Command, trained: list[str]
+) -> None:
+    assert message in train(*ASKED, override).error
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("data.labels=all",), "every image is labeled, so there are no unlabeled images to learn from"),
+        (("data.labels=1",), "1 labeled and 2 validation images are too few to tell"),
+        (("method.candidates=[cct]", f"model._target_={Plain.__module__}.Plain"), "no candidate can be trained"),
+    ],
+)
+def test_supervised_training_is_chosen_without_pilots(
+    overrides: Sequence[str], reason: str, train: Command, trained: list[str], photos: Path
+) -> None:
+    for path in (photos / "images/train").glob("u*"):
+        if "data.labels=all" in overrides:
+            path.unlink()
+    result = train(*ASKED, f"data.root={photos}", *overrides)
+    assert result.code == 0
+    assert f"method=auto: supervised is chosen: {reason}" in result.out
+    assert trained == []
+    assert chosen_method("run") == "Supervised"
+    assert json.loads(Path("run/choice.json").read_text())["pilots"] == {}
+
+
+def test_pilots_in_processes_of_their_own_are_measured_on_the_held_out_images(train: Command) -> None:
+    result = train("method=auto", "method.candidates=[mean_teacher]")
+    assert result.code == 0, result.err
+    assert "method=auto: pilots of supervised, mean_teacher: 2 of 2 steps each, 3 labeled images, 3 held" in result.out
+    choice = json.loads(Path("run/choice.json").read_text())
+    assert {name: pilot["steps"] for name, pilot in choice["pilots"].items()} == {"supervised": 2, "mean_teacher": 2}
+    for name, pilot in choice["pilots"].items():
+        measured = json.loads((Path("run/pilots") / name / "evaluation-val.json").read_text())
+        assert pilot["metric"] == pytest.approx(measured["miou"])
+        assert pilot["interval"][0] <= pilot["metric"] <= pilot["interval"][1]
+    base, other = (choice["pilots"][name]["metric"] for name in ("supervised", "mean_teacher"))
+    assert choice["pilots"]["mean_teacher"]["difference"] == pytest.approx(other - base)
+    assert chosen_method("run") == {"supervised": "Supervised", "mean_teacher": "MeanTeacher"}[choice["chosen"]]
+
+
+def test_a_further_process_trains_what_the_first_has_chosen(photos: Path, tmp_path: Path) -> None:
+    for path in (photos / "images/train").glob("u*"):
+        path.unlink()
+    devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false")
+    given = [item for item in QUICK if not item.startswith(("trainer", "data.labels"))]
+    asked = (f"data.root={photos}", "data.labels=all", "method=auto", "run=run")
+    command = [sys.executable, "-m", "semipix.cli", "train", *given, *devices, *asked]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("method=auto: supervised is chosen") == 1
+    assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 2
+
+
+def test_processes_of_torchrun_are_refused(train: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert "method=auto: processes that torchrun or SLURM started found" in train(*ASKED).error
+    assert not Path("run").exists()
