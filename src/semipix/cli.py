@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="folder for masks/ or, in regression, predictions/; pictures/, errors/, scores.csv, with --risk accepted/",
+        help="folder for masks/ or predictions/, pictures/, errors/, scores.csv; by options accepted/, annotations/",
     )
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument(
@@ -220,6 +220,17 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="R",
         help="accept pixels of which at most the share R is wrong (regression: with at most this mean absolute error)",
+    )
+    predict.add_argument(
+        "--write",
+        choices=("coco", "labelme", "cvat", "labelstudio"),
+        help="also write annotations/ to correct in a labeling tool",
+    )
+    predict.add_argument(
+        "--uncertain",
+        type=float,
+        metavar="P",
+        help="annotate no pixel that is wrong with a probability above P",
     )
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
@@ -316,6 +327,8 @@ def _predict(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
         options.risk,
+        options.write,
+        options.uncertain,
     )
     for failure in failures:
         _print_error(failure)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from semipix.batch import VOID
 from semipix.data.annotations.entries import (
@@ -24,7 +25,7 @@ from semipix.data.files.decode import Header
 from semipix.data.files.decode_colours import ColourTable, read_colour_mask, read_colours
 from semipix.data.files.listing import is_image, split_extension, walk
 from semipix.data.files.names import composed
-from semipix.data.files.opening import upright
+from semipix.data.files.opening import MAX_PIXELS, upright
 from semipix.data.sources.colour_classes import (
     LABEL_MAP,
     ColourClasses,
@@ -41,6 +42,9 @@ _OBJECT_MASKS = "SegmentationObject"
 _LISTS = "ImageSets/Segmentation"
 
 _PHOTOS = "JPEGImages"
+
+_DELAY = 2.0
+"""Seconds after which a progress bar is shown."""
 
 _LONE = "masks have no image and are left out"
 
@@ -82,11 +86,11 @@ class ColourMaskReader(AnnotationReader):
 
     def draw(self, entry: Entry, header: Header) -> Drawn:
         path: Path = entry.label
-        mask = read_colour_mask(path, self._table)
+        mask = read_colour_mask(path, self._table, max_pixels=self.max_pixels)
         values: NDArray[np.uint8] = mask.values.numpy()
         if self._objects is not None:
             beside = self._objects / path.relative_to(self._objects.parent / _CLASS_MASKS)
-            values = np.where(_annotated(beside, values.shape), values, np.uint8(VOID))
+            values = np.where(_annotated(beside, values.shape, self.max_pixels), values, np.uint8(VOID))
         notes = Notes()
         height, width = values.shape
         if mask.orientation == 1:
@@ -104,7 +108,8 @@ def read_cvat(
     """Read CVAT's Segmentation mask 1.1: `labelmap.txt`, `SegmentationClass/`, and lists in `ImageSets/Segmentation/`.
 
     CVAT gives the class background to what nobody annotated. With `unannotated="ignore"` it becomes void: where
-    `SegmentationObject/` is black, or, without that folder, the whole class background.
+    `SegmentationObject/` is black, or, without that folder, the whole class background. If then nothing is left of it,
+    it is no class.
 
     Raises:
         SemipixError: the folder has another layout, or no image of a mask is found.
@@ -119,7 +124,7 @@ def read_cvat(
     if unannotated == "ignore":
         if (source / _OBJECT_MASKS).is_dir():
             objects = source / _OBJECT_MASKS
-        else:
+        if objects is None or not _is_background_annotated(source, table):
             table = _without_background(table)
     return _read_voc_layout(source, images, table, orientation, objects)
 
@@ -237,9 +242,26 @@ def _without_background(classes: ColourClasses) -> ColourClasses:
     return ColourClasses(names, ColourTable(classes.table.origin, indices))
 
 
-def _annotated(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+def _is_background_annotated(source: Path, classes: ColourClasses) -> bool:
+    """Whether somebody annotated a pixel as background, so that it is a class."""
+    colours = [
+        red << 16 | green << 8 | blue
+        for (red, green, blue), index in classes.table.indices.items()
+        if index != VOID and classes.names[index].lower() in BACKGROUND_NAMES
+    ]
+    folder = source / _CLASS_MASKS
+    names = [name for name in walk(folder).files if is_image(name)]
+    for name in tqdm(names, "looking for background", unit="mask", disable=None, leave=False, delay=_DELAY):
+        values = read_colours(folder / name).values
+        background = np.isin(values, colours)
+        if background.any() and (background & _annotated(source / _OBJECT_MASKS / name, values.shape)).any():
+            return True
+    return False
+
+
+def _annotated(path: Path, size: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Where a mask of objects is not black, (H, W)."""
-    colours = read_colours(path).values
+    colours = read_colours(path, max_pixels=max_pixels).values
     if colours.shape != size:
         raise UnusableError(f"{path}: another size than the mask in {_CLASS_MASKS}; export both again")
     annotated: NDArray[np.bool_] = colours != 0

@@ -151,6 +151,7 @@ def convert(
         load_coco_masks()
     with _unpacked(source, root) as folder:
         reader = _reader(folder, form, images, unannotated, empty, classes, orientation)
+        reader.max_pixels = max_pixels
         entries, lines = _with_training(reader.entries)
         conversion = Conversion(root, reader.classes, reader.word, left_out=[*reader.left_out, *lines])
         with written_folder(root) as new:

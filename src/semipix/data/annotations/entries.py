@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semipix.data.files.decode import Header
-from semipix.data.files.opening import SIDEWAYS, Encoded
+from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS, Encoded
 from semipix.data.files.sizes import Size
 from semipix.errors import SemipixError
 
@@ -109,12 +109,14 @@ class AnnotationReader(ABC):
         entries: all images.
         left_out: one line, with a count, for each kind of thing that is left out.
         word: what is counted in each image, such as "objects".
+        max_pixels: most pixels of a mask.
     """
 
     classes: list[str]
     entries: list[Entry]
     left_out: list[str]
     word: str = "objects"
+    max_pixels: int = MAX_PIXELS
 
     @abstractmethod
     def draw(self, entry: Entry, header: Header) -> Drawn:
