@@ -53,7 +53,7 @@ class Run:
             images: files, or folders that are searched with their subfolders.
             out: gets `masks` or `predictions`, `pictures`, `errors`, `scores.csv` and, with a risk, `accepted`.
             **options: of `semipix.inference.predict.predict`: `checkpoint`, `skip_existing`, `trimaps`, `max_pixels`,
-                `risk`.
+                `risk`, `write`, `uncertain`.
 
         Returns:
             One line for each image that could not be read; the others are predicted.

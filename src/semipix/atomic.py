@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -48,3 +49,32 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """Write a text as UTF-8, in the same way as `written`."""
     with written(path) as file:
         file.write(text.encode("utf-8", errors))
+
+
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A folder to write to, which is renamed to `path` when it is complete; `path` may be an empty folder before.
+
+    It has a random name beside `path`. If writing fails or is interrupted, it is removed, and `path` stays as it was.
+
+    Args:
+        path: path of the complete folder.
+
+    Raises:
+        OSError: the folder cannot be made or renamed; the error names `path`.
+    """
+    unfinished = path.with_name(f".{secrets.token_hex(8)}{ENDING}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    try:
+        yield unfinished
+        try:
+            unfinished.replace(path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise

@@ -217,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="folder for masks/ or, in regression, predictions/; pictures/, errors/, scores.csv, with --risk accepted/",
+        help="folder for masks/ or predictions/, pictures/, errors/, scores.csv; by options accepted/, annotations/",
     )
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument(
@@ -229,6 +229,17 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="R",
         help="accept pixels of which at most the share R is wrong (regression: with at most this mean absolute error)",
+    )
+    predict.add_argument(
+        "--write",
+        choices=("coco", "labelme", "cvat", "labelstudio"),
+        help="also write annotations/ to correct in a labeling tool",
+    )
+    predict.add_argument(
+        "--uncertain",
+        type=float,
+        metavar="P",
+        help="annotate no pixel that is wrong with a probability above P",
     )
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
@@ -277,6 +288,32 @@ def _parser() -> argparse.ArgumentParser:
     kinds = ("denoising", "enhancement", "matting", "regression")
     check.add_argument("--kind", choices=kinds, help="what targets/ are; default: what they look like")
     check.set_defaults(command=_check)
+
+    convert = data.add_parser(
+        "convert", help="write the annotations of another tool as a folder with images/, masks/ and classes.txt"
+    )
+    convert.add_argument("source", type=Path, help="folder, file or zip archive of the annotations")
+    convert.add_argument("root", type=Path, help="new folder, which semipix train data=folder data.root=ROOT takes")
+    convert.add_argument(
+        "--from", dest="form", choices=("coco", "labelme", "yolo", "cvat", "voc", "colours"), required=True
+    )
+    convert.add_argument("--images", type=Path, metavar="DIR", help="folder of the images; default: in the source")
+    convert.add_argument(
+        "--unannotated", choices=("background", "ignore"), help="what pixels are that nobody annotated; ignore: void"
+    )
+    convert.add_argument("--empty", choices=("labeled", "unlabeled"), help="coco: what an image without any object is")
+    convert.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class names by index, one a line; for masks with their colours"
+    )
+    convert.add_argument("--link", action="store_true", help="link to the images instead of copying them")
+    convert.add_argument(
+        "--orientation",
+        choices=("auto", "shown", "stored"),
+        default="auto",
+        help="annotations of photos with an orientation tag refer to the turned photo (shown) or to its stored pixels",
+    )
+    convert.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of an image; default: 160,000,000")
+    convert.set_defaults(command=_convert)
 
     demo = commands.add_parser("demo", help="train gct_strong and both supervised baselines on the built-in data")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"))
@@ -332,6 +369,8 @@ def _predict(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
         options.risk,
+        options.write,
+        options.uncertain,
     )
     for failure in failures:
         _print_error(failure)
@@ -383,6 +422,28 @@ def _check(options: argparse.Namespace) -> int:
     report = check_folder(options.root, options.kind, **_data_keys(options.keys))
     print("\n".join(report.lines()))
     return 2 if report.problems else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from semipix.data.annotations.convert import convert
+    from semipix.data.files.opening import MAX_PIXELS
+
+    conversion = convert(
+        options.source,
+        options.root,
+        options.form,
+        images=options.images,
+        unannotated=options.unannotated,
+        empty=options.empty,
+        classes=options.classes,
+        link=options.link,
+        orientation=options.orientation,
+        max_pixels=options.max_pixels or MAX_PIXELS,
+    )
+    for line in conversion.left_out:
+        print(f"semipix: {one_line(line)}", file=sys.stderr)
+    print("\n".join(conversion.lines()))
+    return 0
 
 
 def _data_keys(given: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
 from semipix.data.sources.class_names import read_classes
-from semipix.data.sources.folder import FolderSource, check_masks, lookup_table
+from semipix.data.sources.colour_classes import read_colour_table
+from semipix.data.sources.folder import FolderSource, check_keys, check_masks, lookup_table
 from semipix.data.sources.pairs import EXTRAS, PairsSource
 from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
@@ -125,7 +126,9 @@ def check_folder(root: str | Path, kind: str | None = None, **options: Any) -> R
     if source is PairsSource:
         report = _check_pair_folder(root, kind, options)
     else:
-        report = _check_mask_folder(root, options.get("mask_values"), options.get("max_pixels", MAX_PIXELS))
+        report = _check_mask_folder(
+            root, options.get("mask_values"), options.get("max_pixels", MAX_PIXELS), options.get("colours", False)
+        )
     report.problems = list(dict.fromkeys(report.problems))
     return report
 
@@ -149,14 +152,18 @@ def _indented(messages: Sequence[str]) -> list[str]:
     return [f"    {one_line(message)}" for message in messages]
 
 
-def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pixels: int) -> Report:
+def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pixels: int, colours: bool) -> Report:
+    check_keys(mask_values, colours)
     table = lookup_table(mask_values) if mask_values else None
     listing = list_folder(root)
     report = _begin(root, listing, max_pixels)
-    names = _collected(report, read_classes, root)
+    by_colour = _collected(report, read_colour_table, root) if colours else None
+    if colours and by_colour is None:  # without the table no mask can be read
+        return report
+    names = by_colour.names if by_colour else _collected(report, read_classes, root)
     images = [root / name for part in listing.parts().values() for name in part]
     _read_images(report, images, Reader(max_pixels=max_pixels))
-    findings = check_masks(root, listing, names, table, max_pixels)
+    findings = check_masks(root, listing, names, table, max_pixels, colours=by_colour and by_colour.table)
     report.problems += [*findings.by_image.values(), *findings.of_all]
     report.warnings += findings.warnings
     report.classes, report.pixels = findings.classes, findings.pixels

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from semipix.data.files.decode import Header, check_same_size, read_header
+from semipix.data.files.decode_colours import ColourTable, read_colour_mask
 from semipix.data.files.decode_masks import read_mask_file
 from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS
 from semipix.errors import SemipixError, UnreadableFileError
@@ -69,7 +70,11 @@ class Survey:
 
 
 def survey_masks(
-    root: Path, masks: Mapping[str, str], table: Tensor | None = None, max_pixels: int = MAX_PIXELS
+    root: Path,
+    masks: Mapping[str, str],
+    table: Tensor | None = None,
+    max_pixels: int = MAX_PIXELS,
+    by_colour: ColourTable | None = None,
 ) -> Survey:
     """Read all masks, and only the headers of their images.
 
@@ -78,11 +83,12 @@ def survey_masks(
         masks: names of the masks by name of their image.
         table: class index by stored value, from `data.mask_values`.
         max_pixels: the `data.max_pixels` setting.
+        by_colour: the class of each colour, for masks of colours.
     """
 
     def look(image: str) -> MaskCounts | SemipixError:
         try:
-            return _look(root / image, root / masks[image], table, max_pixels)
+            return _look(root / image, root / masks[image], table, max_pixels, by_colour)
         except SemipixError as error:
             return error
 
@@ -176,8 +182,11 @@ def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[s
     ]
 
 
-def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int) -> MaskCounts:
-    mask = read_mask_file(path, max_pixels=max_pixels)
+def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int, by_colour: ColourTable | None) -> MaskCounts:
+    if by_colour is None:
+        mask = read_mask_file(path, max_pixels=max_pixels)
+    else:
+        mask = read_colour_mask(path, by_colour, max_pixels=max_pixels)
     try:
         header = read_header(image, max_pixels=max_pixels)
     except SemipixError:  # reported when the image itself is read

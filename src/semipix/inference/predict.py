@@ -10,7 +10,8 @@ from typing import Literal
 from tqdm import tqdm
 
 from semipix.data.survey import SEVERAL_PAGES, further_parts
-from semipix.errors import one_line
+from semipix.errors import SemipixError, one_line
+from semipix.inference.annotations import AnnotationFormat, Annotations
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Ended, Failure, predict_files
 from semipix.inference.predictor import load_predictor
@@ -32,6 +33,8 @@ def predict(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
+    write: AnnotationFormat | None = None,
+    uncertain: float | None = None,
 ) -> list[str]:
     """Predict images at their own size into `out/pictures`, with error maps in `out/errors` and scores.
 
@@ -57,6 +60,8 @@ def predict(
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         risk: accept pixels of which at most this share is expected to be wrong on new images (in regression: whose mean
             absolute error is expected to be at most this, in the units of the labels), into `out/accepted`.
+        write: also write all masks as annotations for a labeling tool, into `out/annotations`; see `Annotations`.
+        uncertain: leave pixels whose probability of an error is above this out of the annotations.
 
     Returns:
         A line for each image that could not be predicted; all others are predicted.
@@ -64,8 +69,8 @@ def predict(
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, there are no
             images, two images have the same name, a result would overwrite an input, the task needs a folder of
-            trimaps, Ray is not installed, the calibration is damaged or belongs to other weights, or the risk is out of
-            range or there is no calibration for it.
+            trimaps, Ray is not installed, the calibration is damaged or belongs to other weights, the risk is out of
+            range or there is no calibration for it, or annotations cannot be written (see `Annotations.of`).
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
     found = find_images(paths, out)
@@ -73,6 +78,9 @@ def predict(
     refuse_collisions(files)
     predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk)
     refuse_overwriting(files, predictor)
+    if write is None and uncertain is not None:
+        raise SemipixError("--uncertain: found it without --write, which it is for; name a format by --write")
+    annotations = Annotations.of(write, uncertain, predictor) if write else None
     table = ScoreTable(out, predictor.task.classification) if predictor.calibration else None
 
     def is_done(name: Path) -> bool:
@@ -117,4 +125,10 @@ def predict(
             table.write()
     if line := predictor.slabs.line():
         print(f"semipix: {line}", file=sys.stderr)
+    if annotations is not None:
+        try:
+            annotations.write(found.files, out)
+        except KeyboardInterrupt as error:
+            message = "interrupted when annotations were written; continue with the same command and --skip-existing"
+            raise Interrupted(number_of(error), message) from error
     return failures

@@ -59,16 +59,13 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
             colours instead of indices, or grey whose 0 is white.
     """
     with open_image(path, max_pixels) as file:
-        if kind := _lossy_kind(file):
-            raise SemipixError(
-                f"{path}: a mask stored as {kind}, a lossy format in which class values change; expected PNG, or "
-                "another lossless format; save it again from the original annotation"
-            )
+        refuse_lossy(file)
         mode = file.image.mode
         if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
             raise SemipixError(
                 f"{path}: found a mask of colours (mode {mode}), expected class indices; "
-                "save it as 8-bit grey or palette with one index a pixel (255 = void)"
+                "save it as 8-bit grey or palette with one index a pixel (255 = void), or set data.colours=true if "
+                "each colour is a class of classes.txt"
             )
         numbers, palette = stored_numbers(file)
         values = np.array(file.to_upright(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
@@ -78,6 +75,19 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
                 f"{_LARGEST}"
             )
         return MaskFile(torch.from_numpy(values), palette, file.orientation)
+
+
+def refuse_lossy(file: OpenedImage) -> None:
+    """Check that the format of a mask keeps its values.
+
+    Raises:
+        SemipixError: the format is lossy.
+    """
+    if kind := _lossy_kind(file):
+        raise SemipixError(
+            f"{file.path}: a mask stored as {kind}, a lossy format in which class values change; expected PNG, or "
+            "another lossless format; save it again from the original annotation"
+        )
 
 
 def _lossy_kind(file: OpenedImage) -> str:

@@ -115,11 +115,7 @@ class OpenedImage:
 
     def to_upright(self, values: NDArray[_Number]) -> NDArray[_Number]:
         """An upright view of stored values (H, W) or (H, W, C)."""
-        if self.orientation in (2, 3, 7, 8):
-            values = values[:, ::-1]
-        if self.orientation in (3, 4, 6, 7):
-            values = values[::-1]
-        return values.swapaxes(0, 1) if self.sideways else values
+        return upright(values, self.orientation)
 
     def to_stored(self, upright: NDArray[_Number]) -> NDArray[_Number]:
         """A view of upright values (H, W) or (H, W, C) in the order of the file: the inverse of `to_upright`."""
@@ -160,6 +156,15 @@ def open_image(path: Path | Encoded, max_pixels: int) -> Iterator[OpenedImage]:
         raise UnreadableFileError(
             f"{path}: corrupt or truncated image ({reason_of(error)}); replace or remove the file"
         ) from None
+
+
+def upright(values: NDArray[_Number], orientation: int) -> NDArray[_Number]:
+    """An upright view of values (H, W) or (H, W, C) that are stored with an orientation tag from 1 to 8."""
+    if orientation in (2, 3, 7, 8):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        values = values[::-1]
+    return values.swapaxes(0, 1) if orientation in SIDEWAYS else values
 
 
 def check_pixels(path: Path | Encoded, size: Size, max_pixels: int) -> None:

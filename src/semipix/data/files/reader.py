@@ -9,6 +9,7 @@ from torch import Tensor
 
 from semipix.data.files.cache import Cache
 from semipix.data.files.decode import read_pixels, unit_range
+from semipix.data.files.decode_colours import ColourTable, read_colour_mask
 from semipix.data.files.decode_masks import read_indices
 from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.data.files.sizes import Size
@@ -73,6 +74,15 @@ class Reader:
             SemipixError: see `read_mask_file`.
         """
         return self._cached(path, "mask", lambda: read_indices(path, max_pixels=self.max_pixels))
+
+    def colour_mask(self, path: Path, table: ColourTable) -> Tensor:
+        """The class indices of a mask of colours, (H, W) uint8.
+
+        Raises:
+            SemipixError: see `read_colour_mask`.
+        """
+        what = f"colours {table.identity}"
+        return self._cached(path, what, lambda: read_colour_mask(path, table, max_pixels=self.max_pixels).values)
 
     def _cached(self, path: Path | Encoded, what: str, read: Callable[[], Tensor]) -> Tensor:
         """The cached array of a file; if there is none, the file is read and cached."""

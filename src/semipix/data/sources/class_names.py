@@ -15,6 +15,12 @@ _IGNORE = "__ignore__"
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d{1,3},\d{1,3},\d{1,3})?:[^:]*:[^:]*")
 """A line of CVAT's labelmap.txt: name, colour, parts and actions."""
 
+_COLOURED = re.compile(r"(?P<name>\S.*?)(\s*[,\s]\s*\d{1,3}){3}")
+"""A line with a colour after the name, as `data.colours` reads it."""
+
+VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled", _IGNORE})
+"""Names, in lower case, that mark pixels of no class in lists of colours."""
+
 _NUMBERED = re.compile(r"(?P<index>\d+)(\s*[:,;=\t]\s*|\s+)(?P<name>\S.*)")
 """A line with an index before the name."""
 
@@ -22,24 +28,36 @@ _NUMBERED = re.compile(r"(?P<index>\d+)(\s*[:,;=\t]\s*|\s+)(?P<name>\S.*)")
 def read_classes(root: Path) -> list[str] | None:
     """Class names from `classes.txt`, in the order of their index; None if there is no such file.
 
-    The file has one name a line; empty lines and comments (lines that begin with #) are ignored. These forms are read
-    too: labelme's list, whose first line `__ignore__` has no index; CVAT's `labelmap.txt` (name:colour:parts:actions);
-    and lists with the index before each name, in any order.
-
     Raises:
-        SemipixError: the file contains fewer than two or too many classes, a class twice, lines of different forms, or
-            indices that do not count from 0, or it is no UTF-8 text.
+        SemipixError: see `read_class_list`.
     """
     path = root / CLASSES_FILE
-    if not path.is_file():
-        return None
+    return read_class_list(path) if path.is_file() else None
+
+
+def read_class_list(path: Path, fewest: int = 2) -> list[str]:
+    """Class names of a file, in the order of their index.
+
+    The file has one name a line; empty lines and comments (lines that begin with #) are ignored. These forms are read
+    too: labelme's list, whose first line `__ignore__` has no index; CVAT's `labelmap.txt` (name:colour:parts:actions);
+    lists with a colour after each name (`name red green blue`), in which void has no index; and lists with the index
+    before each name, in any order.
+
+    Args:
+        path: the file.
+        fewest: least number of classes.
+
+    Raises:
+        SemipixError: the file contains too few or too many classes, a class twice, lines of different forms, or indices
+            that do not count from 0, or it is no UTF-8 text.
+    """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise SemipixError(f"{path}: not UTF-8 text; expected one class name a line") from None
     names = _without_markup(path, [line for line in lines if line and not line.startswith("#")])
-    if len(names) < 2:
-        raise SemipixError(f"{path}: found {len(names)} class names, expected at least 2, one a line")
+    if len(names) < fewest:
+        raise SemipixError(f"{path}: found {len(names)} class names, expected at least {fewest}, one a line")
     for name in names:
         if names.count(name) > 1:
             raise SemipixError(f"{path}: class {name!r} is there {names.count(name)} times; give each its own name")
@@ -159,6 +177,10 @@ def _without_markup(path: Path, lines: list[str]) -> list[str]:
         lines = lines[1:]
     if _IGNORE in lines:
         raise SemipixError(f"{path}: found {_IGNORE} after the first line, expected it first or not at all; move it")
+    coloured = [_COLOURED.fullmatch(line) for line in lines]
+    if lines and all(coloured):
+        names = [match["name"].rstrip(",") for match in coloured if match]
+        return [name for name in names if name.lower() not in VOID_NAMES]
     for pattern, form in ((_CVAT, "name:red,green,blue:parts:actions"), (_NUMBERED, "index name")):
         found = [pattern.fullmatch(line) for line in lines]
         matches = [match for match in found if match]

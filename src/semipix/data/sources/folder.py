@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 
 from semipix.batch import VOID
 from semipix.data.files.decode import check_label_size
+from semipix.data.files.decode_colours import ColourTable
 from semipix.data.files.listing import MASKS, SPLITS, Layout, Listing, list_folder
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
@@ -25,6 +26,7 @@ from semipix.data.sources.class_names import (
     outside_problem,
     read_classes,
 )
+from semipix.data.sources.colour_classes import read_colour_table
 from semipix.data.survey import survey_masks
 from semipix.errors import SemipixError
 
@@ -62,6 +64,7 @@ class FolderSource(Source):
     Args:
         root: the data folder.
         mask_values: class index (or 255) by stored mask value, e.g. `{0: 0, 255: 1}`; other values stay as they are.
+        colours: masks are pictures whose colours are the classes, see `read_colour_table`.
         on_error: with skip, training masks that cannot be read raise no error.
         max_pixels: most pixels of a file that is read; the `data.max_pixels` setting.
         run_classes: class names of the run that uses the data; `classes.txt` must agree with them.
@@ -83,7 +86,9 @@ class FolderSource(Source):
         max_pixels: int = MAX_PIXELS,
         run_classes: Sequence[str] | None = None,
         needed_splits: Sequence[str] = SPLITS,
+        colours: bool = False,
     ) -> None:
+        check_keys(mask_values, colours)
         self.root = Path(root).expanduser()
         self.reader = Reader(max_pixels=max_pixels)
         self._on_error = on_error
@@ -93,15 +98,21 @@ class FolderSource(Source):
             raise SemipixError(self.listing.problems[0])
         self.left_out = self.listing.left_out
         self._masks = {image: mask for masks in self.listing.labels.values() for image, mask in masks.items()}
-        names = self.read_names()
+        self._colours: ColourTable | None = None
+        names: list[str] | None
+        if colours:
+            names, self._colours = read_colour_table(self.root)
+        else:
+            names = self.read_names()
         if run_classes is not None:
             if names is not None:
-                check_same_classes(run_classes, names, self.root / CLASSES_FILE)
+                origin = self._colours.origin if self._colours else self.root / CLASSES_FILE
+                check_same_classes(run_classes, names, origin)
             names = list(run_classes)
         if names is not None and not needed_splits:
             self.classes: list[str] = names
             return
-        findings = check_masks(self.root, self.listing, names, self._table, max_pixels, self.layout)
+        findings = check_masks(self.root, self.listing, names, self._table, max_pixels, self.layout, self._colours)
         if problems := self._serious(findings, needed_splits):
             raise SemipixError(problems[0])
         self.classes = findings.classes
@@ -131,7 +142,10 @@ class FolderSource(Source):
     def target(self, name: str) -> tv_tensors.Mask:
         """The mask of an image as checked class indices, (H, W)."""
         mask = self.root / self._masks[name]
-        indices = self._class_indices(self.reader.mask(mask))
+        if self._colours is None:
+            indices = self._class_indices(self.reader.mask(mask))
+        else:
+            indices = self.reader.colour_mask(mask, self._colours)
         check_label_size(self.root / name, mask, indices, max_pixels=self.reader.max_pixels)
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
@@ -165,6 +179,7 @@ def check_masks(
     table: Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
     layout: Layout = MASKS,
+    colours: ColourTable | None = None,
 ) -> MaskFindings:
     """Read all masks of a folder and collect classes, problems and warnings.
 
@@ -175,14 +190,15 @@ def check_masks(
         table: the result of `lookup_table`.
         max_pixels: the `data.max_pixels` setting.
         layout: names of the folders.
+        colours: the class of each colour, for masks of colours.
     """
     folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
     masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
-    found = survey_masks(root, masks, table, max_pixels)
+    found = survey_masks(root, masks, table, max_pixels, colours)
     by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
     training = found.present(listing.labels["train"])
     classes = list(names or [])
-    if training and (problem := binary_problem(folders["train"], set(training))):
+    if training and colours is None and (problem := binary_problem(folders["train"], set(training))):
         of_all.append(problem)
     elif training and not names:
         try:
@@ -205,6 +221,19 @@ def check_masks(
             )
     pixels = found.present(masks)
     return MaskFindings(classes, by_image, of_all, warnings, pixels, found.unreadable)
+
+
+def check_keys(mask_values: Mapping[int, int] | None, colours: bool) -> None:
+    """Check that the keys do not contradict each other.
+
+    Raises:
+        SemipixError: both are set.
+    """
+    if mask_values and colours:
+        raise SemipixError(
+            "data.mask_values: found it beside data.colours=true; expected one of them, since masks hold values or "
+            "colours, leave the other out"
+        )
 
 
 def check_indices(mask: Path, indices: Tensor, classes: int) -> None:

@@ -11,14 +11,10 @@ from torchvision.datasets import SBDataset, VOCSegmentation
 
 from semipix.data.files.decode import check_label_size
 from semipix.data.source import Source
+from semipix.data.sources.colour_classes import VOC_CLASSES
 from semipix.data.sources.folder import check_indices
 from semipix.data.sources.paired import check_root
 from semipix.errors import SemipixError, reason_of
-
-VOC_CLASSES = [
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-]
 
 _VOC = "VOCdevkit/VOC2012"
 

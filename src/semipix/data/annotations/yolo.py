@@ -1,0 +1,176 @@
+"""YOLO: a text file for each image, whose lines are polygons in shares of width and height."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from semipix.data.annotations.drawing import Shape, ShapeReader, ShapesOf
+from semipix.data.annotations.entries import (
+    Entry,
+    Notes,
+    Orientation,
+    Unannotated,
+    UnusableError,
+    check_known,
+    with_background,
+)
+from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
+from semipix.data.files.listing import split_extension, walk
+from semipix.data.files.names import composed
+from semipix.data.files.sizes import Size
+from semipix.data.sources.class_names import CLASSES_FILE, read_class_list
+from semipix.errors import SemipixError, reason_of
+
+_LONE = "label files have no image and are left out"
+
+_NO_LABELS = frozenset({"classes.txt", "obj.names", "readme.txt", "requirements.txt", "labels.txt", "notes.txt"})
+
+_SPLITS = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
+
+
+class YoloReader(ShapeReader):
+    """Reads Ultralytics' layout: images, label files of the same stems beside them or in `labels/`, and `data.yaml`.
+
+    An image without a label file is unlabeled; one whose file is empty is annotated and shows nothing. Ultralytics
+    reads photos turned by their tag, so outlines refer to the turned photo.
+
+    Args:
+        source: a folder, or its YAML file.
+        images: folder of the images; by default the source's.
+        unannotated: what pixels without an outline are.
+        classes: names in the order of the numbers in the label files; by default from `data.yaml` or `classes.txt`.
+        orientation: what the user said.
+
+    Raises:
+        SemipixError: there are no names, no label files or none of their images.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        images: Path | None,
+        unannotated: Unannotated,
+        classes: Sequence[str] | None,
+        orientation: Orientation,
+    ) -> None:
+        self.orientation = orientation
+        notes = Notes()
+        folder = source if source.is_dir() else source.parent
+        content = _yaml(source)
+        self._names = list(classes) if classes is not None else _names(source, content)
+        self._index = ImageIndex(images or folder)
+        parts = _parts(folder, content, self._index)
+        labels = [name for name in walk(folder).files if _is_labels(name)]
+        if not labels:
+            raise SemipixError(f"{folder}: found no label file, expected NAME.txt for each image; name their folder")
+        by_stem = {composed(split_extension(path)[0]): path for path in self._index.paths}
+        named = []
+        for name in labels:
+            stem = composed(split_extension(name)[0])
+            beside = "/".join("images" if step == "labels" else step for step in stem.split("/"))
+            path = by_stem.get(beside) or by_stem.get(stem) or self._index.find_stem(stem.removeprefix("labels/"))
+            if path is None:
+                notes.add(_LONE, name)
+                continue
+            empty = unannotated == "ignore" and not (folder / name).read_bytes().strip()
+            named.append(Named(path, parts(path), None if empty else folder / name))
+        if not named:
+            raise SemipixError(
+                f"{self._index.folder}: found none of the images of {len(labels)} label files; give --images DIR"
+            )
+        self.classes, self.unannotated = with_background(self._names, unannotated)
+        rest = self._index.rest([item.path for item in named], images is not None)
+        self.entries = as_entries(self._index, named, rest)
+        self.left_out = notes.lines()
+
+    def shapes(self, entry: Entry, notes: Notes) -> tuple[Size | None, ShapesOf]:
+        path: Path = entry.label
+        try:
+            lines = path.read_text("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UnusableError(f"{path}: not UTF-8 text; expected a line for each object, export it again") from None
+        shapes = [self._shape(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+        return None, ShapesOf(shapes, relative=True)
+
+    def _shape(self, line: str, where: str) -> Shape:
+        try:
+            numbers = [float(word) for word in line.split()]
+        except ValueError:
+            numbers = []
+        if not numbers or not numbers[0].is_integer() or len(numbers) < 5 or len(numbers) % 2 == 0:
+            raise UnusableError(
+                f"{where}: found {line.strip()[:40]!r}, expected a class number and the coordinates x y x y ... of its "
+                "outline; fix the line"
+            )
+        index = int(numbers[0])
+        if not 0 <= index < len(self._names):
+            check_known("class list", self._names, Counter({f"number {index} in {where}": 1}))
+        name, values = self._names[index], np.array(numbers[1:])
+        if len(values) == 4:  # centre, width and height
+            return Shape(name, where, box=np.concatenate([values[:2] - values[2:] / 2, values[2:]]))
+        return Shape(name, where, [values.reshape(-1, 2)])
+
+
+def _is_labels(name: str) -> bool:
+    return name.lower().endswith(".txt") and name.lower().rpartition("/")[2] not in _NO_LABELS
+
+
+def _yaml(source: Path) -> dict[str, Any]:
+    """The content of `data.yaml`, or of the only YAML file; empty if there is none."""
+    paths = [source] if source.is_file() else sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
+    if not source.is_file():
+        paths = [path for path in paths if path.stem == "data"] or paths
+    if len(paths) != 1:
+        return {}
+    try:
+        content = yaml.safe_load(paths[0].read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SemipixError(f"{paths[0]}: no YAML ({reason_of(error, 80)}); fix the file") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _names(source: Path, content: dict[str, Any]) -> list[str]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            raise SemipixError(
+                f"{source}: the numbers of the names are not 0 to {len(names) - 1}; fix names in data.yaml"
+            )
+        names = [names[key] for key in sorted(names, key=int)]
+    if isinstance(names, list) and names:
+        return [str(name).strip() for name in names]
+    if source.is_dir() and (source / CLASSES_FILE).is_file():
+        return read_class_list(source / CLASSES_FILE, fewest=1)
+    raise SemipixError(
+        f"{source}: found no class names, expected data.yaml with names or {CLASSES_FILE}; give --classes FILE"
+    )
+
+
+def _parts(folder: Path, content: dict[str, Any], index: ImageIndex) -> Any:
+    """A function from the path of an image to its part: by the folders or lists in `data.yaml`, or by its path."""
+    base = folder / str(content.get("path") or "")
+    base = base if base.is_dir() else folder
+    folders: list[tuple[Path, str]] = []
+    listed: dict[str, str] = {}
+    for key, part in _SPLITS:
+        for value in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
+            if not isinstance(value, str):
+                continue
+            place = next((path for path in (base / value, folder / value.removeprefix("../")) if path.exists()), None)
+            if place is not None and place.is_dir():
+                folders.append((place.resolve(), part))
+            elif place is not None:
+                listed |= {Path(line.strip()).name: part for line in place.read_text("utf-8").splitlines()}
+
+    def part_by_yaml(path: str) -> str:
+        real = (index.folder / path).resolve()
+        for place, part in folders:
+            if real.is_relative_to(place):
+                return part
+        return listed.get(real.name) or part_of(path) or "train"
+
+    return part_by_yaml
