@@ -201,7 +201,7 @@ def _check_enough(count: int, root: Path, free: int, images: str) -> None:
 def _read(listed: Listed, reader: Reader) -> Pool:
     """Compute the features of all images; those that cannot be read are left out, with a note."""
     root, names, notes = listed.root, listed.names, list(listed.notes)
-    features, problems = features_of([root / name for name in names], reader, _cache(notes), delay=2.0)
+    features, problems = features_of([root / name for name in names], reader, features_cache(notes), delay=2.0)
     problems |= {
         number: f"{str(root / name)!r}: a line break in its name, which a list of names cannot hold; rename it"
         for number, name in enumerate(names)
@@ -218,8 +218,8 @@ def _read(listed: Listed, reader: Reader) -> Pool:
     return Pool(root, kept, features[good], np.array([name in listed.labeled for name in kept]), notes)
 
 
-def _cache(notes: list[str]) -> Cache | None:
-    """Where features are kept between two commands; if the folder cannot be used, a note is added."""
+def features_cache(notes: list[str]) -> Cache | None:
+    """Where features are kept between two commands; if the folder cannot be used, a note is added to `notes`."""
     folder = users_folder("features")
     try:
         return DiskCache(folder, _CACHE_LIMIT)

@@ -8,9 +8,16 @@ from numpy.typing import NDArray
 
 from semipix.interruption import raise_if_interrupted
 
-SAME = 0.1
-"""Two images count as nearly the same if their distance is below this share of the root mean squared distance of all
-images from their mean."""
+SAME = 0.5
+"""Two images count as nearly the same below this share of the usual (median) distance of an image to the nearest other.
+On CamVid, half of it is the distance of frames a second apart while the car is standing."""
+
+SAME_AT_LEAST = 0.02
+"""They do so below this share of the root mean squared distance of all images from their mean, too: where most images
+are there twice, the median is 0."""
+
+TRIED = 256
+"""Images of which the distance to the nearest other is computed for that."""
 
 RESTARTS = 4
 """How often k-means starts; the best result is taken."""
@@ -158,7 +165,7 @@ class _Chosen:
 
     def __init__(self, features: Floats, covered: NDArray[np.bool_]) -> None:
         self._features = features
-        self._same = SAME**2 * float(((features - features.mean(0)) ** 2).sum(1).mean())
+        self._same = _nearly_the_same(features)
         self.numbers: list[int] = []
         self.distance = _to_covered(features, covered)
         self.free = ~covered & (self.distance > self._same)
@@ -179,6 +186,18 @@ class _Chosen:
             else:
                 score = self.distance
             self.add(int(np.argmax(np.where(self.free, score, -np.inf))))
+
+
+def _nearly_the_same(features: Floats) -> float:
+    """The squared distance up to which two images are nearly the same; see `SAME`."""
+    least = SAME_AT_LEAST**2 * float(((features - features.mean(0)) ** 2).sum(1).mean())
+    if len(features) < 2:
+        return least
+    tried = np.unique(np.linspace(0, len(features) - 1, TRIED).astype(int))
+    squares = (features**2).sum(1)
+    between = squares[tried, None] + squares - 2 * features[tried] @ features.T
+    between[np.arange(len(tried)), tried] = np.inf
+    return max(least, SAME**2 * float(np.median(between.min(1))))
 
 
 def _to_covered(features: Floats, covered: NDArray[np.bool_]) -> NDArray[np.float64]:
