@@ -177,9 +177,7 @@ def one_line_of_hydra(message: str) -> str:
         return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
     experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra lists no options of nested folders
     if experiment:
-        known = (
-            "search, paper/TASK, e.g. experiment=paper/segmentation, and compare/DATA, e.g. experiment=compare/camvid"
-        )
+        known = "paper/TASK, compare/DATA and search, e.g. experiment=paper/segmentation or experiment=compare/camvid"
         return f"experiment={experiment[1]}: no such option; known: {known}"
     unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
     if unknown:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from semipix.config import target_of, unknown_key
 from semipix.errors import SemipixError, one_line, reason_of
-from semipix.interruption import raise_if_interrupted
+from semipix.interruption import deferred, raise_if_interrupted
 from semipix.launch.compose import SEARCH, configuration_of
 from semipix.launch.overrides import is_config_location, open_overrides, parse_flags
 from semipix.launch.search_space import Choice, Parameter, Space
@@ -38,8 +38,11 @@ STUDY = "study.db"
 RESULT = "search.json"
 """The trials and the best one, written whenever a trial has ended."""
 
+TRIALS = 20
+"""Trials of a search that names no number."""
+
 FIRST_PRUNED = 5
-"""Trials that are trained to their end before others are compared with them."""
+"""Finished trials from which on others are compared with them."""
 
 MOST_FAILED = 3
 """Failed trials after which a search without any finished trial ends."""
@@ -87,7 +90,7 @@ class Settings:
         known = ("trials", "prune", "space", "when")
         if unknown := next((key for key in found if key not in known), None):
             raise SemipixError(unknown_key(f"search.{unknown}", known))
-        trials, prune = str(found.get("trials", "")), str(found.get("prune", True)).lower()
+        trials, prune = str(found.get("trials", TRIALS)), str(found.get("prune", True)).lower()
         if not trials.isdecimal() or int(trials) < 1:
             raise SemipixError(f"search.trials={trials}: expected a number of trainings, from 1 on")
         if prune not in ("true", "false"):
@@ -150,7 +153,7 @@ class Search:
                 with self._claimed() as trial:
                     if trial is None:
                         break
-                    tqdm.write(self._trained(trial))
+                    tqdm.write(self._trained(trial), file=sys.stderr)
                 self._write()
                 self._check_failures()
         self._write()
@@ -195,7 +198,7 @@ class Search:
     def _claimed(self) -> Iterator["Trial | None"]:
         """A trial that no other command works on: one that was cut off, or a new one; None if there are enough."""
         with contextlib.ExitStack() as claim:
-            with self._locked():
+            with deferred(None), self._locked():  # no trial whose values are not drawn completely
                 trial = self._cut_off(claim)
                 if trial is None and len(self.study.get_trials(deepcopy=False)) < self.settings.trials:
                     trial = self._new()
