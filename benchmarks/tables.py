@@ -329,6 +329,37 @@ def _earlier(setting: str) -> list[Record]:
     return [record for record in records if record["setting"] == setting and "input_statistics" not in record]
 
 
+PICKS = {"label grid": "labels", "class shares": "classes", "all features": "features"}
+"""Measures of `benchmarks.accuracy.pick coverage` that are shown, and their titles."""
+
+
+def picks() -> str:
+    """How well each strategy's images represent all images, against random ones, and what was trained with them."""
+    records = _read("pick")
+    cells: dict[tuple[str, int, str], list[dict[str, float]]] = defaultdict(list)
+    trained: dict[tuple[str, str, int, str], list[float]] = defaultdict(list)
+    for record in records:
+        if record["kind"] == "coverage":
+            cells[record["setting"], record["labels"], record["strategy"]].append(record["measured"])
+        else:
+            key = record["setting"], record["variant"], record["labels"], record["strategy"]
+            trained[key].append(figure(record))
+    columns = sorted({(setting, labels) for setting, labels, _ in cells})
+    titles = [f"{setting}, {labels} images: {', '.join(PICKS.values())}" for setting, labels in columns]
+    parts = ["| strategy | " + " | ".join(titles) + " |", "| --- |" + " --- |" * len(columns)] if columns else []
+    for strategy in dict.fromkeys(strategy for _, _, strategy in cells):
+        found = [cells[*column, strategy] for column in columns]
+        shown = (", ".join(f"{statistics.mean(each[name] for each in cell):.2f}" for name in PICKS) for cell in found)
+        parts.append(f"| `{strategy}` | " + " | ".join(shown) + " |")
+    if trained:
+        parts += ["", "| setting | variant | labels | strategy | test metric, mean and each seed |"]
+        parts.append("| --- | --- | --- | --- | --- |")
+    for (setting, variant, labels, strategy), values in sorted(trained.items()):
+        digits = MEASURES[measure_of(setting).metric][1]
+        parts.append(f"| `{setting}` | `{variant}` | {labels} | `{strategy}` | {_cell(values, digits)} |")
+    return "\n".join(parts) or "not measured"
+
+
 def statistics_table() -> str:
     """What it cost to measure on other input statistics than those of training: the same weights, measured twice."""
     records = _read("input_statistics")
@@ -383,6 +414,8 @@ def pages() -> dict[Path, str]:
     found[page] = page.read_text()
     for table_of in (error_tables.error_maps, error_tables.maps_of_values, error_tables.gates):
         found[page] = filled(found[page], table_of.__name__, table_of())
+    page = ROOT / "docs" / "picking.md"
+    found[page] = filled(page.read_text(), "picks", picks())
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     found[page] = filled(found[page], "large_images", large_images())

@@ -287,8 +287,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     kinds = ("denoising", "enhancement", "matting", "regression")
     check.add_argument("--kind", choices=kinds, help="what targets/ are; default: what they look like")
+    check.add_argument(
+        "--coverage", action="store_true", help="also name kinds of training images of which none has a label"
+    )
     check.set_defaults(command=_check)
 
+<<<<<<< HEAD
     convert = data.add_parser(
         "convert", help="write the annotations of another tool as a folder with images/, masks/ and classes.txt"
     )
@@ -314,6 +318,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of an image; default: 160,000,000")
     convert.set_defaults(command=_convert)
+=======
+    pick = data.add_parser(
+        "pick", help="which images to label first", description="Print the images to label first, one name a line."
+    )
+    pick.add_argument("root", type=Path, help="folder with images/ or inputs/; it needs no label")
+    pick.add_argument("-n", type=int, required=True, metavar="N", dest="count", help="number of images")
+    pick.add_argument("--by", choices=("kmeans", "kcentre", "random"), default="kmeans", help="default: kmeans")
+    pick.add_argument(
+        "--depth",
+        choices=("early", "middle", "late", "all"),
+        default="all",
+        help="maps of the encoder by which images are compared; default: all",
+    )
+    pick.add_argument("--seed", type=int, default=0, help="default: 0")
+    pick.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names that count as labeled, or none; default: images with a label, or none if all have one",
+    )
+    pick.add_argument("--write", type=Path, metavar="FILE", help="also write the names to a file, for data.labels=FILE")
+    pick.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="contact sheet, .jpg, .png or .html; default: beside the file of --write, as NAME-sheet.jpg",
+    )
+    pick.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of an image; default: 160,000,000")
+    pick.set_defaults(command=_pick)
+>>>>>>> w18-pick
 
     demo = commands.add_parser("demo", help="train gct_strong and both supervised baselines on the built-in data")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"))
@@ -419,11 +452,17 @@ def _compare(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from semipix.data.check import check_folder
 
-    report = check_folder(options.root, options.kind, **_data_keys(options.keys))
-    print("\n".join(report.lines()))
+    keys = _data_keys(options.keys)
+    report = check_folder(options.root, options.kind, **keys)
+    print("\n".join(report.lines()), flush=True)
+    if options.coverage:
+        from semipix.data.pick import coverage_lines
+
+        print("\n".join(coverage_lines(options.root, keys.get("labels"), **_given(max_pixels=keys.get("max_pixels")))))
     return 2 if report.problems else 0
 
 
+<<<<<<< HEAD
 def _convert(options: argparse.Namespace) -> int:
     from semipix.data.annotations.convert import convert
     from semipix.data.files.opening import MAX_PIXELS
@@ -446,6 +485,35 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
+=======
+def _pick(options: argparse.Namespace) -> int:
+    from semipix.data.pick import pick
+    from semipix.data.pick_sheet import check_sheet, write_sheet
+
+    sheet = options.sheet
+    if sheet is None and options.write is not None:
+        sheet = options.write.with_name(f"{options.write.stem}-sheet.jpg")
+    if sheet is not None:
+        check_sheet(sheet)
+    most = _given(max_pixels=options.max_pixels)
+    found = pick(options.root, options.count, options.by, options.depth, options.seed, options.labels, **most)
+    print("\n".join(found.names), flush=True)
+    for note in found.notes:
+        print(f"semipix: {one_line(note)}", file=sys.stderr)
+    if options.write is not None:
+        found.write(options.write)
+    if sheet is not None:
+        write_sheet(sheet, found.root, found.cells, **most)
+        print(f"semipix: see {sheet}", file=sys.stderr)
+    return 0
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+>>>>>>> w18-pick
 def _data_keys(given: Sequence[str]) -> dict[str, Any]:
     """Keys of `data`, by the grammar of `semipix train`, with or without `data.` before them."""
     if not given:

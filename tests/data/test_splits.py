@@ -1,5 +1,6 @@
 """Choosing labeled and validation images."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
-from semipix.data.splits import Amount, Split, check_overlap, make_split, parse_labels
+from semipix.data.splits import Amount, Split, check_overlap, listed_names, make_split, parse_labels
 from semipix.errors import SemipixError
 
 MakeSource = Callable[..., Source]
@@ -146,12 +147,26 @@ class TestListFile:
 
     @pytest.mark.parametrize(
         ("text", "pattern"),
-        [("999", "'999' is no training image with a label"), ("", "found no name"), ("012", "'012' is no training")],
+        [
+            (
+                b"001\n999\n998",
+                "no training image for 2 of its 3 names, e.g. '999'; expected names such as labeled/0",
+            ),
+            (b" \n", "found no name"),
+            (b"012\n999", "no label for 1 of its 2 names, e.g. '012'; label these images"),
+            ("001".encode("utf-16"), "not UTF-8 text"),
+        ],
     )
-    def test_errors(self, source: MakeSource, tmp_path: Path, text: str, pattern: str) -> None:
-        (tmp_path / "names.txt").write_text(text)
+    def test_errors(self, source: MakeSource, tmp_path: Path, text: bytes, pattern: str) -> None:
+        (tmp_path / "names.txt").write_bytes(text)
         with pytest.raises(SemipixError, match=rf"names\.txt: {pattern}"):
             make_split(source(labeled=12, unlabeled=2), str(tmp_path / "names.txt"), val=0, seed=0)
+
+    def test_names_that_are_no_text(self, tmp_path: Path) -> None:
+        """File names of Linux are bytes."""
+        (tmp_path / "names.txt").write_bytes(b"images/train/\xff.png\r\n")
+        name = os.fsdecode(b"images/train/\xff.png")
+        assert listed_names(tmp_path / "names.txt", [name, "images/train/b.png"]) == [name]
 
     def test_ambiguous_stem(
         self, folder: Path, write_image: Callable[..., Path], write_mask: Callable[..., Path]

@@ -30,7 +30,6 @@ Evaluation images take steps 1, 2 and 4 only. A batch is a list of them, and lab
 import copy
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +44,7 @@ from semipix.data.batches.sampler import ShardSampler, StreamSampler, stable_see
 from semipix.data.batches.shards import PoolSampler, ShardDataset, Shards
 from semipix.data.batches.skipped import OnError, Skipped
 from semipix.data.batches.strong_views import StrongViews
-from semipix.data.files.cache import GIB, Cache, DiskCache, MemoryCache
+from semipix.data.files.cache import GIB, Cache, DiskCache, MemoryCache, users_folder
 from semipix.data.files.names import composed
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
@@ -206,7 +205,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         if not 0 < cache_limit <= MOST_CACHE:
             raise SemipixError(f"data.cache_limit={cache_limit}: expected a size in GiB above 0, at most {MOST_CACHE}")
         self._cache_bytes = int(cache_limit * GIB)
-        kept = DiskCache(_cache_folder(cache_folder), self._cache_bytes) if cache == "disk" else None
+        kept: DiskCache | None = None
+        if cache == "disk":
+            kept = DiskCache(Path(cache_folder or users_folder("decoded")), self._cache_bytes)
         self.labels = labels
         self.max_pixels = _at_least(1, "data.max_pixels", max_pixels)
         self.source.reader = self._reader(kept)
@@ -407,13 +408,6 @@ def _with_names_of(split: Split, source: Source) -> Split:
             )
         parts[part] = [there[composed(name)] for name in names]
     return Split(**parts)
-
-
-def _cache_folder(folder: str | Path | None) -> Path:
-    """The folder for decoded images."""
-    if folder is not None:
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semipix" / "decoded"
 
 
 def _one_of(key: str, value: str, *known: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -89,16 +89,17 @@ def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
         raise SemipixError("data: found no labeled training image, expected at least one")
     candidates = [name for names in scenes for name in names]
     several = "images" if len(candidates) == len(scenes) else "scenes"
-    listed = _listed(str(labels), candidates) if _is_file(labels) else []
+    listed = listed_names(str(labels), candidates, source.unlabeled()) if _is_file(labels) else []
     held_out = source.val()
     if not held_out:
         count = _parse_val(val, len(scenes))
         bound = {source.scene(name) for name in [*listed, *source.unlabeled()]}
         free = [names for names in scenes if source.scene(names[0]) not in bound]
         if count >= len(scenes) or count > len(free):
+            kept = f" beside those in {labels}" if listed else ""
             raise SemipixError(
                 f"data.val={val} sets {count} {several} aside, but only {min(len(free), len(scenes) - 1)} of the "
-                f"{len(scenes)} labeled {several} can be spared; lower data.val"
+                f"{len(scenes)} labeled {several} can be spared{kept}; lower data.val"
             )
         held_out = [name for names in free[:count] for name in names]
         scenes = [names for names in scenes if names not in free[:count]]
@@ -238,26 +239,63 @@ def _is_file(labels: Amount) -> bool:
     return isinstance(labels, str) and labels != "all" and not _is_integer(labels) and Path(labels).is_file()
 
 
-def _listed(path: str, candidates: list[str]) -> list[str]:
-    """The names that a list file contains. A line may be a full name, a stem, or the end of a path."""
+def listed_names(path: str | Path, names: Sequence[str], others: Iterable[str] = ()) -> list[str]:
+    """The names that a list file contains. A line may be a full name, a stem, or the end of a path.
+
+    Args:
+        path: a text file, one name a line.
+        names: the names that may be listed.
+        others: names of training images without a label, for the error if they are listed.
+
+    Raises:
+        SemipixError: the file has no name, or a line is none of the names or could be several of them.
+    """
+    exact, aliases = {composed(name): name for name in names}, _by_alias(names)
+    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")  # file names need not be UTF-8
+    lines = [composed(line.strip()) for line in text.split("\n") if line.strip()]
+    found, unknown = [], []
+    for line in lines:
+        matches = [exact[line]] if line in exact else aliases.get(line, [])
+        if len(matches) > 1:
+            raise SemipixError(
+                f"{path}: {line!r} matches {len(matches)} images; expected names such as {names[0]}, one a line"
+            )
+        found += matches
+        unknown += [] if matches else [line]
+    if unknown and not _is_utf8(text):
+        raise SemipixError(f"{path}: not UTF-8 text, expected one image name or stem a line")
+    if unknown:
+        bare = _by_alias(others)
+        unlabeled = [line for line in unknown if line in bare]
+        if unlabeled:
+            raise SemipixError(
+                f"{path}: no label for {len(unlabeled)} of its {len(lines)} names, e.g. {unlabeled[0]!r}; label these "
+                "images, or remove their lines"
+            )
+        raise SemipixError(
+            f"{path}: no training image for {len(unknown)} of its {len(lines)} names, e.g. {unknown[0]!r}; expected "
+            f"names such as {next(iter(names), 'images/train/a.jpg')}, one a line"
+        )
+    if not found:
+        raise SemipixError(f"{path}: found no name, expected one image name or stem a line")
+    return sorted(set(found))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _by_alias(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names by all that a list file may call them."""
     found: dict[str, list[str]] = {}
-    for name in candidates:
+    for name in names:
         for alias in _aliases(name):
             found.setdefault(alias, []).append(name)
-    try:
-        lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise SemipixError(f"{path}: not UTF-8 text, expected one image name or stem a line") from None
-    names = []
-    for line in filter(None, lines):
-        matches = found.get(composed(line), [])
-        if len(matches) != 1:
-            problem = f"matches {len(matches)} images" if matches else "is no training image with a label"
-            raise SemipixError(f"{path}: {line!r} {problem}; expected names such as {candidates[0]}, one a line")
-        names += matches
-    if not names:
-        raise SemipixError(f"{path}: found no name, expected one image name or stem a line")
-    return sorted(set(names))
+    return found
 
 
 def _aliases(name: str) -> set[str]:

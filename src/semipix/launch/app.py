@@ -21,6 +21,7 @@ from semipix.errors import SemipixError
 from semipix.interruption import MESSAGE, Interrupted, number_of, raise_if_interrupted
 from semipix.launch.compose import (
     CONFIG,
+    SEARCH,
     configuration_of,
     given_overrides,
     one_line_of_hydra,
@@ -40,6 +41,7 @@ from semipix.launch.overrides import (
     put_together,
     quoted,
 )
+from semipix.launch.search_space import split_keys
 from semipix.launch.sweep import JOBS, Job, Record, forget_refused, records, run_job, sweep_table
 from semipix.training.quiet import quiet
 from semipix.training.run_folder import no_empty_folders
@@ -82,20 +84,50 @@ def train_command(overrides: list[str]) -> int:
 
     check_syntax(overrides)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    searched, overrides = split_keys(overrides)
     opened = open_overrides(overrides)
     if {"-m", "--multirun"} & set(opened):
         if SHOWING & {item.partition("=")[0] for item in opened}:
             raise SemipixError("--cfg: shows one configuration; leave -m out, and give each key one value")
+        if searched or f"experiment={SEARCH}" in opened:
+            raise SemipixError("-m: a search chooses the values of each training; leave -m out")
         return _sweep(opened)
     flags = parse_flags(opened)
     if flags.cfg:
         print(shown_configuration(flags), end="")
         return 0
     config = configuration_of(flags)
+    if searched or SEARCH in config:
+        return _search(config, searched, overrides)
     folder = run_folder_of(config)
     others = [item for item in overrides if item.lstrip("+").partition("=")[0] != "run"]
     with _arguments_of_processes("train", *others, f"run={quoted(folder)}"):
         _report(folder, config, command)
+    return 0
+
+
+def _search(config: dict[str, Any], given: dict[str, str], overrides: list[str]) -> int:
+    """Search for hyper-parameters, and print the trials and the command line of the best one.
+
+    Args:
+        config: the composed configuration, with the settings of the search where an experiment has them.
+        given: text of the search's keys on the command line.
+        overrides: the other overrides.
+
+    Raises:
+        SemipixError: a setting is refused, or all trials fail.
+        KeyboardInterrupt: the user interrupted; its message says how to continue.
+    """
+    from semipix.launch.search import search, search_folder
+
+    composed = config.pop(SEARCH, None)
+    folder = search_folder(overrides, config)
+    try:
+        lines = search(composed, given, overrides, config, folder)
+    except KeyboardInterrupt as error:
+        message = f"interrupted; the same command with run={display_path(folder)} continues"
+        raise Interrupted(number_of(error), message) from error
+    print("\n".join(lines))
     return 0
 
 

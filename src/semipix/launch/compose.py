@@ -25,6 +25,9 @@ from semipix.signatures import check_type
 CONFIG = "semipix.conf"
 """Module of the configuration."""
 
+SEARCH = "search"
+"""Key of the settings of a search, which belong to no single training."""
+
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of one training, with the paper's values where one of its experiments is chosen.
@@ -37,7 +40,10 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """
     overrides = put_together(overrides)
     check_syntax(overrides)
-    return configuration_of(parse_flags(open_overrides(overrides)))
+    found = configuration_of(parse_flags(open_overrides(overrides)))
+    if SEARCH in found:
+        raise SemipixError("experiment=search: makes many trainings; run it by the command semipix train")
+    return found
 
 
 def compose_unresolved(overrides: Sequence[str]) -> dict[str, Any]:
@@ -129,7 +135,8 @@ def _as_trained(config: DictConfig) -> DictConfig:
     with open_dict(config):
         for name, values in _with_paper_values(groups).items():
             config[name] = values
-    Configuration.parse(plain_known(_without_hydra(config)))
+    shown = plain_known(_without_hydra(config))
+    Configuration.parse({key: value for key, value in shown.items() if key != SEARCH})
     return config
 
 
@@ -170,7 +177,7 @@ def one_line_of_hydra(message: str) -> str:
         return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
     experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra lists no options of nested folders
     if experiment:
-        known = "paper/TASK, e.g. experiment=paper/segmentation, and compare/DATA, e.g. experiment=compare/camvid"
+        known = "paper/TASK, compare/DATA and search, e.g. experiment=paper/segmentation or experiment=compare/camvid"
         return f"experiment={experiment[1]}: no such option; known: {known}"
     unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
     if unknown:

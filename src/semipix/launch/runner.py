@@ -96,18 +96,24 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
         _running.remove(process)
 
 
-def run(command: Sequence[str], log: Path, **options: Any) -> Ended:
+def run(command: Sequence[str], log: Path, watch: Callable[[], bool] | None = None, **options: Any) -> Ended:
     """Run a command to its end; what it prints is added to a log.
 
     Args:
         command: program and arguments.
         log: the file; its folder is there.
+        watch: called every second, also after the end; if it returns True, the command is stopped by SIGTERM.
         options: of `subprocess.Popen`.
 
     Raises:
         KeyboardInterrupt: a signal came; the process has ended.
     """
     with log.open("a") as output, started(command, stdout=output, stderr=output, **options) as process:
+        while watch is not None and process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+            if watch() and process.poll() is None:
+                stop([process], PATIENCE)
         code = process.wait()
     return Ended(code, last_line(log, NOTHING).removeprefix(PREFIX).removeprefix("semipix: "))
 
@@ -119,6 +125,7 @@ def run_training(
     *,
     tries: int = 1,
     before: Callable[[int], bool] = lambda attempt: False,
+    watch: Callable[[], bool] | None = None,
     **options: Any,
 ) -> Ended:
     """Train a run folder to its end: start it, or resume where it was cut off.
@@ -130,6 +137,7 @@ def run_training(
         tries: how often it is started where it ends by a crash or by a signal that leaves no time for a checkpoint.
         before: called before each try with its number, from 1; says whether a training that is resumed gets
             `--trust`.
+        watch: called every second; if it returns True, the training is stopped, and can be resumed.
         options: of `subprocess.Popen`.
 
     Raises:
@@ -141,7 +149,7 @@ def run_training(
         arguments = resume_or_start(folder, [*overrides, f"run={quoted(folder)}"])
         if trust and arguments[0].startswith("resume="):
             arguments.append("--trust")
-        ended = run(semipix("train", *arguments), log, **options)
+        ended = run(semipix("train", *arguments), log, watch, **options)
         if ended.code in (USERS_ERROR, *INTERRUPTED) or has_trained(ended, folder):
             break
     return Ended(ended.code, ended.line, attempt)

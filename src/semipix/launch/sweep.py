@@ -85,8 +85,12 @@ class Job:
         return self.sweep_folder / JOBS / str(self.folder.relative_to(self.sweep_folder)).replace("/", "__")
 
 
-def run_job(job: Job) -> Record:
+def run_job(job: Job, watch: Callable[[], bool] | None = None) -> Record:
     """Train, resume or leave out one job, and record what became of it. Nothing that goes wrong in it is raised.
+
+    Args:
+        job: the job.
+        watch: called every second; if it returns True, the training is stopped, and can be resumed.
 
     Raises:
         KeyboardInterrupt: the sweep was interrupted; the job has ended.
@@ -96,7 +100,7 @@ def run_job(job: Job) -> Record:
         if lock is None:
             return Record(str(job.folder), job.sweep, "running elsewhere")
         try:
-            record = _attempts(job, lock)
+            record = _attempts(job, lock, watch)
             with contextlib.suppress(SemipixError):  # a task that cannot be imported in this process
                 record = replace(record, metric=primary(job.folder, job.config()["task"]))
         except SemipixError as error:
@@ -110,7 +114,7 @@ def run_job(job: Job) -> Record:
     return record
 
 
-def _attempts(job: Job, lock: TextIO) -> Record:
+def _attempts(job: Job, lock: TextIO, watch: Callable[[], bool] | None) -> Record:
     trust = _check_same(job)
     if is_finished(job.folder):
         return Record(str(job.folder), job.sweep, "finished before")
@@ -126,6 +130,7 @@ def _attempts(job: Job, lock: TextIO) -> Record:
         log,
         tries=TRIES,
         before=begin,
+        watch=watch,
         cwd=job.started_in,
         env=surroundings(_SLURM, PYTHONPATH=os.pathsep.join(filter(None, job.path))),
         pass_fds=[lock.fileno()],  # while it lives the job is not free, whatever becomes of this process

@@ -33,6 +33,11 @@ _ABANDONED = 3600
 """Seconds after which an unfinished entry of a folder is taken for that of a process that died."""
 
 
+def users_folder(name: str) -> Path:
+    """A folder of semipix in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semipix" / name
+
+
 class Cache(ABC):
     """Keeps arrays by a key of 16 bytes, up to a limit; what no longer fits is not kept."""
 

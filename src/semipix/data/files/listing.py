@@ -133,8 +133,14 @@ class Walked(NamedTuple):
         return lines
 
 
-def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
-    """List a data folder and collect all problems of its layout."""
+def list_folder(root: Path, layout: Layout = MASKS, *, labels_needed: bool = True) -> Listing:
+    """List a data folder and collect all problems of its layout.
+
+    Args:
+        root: the data folder.
+        layout: names of its folders.
+        labels_needed: whether it is a problem if no training image has a label.
+    """
     listing = Listing(labels={split: {} for split in SPLITS}, bare={split: Names() for split in SPLITS})
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
@@ -149,7 +155,7 @@ def list_folder(root: Path, layout: Layout = MASKS) -> Listing:
         _list_split(root, layout, split, listing)
     listing.unlabeled = Names(sorted(stems(root, UNLABELED, listing).values()))
     _note_other_folders(root, layout, listing)
-    if listing.bare["train"] and not listing.labels["train"]:
+    if labels_needed and listing.bare["train"] and not listing.labels["train"]:
         listing.problems.append(
             f"{root / layout.labels.format(split='train')}: no labeled {layout.image}: found no {layout.label} for any "
             f"of the {len(listing.bare['train'])} {layout.image}s in {layout.images.format(split='train')}; add "
