@@ -197,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
+    _add_tiles(evaluate)
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
     evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
@@ -221,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R",
         help="accept pixels of which at most the share R is wrong (regression: with at most this mean absolute error)",
     )
+    _add_tiles(predict)
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
@@ -259,8 +261,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_tiles(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="compute images that are larger than N pixels in tiles of N x N; default: only where memory needs it",
+    )
+    command.add_argument("--overlap", type=int, metavar="N", help="pixels that tiles share; default: 3/8 of N")
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measure, results_table
+    from semipix.methods.tiles import Tiling
 
     results = measure(
         options.run,
@@ -270,6 +283,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.data,
         options.max_pixels,
         options.trust,
+        Tiling.given(options.tile, options.overlap),
     )
     print(results_table(results), flush=True)  # before they are written: a full disk costs the file alone
     keep(options.run, options.split, results)
@@ -278,6 +292,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from semipix.inference.predict import predict
+    from semipix.methods.tiles import Tiling
 
     failures = predict(
         options.run,
@@ -290,6 +305,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
         options.risk,
+        Tiling.given(options.tile, options.overlap),
     )
     for failure in failures:
         _print_error(failure)

@@ -13,6 +13,7 @@ from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Evidence, Method
+from semipix.methods.tiles import Tiling
 from semipix.training.build import build_learner, data_of_run, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
@@ -33,13 +34,14 @@ def evaluate(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
 ) -> dict[str, float]:
     """Measure a run and write its metrics to the run folder; see `measure` for the arguments.
 
     Raises:
         SemipixError: as `measure` and `keep`.
     """
-    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust)
+    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling)
     keep(run, split, results)
     return results
 
@@ -52,6 +54,7 @@ def measure(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
 ) -> dict[str, float]:
     """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
@@ -63,6 +66,7 @@ def measure(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
+        tiling: compute all images that are larger than a tile in such tiles, as `semipix predict --tile` does.
 
     Returns:
         Metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the figures
@@ -85,6 +89,7 @@ def measure(
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
     learner.written = written_map(run, method, checkpoint)
+    learner.tiling = tiling
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -111,7 +116,7 @@ def measure(
             f"{run}: out of {short} in batches of {data.eval_batch_size} {split} images; lower --batch-size, or train "
             "with a smaller data.resize"
         ) from error
-    if line := learner.slabs.line():
+    for line in learner.large.lines():
         print(f"semipix: {line}", file=sys.stderr)
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")

@@ -16,6 +16,7 @@ from semipix.inference.pipeline import Ended, Failure, predict_files
 from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import ScoreTable
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
+from semipix.methods.tiles import Tiling
 
 SECONDS = 30
 """Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
@@ -32,6 +33,7 @@ def predict(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
+    tiling: Tiling | None = None,
 ) -> list[str]:
     """Predict images at their own size into `out/pictures`, with error maps in `out/errors` and scores.
 
@@ -57,6 +59,8 @@ def predict(
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         risk: accept pixels of which at most this share is expected to be wrong on new images (in regression: whose mean
             absolute error is expected to be at most this, in the units of the labels), into `out/accepted`.
+        tiling: compute all images that are larger than a tile in such tiles; by default only images that are too large
+            for one pass and for slabs of rows.
 
     Returns:
         A line for each image that could not be predicted; all others are predicted.
@@ -71,7 +75,7 @@ def predict(
     found = find_images(paths, out)
     files = found.files
     refuse_collisions(files)
-    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk)
+    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling)
     refuse_overwriting(files, predictor)
     table = ScoreTable(out, predictor.task.classification) if predictor.calibration else None
 
@@ -88,7 +92,7 @@ def predict(
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk)
+        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk, tiling)
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0
@@ -115,6 +119,6 @@ def predict(
     finally:
         if table is not None:
             table.write()
-    if line := predictor.slabs.line():
+    for line in predictor.large.lines():
         print(f"semipix: {line}", file=sys.stderr)
     return failures

@@ -4,10 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -20,18 +17,17 @@ from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size, as_resize, resized_size
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
+from semipix.inference.row_array import RowArray
 from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
-from semipix.methods.slabs import Slabs
+from semipix.methods.large_images import LargeImages
+from semipix.methods.tiles import Tiling
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
 from semipix.training.run_folder import checkpoint_of, load_config
-
-PNG_COMPRESSION = 1
-"""Level of compression; Pillow's default of 6 makes smaller files but takes more time."""
 
 
 class Photo(NamedTuple):
@@ -68,11 +64,12 @@ class Predictor:
         calibration: of the method's error map; without one, an uncalibrated map is written if there is any.
         threshold: largest value of the calibrated map at which a pixel is accepted; None writes no accepted pixels.
         risk: the risk that the threshold is for, in the units of the labels.
+        tiling: compute all images that are larger than a tile in such tiles.
 
     Attributes:
         device: the GPU, or the CPU if there is none.
         remarks: lines for the user about the error map.
-        slabs: computes images that are too large for one pass.
+        large: computes images that are too large for one pass.
     """
 
     def __init__(
@@ -85,11 +82,12 @@ class Predictor:
         calibration: Calibration | None = None,
         threshold: float | None = None,
         risk: float | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
         self.memory_format = set_memory_format(method, self.device.type, channels_last)
-        self.slabs = Slabs(self.method, self.memory_format)
+        self.large = LargeImages(self.method, self.memory_format, tiling)
         self.task: Task = method.task
         self.out = out
         self.reader = reader or Reader()
@@ -163,11 +161,11 @@ class Predictor:
         return evidence.output, *self._error_map.parts(self.task, evidence, images)
 
     @torch.inference_mode()
-    def draw_in_slabs(self, photo: Photo) -> Drawing:
-        """Compute a large image in slabs of rows, so that its whole network output is never in memory."""
-        drawing = Drawing(self.task, photo.image, _size(photo.seen))
+    def draw_in_parts(self, photo: Photo) -> Drawing:
+        """Compute a large image in parts, so that its whole network output is never in memory."""
+        drawing = Drawing(self.task, photo.image, _size(photo.seen), self.out)
         sums: Tensor | None = None
-        for output, scores, maps in self.slabs.compute(photo.seen, self._output_and_scores):
+        for output, scores, maps in self.large.compute(photo.seen, self._output_and_scores):
             assert output is not None
             drawing.add_output(output)
             if scores is not None and maps is not None:
@@ -194,7 +192,7 @@ class Predictor:
         Raises:
             OSError: a file cannot be written.
         """
-        drawing = Drawing(self.task, photo.image, _size(output))
+        drawing = Drawing(self.task, photo.image, _size(output), self.out)
         drawing.add_output(output[None])
         if scores is not None and self._error_map is not None:
             drawing.add_scores(scores[None])
@@ -211,16 +209,17 @@ class Predictor:
             OSError: a file cannot be written.
         """
         name = photo.name.with_suffix(".png")
-        _save(drawing.picture.movedim(0, -1), self.out / "pictures" / name)
+        _save(drawing.picture, self.out / "pictures" / name)
         for folder, pixels in (("errors", drawing.errors), ("accepted", drawing.accepted)):
             if pixels is not None:
                 _save(pixels, self.out / folder / name)
         prediction, paths = drawing.prediction, self._task_files(name)
         if len(paths) > 1:
-            for channel, path in zip(prediction, paths, strict=True):
-                _save(channel, path)
+            for channel, path in enumerate(paths):
+                _save(prediction, path, channel)
         else:
-            _save(prediction.movedim(0, -1) if prediction.ndim == 3 else prediction, paths[0])
+            _save(prediction, paths[0])
+        drawing.close()
         if self.calibration is None:
             return None
         share = None if self.threshold is None else drawing.share
@@ -240,6 +239,7 @@ def load_predictor(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
+    tiling: Tiling | None = None,
 ) -> Predictor:
     """Load the predictor of a run folder.
 
@@ -252,6 +252,7 @@ def load_predictor(
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         risk: largest expected error of the accepted pixels: a share of wrong ones or, in regression, a mean absolute
             error in the units of the labels. By default no pixels are accepted or rejected.
+        tiling: compute all images that are larger than a tile in such tiles.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the task needs a
@@ -271,7 +272,8 @@ def load_predictor(
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
-    predictor = Predictor(method, out, reader, beside, configuration.channels_last, calibration, threshold, risk)
+    channels_last = configuration.channels_last
+    predictor = Predictor(method, out, reader, beside, channels_last, calibration, threshold, risk, tiling)
     predictor.remarks = remarks
     return predictor
 
@@ -326,8 +328,7 @@ def _size(maps: Tensor) -> Size:
     return maps.shape[-2], maps.shape[-1]
 
 
-def _save(pixels: Tensor, path: Path) -> None:
-    """Write pixels (H, W) or (H, W, 3) as a PNG file, which is renamed when it is complete."""
-    array: NDArray[np.uint8] | NDArray[np.uint16] = pixels.cpu().numpy()
+def _save(rows: RowArray, path: Path, channel: int | None = None) -> None:
+    """Write pixels as a PNG file, which is renamed when it is complete."""
     with written(path) as file:
-        Image.fromarray(array).save(file, format="PNG", compress_level=PNG_COMPRESSION)
+        rows.save(file, channel)

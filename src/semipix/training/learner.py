@@ -18,7 +18,8 @@ from semipix.data.batches.strong_views import StrongViews
 from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
-from semipix.methods.slabs import Slabs
+from semipix.methods.large_images import LargeImages
+from semipix.methods.tiles import Tiling
 from semipix.models.cue_detector import RunningNorm
 from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.training.calibration import ErrorMap
@@ -45,7 +46,8 @@ class Learner(pl.LightningModule):
         strong: makes the strong views that the method needs.
 
     Attributes:
-        slabs: computes images that are too large for one pass, in validation and tests.
+        large: computes images that are too large for one pass, in validation and tests.
+        tiling: compute all images that are larger than a tile in such tiles.
         written: the error map that prediction writes, for the evidence of some images; a test measures it as `map`. A
             validation does not, since the map is calibrated after the training.
         unmeasured: why the last validation or test has no primary metric; empty if it has one.
@@ -79,7 +81,8 @@ class Learner(pl.LightningModule):
         self._measured = MeasuredPixels(method.task)  # in the current validation or test
         self.strong = strong or StrongViews()
         task = method.task
-        self.slabs = Slabs(method)
+        self.tiling: Tiling | None = None
+        self.large = LargeImages(method)
         self.written: Callable[[Evidence], ErrorMap | None] | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
         self.error_metrics = nn.ModuleDict({name: ErrorMapMetric(task.classification) for name in method.candidates()})
@@ -170,7 +173,8 @@ class Learner(pl.LightningModule):
     # evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self.slabs = Slabs(self.method, self.memory_format)  # new, since the halo depends on the weights
+        # New, since the halo of slabs depends on the weights.
+        self.large = LargeImages(self.method, self.memory_format, self.tiling)
         self._testing = False
 
     def on_test_epoch_start(self) -> None:
@@ -181,9 +185,9 @@ class Learner(pl.LightningModule):
         for indices in batches_of_equal_size([sample.image for sample in samples], self.device.type):
             batch = [samples[index] for index in indices]
             height, width = batch[0].image.shape[-2:]
-            if self.slabs.applies((height, width)):
+            if self.large.applies((height, width)):
                 for sample in batch:
-                    self._measure_in_slabs(sample)
+                    self._measure_in_parts(sample)
             else:
                 self._measure(batch)
 
@@ -212,12 +216,12 @@ class Learner(pl.LightningModule):
                 self.method.diagnose(batch, of_batch, self.diagnostics)  # type: ignore[arg-type]
 
     def _measure_pseudo_labels(self, evidences: Mapping[str, Evidence], target: Tensor, indices: list[int]) -> None:
-        """Update the metrics of pseudo labels with some of the images; images in slabs are left out."""
+        """Update the metrics of pseudo labels with some of the images; images in parts are left out."""
         for name, taught in self.method.taught(evidences).items():
             prediction = evidences[name].predictions[0]
             self.pseudo_labels[name].update(prediction[indices], taught[indices], target)  # type: ignore[operator]
 
-    def _measure_in_slabs(self, sample: EvalSample) -> None:
+    def _measure_in_parts(self, sample: EvalSample) -> None:
         """Update the metrics with one large image; diagnostics need whole maps and leave it out."""
         task, target, deployed = self.method.task, sample.target[None], self.method.deployed_name()
         self._measured.add(target)
@@ -239,8 +243,8 @@ class Learner(pl.LightningModule):
                 found += [evidence.output, *maps.values()]
             return for_means, *found
 
-        for slab in self.slabs.compute(sample.image, outputs):
-            for_means, *others = (part for part in slab if part is not None)
+        for rows in self.large.compute(sample.image, outputs):
+            for_means, *others = (part for part in rows if part is not None)
             sums = sums + for_means.float().sum((-2, -1))
             parts = iter(others)
             for updater in updaters.values():
