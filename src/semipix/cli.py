@@ -198,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     _add_tiles(evaluate)
+    _add_networks(evaluate)
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
     evaluate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     evaluate.set_defaults(command=_evaluate)
@@ -223,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         help="accept pixels of which at most the share R is wrong (regression: with at most this mean absolute error)",
     )
     _add_tiles(predict)
+    _add_networks(predict)
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
@@ -239,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     calibrate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    _add_networks(calibrate)
     calibrate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     calibrate.set_defaults(command=_calibrate)
 
@@ -271,6 +274,13 @@ def _add_tiles(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overlap", type=int, metavar="N", help="pixels that tiles share; default: 3/8 of N")
 
 
+def _add_networks(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tta", choices=("flips", "scales"), help="average predictions of several views of an image")
+    command.add_argument(
+        "--deploy", metavar="NAME", help="first, second or fused of a pair; default: the one that validation chose"
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from semipix.inference.evaluate import keep, measure, results_table
     from semipix.methods.tiles import Tiling
@@ -284,9 +294,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.max_pixels,
         options.trust,
         Tiling.given(options.tile, options.overlap),
+        options.tta,
+        options.deploy,
     )
     print(results_table(results), flush=True)  # before they are written: a full disk costs the file alone
-    keep(options.run, options.split, results)
+    keep(options.run, "-".join(filter(None, (options.split, options.deploy, options.tta))), results)
     return 0
 
 
@@ -306,6 +318,8 @@ def _predict(options: argparse.Namespace) -> int:
         options.trust,
         options.risk,
         Tiling.given(options.tile, options.overlap),
+        options.tta,
+        options.deploy,
     )
     for failure in failures:
         _print_error(failure)
@@ -318,7 +332,15 @@ def _calibrate(options: argparse.Namespace) -> int:
     from semipix.training.quiet import quiet
 
     quiet()
-    lines = calibrate_run(options.run, options.checkpoint, options.data, options.max_pixels, options.trust)
+    lines = calibrate_run(
+        options.run,
+        options.checkpoint,
+        options.data,
+        options.max_pixels,
+        options.trust,
+        options.tta,
+        options.deploy,
+    )
     print("\n".join(lines))
     return 0
 

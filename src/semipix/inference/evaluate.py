@@ -13,8 +13,9 @@ from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Evidence, Method
+from semipix.methods.test_views import TestViews
 from semipix.methods.tiles import Tiling
-from semipix.training.build import build_learner, data_of_run, trained_method
+from semipix.training.build import build_learner, data_of_run, deploy_candidate, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
@@ -35,14 +36,16 @@ def evaluate(
     max_pixels: int | None = None,
     trust: bool = False,
     tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> dict[str, float]:
     """Measure a run and write its metrics to the run folder; see `measure` for the arguments.
 
     Raises:
         SemipixError: as `measure` and `keep`.
     """
-    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling)
-    keep(run, split, results)
+    results = measure(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling, tta, deploy)
+    keep(run, "-".join(filter(None, (split, deploy, tta))), results)
     return results
 
 
@@ -55,6 +58,8 @@ def measure(
     max_pixels: int | None = None,
     trust: bool = False,
     tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> dict[str, float]:
     """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
@@ -67,6 +72,8 @@ def measure(
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         tiling: compute all images that are larger than a tile in such tiles, as `semipix predict --tile` does.
+        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        deploy: measure the error maps of this candidate, and its metrics as those of the run.
 
     Returns:
         Metrics by name; NaN for a class that is in no label and in no prediction. `errors/MAP/MEASURE` are the figures
@@ -84,12 +91,14 @@ def measure(
     given = {key: value for key, value in given.items() if value is not None}
     configuration = configuration.with_options("data", given)
     method = trained_method(configuration, run, checkpoint)
+    deploy_candidate(method, deploy)
     data = data_of_run(configuration, run, method.task, [split] if split == "test" else ["train", "val"])
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
-    learner.written = written_map(run, method, checkpoint)
+    learner.written = written_map(run, method, checkpoint, tta or "")
     learner.tiling = tiling
+    learner.views = TestViews(method, tta, configuration.data.options.get("rotate", 0.0))
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -123,13 +132,15 @@ def measure(
     return {key.removeprefix("test/"): value for key, value in found.items()}
 
 
-def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
+def written_map(
+    run: Path, method: Method, checkpoint: str | None, views: str = ""
+) -> Callable[[Evidence], ErrorMap | None]:
     """The error map that `semipix predict` writes: the calibrated one, or the best of the others.
 
     Without a calibration that fits, which prediction refuses, there is none, and a line says so.
     """
     try:
-        calibration = load(run, method, checkpoint_of(run, checkpoint).stem)
+        calibration = load(run, method, checkpoint_of(run, checkpoint).stem, views)
     except SemipixError as error:
         print(f"semipix: errors/map is not measured: {one_line(str(error))}", file=sys.stderr)
         return lambda evidence: None
@@ -138,6 +149,12 @@ def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[
 
 def keep(run: Path, split: str, results: dict[str, float]) -> None:
     """Write metrics to `evaluation-{split}.json` in the run folder, null for NaN.
+
+    Args:
+        run: run folder.
+        split: what was measured; figures of other predictions than those of the deployed network get a file of their
+            own, such as `evaluation-test-flips.json`.
+        results: what `measure` returned.
 
     Raises:
         SemipixError: the file cannot be written.

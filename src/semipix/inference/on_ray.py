@@ -22,7 +22,7 @@ class Worker:
     """Runs the same pipeline as without Ray, on one block of files after another.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy: see `load_predictor`.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class Worker:
         trust: bool,
         risk: float | None,
         tiling: Tiling | None,
+        tta: str | None,
+        deploy: str | None,
     ) -> None:
-        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling)
+        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
         """Predict a block of columns `file` and `name`; return for each image how it ended, as JSON."""
@@ -54,13 +56,15 @@ def predict_on_ray(
     trust: bool = False,
     risk: float | None = None,
     tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> Generator[Ended]:
     """Predict files on the cluster of `RAY_ADDRESS`, or on one that is started on this machine.
 
     A worker has one GPU if the cluster has GPUs, otherwise one processor core. A worker that dies is replaced.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy: see `load_predictor`.
         files: image files, each with the name of its results.
 
     Yields:
@@ -93,6 +97,8 @@ def predict_on_ray(
             trust,
             risk,
             tiling,
+            tta,
+            deploy,
         ),
         batch_size=BLOCK,
         concurrency=(1, max(1, min(int(found.get(kind, 1)), blocks))),

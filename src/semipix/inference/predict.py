@@ -34,6 +34,8 @@ def predict(
     trust: bool = False,
     risk: float | None = None,
     tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> list[str]:
     """Predict images at their own size into `out/pictures`, with error maps in `out/errors` and scores.
 
@@ -61,6 +63,8 @@ def predict(
             absolute error is expected to be at most this, in the units of the labels), into `out/accepted`.
         tiling: compute all images that are larger than a tile in such tiles; by default only images that are too large
             for one pass and for slabs of rows.
+        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        deploy: the candidate that predicts, instead of the one that validation chose.
 
     Returns:
         A line for each image that could not be predicted; all others are predicted.
@@ -75,7 +79,7 @@ def predict(
     found = find_images(paths, out)
     files = found.files
     refuse_collisions(files)
-    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling)
+    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
     refuse_overwriting(files, predictor)
     table = ScoreTable(out, predictor.task.classification) if predictor.calibration else None
 
@@ -92,7 +96,7 @@ def predict(
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk, tiling)
+        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk, tiling, tta, deploy)
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0

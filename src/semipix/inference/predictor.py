@@ -22,10 +22,11 @@ from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.methods.large_images import LargeImages
+from semipix.methods.test_views import TestViews
 from semipix.methods.tiles import Tiling
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
-from semipix.training.build import trained_method
+from semipix.training.build import deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
 from semipix.training.run_folder import checkpoint_of, load_config
 
@@ -65,6 +66,7 @@ class Predictor:
         threshold: largest value of the calibrated map at which a pixel is accepted; None writes no accepted pixels.
         risk: the risk that the threshold is for, in the units of the labels.
         tiling: compute all images that are larger than a tile in such tiles.
+        views: of each image that is predicted; by default the image alone.
 
     Attributes:
         device: the GPU, or the CPU if there is none.
@@ -83,11 +85,13 @@ class Predictor:
         threshold: float | None = None,
         risk: float | None = None,
         tiling: Tiling | None = None,
+        views: TestViews | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
         self.memory_format = set_memory_format(method, self.device.type, channels_last)
-        self.large = LargeImages(self.method, self.memory_format, tiling)
+        self.views = views or TestViews(method)
+        self.large = LargeImages(self.method, self.memory_format, tiling, self.views.in_slabs)
         self.task: Task = method.task
         self.out = out
         self.reader = reader or Reader()
@@ -153,7 +157,7 @@ class Predictor:
 
     def _output_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Network outputs of images (B, C, h, w) on the device, and what `ErrorMap.parts` returns of them."""
-        evidence = self.method.evidence(images)
+        evidence = self.views.evidence(images)
         if self._error_map is None:
             self._error_map = uncalibrated(self.task, evidence)
         if self._error_map is None:
@@ -240,6 +244,8 @@ def load_predictor(
     trust: bool = False,
     risk: float | None = None,
     tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> Predictor:
     """Load the predictor of a run folder.
 
@@ -253,6 +259,8 @@ def load_predictor(
         risk: largest expected error of the accepted pixels: a share of wrong ones or, in regression, a mean absolute
             error in the units of the labels. By default no pixels are accepted or rejected.
         tiling: compute all images that are larger than a tile in such tiles.
+        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        deploy: the candidate that predicts, instead of the one that validation chose.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the task needs a
@@ -261,11 +269,13 @@ def load_predictor(
     """
     configuration = load_config(run, trust)
     method = trained_method(configuration, run, checkpoint)
+    deploy_candidate(method, deploy)
+    data = configuration.data.options
+    views = TestViews(method, tta, data.get("rotate", 0.0))
     _check_trimaps(run, method.task, trimaps)
     name = checkpoint_of(run, checkpoint).stem
-    calibration = load(run, method, name)
-    threshold, remarks = _threshold(run, name, method.task, calibration, risk)
-    data = configuration.data.options
+    calibration = load(run, method, name, tta or "")
+    threshold, remarks = _threshold(run, name, _options(deploy, tta), method.task, calibration, risk)
     reader = Reader(
         as_resize(data.get("resize")),
         reduced=method.task.classification,
@@ -273,29 +283,30 @@ def load_predictor(
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
     channels_last = configuration.channels_last
-    predictor = Predictor(method, out, reader, beside, channels_last, calibration, threshold, risk, tiling)
+    predictor = Predictor(method, out, reader, beside, channels_last, calibration, threshold, risk, tiling, views)
     predictor.remarks = remarks
     return predictor
 
 
 def _threshold(
-    run: Path, checkpoint: str, task: Task, calibration: Calibration | None, risk: float | None
+    run: Path, checkpoint: str, options: str, task: Task, calibration: Calibration | None, risk: float | None
 ) -> tuple[float | None, list[str]]:
     """The threshold of the error map for a risk, and lines for the user.
 
     Raises:
         SemipixError: the risk is out of range, or there is no calibration for it.
     """
-    command = f"semipix calibrate {run} --checkpoint {checkpoint}"
+    command = f"semipix calibrate {run} --checkpoint {checkpoint}{options}"
     if risk is not None and not 0 < risk < task.span:
         limit = "1" if task.classification else f"{task.span:g}, the range of the labels"
         raise SemipixError(f"--risk: {risk} found, a number above 0 and below {limit} expected")
     if calibration is None:
+        what = f"{checkpoint}.ckpt with{options}" if options else f"{checkpoint}.ckpt"
         if risk is not None:
-            raise SemipixError(f"--risk: {run} has no calibration of {checkpoint}.ckpt; make it first: {command}")
-        what = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
+            raise SemipixError(f"--risk: {run} has no calibration of {what}; make it first: {command}")
+        instead = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
         return None, [
-            f"no calibration of {checkpoint}.ckpt, so that errors/ is not calibrated ({what}) and there is no "
+            f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and there is no "
             f"scores.csv; make it by: {command}"
         ]
     if risk is None:
@@ -310,6 +321,11 @@ def _threshold(
     if found.threshold < 0:
         remarks.append(f"--risk: no pixel is accepted, since no part of the error map has a risk of at most {risk:g}")
     return found.threshold, remarks
+
+
+def _options(deploy: str | None, tta: str | None) -> str:
+    """Options of a command, with a space before each."""
+    return "".join(f" --{name} {value}" for name, value in (("deploy", deploy), ("tta", tta)) if value is not None)
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:

@@ -25,6 +25,7 @@ class LargeImages:
         method: in evaluation mode, on its device.
         memory_format: the images' memory format.
         tiling: compute all images that are larger than a tile in such tiles.
+        in_slabs: whether slabs may be used at all.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class LargeImages:
         method: Method,
         memory_format: torch.memory_format = torch.contiguous_format,
         tiling: Tiling | None = None,
+        in_slabs: bool = True,
     ) -> None:
         device = next(method.parameters()).device
         self.slabs = Slabs(method, memory_format)
         self.tiles = Tiles(tiling or Tiling(), device, memory_format)
         self._always_in_tiles = tiling is not None
+        self._in_slabs = in_slabs
         self._most_pixels = WHOLE_AT_MOST * PIXELS_AT_ONCE.get(device.type, PIXELS_AT_ONCE["cuda"])
 
     def applies(self, size: Size) -> bool:
@@ -54,6 +57,6 @@ class LargeImages:
     def _parts(self, size: Size) -> Slabs | Tiles | None:
         if self._always_in_tiles:
             return self.tiles if self.tiles.applies(size) else None
-        if self.slabs.applies(size):
+        if self._in_slabs and self.slabs.applies(size):
             return self.slabs
-        return self.tiles if math.prod(size) > self._most_pixels and self.slabs.halo is None else None
+        return self.tiles if math.prod(size) > self._most_pixels else None

@@ -19,6 +19,7 @@ from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
 from semipix.methods.large_images import LargeImages
+from semipix.methods.test_views import TestViews
 from semipix.methods.tiles import Tiling
 from semipix.models.cue_detector import RunningNorm
 from semipix.models.memory_format import compile_networks, set_memory_format
@@ -48,6 +49,7 @@ class Learner(pl.LightningModule):
     Attributes:
         large: computes images that are too large for one pass, in validation and tests.
         tiling: compute all images that are larger than a tile in such tiles.
+        views: of each image that is measured.
         written: the error map that prediction writes, for the evidence of some images; a test measures it as `map`. A
             validation does not, since the map is calibrated after the training.
         unmeasured: why the last validation or test has no primary metric; empty if it has one.
@@ -82,6 +84,7 @@ class Learner(pl.LightningModule):
         self.strong = strong or StrongViews()
         task = method.task
         self.tiling: Tiling | None = None
+        self.views = TestViews(method)
         self.large = LargeImages(method)
         self.written: Callable[[Evidence], ErrorMap | None] | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
@@ -174,7 +177,7 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         # New, since the halo of slabs depends on the weights.
-        self.large = LargeImages(self.method, self.memory_format, self.tiling)
+        self.large = LargeImages(self.method, self.memory_format, self.tiling, self.views.in_slabs)
         self._testing = False
 
     def on_test_epoch_start(self) -> None:
@@ -194,7 +197,7 @@ class Learner(pl.LightningModule):
     def _measure(self, samples: list[EvalSample]) -> None:
         """Update the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
-        evidences = self.method.evidences(image, self._with_maps)
+        evidences = self.views.evidences(image, self._with_maps)
         maps = {name: self._maps(name, evidence) for name, evidence in evidences.items()}
         deployed = self.method.deployed_name()
         error_map = self._error_map(evidences[deployed])
@@ -234,7 +237,7 @@ class Learner(pl.LightningModule):
             """What the error map's means need, then for each candidate its output and its error maps."""
             nonlocal error_map
             found, for_means = [], image[:, :0]
-            for name, evidence in self.method.evidences(image, self._with_maps).items():
+            for name, evidence in self.views.evidences(image, self._with_maps).items():
                 maps = self._maps(name, evidence)
                 if name == deployed and (error_map := self._error_map(evidence)) is not None:
                     maps["map"], for_means = error_map.parts(task, evidence, image)
