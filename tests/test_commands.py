@@ -324,6 +324,23 @@ def test_prediction_keeps_sizes_subfolders_and_the_good_images(
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+def test_large_images_are_predicted_and_measured_in_tiles(command: Command, finished: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (66, 131, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    masks = []
+    for tiling in ([], ["--tile", "64", "--overlap", "32"]):
+        result = command("predict", finished, tmp_path / "a.png", "--out", "out", *tiling)
+        assert result.code == 0
+        masks.append(np.asarray(Image.open("out/masks/a.png")))
+    line = "semipix: 1 image was computed in tiles of 64 pixels that overlap by 32, each as an image of its own"
+    assert line in result.err.splitlines()
+    assert masks[0].shape == masks[1].shape == (66, 131)
+    assert 0.7 < (masks[0] == masks[1]).mean() < 1
+    assert command("evaluate", finished, "--tile", "64").code == 0
+    result = command("predict", finished, tmp_path / "a.png", "--out", "out", "--overlap", "32")
+    assert result.error == "semipix: error: --overlap: 32 found without --tile; give the side of a tile by --tile N"
+
+
 def test_an_image_that_the_network_refuses_costs_only_itself(
     command: Command, finished: Path, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megapixels", type=int, nargs="+", default=[1, 4, 9, 36])
     parser.add_argument("--methods", nargs="+", default=["supervised", "gct"])
+    parser.add_argument("--tile", type=int, help="of semipix predict")
+    parser.add_argument(
+        "--keys", nargs="*", default=[], metavar="KEY=VALUE", help="of the training, such as model.NAME"
+    )
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 21])
     parser.add_argument("--tree", action="append", default=[], metavar="NAME=SRC", help="another tree to measure too")
     parser.add_argument("--only-tree", action="store_true", help="do not measure this tree")
@@ -96,7 +100,8 @@ def main() -> None:
                     if not trained.exists():
                         data = f"data.root={folder / f'data{classes}'}", "data.val=0", "data.crop=64", "data.workers=0"
                         model = "model=unet", "data=folder", f"method={method}", "steps=1"
-                        run(HERE, "train", *model, *data, "data.batch_size=4", "data.labels=4", f"run={trained}")
+                        data = *data, "data.batch_size=4", "data.labels=4", *options.keys
+                        run(HERE, "train", *model, *data, f"run={trained}")
                     for tree, source in trees.items():
                         found: dict[str, Any] = {
                             "tree": tree,
@@ -105,9 +110,12 @@ def main() -> None:
                             "classes": classes,
                             "megapixels": megapixels,
                         }
+                        if options.tile or options.keys:
+                            found |= {"tile": options.tile, "keys": options.keys}
                         before = os.getloadavg()[0]
-                        measured = run(source, "predict", trained, photo, "--out", folder / "out")
-                        records = [record for record in records if any(record[key] != found[key] for key in found)]
+                        large = ["--max-pixels", 10**9, *(["--tile", options.tile] if options.tile else [])]
+                        measured = run(source, "predict", trained, photo, "--out", folder / "out", *large)
+                        records = [record for record in records if any(record.get(key) != found[key] for key in found)]
                         loads = {"load_average": [round(load, 1) for load in (before, os.getloadavg()[0])]}
                         records.append({**found, **measured, **loads})
                         print(json.dumps(records[-1]), flush=True)

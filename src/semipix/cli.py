@@ -198,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
+    _add_tiles(evaluate)
+    _add_networks(evaluate)
     evaluate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
     evaluate.add_argument(
         "--report",
@@ -241,6 +243,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="annotate no pixel that is wrong with a probability above P",
     )
+    _add_tiles(predict)
+    _add_networks(predict)
     predict.add_argument("--skip-existing", action="store_true", help="continue an interrupted prediction")
     predict.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: by all workers of a Ray cluster (RAY_ADDRESS)"
@@ -257,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
     )
     calibrate.add_argument("--data", type=Path, metavar="ROOT", help="the run's data folder, where it has moved")
+    _add_networks(calibrate)
     calibrate.add_argument("--trust", action="store_true", help=TRUST_HELP)
     calibrate.set_defaults(command=_calibrate)
 
@@ -292,7 +297,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check)
 
-<<<<<<< HEAD
     convert = data.add_parser(
         "convert", help="write the annotations of another tool as a folder with images/, masks/ and classes.txt"
     )
@@ -318,7 +322,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of an image; default: 160,000,000")
     convert.set_defaults(command=_convert)
-=======
     pick = data.add_parser(
         "pick", help="which images to label first", description="Print the images to label first, one name a line."
     )
@@ -346,7 +349,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     pick.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of an image; default: 160,000,000")
     pick.set_defaults(command=_pick)
->>>>>>> w18-pick
 
     demo = commands.add_parser("demo", help="train gct_strong and both supervised baselines on the built-in data")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"))
@@ -354,13 +356,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_tiles(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="compute images that are larger than N pixels in tiles of N x N; default: only where memory needs it",
+    )
+    command.add_argument("--overlap", type=int, metavar="N", help="pixels that tiles share; default: 3/8 of N")
+
+
+def _add_networks(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tta", choices=("flips", "scales"), help="average predictions of several views of an image")
+    command.add_argument(
+        "--deploy", metavar="NAME", help="first, second or fused of a pair; default: the one that validation chose"
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> int:
-    from semipix.inference.evaluate import keep, measured, results_table
+    from semipix.inference.evaluate import keep, kept_name, measured, results_table
+    from semipix.methods.tiles import Tiling
 
     if options.report is not None:
         from semipix.report.page import require_plotly
 
         require_plotly()
+        if options.tta or options.deploy:
+            raise SemipixError("--report: it shows the deployed network; leave --tta and --deploy out")
     evaluation = measured(
         options.run,
         options.split,
@@ -369,9 +391,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.data,
         options.max_pixels,
         options.trust,
+        Tiling.given(options.tile, options.overlap),
+        options.tta,
+        options.deploy,
     )
     print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
-    keep(options.run, options.split, evaluation, options.checkpoint)
+    name = kept_name(options.split, options.deploy, options.tta)
+    keep(options.run, name, evaluation, options.checkpoint)
     if options.report is not None:
         from semipix.report.page_run import write_run_page
 
@@ -390,6 +416,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from semipix.inference.predict import predict
+    from semipix.methods.tiles import Tiling
 
     failures = predict(
         options.run,
@@ -404,6 +431,9 @@ def _predict(options: argparse.Namespace) -> int:
         options.risk,
         options.write,
         options.uncertain,
+        Tiling.given(options.tile, options.overlap),
+        options.tta,
+        options.deploy,
     )
     for failure in failures:
         _print_error(failure)
@@ -416,7 +446,15 @@ def _calibrate(options: argparse.Namespace) -> int:
     from semipix.training.quiet import quiet
 
     quiet()
-    lines = calibrate_run(options.run, options.checkpoint, options.data, options.max_pixels, options.trust)
+    lines = calibrate_run(
+        options.run,
+        options.checkpoint,
+        options.data,
+        options.max_pixels,
+        options.trust,
+        options.tta,
+        options.deploy,
+    )
     print("\n".join(lines))
     return 0
 
@@ -462,7 +500,6 @@ def _check(options: argparse.Namespace) -> int:
     return 2 if report.problems else 0
 
 
-<<<<<<< HEAD
 def _convert(options: argparse.Namespace) -> int:
     from semipix.data.annotations.convert import convert
     from semipix.data.files.opening import MAX_PIXELS
@@ -485,7 +522,6 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-=======
 def _pick(options: argparse.Namespace) -> int:
     from semipix.data.pick import pick
     from semipix.data.pick_sheet import check_sheet, write_sheet
@@ -513,7 +549,6 @@ def _given(**options: Any) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
->>>>>>> w18-pick
 def _data_keys(given: Sequence[str]) -> dict[str, Any]:
     """Keys of `data`, by the grammar of `semipix train`, with or without `data.` before them."""
     if not given:

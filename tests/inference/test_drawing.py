@@ -1,5 +1,7 @@
 """Arrays that are made in slabs of rows are equal to those of the whole image, for every kind of task."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from semipix.data.files.sizes import Size
 from semipix.functional import rows as blocks
+from semipix.inference import row_array
 from semipix.inference.drawing import Drawing
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
@@ -27,8 +30,8 @@ def directly(task: Task, image: Tensor, output: Tensor) -> tuple[Tensor, Tensor]
     return task.render(image, prediction[0]), task.to_file(prediction[0])
 
 
-def drawn(task: Task, image: Tensor, output: Tensor, scores: Tensor, rows: int) -> Drawing:
-    drawing = Drawing(task, image, SEEN)
+def drawn(task: Task, image: Tensor, output: Tensor, scores: Tensor, rows: int, folder: Path) -> Drawing:
+    drawing = Drawing(task, image, SEEN, folder)
     for part in output.split(rows, 2):
         drawing.add_output(part)
     for part in scores.split(rows, 2):
@@ -41,42 +44,63 @@ def drawn(task: Task, image: Tensor, output: Tensor, scores: Tensor, rows: int) 
 @pytest.mark.parametrize(
     "task", [Segmentation(5), Denoising(), Matting(), Regression(2)], ids=lambda task: type(task).__name__
 )
-def test_slabs_are_drawn_as_the_whole(task: Task, size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slabs_are_drawn_as_the_whole(task: Task, size: Size, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = rand(task.in_channels, *size, seed=1)
     if task.trimap:
         image[3] = (3 * image[3]).floor() / 2
     output, scores = rand(1, task.channels, *SEEN, seed=2) * 1.2, rand(1, 1, *SEEN, seed=3)
-    picture, made = directly(task, image, output)
+    picture, made = (maps.movedim(0, -1) if maps.ndim == 3 else maps for maps in directly(task, image, output))
     values = F.interpolate(scores, size, mode="bilinear")[0, 0]
     decided = image[3] == 0.5 if task.trimap else torch.ones(size, dtype=torch.bool)
     errors = values * decided
 
-    whole = drawn(task, image, output, scores, SEEN[0])
-    for found, wanted in ((whole.picture, picture), (whole.prediction, made)):
+    whole = drawn(task, image, output, scores, SEEN[0], tmp_path)
+    for array, wanted in ((whole.picture, picture), (whole.prediction, made)):
+        found = array.whole()
         assert found.dtype == wanted.dtype
         assert torch.equal(found, wanted), "what is not cut is computed as ever"
     levels = 255 if task.classification else 65535
     assert whole.errors is not None
-    assert whole.errors.dtype == (torch.uint8 if task.classification else torch.uint16)
-    torch.testing.assert_close(whole.errors.double() / levels, errors.double(), rtol=0, atol=0.51 / levels)
+    found = whole.errors.whole()
+    assert found.dtype == (torch.uint8 if task.classification else torch.uint16)
+    torch.testing.assert_close(found.double() / levels, errors.double(), rtol=0, atol=0.51 / levels)
     assert whole.accepted is not None
-    assert (whole.accepted[(errors - 0.4).abs() > 1e-6] == 255).equal((errors <= 0.4)[(errors - 0.4).abs() > 1e-6])
+    clear = (errors - 0.4).abs() > 1e-6
+    assert (whole.accepted.whole()[clear] == 255).equal((errors <= 0.4)[clear])
     assert whole.error == pytest.approx(float(values[decided].mean()), abs=1e-6)
     assert whole.share == pytest.approx(float((values[decided] <= 0.4).float().mean()), abs=1e-6)
 
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * size[1] * task.channels * 5)
-    parts = drawn(task, image, output, scores, 16)
+    parts = drawn(task, image, output, scores, 16, tmp_path)
     assert parts.errors is not None
     assert parts.error == pytest.approx(whole.error, abs=1e-5)
     assert parts.quality == pytest.approx(whole.quality, abs=1e-3 if task.classification else 0.01)
-    for found, wanted in ((parts.picture, picture), (parts.prediction, made), (parts.errors, whole.errors)):
-        off = (found.long() - wanted.long()).abs().max()
-        assert off <= (0 if size == SEEN or (task.classification and found is parts.prediction) else 1)
+    pairs = ((parts.picture, picture), (parts.prediction, made), (parts.errors, whole.errors.whole()))
+    for array, wanted in pairs:
+        off = (array.whole().long() - wanted.long()).abs().max()
+        assert off <= (0 if size == SEEN or (task.classification and array is parts.prediction) else 1)
+
+    monkeypatch.setattr(row_array, "IN_MEMORY", 0)
+    monkeypatch.setattr(row_array, "BLOCK", 100)
+    filed = drawn(task, image, output, scores, 16, tmp_path)
+    assert filed.errors is not None
+    assert filed.accepted is not None
+    assert parts.accepted is not None
+    assert (filed.error, filed.quality, filed.share) == (parts.error, parts.quality, parts.share)
+    for array, wanted in zip(
+        (filed.picture, filed.prediction, filed.errors, filed.accepted),
+        (parts.picture, parts.prediction, parts.errors, parts.accepted),
+        strict=True,
+    ):
+        assert array.nbytes == 0
+        assert torch.equal(array.whole(), wanted.whole())
+    assert not list(tmp_path.iterdir()), "temporary files have no names"
 
 
-def test_bytes_are_drawn_as_their_floats() -> None:
+def test_bytes_are_drawn_as_their_floats(tmp_path: Path) -> None:
     image = (rand(3, *SEEN) * 255).byte()
     output, scores = rand(1, 3, *SEEN, seed=2), rand(1, 1, *SEEN)
     task = Segmentation(3)
-    of_bytes, of_floats = (drawn(task, given, output, scores, 40) for given in (image, image.float() / 255))
-    assert torch.equal(of_bytes.picture, of_floats.picture)
+    given = image, image.float() / 255
+    of_bytes, of_floats = (drawn(task, pixels, output, scores, 40, tmp_path) for pixels in given)
+    assert torch.equal(of_bytes.picture.whole(), of_floats.picture.whole())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semipix.inference import pipeline
@@ -56,6 +57,44 @@ def test_maps_and_scores_of_a_calibrated_run(calibrated: Path, shared_photos: Pa
         assert 0 <= float(row["expected_miou"]) <= 1
         assert row["risk"] == "0.9"
     assert len({row["expected_error"] for row in found.values()}) > 4
+
+
+def test_views_and_candidates_have_figures_and_calibrations_of_their_own(
+    calibrated: Path, shared_photos: Path, command: Command
+) -> None:
+    """Nothing of the deployed network's is used for them, or replaced by them."""
+    images, plain = shared_photos / "images/test", (calibrated / "calibration.json").read_text()
+    assert command("evaluate", calibrated).code == 0
+    measured = (calibrated / "evaluation-test.json").read_text()
+    deployed = torch.load(calibrated / "checkpoints/best.ckpt", weights_only=True)["state_dict"]["method.deployed"]
+    other = ("second", "first")[int(deployed)]
+    for options in (("--tta", "flips"), ("--deploy", other)):
+        found = command("evaluate", calibrated, *options)
+        assert found.code == 0
+        file = calibrated / f"evaluation-test-{options[1]}.json"
+        assert file.is_file()
+        assert file.read_text() != measured
+        assert (calibrated / "evaluation-test.json").read_text() == measured
+
+        result = command("predict", calibrated, images, "--out", f"out-{options[1]}", *options)
+        (line,) = remarks(result)
+        named = " ".join(options)
+        assert line.startswith(f"semipix: no calibration of best.ckpt with {named}, so that errors/ is not calibrated")
+        assert line.endswith(f"semipix calibrate {calibrated} --checkpoint best {named}")
+        assert command("calibrate", calibrated, *options).code == 0
+        result = command("predict", calibrated, images, "--out", f"out-{options[1]}", *options)
+        assert (result.code, remarks(result)) == (0, [])
+        assert Path(f"out-{options[1]}/scores.csv").is_file()
+    kept = json.loads((calibrated / "calibration.json").read_text())["calibrations"]
+    assert [(each["network"], each["views"]) for each in kept[1:]] == [
+        *((("first", "second")[int(deployed)], "flips"), (other, "")),
+    ]
+    assert kept[0] == json.loads(plain)["calibrations"][0]
+    assert command("calibrate", calibrated, "--tta", "flips").code == 0
+    again = json.loads((calibrated / "calibration.json").read_text())["calibrations"]
+    assert sorted(each["checksum"] for each in again) == sorted(each["checksum"] for each in kept)
+    result = command("predict", calibrated, images, "--out", "out", "--deploy", "teacher")
+    assert "--deploy: teacher found, but GCT has first, second" in result.error
 
 
 def test_without_a_calibration_the_map_is_the_softmax_and_there_are_no_scores(

@@ -58,6 +58,20 @@ def test_what_is_saved_is_loaded_for_the_same_weights(method: Method, tmp_path: 
     assert load(tmp_path, make_method("gct", seed=1).eval(), "last") is None, "nothing is said of last.ckpt"
 
 
+def test_a_file_that_names_neither_network_nor_views_is_of_the_image_alone(method: Method, tmp_path: Path) -> None:
+    """As those of earlier versions."""
+    save(tmp_path, make_calibration(method))
+    path = tmp_path / "calibration.json"
+    (entry,) = json.loads(path.read_text())["calibrations"]
+    for key in ("network", "views", "checksum"):
+        del entry[key]
+    path.write_text(json.dumps({"calibrations": [{**entry, "checksum": module._checksum(entry)}]}))
+    assert load(tmp_path, method, "best") == make_calibration(method)
+    assert load(tmp_path, method, "best", "flips") is None
+    save(tmp_path, dataclasses.replace(make_calibration(method), network=method.deployed_name()))
+    assert len(json.loads(path.read_text())["calibrations"]) == 1, "it is replaced"
+
+
 def test_a_checkpoint_of_a_run_keeps_its_calibration_when_another_is_calibrated(method: Method, tmp_path: Path) -> None:
     last = make_method("gct", seed=1).eval()
     for each, name in ((method, "best"), (last, "last"), (last, "last")):

@@ -1,5 +1,6 @@
 """Bilinear resizing of some rows of a map, with the same result as `F.interpolate` of the whole map."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,13 @@ def resize_rows(
         # This resizes only columns: the number of rows does not change.
         resized = F.interpolate(resized, (len(rows), size[1]), mode="bilinear", align_corners=aligned)
     return resized.to(maps.dtype)
+
+
+def resized_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (N, C, h, w), resized bilinearly to a height and width if they do not have them."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    return F.interpolate(maps, tuple(size), mode="bilinear")
 
 
 def _places(rows: range, height: int, resized_height: int, aligned: bool) -> Tensor:

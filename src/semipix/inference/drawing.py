@@ -1,11 +1,15 @@
-"""The arrays that are written for one image, made from its network output in slabs of rows."""
+"""The arrays that are written for one image, made from its network output a few rows at a time."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from semipix.data.files.decode import unit_range
 from semipix.data.files.sizes import Size
 from semipix.functional.rows import RowResizer, block_rows
+from semipix.inference.row_array import RowArray
 from semipix.inference.scores import class_sums, expected_miou, expected_psnr
 from semipix.tasks.base import Task
 from semipix.training.calibration import ErrorMap
@@ -18,10 +22,11 @@ class Drawing:
         task: the task.
         image: (C, H, W), bytes or float32 in [0, 1], on the CPU.
         output: height and width of the whole network output.
+        folder: gets temporary files for the arrays of huge images, see `RowArray`.
 
     Attributes:
-        picture: (3, H, W) uint8.
-        prediction: the array of the task's own files, see `Task.to_file`.
+        picture: (H, W, 3) uint8.
+        prediction: the array of the task's own files, see `Task.to_file`: (H, W) or, with channels, (H, W, C).
         errors: (H, W), the error map as it is written, see `finish`; None if no scores were added.
         accepted: (H, W) uint8, 255 at accepted pixels; None unless `finish` got a threshold.
         error: mean of the error map over the pixels that the network decides, all but the known ones of a trimap.
@@ -29,28 +34,29 @@ class Drawing:
         share: share of these pixels that are accepted.
     """
 
-    picture: Tensor
-    prediction: Tensor
-    errors: Tensor | None = None
-    accepted: Tensor | None = None
+    picture: RowArray
+    prediction: RowArray
+    errors: RowArray | None = None
+    accepted: RowArray | None = None
     error: float = 0.0
     quality: float = 0.0
     share: float = 0.0
 
-    def __init__(self, task: Task, image: Tensor, output: Size) -> None:
+    def __init__(self, task: Task, image: Tensor, output: Size, folder: Path) -> None:
         self.task = task
         self.image = image
+        self.folder = folder
         self.size: Size = (image.shape[-2], image.shape[-1])
         self._outputs = RowResizer(output, self.size, task.channels)
         self._score_rows = RowResizer(output, self.size, 1)
-        self._scores: Tensor | None = None  # (H, W) float32
+        self._scores: RowArray | None = None  # (H, W) float32
         self._confusion = torch.zeros(task.channels, task.channels, dtype=torch.float64)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the image and of the arrays."""
-        arrays = [self.image, self.picture, self.prediction, self.errors, self.accepted, self._scores]
-        return sum(array.nbytes for array in arrays if array is not None)
+        arrays = [self.picture, self.prediction, self.errors, self.accepted, self._scores]
+        return self.image.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
     def add_output(self, output: Tensor) -> None:
         """Add the next rows (1, K, h, w) of the network output, from the top."""
@@ -61,10 +67,10 @@ class Drawing:
 
     def add_scores(self, scores: Tensor) -> None:
         """Add the next rows (1, 1, h, w) of the error map's scores, from the top; of the size of the output."""
-        for rows, part in self._score_rows.push(scores.float()):
+        for _, part in self._score_rows.push(scores.float()):
             if self._scores is None:
-                self._scores = torch.empty(self.size)
-            self._scores[rows] = part[0, 0].cpu()
+                self._scores = RowArray(self.size, np.float32, self.folder)
+            self._scores.add(part[0, 0])
 
     def finish(self, error_map: ErrorMap, constant: float = 0.0, threshold: float | None = None) -> None:
         """Make the error map of the scores, when all rows were added.
@@ -79,30 +85,31 @@ class Drawing:
         """
         if self._scores is None:
             return
-        levels, kind = (255, torch.uint8) if self.task.classification else (65535, torch.uint16)
-        self.errors = torch.empty(self.size, dtype=kind)
+        levels, kind = (255, np.uint8) if self.task.classification else (65535, np.uint16)
+        self.errors = RowArray(self.size, kind, self.folder)
         if threshold is not None:
-            self.accepted = torch.zeros(self.size, dtype=torch.uint8)
+            self.accepted = RowArray(self.size, np.uint8, self.folder)
         pixels = accepted = 0
         total = squares = 0.0
         by_class = torch.zeros(self.task.channels, dtype=torch.float64)
         step = block_rows(self.size[1], 2)
         for top in range(0, self.size[0], step):
             rows = slice(top, min(top + step, self.size[0]))
-            values = error_map.values(self._scores[rows] + constant)
+            values = error_map.values(self._scores.read(rows) + constant)
             decided = self._decided(rows)
             values = values * decided
-            self.errors[rows] = (values * levels).round().to(torch.int32).to(kind)
+            self.errors.add((values * levels).round().to(torch.int32))
             pixels += int(decided.sum())
             total += float(values.sum(dtype=torch.float64))
             squares += float(values.square().sum(dtype=torch.float64))
             if self.task.classification:
-                labels = self.prediction[rows].flatten().long()
+                labels = self.prediction.read(rows).flatten().long()
                 by_class += torch.bincount(labels, values.flatten().double(), len(by_class))
             if self.accepted is not None and threshold is not None:
                 taken = values <= threshold * (1 + 1e-6) + 1e-9  # values that are equal up to rounding are equal
-                self.accepted[rows] = taken * 255
+                self.accepted.add(taken * 255)
                 accepted += int((taken & decided).sum())
+        self._scores.close()
         self._scores = None
         self.error, self.share = total / max(1, pixels), accepted / max(1, pixels)
         factor = getattr(error_map, "squares", 1.0)
@@ -131,14 +138,19 @@ class Drawing:
             prediction = task.activate(task.constrain(task.deactivate(prediction), image))
         picture, to_file = task.render(image[0], prediction[0]), task.to_file(prediction[0])
         if rows.start == 0:
-            self.picture, self.prediction = self._canvas(picture), self._canvas(to_file)
-        self.picture[..., rows, :] = picture
-        self.prediction[..., rows, :] = to_file
+            self.picture, self.prediction = self._rows(picture), self._rows(to_file)
+        self.picture.add(picture.movedim(0, -1))
+        self.prediction.add(to_file.movedim(0, -1) if to_file.ndim == 3 else to_file)
         if task.classification:
             class_sums(prediction[0].flatten(1), self._confusion)
 
-    def _canvas(self, part: Tensor) -> Tensor:
+    def _rows(self, part: Tensor) -> RowArray:
         """An empty array of the image's size, with the type and channels of a part; channels last, as in Pillow."""
-        if part.ndim == 3:
-            return torch.empty((*self.size, len(part)), dtype=part.dtype).movedim(-1, 0)
-        return torch.empty(self.size, dtype=part.dtype)
+        channels = (len(part),) if part.ndim == 3 else ()
+        return RowArray((*self.size, *channels), part.cpu().numpy().dtype, self.folder)
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        for rows in (self.picture, self.prediction, self.errors, self.accepted, self._scores):
+            if rows is not None:
+                rows.close()

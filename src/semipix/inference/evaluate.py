@@ -14,7 +14,9 @@ from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Evidence, Method
-from semipix.training.build import build_learner, data_of_run, trained_method
+from semipix.methods.test_views import TestViews
+from semipix.methods.tiles import Tiling
+from semipix.training.build import build_learner, data_of_run, deploy_candidate, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
@@ -56,6 +58,9 @@ def evaluate(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> dict[str, float]:
     """Measure a run, and write what was measured to the run folder; for the arguments see `measured`.
 
@@ -65,8 +70,8 @@ def evaluate(
     Raises:
         SemipixError: as `measured` and `keep`.
     """
-    evaluation = measured(run, split, checkpoint, batch_size, root, max_pixels, trust)
-    keep(run, split, evaluation, checkpoint)
+    evaluation = measured(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling, tta, deploy)
+    keep(run, kept_name(split, deploy, tta), evaluation, checkpoint)
     return evaluation.figures
 
 
@@ -78,9 +83,12 @@ def measure(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> dict[str, float]:
     """The metrics that `measured` returns."""
-    return measured(run, split, checkpoint, batch_size, root, max_pixels, trust).figures
+    return measured(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling, tta, deploy).figures
 
 
 def measured(
@@ -91,6 +99,9 @@ def measured(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> Evaluation:
     """Metrics over whole images at their own size, with the run's own data and split; writes no file.
 
@@ -102,6 +113,9 @@ def measured(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
+        tiling: compute all images that are larger than a tile in such tiles, as `semipix predict --tile` does.
+        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        deploy: measure the error maps of this candidate, and its metrics as those of the run.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the split has no
@@ -115,11 +129,14 @@ def measured(
     given = {key: value for key, value in given.items() if value is not None}
     configuration = configuration.with_options("data", given)
     method = trained_method(configuration, run, checkpoint)
+    deploy_candidate(method, deploy)
     data = data_of_run(configuration, run, method.task, [split] if split == "test" else ["train", "val"])
     if not getattr(data.split, split):
         raise SemipixError(f"{run}: its data has no {split} images; choose another --split or add images/{split}")
     learner = build_learner(configuration, method, steps=1)
-    learner.written = written_map(run, method, checkpoint)
+    learner.written = written_map(run, method, checkpoint, tta or "")
+    learner.tiling = tiling
+    learner.views = TestViews(method, tta, configuration.data.options.get("rotate", 0.0))
     learner.records = ImageRecords()
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
@@ -147,7 +164,7 @@ def measured(
             f"{run}: out of {short} in batches of {data.eval_batch_size} {split} images; lower --batch-size, or train "
             "with a smaller data.resize"
         ) from error
-    if line := learner.slabs.line():
+    for line in learner.large.lines():
         print(f"semipix: {line}", file=sys.stderr)
     if learner.unmeasured:
         raise SemipixError(f"{run}: {split}: {learner.unmeasured}")
@@ -157,17 +174,24 @@ def measured(
     return Evaluation(figures, learner.records, confusion, learner.error_curves)
 
 
-def written_map(run: Path, method: Method, checkpoint: str | None) -> Callable[[Evidence], ErrorMap | None]:
+def written_map(
+    run: Path, method: Method, checkpoint: str | None, views: str = ""
+) -> Callable[[Evidence], ErrorMap | None]:
     """The error map that `semipix predict` writes: the calibrated one, or the best of the others.
 
     Without a calibration that fits, which prediction refuses, there is none, and a line says so.
     """
     try:
-        calibration = load(run, method, checkpoint_of(run, checkpoint).stem)
+        calibration = load(run, method, checkpoint_of(run, checkpoint).stem, views)
     except SemipixError as error:
         print(f"semipix: errors/map is not measured: {one_line(str(error))}", file=sys.stderr)
         return lambda evidence: None
     return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
+
+
+def kept_name(split: str, deploy: str | None = None, tta: str | None = None) -> str:
+    """What files of an evaluation are called: `test`, or `test-flips`, so that the deployed network's stay."""
+    return "-".join(part for part in (split, deploy, tta) if part)
 
 
 def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None = None) -> None:
@@ -179,7 +203,7 @@ def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None =
 
     Args:
         run: run folder.
-        split: `test` or `val`.
+        split: what was measured, see `kept_name`.
         evaluation: what was measured.
         checkpoint: the network that was measured, as `measured` takes it.
 

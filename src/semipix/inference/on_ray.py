@@ -12,6 +12,7 @@ from semipix.inference.pipeline import Ended, predict_files
 from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import Score
 from semipix.interruption import install_again
+from semipix.methods.tiles import Tiling
 
 BLOCK = 64
 """Images that a worker gets at a time. If it dies, the block is predicted again."""
@@ -21,7 +22,7 @@ class Worker:
     """Runs the same pipeline as without Ray, on one block of files after another.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust, risk: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy: see `load_predictor`.
     """
 
     def __init__(
@@ -33,8 +34,11 @@ class Worker:
         max_pixels: int | None,
         trust: bool,
         risk: float | None,
+        tiling: Tiling | None,
+        tta: str | None,
+        deploy: str | None,
     ) -> None:
-        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk)
+        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
         """Predict a block of columns `file` and `name`; return for each image how it ended, as JSON."""
@@ -51,13 +55,16 @@ def predict_on_ray(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
+    tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> Generator[Ended]:
     """Predict files on the cluster of `RAY_ADDRESS`, or on one that is started on this machine.
 
     A worker has one GPU if the cluster has GPUs, otherwise one processor core. A worker that dies is replaced.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust, risk: see `load_predictor`.
+        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy: see `load_predictor`.
         files: image files, each with the name of its results.
 
     Yields:
@@ -89,6 +96,9 @@ def predict_on_ray(
             max_pixels,
             trust,
             risk,
+            tiling,
+            tta,
+            deploy,
         ),
         batch_size=BLOCK,
         concurrency=(1, max(1, min(int(found.get(kind, 1)), blocks))),

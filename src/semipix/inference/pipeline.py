@@ -47,7 +47,7 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
     """Predict images and write their results; images are read and written while others are computed.
 
     Images of equal size are computed in batches, so the order of the results differs from that of the files. Images
-    that are too large for one pass are computed in slabs of rows.
+    that are too large for one pass are computed in parts.
 
     Args:
         predictor: reads, computes and writes.
@@ -199,8 +199,8 @@ def _compute(predictor: Predictor, photos: list[Photo], pool: ThreadPoolExecutor
         A future for each image, and the bytes that are in use until all are written.
     """
     try:
-        if len(photos) == 1 and predictor.slabs.applies((photos[0].seen.shape[-2], photos[0].seen.shape[-1])):
-            drawing = predictor.draw_in_slabs(photos[0])
+        if len(photos) == 1 and predictor.large.applies((photos[0].seen.shape[-2], photos[0].seen.shape[-1])):
+            drawing = predictor.draw_in_parts(photos[0])
             return [pool.submit(_write, photos[0], predictor.save, photos[0], drawing)], drawing.nbytes
         outputs, scores = predictor.compute(torch.stack([unit_range(photo.seen) for photo in photos]))
     except (RuntimeError, ValueError, MemoryError) as error:  # the network refuses this size, or memory is short

@@ -17,6 +17,7 @@ from semipix.inference.pipeline import Ended, Failure, predict_files
 from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import ScoreTable
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
+from semipix.methods.tiles import Tiling
 
 SECONDS = 30
 """Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
@@ -35,6 +36,9 @@ def predict(
     risk: float | None = None,
     write: AnnotationFormat | None = None,
     uncertain: float | None = None,
+    tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> list[str]:
     """Predict images at their own size into `out/pictures`, with error maps in `out/errors` and scores.
 
@@ -62,6 +66,10 @@ def predict(
             absolute error is expected to be at most this, in the units of the labels), into `out/accepted`.
         write: also write all masks as annotations for a labeling tool, into `out/annotations`; see `Annotations`.
         uncertain: leave pixels whose probability of an error is above this out of the annotations.
+        tiling: compute all images that are larger than a tile in such tiles; by default only images that are too large
+            for one pass and for slabs of rows.
+        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        deploy: the candidate that predicts, instead of the one that validation chose.
 
     Returns:
         A line for each image that could not be predicted; all others are predicted.
@@ -76,7 +84,7 @@ def predict(
     found = find_images(paths, out)
     files = found.files
     refuse_collisions(files)
-    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk)
+    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
     refuse_overwriting(files, predictor)
     if write is None and uncertain is not None:
         raise SemipixError("--uncertain: found it without --write, which it is for; name a format by --write")
@@ -96,7 +104,7 @@ def predict(
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk)
+        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk, tiling, tta, deploy)
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0
@@ -123,7 +131,7 @@ def predict(
     finally:
         if table is not None:
             table.write()
-    if line := predictor.slabs.line():
+    for line in predictor.large.lines():
         print(f"semipix: {line}", file=sys.stderr)
     if annotations is not None:
         try:

@@ -4,10 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -20,18 +17,18 @@ from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size, as_resize, resized_size
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
+from semipix.inference.row_array import RowArray
 from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
-from semipix.methods.slabs import Slabs
+from semipix.methods.large_images import LargeImages
+from semipix.methods.test_views import TestViews
+from semipix.methods.tiles import Tiling
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
-from semipix.training.build import trained_method
+from semipix.training.build import deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
 from semipix.training.run_folder import checkpoint_of, load_config
-
-PNG_COMPRESSION = 1
-"""Level of compression; Pillow's default of 6 makes smaller files but takes more time."""
 
 
 class Photo(NamedTuple):
@@ -68,11 +65,13 @@ class Predictor:
         calibration: of the method's error map; without one, an uncalibrated map is written if there is any.
         threshold: largest value of the calibrated map at which a pixel is accepted; None writes no accepted pixels.
         risk: the risk that the threshold is for, in the units of the labels.
+        tiling: compute all images that are larger than a tile in such tiles.
+        views: of each image that is predicted; by default the image alone.
 
     Attributes:
         device: the GPU, or the CPU if there is none.
         remarks: lines for the user about the error map.
-        slabs: computes images that are too large for one pass.
+        large: computes images that are too large for one pass.
     """
 
     def __init__(
@@ -85,11 +84,14 @@ class Predictor:
         calibration: Calibration | None = None,
         threshold: float | None = None,
         risk: float | None = None,
+        tiling: Tiling | None = None,
+        views: TestViews | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
         self.memory_format = set_memory_format(method, self.device.type, channels_last)
-        self.slabs = Slabs(self.method, self.memory_format)
+        self.views = views or TestViews(method)
+        self.large = LargeImages(self.method, self.memory_format, tiling, self.views.in_slabs)
         self.task: Task = method.task
         self.out = out
         self.reader = reader or Reader()
@@ -155,7 +157,7 @@ class Predictor:
 
     def _output_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Network outputs of images (B, C, h, w) on the device, and what `ErrorMap.parts` returns of them."""
-        evidence = self.method.evidence(images)
+        evidence = self.views.evidence(images)
         if self._error_map is None:
             self._error_map = uncalibrated(self.task, evidence)
         if self._error_map is None:
@@ -163,11 +165,11 @@ class Predictor:
         return evidence.output, *self._error_map.parts(self.task, evidence, images)
 
     @torch.inference_mode()
-    def draw_in_slabs(self, photo: Photo) -> Drawing:
-        """Compute a large image in slabs of rows, so that its whole network output is never in memory."""
-        drawing = Drawing(self.task, photo.image, _size(photo.seen))
+    def draw_in_parts(self, photo: Photo) -> Drawing:
+        """Compute a large image in parts, so that its whole network output is never in memory."""
+        drawing = Drawing(self.task, photo.image, _size(photo.seen), self.out)
         sums: Tensor | None = None
-        for output, scores, maps in self.slabs.compute(photo.seen, self._output_and_scores):
+        for output, scores, maps in self.large.compute(photo.seen, self._output_and_scores):
             assert output is not None
             drawing.add_output(output)
             if scores is not None and maps is not None:
@@ -194,7 +196,7 @@ class Predictor:
         Raises:
             OSError: a file cannot be written.
         """
-        drawing = Drawing(self.task, photo.image, _size(output))
+        drawing = Drawing(self.task, photo.image, _size(output), self.out)
         drawing.add_output(output[None])
         if scores is not None and self._error_map is not None:
             drawing.add_scores(scores[None])
@@ -211,16 +213,17 @@ class Predictor:
             OSError: a file cannot be written.
         """
         name = photo.name.with_suffix(".png")
-        _save(drawing.picture.movedim(0, -1), self.out / "pictures" / name)
+        _save(drawing.picture, self.out / "pictures" / name)
         for folder, pixels in (("errors", drawing.errors), ("accepted", drawing.accepted)):
             if pixels is not None:
                 _save(pixels, self.out / folder / name)
         prediction, paths = drawing.prediction, self._task_files(name)
         if len(paths) > 1:
-            for channel, path in zip(prediction, paths, strict=True):
-                _save(channel, path)
+            for channel, path in enumerate(paths):
+                _save(prediction, path, channel)
         else:
-            _save(prediction.movedim(0, -1) if prediction.ndim == 3 else prediction, paths[0])
+            _save(prediction, paths[0])
+        drawing.close()
         if self.calibration is None:
             return None
         share = None if self.threshold is None else drawing.share
@@ -240,6 +243,9 @@ def load_predictor(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
+    tiling: Tiling | None = None,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> Predictor:
     """Load the predictor of a run folder.
 
@@ -252,6 +258,9 @@ def load_predictor(
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         risk: largest expected error of the accepted pixels: a share of wrong ones or, in regression, a mean absolute
             error in the units of the labels. By default no pixels are accepted or rejected.
+        tiling: compute all images that are larger than a tile in such tiles.
+        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        deploy: the candidate that predicts, instead of the one that validation chose.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the task needs a
@@ -260,40 +269,44 @@ def load_predictor(
     """
     configuration = load_config(run, trust)
     method = trained_method(configuration, run, checkpoint)
+    deploy_candidate(method, deploy)
+    data = configuration.data.options
+    views = TestViews(method, tta, data.get("rotate", 0.0))
     _check_trimaps(run, method.task, trimaps)
     name = checkpoint_of(run, checkpoint).stem
-    calibration = load(run, method, name)
-    threshold, remarks = _threshold(run, name, method.task, calibration, risk)
-    data = configuration.data.options
+    calibration = load(run, method, name, tta or "")
+    threshold, remarks = _threshold(run, name, _options(deploy, tta), method.task, calibration, risk)
     reader = Reader(
         as_resize(data.get("resize")),
         reduced=method.task.classification,
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
-    predictor = Predictor(method, out, reader, beside, configuration.channels_last, calibration, threshold, risk)
+    channels_last = configuration.channels_last
+    predictor = Predictor(method, out, reader, beside, channels_last, calibration, threshold, risk, tiling, views)
     predictor.remarks = remarks
     return predictor
 
 
 def _threshold(
-    run: Path, checkpoint: str, task: Task, calibration: Calibration | None, risk: float | None
+    run: Path, checkpoint: str, options: str, task: Task, calibration: Calibration | None, risk: float | None
 ) -> tuple[float | None, list[str]]:
     """The threshold of the error map for a risk, and lines for the user.
 
     Raises:
         SemipixError: the risk is out of range, or there is no calibration for it.
     """
-    command = f"semipix calibrate {run} --checkpoint {checkpoint}"
+    command = f"semipix calibrate {run} --checkpoint {checkpoint}{options}"
     if risk is not None and not 0 < risk < task.span:
         limit = "1" if task.classification else f"{task.span:g}, the range of the labels"
         raise SemipixError(f"--risk: {risk} found, a number above 0 and below {limit} expected")
     if calibration is None:
+        what = f"{checkpoint}.ckpt with{options}" if options else f"{checkpoint}.ckpt"
         if risk is not None:
-            raise SemipixError(f"--risk: {run} has no calibration of {checkpoint}.ckpt; make it first: {command}")
-        what = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
+            raise SemipixError(f"--risk: {run} has no calibration of {what}; make it first: {command}")
+        instead = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
         return None, [
-            f"no calibration of {checkpoint}.ckpt, so that errors/ is not calibrated ({what}) and there is no "
+            f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and there is no "
             f"scores.csv; make it by: {command}"
         ]
     if risk is None:
@@ -308,6 +321,11 @@ def _threshold(
     if found.threshold < 0:
         remarks.append(f"--risk: no pixel is accepted, since no part of the error map has a risk of at most {risk:g}")
     return found.threshold, remarks
+
+
+def _options(deploy: str | None, tta: str | None) -> str:
+    """Options of a command, with a space before each."""
+    return "".join(f" --{name} {value}" for name, value in (("deploy", deploy), ("tta", tta)) if value is not None)
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
@@ -326,8 +344,7 @@ def _size(maps: Tensor) -> Size:
     return maps.shape[-2], maps.shape[-1]
 
 
-def _save(pixels: Tensor, path: Path) -> None:
-    """Write pixels (H, W) or (H, W, 3) as a PNG file, which is renamed when it is complete."""
-    array: NDArray[np.uint8] | NDArray[np.uint16] = pixels.cpu().numpy()
+def _save(rows: RowArray, path: Path, channel: int | None = None) -> None:
+    """Write pixels as a PNG file, which is renamed when it is complete."""
     with written(path) as file:
-        Image.fromarray(array).save(file, format="PNG", compress_level=PNG_COMPRESSION)
+        rows.save(file, channel)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from semipix.data.files.decode import unit_range
 from semipix.data.files.sizes import Size
 from semipix.errors import SemipixError
-from semipix.functional.resizing import Window
+from semipix.functional.resizing import Window, resized_maps
 from semipix.methods.base import Method
 
 PIXELS_AT_ONCE = {"cpu": 5_800_000, "cuda": 2**24}
@@ -106,7 +106,7 @@ class Slabs:
             with window_set(self.method, Window(computed.start, height)):
                 outputs = forward(part)
             rows = slice(kept.start - computed.start, kept.stop - computed.start)
-            yield tuple(None if maps is None else _resized(maps, part.shape[-2:])[..., rows, :] for maps in outputs)
+            yield tuple(None if maps is None else resized_maps(maps, part.shape[-2:])[..., rows, :] for maps in outputs)
 
     def line(self) -> str:
         """A line for the user with the number of images that were computed in slabs; empty if there were none."""
@@ -173,7 +173,7 @@ def measured_halo(method: Method, device: torch.device) -> int | None:
         return None
     others = [method.task.deactivate(prediction) for prediction in evidence.predictions[1:]]
     outputs = [evidence.output, *others, *([] if evidence.flaw is None else [evidence.flaw])]
-    all_maps = [_resized(maps, images.shape[-2:]).float() for maps in outputs]
+    all_maps = [resized_maps(maps, images.shape[-2:]).float() for maps in outputs]
 
     def change(distance: int) -> float:
         return max(_change(maps, distance) for maps in all_maps)
@@ -199,10 +199,3 @@ def _test_image(channels: int, bright: bool) -> Tensor:
         small = torch.rand(1, channels, rows // 8, 8, generator=generator)
         parts.append(darkest + contrast * F.interpolate(small, scale_factor=8, mode="bilinear"))
     return torch.cat(parts, dim=2)
-
-
-def _resized(maps: Tensor, size: Size | torch.Size) -> Tensor:
-    """Maps resized to the size of their image."""
-    if maps.shape[-2:] == tuple(size):
-        return maps
-    return F.interpolate(maps, tuple(size), mode="bilinear")

@@ -390,6 +390,26 @@ def trained_method(configuration: Configuration, run: Path, which: str | None = 
     return method.eval()
 
 
+def deploy_candidate(method: Method, name: str | None) -> None:
+    """Deploy a candidate of a trained method instead of the one that validation chose.
+
+    Args:
+        method: the method.
+        name: of the candidate; None changes nothing.
+
+    Raises:
+        SemipixError: the method has no such candidate.
+    """
+    if name is None:
+        return
+    candidates = list(method.candidates())
+    if name not in candidates:
+        only = f"{type(method).__name__} has {', '.join(candidates)}" if len(candidates) > 1 else "there is only one"
+        raise SemipixError(f"--deploy: {name} found, but {only}; choose one of them, or leave the option out")
+    if len(candidates) > 1:
+        method.deploy(name)
+
+
 def check_finite(path: Path, weights: Mapping[str, Any]) -> None:
     """Refuse weights that hold NaN or infinite numbers.
 

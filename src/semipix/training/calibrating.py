@@ -15,9 +15,10 @@ from semipix import interruption
 from semipix.batch import EvalSample
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError, one_line, reason_of
-from semipix.methods.base import Evidence, Method
+from semipix.methods.base import Evidence
+from semipix.methods.test_views import TestViews
 from semipix.models.memory_format import set_memory_format
-from semipix.training.build import data_of_run, trained_method
+from semipix.training.build import data_of_run, deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, save
 from semipix.training.calibration_fit import calibrate
 from semipix.training.configuration import Configuration
@@ -57,6 +58,8 @@ def calibrate_run(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tta: str | None = None,
+    deploy: str | None = None,
 ) -> list[str]:
     """Fit the error map of a finished run, and write it to `calibration.json` in the run folder.
 
@@ -66,6 +69,8 @@ def calibrate_run(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
+        tta: of predictions that are averaged over `flips` or `scales` of each image, see `TestViews`.
+        deploy: of this candidate, instead of the one that validation chose.
 
     Returns:
         Lines that say what was fitted, and what it lacks.
@@ -81,7 +86,7 @@ def calibrate_run(
     if max_pixels is not None:
         configuration = configuration.with_options("data", {"max_pixels": max_pixels})
     try:
-        return _calibrate(configuration, run, checkpoint)
+        return _calibrate(configuration, run, checkpoint, tta, deploy)
     except (RuntimeError, MemoryError) as error:
         interruption.raise_if_interrupted(error)
         if not (short := memory_short(error)):
@@ -114,7 +119,13 @@ def calibrate_at_end(configuration: Configuration, run: Path) -> None:
         print(f"semipix: {one_line(line)}", file=sys.stderr)
 
 
-def _calibrate(configuration: Configuration, run: Path, checkpoint: str | None) -> list[str]:
+def _calibrate(
+    configuration: Configuration,
+    run: Path,
+    checkpoint: str | None,
+    tta: str | None = None,
+    deploy: str | None = None,
+) -> list[str]:
     name = checkpoint_of(run, checkpoint).stem
     validated = bool(load_split(run).val)
     if not validated and not configuration.method.options.get("withhold"):
@@ -123,29 +134,41 @@ def _calibrate(configuration: Configuration, run: Path, checkpoint: str | None) 
             "with method.withhold=0.25 (gct and gct_strong)"
         )
     method = trained_method(configuration, run, name)
+    deploy_candidate(method, deploy)
+    views = TestViews(method, tta, configuration.data.options.get("rotate", 0.0))
     data = data_of_run(configuration, run, method.task, ["train", "val"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_memory_format(method.to(device), device.type, configuration.channels_last)
     if validated:
         samples = Samples(data.val_dataloader().dataset, range(len(data.split.val)))
-        calibration = calibrate(method, samples, split="val", checkpoint=name)
+        calibration = calibrate(
+            method,
+            samples,
+            split="val",
+            checkpoint=name,
+            evidence=lambda sample, image: views.evidence(image),
+            views=tta or "",
+        )
     else:
-        calibration = _calibrate_on_withheld(method, data, name)
+        calibration = _calibrate_on_withheld(views, data, name)
     save(run, calibration)
     return lines_of(calibration)
 
 
-def _calibrate_on_withheld(method: Method, data: SemiSupervisedDataModule, checkpoint: str) -> Calibration:
+def _calibrate_on_withheld(views: TestViews, data: SemiSupervisedDataModule, checkpoint: str) -> Calibration:
     """Calibrate on the labels that were withheld from one of the pair: its errors, on images that it never learned."""
+    method = views.method
     dataset, places = data.labeled_samples()
     withheld = {index: method.withheld_from(place) for index, place in enumerate(places)}
     names = {data.split.labeled[index]: candidate for index, candidate in withheld.items() if candidate is not None}
     samples = Samples(dataset, [index for index, candidate in withheld.items() if candidate is not None])
 
     def evidence(sample: EvalSample, image: Tensor) -> Evidence:
-        return method.evidences(image)[names[sample.name]]
+        return views.evidences(image)[names[sample.name]]
 
-    return calibrate(method, samples, split="withheld", checkpoint=checkpoint, evidence=evidence)
+    return calibrate(
+        method, samples, split="withheld", checkpoint=checkpoint, evidence=evidence, views=views.kind or ""
+    )
 
 
 def lines_of(calibration: Calibration) -> list[str]:

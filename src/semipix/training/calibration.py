@@ -103,6 +103,8 @@ class Calibration:
         absent: names of classes that are in no label.
         thresholds: ascending, for `semipix.functional.conformal.accept`.
         losses: for each image its monotone loss at each threshold, from maps that were fitted on other images.
+        network: the candidate whose predictions it is for.
+        views: the views over which they are averaged, see `TestViews`; empty for the image alone.
     """
 
     checkpoint: str
@@ -123,6 +125,8 @@ class Calibration:
     absent: Sequence[str]
     thresholds: Sequence[float]
     losses: Sequence[Sequence[float]]
+    network: str = ""
+    views: str = ""
     name: str = field(default="calibrated", init=False)
 
     def parts(self, task: Task, evidence: Evidence, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,26 +201,33 @@ def fingerprint(method: Method) -> str:
 
 
 def save(run: Path, calibration: Calibration) -> None:
-    """Write a calibration to the run folder, in place of an older one of the same checkpoint; one of another is kept.
+    """Write a calibration to the run folder, in place of an older one of the same checkpoint, network and views.
 
     Raises:
         OSError: the file cannot be written.
     """
     try:
-        entries = [each for each in _entries(run) if each.checkpoint != calibration.checkpoint]
+        entries = [each for each in _entries(run) if not _is_for_same(each, calibration)]
     except SemipixError:  # damaged, and replaced
         entries = []
     content = {"calibrations": [_sealed(each) for each in (*entries, calibration)]}
     write_text(run / CALIBRATION, json.dumps(content, indent=1, allow_nan=False))
 
 
-def load(run: Path, method: Method, checkpoint: str) -> Calibration | None:
+def _is_for_same(first: Calibration, second: Calibration) -> bool:
+    """Whether two calibrations are of the same predictions; older ones do not name their network."""
+    networks = {first.network, second.network} - {""}
+    return (first.checkpoint, first.views) == (second.checkpoint, second.views) and len(networks) < 2
+
+
+def load(run: Path, method: Method, checkpoint: str, views: str = "") -> Calibration | None:
     """The calibration of a run's checkpoint; None if there is none.
 
     Args:
         run: run folder.
         method: with the weights of the checkpoint.
         checkpoint: `best` or `last`.
+        views: over which predictions are averaged; empty for the image alone.
 
     Raises:
         SemipixError: the file is damaged or was changed, or belongs to other weights or another version of the cues.
@@ -224,7 +235,8 @@ def load(run: Path, method: Method, checkpoint: str) -> Calibration | None:
     path = run / CALIBRATION
     if not path.exists():
         return None
-    entries, found = _entries(run), fingerprint(method)
+    entries, found, network = _entries(run), fingerprint(method), method.deployed_name()
+    entries = [each for each in entries if each.views == views and each.network in ("", network)]
     again = f"calibrate again by semipix calibrate --checkpoint {checkpoint}, or remove the file"
     fitting = next((each for each in entries if each.fingerprint == found), None)
     if fitting is None:
@@ -275,7 +287,7 @@ def _unsealed(entry: Mapping[str, Any]) -> Calibration:
     if entry.pop("checksum", None) != _checksum(entry):
         raise ValueError("the checksum differs")
     names = {each.name for each in fields(Calibration) if each.init}
-    if entry.keys() != names:
+    if entry.keys() | {"network", "views"} != names:  # which older files lack
         raise ValueError(f"other keys than {', '.join(sorted(names))}")
     calibration = Calibration(**entry)
     numbers = [*calibration.weights.values(), calibration.intercept, *calibration.knot_scores, *calibration.knot_values]

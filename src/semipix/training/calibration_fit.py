@@ -113,6 +113,7 @@ def calibrate(
     split: str,
     checkpoint: str,
     evidence: MakeEvidence | None = None,
+    views: str = "",
 ) -> Calibration:
     """Fit the error map of a method.
 
@@ -122,6 +123,7 @@ def calibrate(
         split: what they are, for the record.
         checkpoint: whose weights the method has, `best` or `last`.
         evidence: evidence of a sample, where it is not what `method.evidence` says.
+        views: over which that evidence is averaged, for the record.
 
     Raises:
         SemipixError: the images do not suffice: fewer than two have a label, or no pixel is wrong, or all are; or the
@@ -158,6 +160,8 @@ def calibrate(
     return Calibration(
         checkpoint=checkpoint,
         fingerprint=fingerprint(method),
+        network=method.deployed_name(),
+        views=views,
         kind="probability" if task.classification else "absolute error",
         cues=VERSION,
         split=split,

@@ -19,7 +19,9 @@ from semipix.data.batches.strong_views import StrongViews
 from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
-from semipix.methods.slabs import Slabs
+from semipix.methods.large_images import LargeImages
+from semipix.methods.test_views import TestViews
+from semipix.methods.tiles import Tiling
 from semipix.models.cue_detector import RunningNorm
 from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.training.calibration import ErrorMap
@@ -47,7 +49,9 @@ class Learner(pl.LightningModule):
         strong: makes the strong views that the method needs.
 
     Attributes:
-        slabs: computes images that are too large for one pass, in validation and tests.
+        large: computes images that are too large for one pass, in validation and tests.
+        tiling: compute all images that are larger than a tile in such tiles.
+        views: of each image that is measured.
         written: the error map that prediction writes, for the evidence of some images; a test measures it as `map`. A
             validation does not, since the map is calibrated after the training.
         confusion: pixels (K, K) of the last test by label and prediction; None before it, and in regression.
@@ -86,7 +90,9 @@ class Learner(pl.LightningModule):
         self._measured = MeasuredPixels(method.task)  # in the current validation or test
         self.strong = strong or StrongViews()
         task = method.task
-        self.slabs = Slabs(method)
+        self.tiling: Tiling | None = None
+        self.views = TestViews(method)
+        self.large = LargeImages(method)
         self.written: Callable[[Evidence], ErrorMap | None] | None = None
         self.records: ImageRecords | None = None
         self.candidate_metrics = nn.ModuleDict({name: task.metrics() for name in method.candidates()})
@@ -178,7 +184,8 @@ class Learner(pl.LightningModule):
     # evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self.slabs = Slabs(self.method, self.memory_format)  # new, since the halo depends on the weights
+        # New, since the halo of slabs depends on the weights.
+        self.large = LargeImages(self.method, self.memory_format, self.tiling, self.views.in_slabs)
         self._testing = False
 
     def on_test_epoch_start(self) -> None:
@@ -189,16 +196,16 @@ class Learner(pl.LightningModule):
         for indices in batches_of_equal_size([sample.image for sample in samples], self.device.type):
             batch = [samples[index] for index in indices]
             height, width = batch[0].image.shape[-2:]
-            if self.slabs.applies((height, width)):
+            if self.large.applies((height, width)):
                 for sample in batch:
-                    self._measure_in_slabs(sample)
+                    self._measure_in_parts(sample)
             else:
                 self._measure(batch)
 
     def _measure(self, samples: list[EvalSample]) -> None:
         """Update the metrics with images of one size; labels may differ in size."""
         image = torch.stack([sample.image for sample in samples]).contiguous(memory_format=self.memory_format)
-        evidences = self.method.evidences(image, self._with_maps)
+        evidences = self.views.evidences(image, self._with_maps)
         maps = {name: self._maps(name, evidence) for name, evidence in evidences.items()}
         deployed = self.method.deployed_name()
         error_map = self._error_map(evidences[deployed])
@@ -221,12 +228,12 @@ class Learner(pl.LightningModule):
                 self.method.diagnose(batch, of_batch, self.diagnostics)  # type: ignore[arg-type]
 
     def _measure_pseudo_labels(self, evidences: Mapping[str, Evidence], target: Tensor, indices: list[int]) -> None:
-        """Update the metrics of pseudo labels with some of the images; images in slabs are left out."""
+        """Update the metrics of pseudo labels with some of the images; images in parts are left out."""
         for name, taught in self.method.taught(evidences).items():
             prediction = evidences[name].predictions[0]
             self.pseudo_labels[name].update(prediction[indices], taught[indices], target)  # type: ignore[operator]
 
-    def _measure_in_slabs(self, sample: EvalSample) -> None:
+    def _measure_in_parts(self, sample: EvalSample) -> None:
         """Update the metrics with one large image; diagnostics need whole maps and leave it out."""
         task, target, deployed = self.method.task, sample.target[None], self.method.deployed_name()
         self._measured.add(target)
@@ -239,7 +246,7 @@ class Learner(pl.LightningModule):
             """What the error map's means need, then for each candidate its output and its error maps."""
             nonlocal error_map
             found, for_means = [], image[:, :0]
-            for name, evidence in self.method.evidences(image, self._with_maps).items():
+            for name, evidence in self.views.evidences(image, self._with_maps).items():
                 maps = self._maps(name, evidence)
                 if name == deployed and (error_map := self._error_map(evidence)) is not None:
                     maps["map"], for_means = error_map.parts(task, evidence, image)
@@ -250,8 +257,8 @@ class Learner(pl.LightningModule):
                 found += [evidence.output, *maps.values()]
             return for_means, *found
 
-        for slab in self.slabs.compute(sample.image, outputs):
-            for_means, *others = (part for part in slab if part is not None)
+        for rows in self.large.compute(sample.image, outputs):
+            for_means, *others = (part for part in rows if part is not None)
             sums = sums + for_means.float().sum((-2, -1))
             parts = iter(others)
             for updater in updaters.values():
