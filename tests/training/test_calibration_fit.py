@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from torch import Tensor
 
 from semipix.batch import VOID, EvalSample
 from semipix.errors import SemipixError
-from semipix.functional.cues import feature_names
+from semipix.functional.cues import feature_names, is_ascending, probability_cues
 from semipix.methods import slabs
 from semipix.methods.base import Evidence, Method
 from semipix.tasks.base import Task
@@ -16,7 +17,16 @@ from semipix.tasks.denoising import Denoising
 from semipix.tasks.matting import Matting
 from semipix.tasks.segmentation import Segmentation
 from semipix.training.calibration import Calibration, apply
-from semipix.training.calibration_fit import _Grid, calibrate, draw, fit, fit_linear, isotonic_knots
+from semipix.training.calibration_fit import (
+    PENALTY,
+    _folds,
+    _Grid,
+    calibrate,
+    draw,
+    fit,
+    fit_linear,
+    isotonic_knots,
+)
 from tests.helpers.tiny import CLASSES, ColourModel, make_method, rand
 
 SIDE = 48
@@ -132,8 +142,57 @@ def test_knots_ascend_and_are_never_certain(scores: np.ndarray) -> None:
 
 def test_a_part_without_errors_is_fitted_by_a_constant() -> None:
     features = np.random.default_rng(0).normal(size=(99, 2)).astype(np.float32)
-    model = fit_linear(features, np.zeros(99), np.array([0, 1]), classification=True)
+    model = fit_linear(features, np.zeros(99), np.array([0, 1]), np.array([False, True]), classification=True)
     assert model.scores(features) == pytest.approx(np.log(0.005 / 0.995))
+
+
+@pytest.mark.parametrize("classification", [True, False])
+def test_without_bounds_the_fit_is_that_of_scikit_learn(classification: bool) -> None:
+    draw_normal = np.random.default_rng(0)
+    features = draw_normal.normal([1, -2, 0], [1, 3, 0.1], (2000, 3)).astype(np.float32)
+    scores = features @ np.array([1.0, -0.3, 5.0]) - 2
+    if classification:
+        errors = (draw_normal.random(2000) < 1 / (1 + np.exp(-scores))).astype(float)
+        other = LogisticRegression(C=1 / (PENALTY * 2000), tol=1e-8)
+    else:
+        errors = np.exp(scores / 4) * draw_normal.random(2000)
+        other = PoissonRegressor(alpha=PENALTY, tol=1e-8)
+    standard = (features - features.mean(0)) / features.std(0)
+    other.fit(standard, errors if classification else errors / errors.mean())
+    wanted = other.decision_function(standard) if classification else np.log(other.predict(standard) * errors.mean())
+    model = fit_linear(features, errors, np.arange(3), np.zeros(3, bool), classification)
+    assert model.scores(features) == pytest.approx(wanted, abs=2e-3)
+
+
+@pytest.mark.parametrize("classification", [True, False])
+def test_a_cue_of_errors_never_speaks_against_them(classification: bool) -> None:
+    """Of two cues of which one is the other with noise, free weights take their difference."""
+    draw_normal = np.random.default_rng(0)
+    truth = draw_normal.normal(size=4000)
+    features = np.stack([truth + 1, truth + 0.5 * draw_normal.normal(size=4000) + 1, draw_normal.normal(size=4000)], 1)
+    scores = 2 * features[:, 0] - features[:, 1] - features[:, 2] - 1
+    errors = (draw_normal.random(4000) < 1 / (1 + np.exp(-scores))).astype(float)
+    columns, none = np.arange(3), np.zeros(3, bool)
+    free = fit_linear(features.astype(np.float32), errors, columns, none, classification).weights
+    assert free[1] < -0.2
+    assert free[2] < -0.2
+    bound = fit_linear(features.astype(np.float32), errors, columns, np.array([True, True, False]), classification)
+    assert bound.weights[1] == 0
+    assert bound.weights[0] > 0
+    assert bound.weights[2] < -0.2, "a feature of which the direction is not known is free"
+
+
+def test_all_cues_of_classification_speak_for_errors() -> None:
+    method = make_method("gct").eval()
+    cues = probability_cues(method.evidence(rand(1, 3, 32, 32)).predictions, torch.full((1, 1, 32, 32), 0.1))
+    assert all(is_ascending(feature) for names in feature_names(list(cues)) for feature in names)
+    assert not is_ascending("brightness@17")
+    assert is_ascending("difference@image")
+
+
+def test_neighbours_in_name_are_left_out_together() -> None:
+    assert _folds(12).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4]
+    assert _folds(2).tolist() == [0, 1]
 
 
 def test_drawn_pixels_are_read_as_if_maps_were_resized() -> None:

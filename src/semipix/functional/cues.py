@@ -22,6 +22,12 @@ WINDOWS = (5, 17, 49)
 OF_IMAGE = ("softmax", "entropy", "disagreement", "flaw", "difference", "change", "gradient")
 """Cues whose means over the image are used too."""
 
+ASCENDING = (
+    *("softmax", "doubt", "margin", "entropy", "other", "mean", "disagreement", "other_label"),
+    *("difference", "flaw", "flaw_logit"),
+)
+"""Cues that are higher the less sure a network is, or the more a pair differs: they can only speak for an error."""
+
 SMALLEST_PROBABILITY = 1e-6
 """Probabilities are moved this far away from 0 and 1 before their logit is taken."""
 
@@ -122,6 +128,11 @@ def feature_names(cues: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of all features of these cues: those that vary from pixel to pixel, and those of the image."""
     pixel = [*cues, *(f"{name}@{window}" for window in WINDOWS for name in cues)]
     return pixel, [f"{name}@image" for name in cues if name in OF_IMAGE]
+
+
+def is_ascending(feature: str) -> bool:
+    """Whether a feature, a cue or a mean of one, can only speak for an error."""
+    return feature.partition("@")[0] in ASCENDING
 
 
 def weighted_sum(cues: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

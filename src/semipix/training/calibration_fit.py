@@ -2,17 +2,20 @@
 
 1. Some pixels of each image are drawn, with their cues and their errors.
 2. A generalised linear model maps the cues to a score: a logistic regression of wrong pixels or, in regression, a
-   Poisson regression (a log link, and no assumption but the mean) of the absolute error. Choices of features are
-   compared on images that a model was not fitted on: each cue alone, all cues, their means around the pixel too, and
-   those over the image too.
+   Poisson regression (a log link, and no assumption but the mean) of the absolute error. Weights of cues that can only
+   speak for an error are never negative. Free weights fit differences of such cues, which hold on images like the
+   fitted ones and may reverse the map on others. Choices of features are compared on images that a model was not fitted
+   on: each cue alone, all cues, their means around the pixel too, and those over the image too.
 3. An isotonic regression maps scores to probabilities, or to errors. It is fitted on the scores of images that the
    linear model was not fitted on, since those of its own images are too good.
+
+Images are left out in groups of neighbours in the order of their names, since frames of a video are too much alike to
+say something of new images.
 
 All figures, and the losses from which `--risk` is answered, are measured on images that neither was fitted on.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +31,7 @@ from semipix.batch import EvalSample
 from semipix.data.files.decode import unit_range
 from semipix.errors import SemipixError
 from semipix.functional.conformal import monotone_losses
-from semipix.functional.cues import VERSION, WINDOWS, feature_names, local_mean
+from semipix.functional.cues import VERSION, WINDOWS, feature_names, is_ascending, local_mean
 from semipix.methods.base import Evidence, Method
 from semipix.methods.slabs import PIXELS_AT_ONCE
 from semipix.training.calibration import Calibration, cues_of, fingerprint
@@ -131,15 +134,17 @@ def calibrate(
     """
     task = method.task
     names: list[str] = []
-    drawn: list[Drawn] = []
+    by_name: list[tuple[str, int, Drawn]] = []
     pixels = min(PIXELS_OF_IMAGE, max(1, PIXELS // max(1, len(samples))))
     # With `delay`, a calibration of a few seconds shows no progress bar.
     for number in tqdm(range(len(samples)), desc="calibrate", unit="image", delay=BAR_AFTER):
         interruption.raise_if_interrupted()
-        found, names_of_sample = draw(method, samples[number], number, pixels, evidence)
+        sample = samples[number]
+        found, names_of_sample = draw(method, sample, number, pixels, evidence)
         if found is not None:
-            drawn.append(found)
+            by_name.append((sample.name, number, found))
             names = names_of_sample
+    drawn = [found for *_, found in sorted(by_name, key=lambda each: each[:2])]
     if len(drawn) < 2:
         raise SemipixError(
             f"calibrate: {len(drawn)} {split} images with labels found, 2 or more expected, since each is measured by "
@@ -288,6 +293,7 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     """
     pixel_names, image_names = feature_names(cues)
     names = [*pixel_names, *image_names]
+    rising = np.array([is_ascending(name) for name in names])
     features = np.concatenate([np.hstack([each.pixel, _repeated(each)]) for each in drawn])
     errors = np.concatenate([each.errors for each in drawn])
     image_of = np.repeat(np.arange(len(drawn)), [len(each.errors) for each in drawn])
@@ -301,7 +307,7 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
         scores = np.empty(len(errors))
         for fold in np.unique(fold_of):
             out = fold_of == fold
-            model = fit_linear(features[~out], errors[~out], columns, classification)
+            model = fit_linear(features[~out], errors[~out], columns, rising[columns], classification)
             scores[out] = model.scores(features[out])
         tried[choice] = columns, scores, _loss(scores, errors, classification)
     best = single = min(cues, key=lambda name: tried[name][2])
@@ -309,7 +315,7 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
         if tried[choice][2] < tried[best][2] - GAIN * abs(tried[single][2]):
             best = choice
     columns, scores, _ = tried[best]
-    model = fit_linear(features, errors, columns, classification)
+    model = fit_linear(features, errors, columns, rising[columns], classification)
     knots = isotonic_knots(scores, errors)
     estimates = np.empty(len(errors))  # by knots of other images too
     for fold in np.unique(fold_of):
@@ -333,17 +339,21 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     }
 
 
-def fit_linear(features: Matrix, errors: Vector, columns: NDArray[np.intp], classification: bool) -> Linear:
+def fit_linear(
+    features: Matrix, errors: Vector, columns: NDArray[np.intp], rising: NDArray[np.bool_], classification: bool
+) -> Linear:
     """Fit a logistic or a Poisson regression of standardised features.
+
+    scikit-learn's have no bounds for single weights, so SciPy's L-BFGS-B minimises their loss.
 
     Args:
         features: (P, F).
         errors: (P,), 0 or 1 in classification, otherwise at least 0.
-        columns: the features that are used.
+        columns: the C features that are used.
+        rising: (C,), those whose weight must not be negative.
         classification: whether errors are 0 or 1.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, PoissonRegressor
+    from scipy.optimize import minimize
 
     step = max(1, math.ceil(len(errors) / FIT_PIXELS))
     chosen, wanted = features[::step][:, columns].astype(np.float64), errors[::step]
@@ -353,18 +363,30 @@ def fit_linear(features: Matrix, errors: Vector, columns: NDArray[np.intp], clas
     if not level or (classification and level == 1):  # nothing to distinguish in these images
         level = (wanted.sum() + 0.5) / (count + 1)
         return Linear(columns, np.zeros(len(columns)), math.log(level / (1 - level)))  # 1 - level is about 1, if small
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # more iterations change the scores by very little
+    standard = (chosen - mean) / scale
+    if not classification:
+        wanted = wanted / level  # the size of errors then has no effect on that of the penalty
+
+    def loss(parameters: Vector) -> tuple[float, Vector]:
+        """The mean loss of a pixel with half the penalty, and its gradient."""
+        weights, scores = parameters[:-1], standard @ parameters[:-1] + parameters[-1]
         if classification:
-            logistic = LogisticRegression(C=1 / (PENALTY * count), max_iter=300)
-            logistic.fit((chosen - mean) / scale, wanted)
-            coefficients, intercept = logistic.coef_[0], float(logistic.intercept_[0])
+            value, estimates = np.logaddexp(0, scores) - wanted * scores, 1 / (1 + np.exp(-scores))
         else:
-            poisson = PoissonRegressor(alpha=PENALTY, max_iter=300)
-            poisson.fit((chosen - mean) / scale, wanted / level)
-            coefficients, intercept = poisson.coef_, float(poisson.intercept_) + math.log(level)
-    weights = coefficients / scale
-    return Linear(columns, weights, intercept - float(mean @ weights))
+            estimates = np.exp(np.clip(scores, -50, 50))
+            value = estimates - wanted * scores
+        slopes = (estimates - wanted) / count
+        gradient = np.append(standard.T @ slopes + PENALTY * weights, slopes.sum())
+        return float(value.mean() + PENALTY / 2 * weights @ weights), gradient
+
+    start = np.zeros(len(columns) + 1)
+    start[-1] = math.log(level / (1 - level)) if classification else 0.0
+    bounds = [*((0, None) if only else (None, None) for only in rising), (None, None)]
+    with np.errstate(over="ignore"):  # the exponential of a far score in an early step is infinite, and its slope 1
+        found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 300}).x
+    weights = found[:-1] / scale
+    intercept = float(found[-1] - mean @ weights) + (0.0 if classification else math.log(level))
+    return Linear(columns, weights, intercept)
 
 
 def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
@@ -404,8 +426,9 @@ def _repeated(drawn: Drawn) -> Matrix:
 
 
 def _folds(images: int) -> NDArray[np.intp]:
-    """The fold of each image."""
-    return np.random.default_rng(0).permutation(np.arange(images) % min(FOLDS, images))
+    """The fold of each image: neighbours share one."""
+    folds = min(FOLDS, images)
+    return np.arange(images) * folds // images
 
 
 def _loss(scores: Vector, errors: Vector, classification: bool) -> float:
