@@ -185,6 +185,16 @@ def test_one_run_of_a_kind_counts_once(sweep: Path) -> None:
     assert twin.reason.endswith("gct-8-0") and twin.folder.endswith("gct-8-0-again")
 
 
+def test_supervised_runs_with_all_labels_are_the_headroom_and_the_baseline_of_as_many(sweep: Path) -> None:
+    for seed in range(3):
+        path = sweep / f"all_labels-48-{seed}/config.yaml"
+        path.write_text(path.read_text().replace("variant=all_labels", "method=supervised"))
+        write_run(sweep / f"gct-48-{seed}", "gct", 48, seed, 0.9)
+    found = compare([sweep])
+    assert row_of(found, "all_labels", 48).difference is None
+    assert row_of(found, "gct", 48).ahead is True
+
+
 def test_variants_of_one_method_are_called_by_what_differs(sweep: Path) -> None:
     changes = {"method": {"lambda_dc": 3.0}, "seed": 0}
     write_run(sweep / "other", "gct", 8, 0, 0.55, changes=changes)

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from semipix.config import target_of
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, one_line, reason_of
-from semipix.report.comparison import Run
+from semipix.report.comparison import ALL_LABELS, BASELINE, Run
 from semipix.training.configuration import CHOSEN_FROM_DATA
 from semipix.training.run_folder import CONFIG, LOCK, SUMMARY, load_split, read_config
 
@@ -211,7 +211,7 @@ def named(found: Sequence[Found]) -> list[Found]:
     """The runs with their variants: by the `variant` or `method` of their command, otherwise by their method's module.
 
     Runs of one variant differ in seed and labels alone. Where others have the same name, the keys in which they differ
-    are added to it.
+    are added to it. Supervised runs with all labels beside such with fewer are `all_labels`.
     """
     kinds: dict[str, dict[str, list[Found]]] = defaultdict(lambda: defaultdict(list))
     for run in found:
@@ -225,6 +225,10 @@ def named(found: Sequence[Found]) -> list[Found]:
             shown = [f"{key.removeprefix('method.')}={each.get(key)}" for key in differing[:MOST_NAMED]]
             title = f"{name} ({', '.join(shown)})" if len(groups) > 1 else name
             names |= {run.folder: title for run in runs}
+    fewer = any(names[run.folder] == BASELINE and run.settings["data"].get("labels") != "all" for run in found)
+    for run in found:
+        if fewer and names[run.folder] == BASELINE and run.settings["data"].get("labels") == "all":
+            names[run.folder] = ALL_LABELS
     return [replace(run, variant=names[run.folder]) for run in found]
 
 

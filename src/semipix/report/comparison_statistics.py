@@ -29,6 +29,9 @@ SHORT = "supervised_short"
 LABELED_ALONE = (BASELINE, SHORT, ALL_LABELS)
 """Variants that learn from labeled images alone."""
 
+SUPERVISED = (BASELINE, ALL_LABELS)
+"""Variants with which those with as many labels are compared."""
+
 PERCENT = ("miou", "accuracy")
 """Metrics that are shares, which are shown in percent."""
 
@@ -111,6 +114,11 @@ def _rank(row: Row, higher: bool) -> tuple[int, float]:
     return place, -value
 
 
+def _baseline(cell: Cell, cells: Cells) -> Mapping[int, Measured]:
+    """The supervised runs by seed with as many labels as a row, those with all labels among them."""
+    return next((cells[each] for name in SUPERVISED if (each := Cell(name, cell.labels)) in cells), {})
+
+
 def _figures(runs: Mapping[int, Measured], seeds: Sequence[int]) -> list[ImageFigures]:
     return [runs[seed].images.figures for seed in seeds]
 
@@ -121,14 +129,14 @@ def _same_images(*groups: Mapping[int, Measured]) -> list[int]:
 
 
 def _row(cell: Cell, cells: Cells, higher: bool, scale: float, unit: str) -> Row:
-    runs, baseline = cells[cell], cells.get(Cell(BASELINE, cell.labels), {})
+    runs, baseline = cells[cell], _baseline(cell, cells)
     seeds = sorted(runs)
     metric = runs[seeds[0]].images.function
     values = [runs[seed].value for seed in seeds]
     estimates, drawn = draw_means([_figures(runs, seeds)], metric)
     mean = interval(float(estimates[0]), drawn[:, 0])
     difference, ahead = None, None
-    common = _same_images(runs, baseline) if cell.variant != BASELINE else []
+    common = _same_images(runs, baseline) if cell.variant not in SUPERVISED else []
     if common:
         estimates, drawn = draw_means([_figures(runs, common), _figures(baseline, common)], metric)
         difference = interval(float(estimates[0] - estimates[1]), drawn[:, 0] - drawn[:, 1])
@@ -148,7 +156,7 @@ def _row(cell: Cell, cells: Cells, higher: bool, scale: float, unit: str) -> Row
         peak_memory_mib=max(
             (value for seed in seeds if (value := _number(runs[seed], "peak_memory_mib")) is not None), default=None
         ),
-        step_cost=_step_cost(runs, baseline, common or (seeds if cell.variant == BASELINE else [])),
+        step_cost=_step_cost(runs, baseline, common or (seeds if cell.variant in SUPERVISED else [])),
     )
 
 
@@ -186,7 +194,7 @@ def supervised_curve(cells: Cells) -> dict[int, Mapping[int, Measured]]:
 def _efficiency(cell: Cell, cells: Cells, higher: bool) -> LabelsNeeded | None:
     """The labels that supervised training needs for a row's value."""
     curve = supervised_curve(cells)
-    if cell.variant in (BASELINE, ALL_LABELS) or not curve:
+    if cell.variant in SUPERVISED or not curve:
         return None
     seeds = _same_images(cells[cell], *curve.values())
     if not seeds:
@@ -225,7 +233,7 @@ def _per_class(cells: Cells) -> list[ClassFigure]:
         parts = next(iter(runs.values())).images.parts
         if len(parts) < 2:
             return []
-        baseline = cells.get(Cell(BASELINE, cell.labels), {}) if cell.variant != BASELINE else {}
+        baseline = _baseline(cell, cells) if cell.variant not in SUPERVISED else {}
         for number, name in enumerate(parts):
             iou = _of_part(number, runs)
             difference = _of_part(number, runs, baseline) if _same_images(runs, baseline) else None
@@ -367,8 +375,8 @@ def _other_lengths(cells: Cells) -> list[str]:
     """Rows that were trained on another number of images than the baseline, apart from the paper's short one."""
     notes = []
     for cell, runs in cells.items():
-        baseline = cells.get(Cell(BASELINE, cell.labels), {})
-        if cell.variant in (BASELINE, SHORT):
+        baseline = _baseline(cell, cells)
+        if cell.variant in (*SUPERVISED, SHORT):
             continue
         for seed in _same_images(runs, baseline):
             own, other = runs[seed].run.samples, baseline[seed].run.samples
