@@ -144,7 +144,9 @@ addEventListener("load", () => setTimeout(() => {
 
 PHONE = """
 <!doctype html><title>phone</title><pre id="report"></pre>
-<script>addEventListener("message", (event) => { document.getElementById("report").textContent = event.data; });</script>
+<script>addEventListener("message", (event) => {
+  document.getElementById("report").textContent = event.data;
+});</script>
 <iframe src="page.html" width="375" height="800"></iframe>
 """
 """A window of Chromium is not as narrow as a phone, but a frame in it can be."""

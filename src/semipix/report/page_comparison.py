@@ -134,7 +134,9 @@ def _labels(comparison: Comparison) -> Section:
                 if forecast.variant == variant and forecast.points:
                     x = [point["labels"] for point in forecast.points]
                     y = [scale * _value(point["estimate"]) for point in forecast.points]
-                    lines.append(Line(f"{variant}, fitted", x, y, colour=number, dashed=True))
+                    gaps = [math.nan] * (len(x) - 1)  # the last point has its interval: the labels that come next
+                    low, high = ([*gaps, scale * _value(forecast.points[-1][end])] for end in ("low", "high"))
+                    lines.append(Line(f"{variant}, fitted", x, y, low, high, colour=number, dashed=True))
         ticks = sorted({row.labels for row in comparison.rows})
         figure = line_chart(lines, "labeled images", _axis(comparison), logarithmic=True, ticks=ticks)
         parts.append(Chart(f"{metric_title(comparison.metric)} by number of labels", figure, note))
@@ -277,7 +279,5 @@ def _runs(comparison: Comparison) -> Section:
     ]
     compared = sum(run.compared for run in comparison.runs)
     note = f"{compared} of {len(rows)} runs are compared."
-    return Section(
-        "Runs",
-        [Table(["run", "variant", "labels", "seed", "state", "left out because"], rows, note, texts=(0, 1, 4, 5))],
-    )
+    titles = ["run", "variant", "labels", "seed", "state", "left out because"]
+    return Section("Runs", [Table(titles, rows, note, texts=(0, 1, 4, 5))])
