@@ -191,7 +191,8 @@ def _comparison(overrides: list[str], experiment: str) -> int:
 
     require_plotly()  # before anything is trained
     shared = shared_overrides(overrides)
-    grid = Grid.parse(configuration_of(parse_flags(overrides))[NODE])
+    opened = [f"++{item}" if item.startswith(f"{NODE}.") else item for item in overrides]  # also names of `changes`
+    grid = Grid.parse(configuration_of(parse_flags(opened))[NODE])
     configuration = Configuration.parse(configuration_of(parse_flags([*shared, *_base(grid)])))
     grid, labels = labels_of(grid, build_data(configuration))
     jobs = jobs_of(grid, labels)
