@@ -22,6 +22,7 @@ from semipix.report import pictures
 from semipix.training.build import load_method
 from semipix.training.callbacks import SamplePictures
 from tests.conftest import Result
+from tests.helpers.html import ReadPage
 from tests.helpers.labels import TASKS, LabelSource
 from tests.helpers.tiny import rand
 
@@ -87,8 +88,22 @@ def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., None], 
     summary = json.loads(Path("run/summary.json").read_text())
     assert {f"val/{name}" for name in FIGURES[task]} <= summary.keys()
     assert "val/diagnostics/flaw_auroc_first" in summary
-    assert command("evaluate", "run").code == 0
-    assert FIGURES[task] <= json.loads(Path("run/evaluation-test.json").read_text()).keys()
+    assert command("evaluate", "run", "--report").code == 0
+    kept = json.loads(Path("run/evaluation-test.json").read_text())
+    assert FIGURES[task] <= kept.keys()
+    page = ReadPage(Path("run/report-test.html").read_text())
+    assert {row[1] for row in page.tables[0][1:]} >= {f"{kept[name]:.4f}" for name in FIGURES[task]}
+    assert {line["name"] for line in page.figures["Sparsification"]["data"]} == {
+        "map",
+        "flaw",
+        "disagreement",
+        "oracle",
+    }
+    assert not {"ROC", "Reliability", "Confusion matrix"} & page.figures.keys()
+    assert {title for title, _ in page.images} == {
+        *("image", "label"),
+        *("run", "errors of run", "error map of run"),
+    }
 
     write_images(Path("new"))
     trimaps = []
@@ -218,13 +233,11 @@ def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None])
     trained("regression", "validations=0", "method=supervised")
     source = LabelSource("regression")
     image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.pair("test/0")[1]))
-    drawn: list[torch.Tensor] = []
     method = load_method(Path("run"), trust=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "png_uri", lambda picture: drawn.append(picture) or "uri")
-        row = pictures._row({"run": pictures.Trained(method, lambda _: None)}, EvalSample(image, target, "test/0"))
-    assert row.keys() == {"image", "label", "run"}
-    label = drawn[1]
+    with torch.inference_mode():
+        predicted = pictures.predict(pictures.Trained(method, lambda _: None), EvalSample(image, target, "test/0"))
+    assert predicted.error_map is None
+    label = predicted.label
     unknown = target.isnan().any(0)
     assert (label[:, unknown] == 0).all()
     drawn_whole = method.task.render(image, method.task.encode(target.unsqueeze(0))[0])

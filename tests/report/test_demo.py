@@ -1,10 +1,8 @@
 """`semipix demo`: its trainings made short, its page, and what it says of the figures."""
 
 import base64
-import html
 import io
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,13 @@ import pytest
 from benchmarks.reliability import commands
 from PIL import Image
 
-from semipix.atomic import write_text
 from semipix.launch import runner, variants
 from semipix.launch.runner import Ended
 from semipix.report import demo
+from semipix.report.page import write_page
+from semipix.report.page_sections import MEASURES
 from tests.conftest import Result
+from tests.helpers.html import ReadPage
 
 TINY = (
     *("data=scenes", "data.merge_classes=true", "data.size=64", "data.train=8", "data.val=2", "data.test=2"),
@@ -44,78 +44,67 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def cells(page: str) -> list[list[str]]:
-    """The rows of the first table."""
-    table = page.partition("<table>")[2].partition("</table>")[0]
-    rows = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
-    return [[html.unescape(cell) for cell in row] for row in rows]
-
-
-def error_rows(page: str) -> list[list[str]]:
-    """The rows of the table of error maps."""
-    table = page.partition("Which map finds the errors")[2].partition("</table>")[0]
-    return [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
-
-
 def test_the_demo_trains_and_writes_its_page(
     command: Callable[..., Result], started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "COMMON", list(TINY))
-    pages = []
-    monkeypatch.setattr(demo, "write_text", lambda path, text: (pages.append(text), write_text(path, text)))
+    pages: list[str] = []
+    monkeypatch.setattr(demo, "write_page", lambda page, path: (write_page(page, path), pages.append(path.read_text())))
     first = command("demo", "--out", "out")
     assert first.code == 0, first.err
     assert sorted(started) == ["evaluate"] * 3 + ["train"] * 3
     summary = json.loads(Path("out/summary.json").read_text())
-    page = Path("out/index.html").read_text()
-    assert "<h1>Objects in scenes: 4 labeled and 4 unlabeled images</h1>" in page
-    assert f"Measured on {TEST} held-out scenes." in page
+    text = Path("out/index.html").read_text()
+    page = ReadPage(text)
+    assert "Objects in scenes: 4 labeled and 4 unlabeled images" in page.text
+    assert any(line.startswith(f"Measured on {TEST} held-out scenes, one training each.") for line in page.text)
 
-    assert [row[0] for row in cells(page)] == [
-        demo.VARIANTS[name][0] for name in ("supervised_short", "supervised", "gct_strong")
-    ]
+    rows = page.table("seconds")
+    assert list(rows) == [demo.VARIANTS[name][0] for name in ("supervised_short", "supervised", "gct_strong")]
     for (name, figures), rate in zip(summary.items(), ("3e-3", "1e-3", "1e-3"), strict=True):
         measured = json.loads(Path(f"out/{name}/evaluation-test.json").read_text())
         assert figures["miou"] == pytest.approx(100 * measured["miou"], abs=0.005)
-        row = next(row for row in cells(page) if row[0] == demo.VARIANTS[name][0])
-        assert row[1:4] == [f"{figures['miou']:.1f}", f"{figures['accuracy']:.1f}", str(figures["steps"])]
-        assert row[5] == rate
+        row = rows[demo.VARIANTS[name][0]]
+        assert row[:3] == [f"{figures['miou']:.1f}", f"{figures['accuracy']:.1f}", str(figures["steps"])]
+        assert row[4] == rate
         assert f"mIoU {figures['miou']:5.1f} %" in first.out
 
-    verdict = html.unescape(re.findall(r'<p class="verdict">(.*?)</p>', page)[0])
-    assert verdict == demo._verdict(summary)
+    verdict = demo._verdict(summary)
+    assert verdict in page.text
     assert verdict in first.out
 
     titles = ["supervised, equally long", "GCT on strong views"]
     columns = ["image", "label"]
     for title in titles:
-        columns += [title, f"error map of {title}", f"errors of {title}"]
-    pictures = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="(.*?)">', page)
-    assert [title for _, title in pictures] == columns * TEST
-    assert page.count("<img") == len(pictures)
-    assert {Image.open(io.BytesIO(base64.b64decode(data))).size for data, _ in pictures} == {(128, 128)}
+        columns += [title, f"errors of {title}", f"error map of {title}"]
+    assert [title for title, _ in page.images] == columns * TEST
+    for _, address in page.images:
+        assert Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).size == (64, 64)
 
-    rows = [[html.unescape(cell) for cell in row] for row in error_rows(page)]
+    rows_of_maps = next(rows for rows in page.tables if "AUROC" in rows[0])[1:]
     expected = [*(("gct_strong", name) for name in ("map", "flaw", "softmax", "entropy", "disagreement"))]
     expected += [("supervised", name) for name in ("map", "softmax", "entropy")]
-    assert [(row[0], row[1]) for row in rows] == [(demo.VARIANTS[run][0], name) for run, name in expected]
-    for (run, name), row in zip(expected, rows, strict=True):
+    assert [(row[0], row[1]) for row in rows_of_maps] == [(demo.VARIANTS[run][0], name) for run, name in expected]
+    for (run, name), row in zip(expected, rows_of_maps, strict=True):
         measured = json.loads(Path(f"out/{run}/evaluation-test.json").read_text())
-        figures = [measured[f"errors/{name}/{measure}"] for measure in demo.MEASURES]
+        measures = [measure for measure in MEASURES if f"errors/{name}/{measure}" in measured]
+        figures = [measured[f"errors/{name}/{measure}"] for measure in measures]
         assert row[2:] == ["-" if figure is None else f"{figure:.3f}" for figure in figures]
+    assert {"IoU of each class", *(f"ROC of {title}" for title in titles)} <= page.figures.keys()
 
     for number, early in enumerate(pages[:2], 1):
         assert f"{number} of 3 trainings are finished." in early
-        assert early.count("<img") == TEST * (2 + 3 * number)
+        assert len(ReadPage(early).images) == TEST * (2 + 3 * number)
     assert "first pictures: open out/index.html" in first.out
 
-    diagnostics = page.partition("What the exchange does")[2].partition("</table>")[0]
-    assert len(re.findall(r"<td>(?:0|1)\.\d{3}</td>", diagnostics)) >= 3
+    diagnostics = page.table("diagnostic")
+    assert len(diagnostics) >= 3
+    assert all(0 <= float(value) <= 1 for (value,) in diagnostics.values())
 
     assert command("demo", "--out", "out").code == 0
     assert len(started) == 6, "what is there is not trained again"
     assert len(pages) == 6
-    assert Path("out/index.html").read_text() == page
+    assert Path("out/index.html").read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,86 @@
-"""Pictures in pages. Rows of them are in test_demo.py."""
+"""Pictures in pages: which images, which part, and that they are those of the evaluation."""
 
 import base64
 import io
+import math
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from semipix.report.pictures import png_uri
+from semipix.batch import VOID, EvalSample
+from semipix.methods import slabs
+from semipix.report import pictures
+from semipix.report.pictures import Trained, chosen, data_uri, differing_part, marked, predict, with_frame
+from semipix.training.calibration import uncalibrated
+from tests.helpers.tiny import make_method, rand, randint
 
 
-def test_a_small_picture_is_enlarged_without_new_values() -> None:
-    picture = torch.randint(256, (3, 5, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    kind, _, data = png_uri(picture, side=20).partition(",")
-    assert kind == "data:image/png;base64"
-    found = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-    assert found.shape == (20, 32, 3)
-    assert np.array_equal(found[1::4, 2::4], picture.permute(1, 2, 0))
+def test_the_worst_the_median_and_the_best_image_are_chosen() -> None:
+    figures = {f"i{number}": number / 10 for number in (4, 2, 0, 1, 3)} | {"void": math.nan}
+    assert list(chosen(figures, True, "mIoU").values()) == ["i0", "i2", "i4"]
+    assert list(chosen(figures, False, "RMSE").values()) == ["i4", "i2", "i0"]
+    assert next(iter(chosen(figures, True, "mIoU"))) == "worst: i0, mIoU 0"
+    assert len(chosen(figures, True, "mIoU", each=2)) == 3, "5 images are not enough for two of each"
+    many = {f"i{number}": float(number) for number in range(8)}
+    assert list(chosen(many, True, "mIoU", each=2).values()) == ["i0", "i1", "i3", "i4", "i6", "i7"]
+    assert list(chosen({"a": 1.0, "b": 2.0}, True, "mIoU").values()) == ["a", "b"]
+    assert list(chosen({"a": 1.0}, True, "mIoU").values()) == ["a"]
+    assert chosen({}, True, "mIoU") == {}
+
+
+def test_the_frame_is_around_the_largest_difference() -> None:
+    weight = np.zeros((40, 80), np.float32)
+    weight[22:30, 41:59] = 1
+    top, left, bottom, right = differing_part(weight) or (0, 0, 0, 0)
+    assert (bottom - top, right - left) == (10, 20)
+    assert top <= 22 and bottom >= 30 and left <= 41 and right >= 59
+    assert differing_part(np.zeros((5, 5), np.float32)) is None
+    framed = np.asarray(with_frame(Image.new("RGB", (80, 40)), (top, left, bottom, right)))
+    assert framed[top, left].tolist() == framed[bottom - 1, right - 1].tolist() == list(pictures.RED)
+    assert not framed[top + 3, left + 3].any()
+
+
+def test_wrong_pixels_are_red_and_others_grey() -> None:
+    wrong = np.zeros((4, 4), np.float32)
+    wrong[1, 2] = 1
+    found = np.asarray(marked(Image.new("RGB", (4, 4), (10, 200, 30)), wrong))
+    assert found[1, 2].tolist() == list(pictures.RED)
+    assert len(set(found[0, 0].tolist())) == 1
+
+
+def test_a_picture_is_in_its_address_and_is_not_larger_than_needed() -> None:
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 32, 3), np.uint8))
+    kind, _, data = data_uri(small).partition(",")
+    assert kind == "data:image/webp;base64"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(small)), "no loss"
+    for size, expected in (((1600, 400), (320, 80)), ((300, 960), (150, 480)), ((100, 90), (100, 90))):
+        assert pictures._reduced(torch.zeros(3, size[1], size[0], dtype=torch.uint8)).size == expected
+        assert pictures._reduced_values(torch.zeros(size[1], size[0])).shape == expected[::-1]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of an image that is computed in slabs of rows."""
+    method = make_method("gct").eval()
+    image, target = rand(3, 300, 64), randint(3, 450, 96, seed=1)
+    target[:5] = VOID
+    with torch.inference_mode():
+        evidence = method.evidence(image[None])
+        prediction = torch.nn.functional.interpolate(evidence.predictions[0], target.shape, mode="bilinear")
+        softmax = 1 - evidence.predictions[0].amax(1, keepdim=True)
+        softmax = torch.nn.functional.interpolate(softmax, target.shape, mode="bilinear")
+        if large:
+            monkeypatch.setattr(slabs, "HALOS", (128,))
+            monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128) - 1)
+        trained = Trained(method, lambda found: uncalibrated(method.task, found))
+        found = predict(trained, EvalSample(image, target, "a"))
+    wrong = prediction[0].argmax(0) != target
+    wrong[:5] = False
+    assert 0.2 < float(wrong.float().mean()) < 0.95
+    assert float((found.error.bool() != wrong).float().mean()) < 1e-3
+    assert found.error_map is not None
+    torch.testing.assert_close(found.error_map, softmax[0, 0], atol=1e-4, rtol=0)
+    assert found.image.shape == found.label.shape == found.prediction.shape == (3, 450, 96)
+    assert not found.label[:, :5].any(), "black where the label says nothing"

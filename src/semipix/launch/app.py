@@ -216,10 +216,12 @@ def _comparison(overrides: list[str], experiment: str) -> int:
         SemipixError: the grid or its runs' configuration is at fault, or runs failed; the others are compared.
         KeyboardInterrupt: the user interrupted.
     """
+    from semipix.report.page import require_plotly
     from semipix.training.build import build_data
     from semipix.training.configuration import Configuration
     from semipix.training.run_folder import needs_trust
 
+    require_plotly()  # before anything is trained
     shared = shared_overrides(overrides)
     opened = [f"++{item}" if item.startswith(f"{NODE}.") else item for item in overrides]  # also names of `changes`
     grid = Grid.parse(configuration_of(parse_flags(opened))[NODE])
@@ -254,6 +256,7 @@ def _compare(folder: Path, trust: bool, failed: SemipixError | None) -> None:
     """Compare the runs of a sweep and print the result; where runs have failed, their error is more important."""
     from semipix.report.comparison_command import compare, write
     from semipix.report.comparison_tables import terminal_table
+    from semipix.report.page_comparison import write_comparison_page
 
     try:
         comparison = compare([folder], trust=trust)
@@ -263,6 +266,7 @@ def _compare(folder: Path, trust: bool, failed: SemipixError | None) -> None:
         raise
     print(terminal_table(comparison))
     write(comparison, folder)
+    print(f"open {display_path(write_comparison_page(comparison, folder, trust=trust))}")
     print(f"see {display_path(folder)}; again: semipix compare {display_path(folder)}")
 
 

@@ -26,16 +26,18 @@ class Table:
     """Rows of text.
 
     Attributes:
-        columns: titles; the first column is aligned to the left.
+        columns: titles.
         rows: cells.
         note: what the table says and what it was measured on.
         marked: indices of rows that are shown in bold.
+        texts: indices of columns that are aligned to the left.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     marked: Sequence[int] = ()
+    texts: Sequence[int] = (0,)
     kind: ClassVar[str] = "table"
 
 

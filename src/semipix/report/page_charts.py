@@ -100,7 +100,10 @@ def line_chart(
 
 
 def bar_chart(
-    groups: Mapping[str, Sequence[tuple[float, float, float]]], names: Sequence[str], y: str
+    groups: Mapping[str, Sequence[tuple[float, float, float]]],
+    names: Sequence[str],
+    y: str,
+    colours: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Bars with intervals: for each name one of each group, side by side.
 
@@ -108,6 +111,7 @@ def bar_chart(
         groups: for each name its value, and the ends of its interval, NaN without.
         names: below the bars.
         y: title of the vertical axis.
+        colours: place in `COLOURS` of each group; by default their order.
     """
     from plotly import graph_objects
 
@@ -125,7 +129,7 @@ def bar_chart(
                 "thickness": 1.5,
             },
             name=text_of(group),
-            marker={"color": COLOURS[number % len(COLOURS)]},
+            marker={"color": COLOURS[(colours or {}).get(group, number) % len(COLOURS)]},
         )
     figure.update_xaxes(type="category")
     figure.update_yaxes(rangemode="tozero")

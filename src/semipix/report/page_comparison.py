@@ -78,6 +78,11 @@ def write_comparison_page(
     return file
 
 
+def _variants(comparison: Comparison) -> list[str]:
+    """The variants, whose places are their colours in all charts."""
+    return list(dict.fromkeys(row.variant for row in comparison.rows))
+
+
 def _measured_on(comparison: Comparison) -> str:
     seeds = f"{len(comparison.seeds)} seed{'' if len(comparison.seeds) == 1 else 's'}"
     return f"Measured on {comparison.images:,} {comparison.split} images, {seeds}."
@@ -129,13 +134,15 @@ def _labels(comparison: Comparison) -> Section:
                 if forecast.variant == variant and forecast.points:
                     x = [point["labels"] for point in forecast.points]
                     y = [scale * _value(point["estimate"]) for point in forecast.points]
-                    lines.append(Line(f"{variant}, fitted", x, y, colour=number, dashed=True))
+                    gaps = [math.nan] * (len(x) - 1)  # the last point has its interval: the labels that come next
+                    low, high = ([*gaps, scale * _value(forecast.points[-1][end])] for end in ("low", "high"))
+                    lines.append(Line(f"{variant}, fitted", x, y, low, high, colour=number, dashed=True))
         ticks = sorted({row.labels for row in comparison.rows})
         figure = line_chart(lines, "labeled images", _axis(comparison), logarithmic=True, ticks=ticks)
         parts.append(Chart(f"{metric_title(comparison.metric)} by number of labels", figure, note))
     if comparison.forecast:
         rows_of = [[each.variant, each.text] for each in comparison.forecast]
-        parts.append(Table(["variant", "what more labels would bring"], rows_of))
+        parts.append(Table(["variant", "what more labels would bring"], rows_of, texts=(0, 1)))
     return Section("Labels", parts)
 
 
@@ -196,6 +203,7 @@ def _classes(comparison: Comparison, runs: Sequence[MeasuredRun]) -> Section:
     """The IoU of each class by number of labels, and the confusion matrices of the runs with pictures."""
     parts: list[Table | Chart | Pictures] = []
     names = list(dict.fromkeys(each.name for each in comparison.per_class))
+    colours = {variant: number for number, variant in enumerate(_variants(comparison))}
     numbers = sorted({each.labels for each in comparison.per_class})
     table = []
     for labels in numbers:
@@ -208,7 +216,7 @@ def _classes(comparison: Comparison, runs: Sequence[MeasuredRun]) -> Section:
         bars = {variant: [found.get(name, missing) for name in names] for variant, found in groups.items()}
         unit = f" in {comparison.unit}" if comparison.unit else ""
         note = f"{_measured_on(comparison)} Bars are intervals of {level(comparison)} over images and seeds."
-        parts.append(Chart(f"IoU of each class, {labels} labels", bar_chart(bars, names, f"IoU{unit}"), note))
+        parts.append(Chart(f"IoU of each class, {labels} labels", bar_chart(bars, names, f"IoU{unit}", colours), note))
         for variant, values in bars.items():
             table.append([variant, str(labels), *(_iou(value) for value in values)])
     if table:
@@ -239,7 +247,7 @@ def _shown_maps(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
 
 def _learning(comparison: Comparison) -> Section:
     """The validation metric of each run over its steps, a chart for each number of labels."""
-    variants = list(dict.fromkeys(row.variant for row in comparison.rows))
+    variants = _variants(comparison)
     parts: list[Table | Chart | Pictures] = []
     for labels in sorted({curve.labels for curve in comparison.curves if curve.steps}):
         curves = [curve for curve in comparison.curves if curve.labels == labels and curve.steps]
@@ -271,4 +279,5 @@ def _runs(comparison: Comparison) -> Section:
     ]
     compared = sum(run.compared for run in comparison.runs)
     note = f"{compared} of {len(rows)} runs are compared."
-    return Section("Runs", [Table(["run", "variant", "labels", "seed", "state", "left out because"], rows, note)])
+    titles = ["run", "variant", "labels", "seed", "state", "left out because"]
+    return Section("Runs", [Table(titles, rows, note, texts=(0, 1, 4, 5))])

@@ -278,7 +278,7 @@ def error_maps_section(runs: Sequence[MeasuredRun], note: str) -> Section:
     used = {name for of_run in maps.values() for name in of_run}
     text = ", ".join(explained for name, explained in MAPS.items() if name in used) + ". "
     text += ", ".join(explained for measure, explained in EXPLAINED.items() if measure in measures) + "."
-    parts: list[Table | Chart | Pictures] = [Table(columns, rows, note)]
+    parts: list[Table | Chart | Pictures] = [Table(columns, rows, note, texts=(0, 1) if len(runs) > 1 else (0,))]
     for run in runs:
         parts += _map_charts(run, note, f" of {run.title}" if len(runs) > 1 else "")
     return Section("Which map finds the errors", parts, f"{text[0].upper()}{text[1:]}")
