@@ -14,6 +14,7 @@ import pytest
 import yaml
 from torch import Tensor, nn
 
+import semipix
 from semipix.cli import main
 from semipix.errors import SemipixError
 from semipix.functional.bootstrap import ImageFigures, Interval, mean_ratio
@@ -271,6 +272,13 @@ def test_an_interrupted_choice_goes_on(
     assert "method.min_held_out=3 found" in train(*ASKED, "method.min_held_out=4").error
 
     undo()
+    if by != "resume":
+        path = Path("run/pilots/supervised/config.yaml")
+        written = path.read_text()
+        path.write_text(written.replace("semipix.methods.supervised.Supervised", "other.Method"))
+        error = train(*ASKED).error
+        assert "method._target_='other.Method' found, 'semipix.methods.supervised.Supervised' expected" in error
+        path.write_text(written)
     assert resume_or_start(Path("run"), ["method=auto"]) == ["method=auto"]
     assert (command("train", "resume=run") if by == "resume" else train(*ASKED)).code == 0
     assert trained == ["supervised", "unimatch"], "what was finished is not trained again"
@@ -351,6 +359,16 @@ def test_supervised_training_is_chosen_without_pilots(
     assert trained == []
     assert chosen_method("run") == "Supervised"
     assert json.loads(Path("run/choice.json").read_text())["pilots"] == {}
+
+
+def test_the_api_chooses_too(photos: Path, trained: list[str], tmp_path: Path) -> None:
+    for path in (photos / "images/train").glob("u*"):
+        path.unlink()
+    given = [item for item in QUICK if not item.startswith(("data=", "data.labels"))]
+    run = semipix.train(photos, *given, method="auto", run=tmp_path / "run")
+    assert chosen_method(run.folder) == "Supervised"
+    with pytest.raises(SemipixError, match=r"unknown key method\.decay; method=auto takes candidates"):
+        semipix.train(photos, *given, "method.decay=0.9", method="auto", run=tmp_path / "other")
 
 
 def test_pilots_in_processes_of_their_own_are_measured_on_the_held_out_images(train: Command) -> None:
