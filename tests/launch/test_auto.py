@@ -177,8 +177,8 @@ ASKED = ("method=auto", "method.candidates=[unimatch]")
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Train pilots in this process, and note their names; `unimatch` is the better one by far."""
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train pilots in this process, and note their names."""
     begun: list[str] = []
 
     def run_here(command: Sequence[str], log: Path, **options: Any) -> Ended:
@@ -187,15 +187,22 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             code = main(command[3:])
         return Ended(code, last_line(log, "").removeprefix("semipix: error: "))
 
+    monkeypatch.setattr(auto, "run_command", run_here)
+    return begun
+
+
+@pytest.fixture
+def trained(in_process: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The same, and `unimatch` is by far the better one on the held-out images."""
+
     def measured(folder: Path, root: Path | None, trust: bool) -> MeasuredImages:
         names = tuple(load_split(folder).val)
         numerators = np.array([[50 + 40 * (folder.name == "unimatch") + number] for number in range(len(names))], float)
         figures = ImageFigures(names, numerators, np.full_like(numerators, 100))
         return MeasuredImages("miou", "best", ("a",), (100,) * len(names), figures, mean_ratio)
 
-    monkeypatch.setattr(auto, "run_command", run_here)
     monkeypatch.setattr(auto, "_measured", measured)
-    return begun
+    return in_process
 
 
 def chosen_method(folder: str | Path) -> str:
@@ -359,6 +366,22 @@ def test_supervised_training_is_chosen_without_pilots(
     assert trained == []
     assert chosen_method("run") == "Supervised"
     assert json.loads(Path("run/choice.json").read_text())["pilots"] == {}
+
+
+def test_regression_is_chosen_by_its_own_metric(command: Command, in_process: list[str]) -> None:
+    data = ("data=scenes", "data.size=32", "data.train=8", "data.val=3", "data.test=0", "data.labels=4", "data.crop=32")
+    quick = ("data.workers=0", "data.batch_size=4", "steps=2", "calibrate=false", *QUICK[-2:])
+    asked = ("task=denoising", "method=auto", "method.candidates=[cutmix,mean_teacher]", "run=run")
+    result = command("train", *data, *quick, *asked)
+    assert result.code == 0, result.err
+    assert in_process == ["supervised", "mean_teacher"]
+    choice = json.loads(Path("run/choice.json").read_text())
+    assert choice["metric"] == "psnr"
+    assert choice["held_out"]["count"] == 3, "those of the data suffice"
+    assert "CutMix serves only classification" in choice["left_out"]["cutmix"]
+    for name in in_process:
+        measured = json.loads((Path("run/pilots") / name / "evaluation-val.json").read_text())
+        assert choice["pilots"][name]["metric"] == pytest.approx(measured["psnr"])
 
 
 def test_the_api_chooses_too(photos: Path, trained: list[str], tmp_path: Path) -> None:
