@@ -38,8 +38,8 @@ TOP: dict[str, Any] = {
 }
 """Types of the keys that belong to no group."""
 
-OUTSIDE = ("run", "resume")
-"""Keys that say where, not what, is trained."""
+OUTSIDE = ("run", "resume", "compare")
+"""Keys that say where and how often, not what, is trained."""
 
 RESERVED = {
     *("self", "task", "make_model", "params", "optimizer", "source", "split", "use_unlabeled"),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from semipix.errors import SemipixError
 from semipix.interruption import MESSAGE, Interrupted, number_of, raise_if_interrupted
+from semipix.launch.comparison import (
+    NODE,
+    Grid,
+    chosen_grid,
+    job_override,
+    jobs_of,
+    labels_of,
+    opening,
+    shared_overrides,
+)
 from semipix.launch.compose import (
     CONFIG,
     configuration_of,
@@ -83,6 +94,8 @@ def train_command(overrides: list[str]) -> int:
     check_syntax(overrides)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     opened = open_overrides(overrides)
+    if (grid := chosen_grid(opened)) and not SHOWING & {item.partition("=")[0] for item in opened}:
+        return _comparison(opened, grid)
     if {"-m", "--multirun"} & set(opened):
         if SHOWING & {item.partition("=")[0] for item in opened}:
             raise SemipixError("--cfg: shows one configuration; leave -m out, and give each key one value")
@@ -160,14 +173,79 @@ def _hydra(overrides: list[str], job: Callable[[DictConfig], Any]) -> None:
         raise SemipixError(one_line_of_hydra(str(error))) from error
 
 
-def _sweep(overrides: list[str]) -> int:
+def _comparison(overrides: list[str], experiment: str) -> int:
+    """Train the runs of a grid as one sweep, and compare them.
+
+    Args:
+        overrides: of the command line, with the grid's experiment.
+        experiment: its name.
+
+    Raises:
+        SemipixError: the grid or its runs' configuration is at fault, or runs failed; the others are compared.
+        KeyboardInterrupt: the user interrupted.
+    """
+    from semipix.training.build import build_data
+    from semipix.training.configuration import Configuration
+    from semipix.training.run_folder import needs_trust
+
+    shared = shared_overrides(overrides)
+    grid = Grid.parse(configuration_of(parse_flags(overrides))[NODE])
+    configuration = Configuration.parse(configuration_of(parse_flags([*shared, *_base(grid)])))
+    grid, labels = labels_of(grid, build_data(configuration))
+    jobs = jobs_of(grid, labels)
+    for changes in dict.fromkeys(tuple(job[:-2]) for job in jobs):  # without seed and folder
+        Configuration.parse(configuration_of(parse_flags([*shared, *open_overrides(changes)])))
+    given = [item for item in shared if item.startswith("run=")]
+    if not given:
+        shared.append(f"run=runs/{experiment.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}")
+    _, folder, _ = named_sweep(shared)
+    print(opening(grid, labels, jobs, display_path(folder)), flush=True)
+    failed: SemipixError | None = None
+    try:
+        _sweep([*shared, "hydra/sweeper=semipix_jobs", job_override([open_overrides(job) for job in jobs])], len(jobs))
+    except SemipixError as error:
+        failed = error
+    if folder.exists():
+        _compare(folder, needs_trust(configuration), failed)
+    if failed:
+        raise failed
+    return 0
+
+
+def _base(grid: Grid) -> list[str]:
+    """Overrides of a run that stands for all others of a grid when their data are looked at."""
+    return [*([f"experiment={grid.experiment}"] if grid.experiment else []), "method=gct"]
+
+
+def _compare(folder: Path, trust: bool, failed: SemipixError | None) -> None:
+    """Compare the runs of a sweep and print the result; where runs have failed, their error is more important."""
+    from semipix.report.comparison_command import compare, write
+    from semipix.report.comparison_tables import terminal_table
+
+    try:
+        comparison = compare([folder], trust=trust)
+    except SemipixError:
+        if failed:
+            return
+        raise
+    print(terminal_table(comparison))
+    write(comparison, folder)
+    print(f"see {display_path(folder)}; again: semipix compare {display_path(folder)}")
+
+
+def _sweep(overrides: list[str], jobs: int | None = None) -> int:
     """Run the jobs of a sweep with the chosen launcher, and print the state of each.
+
+    Args:
+        overrides: of the command line.
+        jobs: the number of jobs, where the overrides do not say it.
 
     Raises:
         SemipixError: jobs failed or were not started; the same command runs them again.
         KeyboardInterrupt: the user interrupted.
     """
     named, folder, count = named_sweep(overrides)
+    count = jobs or count
     sweep = uuid.uuid4().hex
     broken: Exception | None = None
     refused: list[Record] = []
