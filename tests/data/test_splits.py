@@ -8,8 +8,9 @@ import pytest
 
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
-from semipix.data.splits import Amount, Split, check_overlap, listed_names, make_split, parse_labels
+from semipix.data.splits import Amount, Split, check_overlap, hold_out, listed_names, make_split, parse_labels
 from semipix.errors import SemipixError
+from tests.helpers.tiny_files import MemorySource
 
 MakeSource = Callable[..., Source]
 
@@ -286,3 +287,56 @@ class TestOverlap:
         names = data.labeled()
         with pytest.raises(SemipixError, match="split: labeled/001 is both in labeled and in unlabeled"):
             SemiSupervisedDataModule(data, split=Split(names[:2], names[1:], data.val(), []))
+
+
+class OfScenes(MemorySource):
+    """Two images a scene, whatever part they are in."""
+
+    def scene(self, name: str) -> str:
+        return str(int(name[-3:]) // 2)
+
+
+@pytest.mark.parametrize(
+    ("labeled", "val", "of_data", "share", "least", "held_out"),
+    [
+        pytest.param(20, 2, 0, 0.25, 3, 5, id="a share of the labels, with those that are set aside already"),
+        pytest.param(20, 8, 0, 0.25, 3, 8, id="more are set aside already"),
+        pytest.param(8, 0, 0, 0.25, 3, 3, id="at least so many"),
+        pytest.param(8, 0, 5, 0.25, 3, 5, id="validation images of the data suffice"),
+        pytest.param(8, 0, 2, 0.25, 3, 3, id="validation images of the data are too few"),
+        pytest.param(6, 0, 0, 0.25, 3, 3, id="half of the labels"),
+        pytest.param(5, 0, 0, 0.25, 3, None, id="more than half of them"),
+        pytest.param(3, 1, 0, 0.25, 3, None, id="more than half of those that are left"),
+    ],
+)
+def test_labels_are_held_out(
+    labeled: int, val: int, of_data: int, share: float, least: int, held_out: int | None, source: MakeSource
+) -> None:
+    data = source(labeled, 4, of_data)
+    split = make_split(data, "all", val, seed=1)
+    found = hold_out(split, data, share, least, seed=1)
+    if held_out is None:
+        assert found is None
+        return
+    assert found is not None
+    check_overlap(found, data)
+    assert len(found.val) == held_out
+    assert {*split.val} <= {*found.val}
+    assert {*found.labeled} | {*found.val} == {*split.labeled} | {*split.val}
+    assert found.unlabeled == split.unlabeled
+    if not of_data:  # those that a larger `data.val` would have set aside
+        assert found.val == make_split(data, "all", held_out, seed=1).val
+
+
+def test_scenes_are_held_out_whole_and_their_unlabeled_images_are_left_out() -> None:
+    data = OfScenes(labeled=9, unlabeled=5)  # the ninth labeled and the first unlabeled image show one scene
+    split = make_split(data, "all", 0, seed=0)
+    left_out = set()
+    for seed in range(6):
+        found = hold_out(split, data, 0.01, 2, seed)
+        assert found is not None
+        check_overlap(found, data)
+        assert len({data.scene(name) for name in found.val}) == 2
+        left_out |= {*split.unlabeled} - {*found.unlabeled}
+    assert left_out == {split.unlabeled[0]}
+    assert hold_out(split, data, 0.01, 4, seed=0) is None

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from torch import Tensor, nn
 
+import semipix
 from semipix.cli import main
 from semipix.errors import SemipixError
 from semipix.functional.bootstrap import ImageFigures, Interval, mean_ratio
@@ -176,8 +177,8 @@ ASKED = ("method=auto", "method.candidates=[unimatch]")
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Train pilots in this process, and note their names; `unimatch` is the better one by far."""
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train pilots in this process, and note their names."""
     begun: list[str] = []
 
     def run_here(command: Sequence[str], log: Path, **options: Any) -> Ended:
@@ -186,15 +187,22 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             code = main(command[3:])
         return Ended(code, last_line(log, "").removeprefix("semipix: error: "))
 
+    monkeypatch.setattr(auto, "run_command", run_here)
+    return begun
+
+
+@pytest.fixture
+def trained(in_process: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The same, and `unimatch` is by far the better one on the held-out images."""
+
     def measured(folder: Path, root: Path | None, trust: bool) -> MeasuredImages:
         names = tuple(load_split(folder).val)
         numerators = np.array([[50 + 40 * (folder.name == "unimatch") + number] for number in range(len(names))], float)
         figures = ImageFigures(names, numerators, np.full_like(numerators, 100))
         return MeasuredImages("miou", "best", ("a",), (100,) * len(names), figures, mean_ratio)
 
-    monkeypatch.setattr(auto, "run_command", run_here)
     monkeypatch.setattr(auto, "_measured", measured)
-    return begun
+    return in_process
 
 
 def chosen_method(folder: str | Path) -> str:
@@ -271,6 +279,13 @@ def test_an_interrupted_choice_goes_on(
     assert "method.min_held_out=3 found" in train(*ASKED, "method.min_held_out=4").error
 
     undo()
+    if by != "resume":
+        path = Path("run/pilots/supervised/config.yaml")
+        written = path.read_text()
+        path.write_text(written.replace("semipix.methods.supervised.Supervised", "other.Method"))
+        error = train(*ASKED).error
+        assert "method._target_='other.Method' found, 'semipix.methods.supervised.Supervised' expected" in error
+        path.write_text(written)
     assert resume_or_start(Path("run"), ["method=auto"]) == ["method=auto"]
     assert (command("train", "resume=run") if by == "resume" else train(*ASKED)).code == 0
     assert trained == ["supervised", "unimatch"], "what was finished is not trained again"
@@ -351,6 +366,32 @@ def test_supervised_training_is_chosen_without_pilots(
     assert trained == []
     assert chosen_method("run") == "Supervised"
     assert json.loads(Path("run/choice.json").read_text())["pilots"] == {}
+
+
+def test_regression_is_chosen_by_its_own_metric(command: Command, in_process: list[str]) -> None:
+    data = ("data=scenes", "data.size=32", "data.train=8", "data.val=3", "data.test=0", "data.labels=4", "data.crop=32")
+    quick = ("data.workers=0", "data.batch_size=4", "steps=2", "calibrate=false", *QUICK[-2:])
+    asked = ("task=denoising", "method=auto", "method.candidates=[cutmix,mean_teacher]", "run=run")
+    result = command("train", *data, *quick, *asked)
+    assert result.code == 0, result.err
+    assert in_process == ["supervised", "mean_teacher"]
+    choice = json.loads(Path("run/choice.json").read_text())
+    assert choice["metric"] == "psnr"
+    assert choice["held_out"]["count"] == 3, "those of the data suffice"
+    assert "CutMix serves only classification" in choice["left_out"]["cutmix"]
+    for name in in_process:
+        measured = json.loads((Path("run/pilots") / name / "evaluation-val.json").read_text())
+        assert choice["pilots"][name]["metric"] == pytest.approx(measured["psnr"])
+
+
+def test_the_api_chooses_too(photos: Path, trained: list[str], tmp_path: Path) -> None:
+    for path in (photos / "images/train").glob("u*"):
+        path.unlink()
+    given = [item for item in QUICK if not item.startswith(("data=", "data.labels"))]
+    run = semipix.train(photos, *given, method="auto", run=tmp_path / "run")
+    assert chosen_method(run.folder) == "Supervised"
+    with pytest.raises(SemipixError, match=r"unknown key method\.decay; method=auto takes candidates"):
+        semipix.train(photos, *given, "method.decay=0.9", method="auto", run=tmp_path / "other")
 
 
 def test_pilots_in_processes_of_their_own_are_measured_on_the_held_out_images(train: Command) -> None:

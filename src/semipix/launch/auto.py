@@ -48,7 +48,7 @@ from semipix.processes import is_first
 from semipix.tasks.base import Task
 from semipix.training import run as training
 from semipix.training.build import build_data, build_method, build_task, steps_of, with_classes
-from semipix.training.configuration import Configuration
+from semipix.training.configuration import CHOSEN_FROM_DATA, Configuration
 from semipix.training.image_figures import MeasuredImages, read_images
 from semipix.training.run_folder import (
     CHOICE,
@@ -270,11 +270,11 @@ def _choose_and_train(
         with no_empty_folders(run), _nothing_left_untrained(run):
             with claimed(run):
                 _choose(asked, run, command, root, trust)
-            return training.start(_chosen(asked, run, root, trust), run, command)
-    return training.start(_chosen(asked, run, root, trust), run, command)
+            return training.start(_chosen(asked, run, root), run, command)
+    return training.start(_chosen(asked, run, root), run, command)
 
 
-def _chosen(asked: Configuration, run: Path, root: Path | None, trust: bool) -> Configuration:
+def _chosen(asked: Configuration, run: Path, root: Path | None) -> Configuration:
     """The configuration of the method that `choice.json` names.
 
     Raises:
@@ -291,8 +291,9 @@ def _chosen(asked: Configuration, run: Path, root: Path | None, trust: bool) -> 
     if name not in nodes:
         raise SemipixError(f"{path}: chosen: {name!r} found, {' or '.join(nodes)} expected; restore the file")
     node = nodes[name]
-    if (run / PILOTS / name / CONFIG).is_file():  # it may have values that its model needs
-        node = read_config(run / PILOTS / name, trust)[0]["method"]
+    if (run / PILOTS / name / CONFIG).is_file():
+        pilot = read_config(run / PILOTS / name, trust=True)[0]["method"]  # nothing that it names is imported
+        node = {**node, **{key: value for key, value in WITHOUT_FEATURES.items() if pilot.get(key) == value}}
     return _with_method(asked if root is None else with_root(asked, root), node)
 
 
@@ -359,7 +360,7 @@ def _check_same(asked: Configuration, run: Path) -> None:
     if not (run / PILOTS / CONFIG).exists():
         return
     found = leaves(read_config(run / PILOTS, trust=True)[0])  # compared alone; nothing that it names is imported
-    given = leaves(yaml.safe_load(yaml.safe_dump(asked.as_mapping())))
+    given = _stored(asked)
     for key in sorted(found.keys() | given.keys()):
         if found.get(key) != given.get(key):
             raise SemipixError(
@@ -423,9 +424,11 @@ def _prepare(
     of_pilot = min(steps, max(settings.min_pilot_steps, round(settings.pilot_share * steps)))
     for name, node in nodes.items():
         folder = run / PILOTS / name
-        if not has_checkpoint(folder):
-            # One validation, at the end: the best of several on the held-out images would be too good to be true.
-            pilot = _with_method(here, node, steps=of_pilot, length="full", validations=1, calibrate=False)
+        # One validation, at the end: the best of several on the held-out images would look better than it is.
+        pilot = _with_method(here, node, steps=of_pilot, length="full", validations=1, calibrate=False)
+        if has_checkpoint(folder):
+            _check_begun(folder, pilot)
+        else:
             folder.mkdir(parents=True, exist_ok=True)
             write_config(folder, pilot, command)
             split.to_json(folder / "split.json")
@@ -434,6 +437,27 @@ def _prepare(
         f"images, {len(split.val)} held out; see {run / PILOTS}",
         flush=True,
     )
+
+
+def _check_begun(folder: Path, pilot: Configuration) -> None:
+    """Refuse a pilot whose training has begun with another configuration, before anything that it names is imported.
+
+    Raises:
+        SemipixError: it has; the message names the first key that differs.
+    """
+    found = leaves(read_config(folder, trust=True)[0])
+    expected = _stored(pilot)
+    for key in sorted(found.keys() | expected.keys()):
+        if key not in (*CHOSEN_FROM_DATA, "data.root") and found.get(key) != expected.get(key):
+            raise SemipixError(
+                f"{folder / CONFIG}: {key}={str(found.get(key))[:80]!r} found, {expected.get(key)!r} expected: this "
+                "pilot was begun with other settings; remove its folder, and it is trained again"
+            )
+
+
+def _stored(configuration: Configuration) -> dict[str, Any]:
+    """The values of a configuration by dotted keys, as they come back from a file."""
+    return leaves(yaml.safe_load(yaml.safe_dump(configuration.as_mapping())))
 
 
 def _train_pilots(run: Path, names: Sequence[str], root: Path | None, trust: bool) -> dict[str, str]:
