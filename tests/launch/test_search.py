@@ -74,7 +74,7 @@ def test_validation_results_are_read_while_a_training_runs(tmp_path: Path) -> No
         path.write_text(f"step,val/miou,train/loss\n{rows}")
         os.utime(path, (number, number))
         assert watch.should_stop() == bool(number)
-    assert trial.reports[:3] == [(0.7, 0), (0.6, 1), (0.4, 2)]
+    assert trial.reports == [(0.7, 0), (0.6, 1), (0.4, 2)]
     assert watch.pruned
 
 
@@ -86,9 +86,10 @@ def test_without_optuna(train: Command, monkeypatch: pytest.MonkeyPatch) -> None
     assert not Path("search").exists()
 
 
-def test_a_search_is_no_sweep_and_no_training(train: Command) -> None:
-    assert "-m: a search chooses the values" in train("-m", "search.trials=2", "seed=0,1").error
-    assert "validations" in train("--cfg", "job", "experiment=search").out
+def test_a_search_is_no_sweep_and_can_be_shown(command: Command) -> None:
+    for key in ("search.trials=2", "experiment=search"):
+        assert "-m: a search chooses the values" in command("train", "-m", key, "seed=0,1").error
+    assert "trials: 20" in command("train", "--cfg", "job", "experiment=search").out
 
 
 class TestCommand:

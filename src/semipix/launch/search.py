@@ -6,6 +6,7 @@ search's folder. What a command does not finish, the same command continues, and
 
 import contextlib
 import csv
+import io
 import math
 import shlex
 import sys
@@ -259,10 +260,10 @@ class Search:
         if watch.pruned:
             self.study.tell(trial.number, state=states.PRUNED)
             return f"{about}: pruned after {len(values)} validations, {self.metric} {values[-1]:.4f}"
-        if record.state == "interrupted":
-            raise SemipixError(
-                f"{self.folder / _name(trial.number)}: its training was stopped; the same command continues"
-            )
+        if record.state in ("interrupted", "running elsewhere"):
+            what = "was stopped" if record.state == "interrupted" else "of an earlier command has not ended yet"
+            folder = self.folder / _name(trial.number)
+            raise SemipixError(f"{folder}: its training {what}; the same command continues")
         reason = record.reason or f"{self.metric} was never a number"
         trial.set_user_attr("reason", one_line(reason))
         self.study.tell(trial.number, state=states.FAIL)
@@ -363,10 +364,10 @@ class _Watch:
         for path in sorted(
             self._folder.glob("metrics/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns
         ):
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    with contextlib.suppress(KeyError, TypeError, ValueError):  # other rows, and one half written
-                        by_step[int(row["step"])] = float(row[self._metric])
+            complete, end, _ = path.read_text("utf-8").rpartition("\n")  # the last row may be half written
+            for row in csv.DictReader(io.StringIO(complete + end)):
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # rows of other metrics
+                    by_step[int(row["step"])] = float(row[self._metric])
         return [by_step[step] for step in sorted(by_step) if math.isfinite(by_step[step])]
 
     def should_stop(self) -> bool:
