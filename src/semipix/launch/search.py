@@ -165,20 +165,19 @@ class Search:
         (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
         asked = {**self.settings.space.given, **_by_key(self.overrides), "metric": self.metric}
         with self._locked():
-            new = not (self.folder / STUDY).exists()
             storage = self.optuna.storages.RDBStorage(
                 f"sqlite:///{(self.folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
             )
             direction = "maximize" if self.larger else "minimize"
             pruner = self.optuna.pruners.MedianPruner(FIRST_PRUNED, 1) if self.settings.prune else None
-            study = self.optuna.create_study(
+            study: Study = self.optuna.create_study(
                 storage=storage,
                 study_name=SEARCH,
                 direction=direction,
                 load_if_exists=True,
                 pruner=pruner or self.optuna.pruners.NopPruner(),
             )
-            if new:
+            if "asked" not in study.user_attrs:
                 study.set_user_attr("asked", asked)
         found = study.user_attrs.get("asked", {})
         for key in sorted({*found, *asked}):
@@ -191,9 +190,21 @@ class Search:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let no other command change the study."""
-        with FileLock(self.folder / JOBS / "study.lock", timeout=_PATIENCE):
+        """Let no other command change the study.
+
+        Raises:
+            SemipixError: another command holds the lock for longer than writing takes.
+        """
+        lock = FileLock(self.folder / JOBS / "study.lock", timeout=_PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout:
+            message = f"{self.folder / STUDY}: another command has been writing it for {_PATIENCE} s; try again later"
+            raise SemipixError(message) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def _claimed(self) -> Iterator["Trial | None"]:
@@ -215,7 +226,8 @@ class Search:
             except Timeout:  # a command works on it
                 continue
             if "overrides" in found.user_attrs:
-                return self.optuna.Trial(self.study, found._trial_id)
+                trial: Trial = self.optuna.Trial(self.study, found._trial_id)
+                return trial
             self.study.tell(found.number, state=states.FAIL)  # its values were not drawn completely
         return None
 
