@@ -109,7 +109,14 @@ def coverage_records(setting: str, data: Path, counts: Sequence[int], seeds: Seq
             for seed in range(RANDOM_SEEDS) if by == "random" else seeds:
                 found = measured(spaces, choose(by, depths[depth], nothing, count, seed))
                 key = {"kind": "coverage", "setting": setting, "labels": count, "strategy": strategy, "seed": seed}
-                records.append({**key, "measured": {name: value / usual[name] for name, value in found.items()}})
+                records.append(
+                    {
+                        **key,
+                        "measured": {
+                            name: value / usual[name] if usual[name] else 1.0 for name, value in found.items()
+                        },
+                    }
+                )
     return records
 
 

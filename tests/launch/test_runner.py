@@ -60,6 +60,19 @@ def test_a_signal_ends_the_command(tmp_path: Path) -> None:
     assert runner._running == []
 
 
+def test_a_command_is_watched_and_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "POLL", 0.05)
+    asked = []
+
+    def watch() -> bool:
+        asked.append(1)
+        return len(asked) > 2 and bool((tmp_path / "log").read_text())
+
+    assert runner.run(python(WAITING), tmp_path / "log", watch).code == -signal.SIGTERM
+    assert len(asked) > 2
+    assert runner.run(python("pass"), tmp_path / "log", lambda: True).code in (0, -signal.SIGTERM)
+
+
 def test_nothing_is_started_after_a_signal() -> None:
     with handled():
         with pytest.raises(Interrupted):

@@ -14,7 +14,9 @@ import pytest
 
 from semipix.errors import SemipixError
 from semipix.launch import search
-from semipix.launch.search import Settings, _Watch
+from semipix.launch.compose import compose
+from semipix.launch.search import Search, Settings, _Watch
+from semipix.launch.sweep import Record
 from tests.conftest import QUICK, Result
 
 Command = Callable[..., Result]
@@ -74,7 +76,7 @@ def test_validation_results_are_read_while_a_training_runs(tmp_path: Path) -> No
         path.write_text(f"step,val/miou,train/loss\n{rows}")
         os.utime(path, (number, number))
         assert watch.should_stop() == bool(number)
-    assert trial.reports[:3] == [(0.7, 0), (0.6, 1), (0.4, 2)]
+    assert trial.reports == [(0.7, 0), (0.6, 1), (0.4, 2)]
     assert watch.pruned
 
 
@@ -86,9 +88,80 @@ def test_without_optuna(train: Command, monkeypatch: pytest.MonkeyPatch) -> None
     assert not Path("search").exists()
 
 
-def test_a_search_is_no_sweep_and_no_training(train: Command) -> None:
-    assert "-m: a search chooses the values" in train("-m", "search.trials=2", "seed=0,1").error
-    assert "validations" in train("--cfg", "job", "experiment=search").out
+def test_a_search_is_no_sweep_and_can_be_shown(command: Command) -> None:
+    for key in ("search.trials=2", "experiment=search"):
+        assert "-m: a search chooses the values" in command("train", "-m", key, "seed=0,1").error
+    assert "trials: 20" in command("train", "--cfg", "job", "experiment=search").out
+
+
+class TestStudy:
+    """The study, with results in place of trainings."""
+
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Callable[..., Search]:
+        pytest.importorskip("optuna")
+        overrides = ["data=scenes", "method=supervised", "model._target_=tests.helpers.tiny.TinyModel"]
+        config = compose(overrides)
+
+        def made(trials: int, prune: bool = False) -> Search:
+            settings = Settings.parse({"trials": trials, "prune": prune, "space": SPACE}, {})
+            return Search(settings, overrides, config, tmp_path / "search")
+
+        return made
+
+    @pytest.fixture
+    def results(self, monkeypatch: pytest.MonkeyPatch) -> dict[int, list[float]]:
+        """Validation results by trial; none if the trial fails, and 0.5 for others. They replace trainings."""
+        found: dict[int, list[float]] = {}
+
+        def pretend(job: Any, watch: Any) -> Record:
+            table, values = (
+                job.folder / "metrics/version_0/metrics.csv",
+                found.get(int(job.folder.name[-3:]), [0.5, 0.5]),
+            )
+            table.parent.mkdir(parents=True)
+            table.write_text("step,val/miou\n")
+            for step, value in enumerate(values):
+                with table.open("a") as file:
+                    file.write(f"{step},{value}\n")
+                if watch():
+                    return Record(str(job.folder), "", "interrupted")
+            return Record(str(job.folder), "", "finished" if values else "failed", reason="" if values else "broken")
+
+        monkeypatch.setattr(search, "run_job", pretend)
+        return found
+
+    def test_a_bad_trial_is_pruned(self, make: Callable[..., Search], results: dict[int, list[float]]) -> None:
+        results[2], results[5], results[6] = [0.4, 0.9, 0.3], [0.1, 0.1, 0.9], [0.1, 0.6, 0.1]
+        study = make(7, prune=True)
+        lines = study.run()
+        found = study.result()
+        assert [each["state"] for each in found["trials"]] == [*["complete"] * 5, "pruned", "complete"]
+        assert (found["best"]["number"], found["best"]["value"]) == (2, 0.9)
+        assert lines[1].startswith("trial-002  complete  0.9000")
+        assert lines[-1] == found["best"]["command"]
+        assert found["best"]["command"].endswith(found["best"]["overrides"][0])
+
+    def test_two_commands_take_different_trials(
+        self, make: Callable[..., Search], results: dict[int, list[float]]
+    ) -> None:
+        first, second = make(3), make(3)
+        with first._claimed() as one, second._claimed() as two:
+            assert one is not None
+            assert two is not None
+            assert (one.number, two.number) == (0, 1)
+            first.run()  # a third command: takes what is left
+        states = [each["state"] for each in first.result()["trials"]]
+        assert states == ["running", "running", "complete"]
+        second.run()  # whoever had the first two has ended
+        assert [each["state"] for each in second.result()["trials"]] == ["complete"] * 3
+
+    def test_a_search_of_which_every_trial_fails_ends(
+        self, make: Callable[..., Search], results: dict[int, list[float]]
+    ) -> None:
+        results.update({number: [] for number in range(9)})
+        with pytest.raises(SemipixError, match="all 3 trials failed, the last one: broken; change"):
+            make(9).run()
 
 
 class TestCommand:
@@ -134,7 +207,7 @@ class TestCommand:
     def test_a_trial_that_was_cut_off_is_continued(
         self, command: Command, given: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A killed command leaves its trial to the next; two commands on one study train each trial once."""
+        """A killed command leaves its trial to the next one."""
         arguments = [sys.executable, "-m", "semipix.cli", *given, "search.prune=false"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         started = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

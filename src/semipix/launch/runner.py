@@ -149,7 +149,7 @@ def run_training(
         arguments = resume_or_start(folder, [*overrides, f"run={quoted(folder)}"])
         if trust and arguments[0].startswith("resume="):
             arguments.append("--trust")
-        ended = run(semipix("train", *arguments), log, watch, **options)
+        ended = run(semipix("train", *arguments), log, watch=watch, **options)
         if ended.code in (USERS_ERROR, *INTERRUPTED) or has_trained(ended, folder):
             break
     return Ended(ended.code, ended.line, attempt)

@@ -6,6 +6,7 @@ search's folder. What a command does not finish, the same command continues, and
 
 import contextlib
 import csv
+import io
 import math
 import shlex
 import sys
@@ -164,20 +165,19 @@ class Search:
         (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
         asked = {**self.settings.space.given, **_by_key(self.overrides), "metric": self.metric}
         with self._locked():
-            new = not (self.folder / STUDY).exists()
             storage = self.optuna.storages.RDBStorage(
                 f"sqlite:///{(self.folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
             )
             direction = "maximize" if self.larger else "minimize"
             pruner = self.optuna.pruners.MedianPruner(FIRST_PRUNED, 1) if self.settings.prune else None
-            study = self.optuna.create_study(
+            study: Study = self.optuna.create_study(
                 storage=storage,
                 study_name=SEARCH,
                 direction=direction,
                 load_if_exists=True,
                 pruner=pruner or self.optuna.pruners.NopPruner(),
             )
-            if new:
+            if "asked" not in study.user_attrs:
                 study.set_user_attr("asked", asked)
         found = study.user_attrs.get("asked", {})
         for key in sorted({*found, *asked}):
@@ -190,9 +190,21 @@ class Search:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let no other command change the study."""
-        with FileLock(self.folder / JOBS / "study.lock", timeout=_PATIENCE):
+        """Let no other command change the study.
+
+        Raises:
+            SemipixError: another command holds the lock for longer than writing takes.
+        """
+        lock = FileLock(self.folder / JOBS / "study.lock", timeout=_PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout:
+            message = f"{self.folder / STUDY}: another command has been writing it for {_PATIENCE} s; try again later"
+            raise SemipixError(message) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def _claimed(self) -> Iterator["Trial | None"]:
@@ -214,7 +226,8 @@ class Search:
             except Timeout:  # a command works on it
                 continue
             if "overrides" in found.user_attrs:
-                return self.optuna.Trial(self.study, found._trial_id)
+                trial: Trial = self.optuna.Trial(self.study, found._trial_id)
+                return trial
             self.study.tell(found.number, state=states.FAIL)  # its values were not drawn completely
         return None
 
@@ -259,10 +272,10 @@ class Search:
         if watch.pruned:
             self.study.tell(trial.number, state=states.PRUNED)
             return f"{about}: pruned after {len(values)} validations, {self.metric} {values[-1]:.4f}"
-        if record.state == "interrupted":
-            raise SemipixError(
-                f"{self.folder / _name(trial.number)}: its training was stopped; the same command continues"
-            )
+        if record.state in ("interrupted", "running elsewhere"):
+            what = "was stopped" if record.state == "interrupted" else "of an earlier command has not ended yet"
+            folder = self.folder / _name(trial.number)
+            raise SemipixError(f"{folder}: its training {what}; the same command continues")
         reason = record.reason or f"{self.metric} was never a number"
         trial.set_user_attr("reason", one_line(reason))
         self.study.tell(trial.number, state=states.FAIL)
@@ -363,10 +376,10 @@ class _Watch:
         for path in sorted(
             self._folder.glob("metrics/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns
         ):
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    with contextlib.suppress(KeyError, TypeError, ValueError):  # other rows, and one half written
-                        by_step[int(row["step"])] = float(row[self._metric])
+            complete, end, _ = path.read_text("utf-8").rpartition("\n")  # the last row may be half written
+            for row in csv.DictReader(io.StringIO(complete + end)):
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # rows of other metrics
+                    by_step[int(row["step"])] = float(row[self._metric])
         return [by_step[step] for step in sorted(by_step) if math.isfinite(by_step[step])]
 
     def should_stop(self) -> bool:
