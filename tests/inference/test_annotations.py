@@ -4,7 +4,6 @@ Also tests inference/annotations_brush.py and inference/annotations_outlines.py.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,17 @@ def blobs(size: tuple[int, int] = (40, 60), seed: int = 0) -> Any:
 @pytest.fixture
 def predicted(tmp_path: Path) -> Path:
     """The folder of a prediction of two images; the first rows are uncertain."""
-    for number, name in enumerate(("photos/a.jpg", "photos/deep/b.png")):
+    for number, name in enumerate(("a.jpg", "deep/b.png")):
         values = blobs(seed=number)
-        name = name.removeprefix("photos/")
+        errors = np.full_like(values, 50)
+        errors[:5] = 200
         for folder, pixels in (
             ("masks", values),
-            ("errors", np.where(np.arange(40)[:, None] < 5, 200, 50) + 0 * values),
+            ("errors", errors),
         ):
             path = tmp_path / "out" / folder / Path(name).with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype(np.uint8)).save(path)
+            Image.fromarray(pixels).save(path)
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 40)).save(tmp_path / "photos" / name)
     return tmp_path
@@ -91,7 +91,7 @@ def test_labelmes_polygons_keep_each_class(predicted: Path) -> None:
         pytest.importorskip(name)
     path = write("labelme", predicted, 0.5)
     content = json.loads((path / "deep/b.json").read_text())
-    assert os.path.samefile(path / "deep" / content["imagePath"], predicted / "photos/deep/b.png")
+    assert (path / "deep" / content["imagePath"]).samefile(predicted / "photos/deep/b.png")
     classes, masks = back(path, "labelme", "ignore", predicted)
     for seed, mask in enumerate(masks):
         true = uncertain_void(blobs(seed=seed))

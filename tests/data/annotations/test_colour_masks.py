@@ -118,9 +118,7 @@ def test_colours_of_no_class_are_named_over_all_masks(tmp_path: Path) -> None:
     data = cvat(tmp_path / "data", np.full(SIZE, 3))
     save_photo(data / "JPEGImages/b.jpg")
     save(data / "SegmentationClass/b.png", np.full(SIZE, 3))
-    with pytest.raises(
-        SemipixError, match=r"a\.png: no class has the colour \(9 9 9\) at 80 pixels;.* and 1 more such masks"
-    ):
+    with pytest.raises(SemipixError, match=r"a\.png: no class has the colour \(9 9 9\) at 80 .* and 1 more such"):
         converted(data, unannotated="background")
     assert not (tmp_path / "root").exists()
 
