@@ -6,6 +6,7 @@ Also tests inference/annotations_brush.py and inference/annotations_outlines.py.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from semipix.data.annotations.convert import convert
+from semipix.errors import SemipixError
 from semipix.inference.annotations import Annotations
 from semipix.inference.annotations_brush import brush_code
 from semipix.inference.annotations_outlines import LEAST_IOU, outlines
@@ -160,6 +162,22 @@ def test_label_studios_tasks(predicted: Path) -> None:
     view = path.with_suffix(".xml").read_text()
     assert 'Label value="sky"' in view
     assert "Background" not in view
+
+
+@pytest.mark.parametrize("name", ["a:b", "#a"])
+def test_names_that_cvat_cannot_hold(name: str) -> None:
+    predictor: Any = SimpleNamespace(task=SimpleNamespace(classification=True, classes=["sky", name]), calibration=None)
+    with pytest.raises(SemipixError, match=r"labelmap\.txt cannot hold"):
+        Annotations.of("cvat", None, predictor)
+    assert Annotations.of("labelstudio", None, predictor).classes == ["sky", name]
+    with pytest.raises(SemipixError, match=r"--uncertain: 1\.5 found"):
+        Annotations.of("labelstudio", 1.5, predictor)
+
+
+def test_values_have_no_annotations() -> None:
+    predictor: Any = SimpleNamespace(task=SimpleNamespace(classification=False), calibration=None)
+    with pytest.raises(SemipixError, match="--write: found the task SimpleNamespace, expected classes"):
+        Annotations.of("cvat", None, predictor)
 
 
 def test_predict_writes_annotations(finished: Path, shared_photos: Path, command: Callable[..., Result]) -> None:

@@ -5,6 +5,7 @@ Also tests data/annotations/entries.py, data/annotations/images.py and data/anno
 
 import errno
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from semipix.data.annotations import convert as converting
-from semipix.data.annotations.convert import convert
+from semipix.data.annotations.convert import _check_names, convert
 from semipix.data.annotations.entries import Entry, Notes, with_background
 from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
 from semipix.data.annotations.json_files import points_of, read_json
@@ -90,6 +91,8 @@ def test_an_archive(data: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "archive"), "zip", data)
     assert convert(tmp_path / "archive.zip", tmp_path / "root", "colours").masks["train"] == 1
     assert left_behind(tmp_path) == ["archive.zip", "root"]
+    with pytest.raises(SemipixError, match="--link cannot link to images in an archive"):
+        convert(tmp_path / "archive.zip", tmp_path / "second", "colours", link=True)
     content = (tmp_path / "archive.zip").read_bytes()
     (tmp_path / "archive.zip").write_bytes(content[:100] + b"?" * 40 + content[140:])
     assert zipfile.is_zipfile(tmp_path / "archive.zip")
@@ -123,6 +126,20 @@ def test_a_mask_that_would_be_void_is_not_written(data: Path, tmp_path: Path) ->
     assert (tmp_path / "root/unlabeled/val/w.jpg").exists()
     assert found.masks == {"train": 1, "val": 1}
     assert found.left_out == ["1 images count as unlabeled: w.jpg: all of its pixels would be void"]
+
+
+def test_two_images_of_one_mask_are_refused(data: Path, tmp_path: Path) -> None:
+    save_photo(data / "images/train/a.png")
+    with pytest.raises(SemipixError, match=r"a\.png: the same path as .*a\.jpg up to the extension"):
+        _check_names(
+            [Entry(f"a{extension}", "train", data / f"images/train/a{extension}", 1) for extension in (".jpg", ".png")]
+        )
+
+
+def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    with pytest.raises(SemipixError, match=r"pycocotools: .*pip install 'semipix\[formats\]'"):
+        convert(tmp_path, tmp_path / "root", "coco", unannotated="ignore")
 
 
 def test_one_part_becomes_the_training_part(data: Path, tmp_path: Path) -> None:
@@ -161,9 +178,6 @@ def test_images_are_found_by_what_tools_write(tmp_path: Path) -> None:
     assert index.find_stem("er/b") == "deep/er/b.png"
     assert index.rest(["train/a.jpg"], everywhere=False) == []
     assert len(index.rest(["train/a.jpg"], everywhere=True)) == 3
-    save_photo(tmp_path / "train/a.png")
-    with pytest.raises(SemipixError, match=r"the same path as train/a\.jpg up to the extension"):
-        as_entries(index, [Named("train/a.jpg", "train", 1), Named("train/a.png", "train", 1)], [])
 
 
 def test_shared_folders_are_left_out_of_names(tmp_path: Path) -> None:

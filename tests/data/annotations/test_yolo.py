@@ -61,7 +61,7 @@ def test_files_beside_their_images(tmp_path: Path) -> None:
     [
         ("1 0 0 1 1 0.5", r"a\.txt, line 1: found .* expected a class number and the coordinates"),
         ("leaf 0 0 1 1 0 1", "expected a class number"),
-        ("2 0 0 1 1 0 1", r"class list: .* 'number 2 in .*a\.txt, line 1'"),
+        ("2 0 0 1 1 0 1", r"a\.txt, line 1: found class 2, but there are 2 names"),
         ("1 0 0 1 nan 0 1", "a coordinate is no finite number"),
     ],
 )
