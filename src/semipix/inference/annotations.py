@@ -93,8 +93,8 @@ class Annotations:
         names = getattr(task, "classes", None) or [str(index) for index in range(task.channels)]
         if form == "cvat" and (wrong := [name for name in names if ":" in name or name.startswith("#")]):
             raise SemipixError(
-                f"--write cvat: found the class {wrong[0]!r}, which CVAT's labelmap.txt cannot hold; expected a name without "
-                "colon that does not begin with #, take another format"
+                f"--write cvat: found the class {wrong[0]!r}, which CVAT's labelmap.txt cannot hold; expected a name "
+                "without colon that does not begin with #, take another format"
             )
         return cls(form, list(names), uncertain)
 
