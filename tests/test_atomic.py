@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from semipix.atomic import ENDING, write_text, written
+from semipix.atomic import ENDING, write_text, written, written_folder
 
 
 def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> None:
@@ -64,3 +64,21 @@ def test_errors_name_the_file_itself(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long") as caught:
         write_text(path, "text")
     assert caught.value.filename == str(path)
+
+
+def test_a_folder_is_there_when_it_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()  # an empty one is replaced
+    with written_folder(tmp_path / "new") as folder:
+        (folder / "a").write_text("a")
+        assert not list((tmp_path / "new").iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "a"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), written_folder(tmp_path / "deep/new") as folder:
+        (folder / "a").write_text("a")
+        raise KeyboardInterrupt
+    assert not list((tmp_path / "deep").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), written_folder(tmp_path / "file/new"):
+        pass

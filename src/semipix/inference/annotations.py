@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -90,6 +91,11 @@ class Annotations:
         if form == "labelme":
             outlines(np.zeros((1, 1), np.uint8), [0])
         names = getattr(task, "classes", None) or [str(index) for index in range(task.channels)]
+        if form == "cvat" and (wrong := [name for name in names if ":" in name or name.startswith("#")]):
+            raise SemipixError(
+                f"--write cvat: found the class {wrong[0]!r}, which CVAT's labelmap.txt cannot hold; expected a name "
+                "without colon that does not begin with #, take another format"
+            )
         return cls(form, list(names), uncertain)
 
     def write(self, files: Sequence[tuple[Path, Path]], out: Path) -> Path:
@@ -106,6 +112,7 @@ class Annotations:
             The file, or folder of files, of the annotations.
 
         Raises:
+            SemipixError: CVAT cannot hold the name of an image.
             OSError: a file cannot be written.
             KeyboardInterrupt: the user interrupted.
         """
@@ -145,7 +152,8 @@ class Annotations:
     def _write_coco(self, labels: Iterator[Labels], folder: Path) -> Path:
         """One file; a run-length code for each class of each image. The ids of the classes are their indices and 1."""
         coco = load_coco_masks()
-        images, objects = [], []
+        images: list[dict[str, Any]] = []
+        objects: list[dict[str, Any]] = []
         for number, item in enumerate(labels, 1):
             height, width = item.values.shape
             images.append({"id": number, "file_name": item.name, "width": width, "height": height})
@@ -178,7 +186,7 @@ class Annotations:
         for item in labels:
             shapes = [
                 {
-                    "label": self.classes[outline.index],
+                    "label": self.classes[outline.label],
                     "points": outline.points.round(2).tolist(),
                     "group_id": None,
                     "description": "",
@@ -213,6 +221,10 @@ class Annotations:
         numbers = np.array([voc_colour(index) for index in range(VOID + 1)], np.uint8)
         with written(path) as file, zipfile.ZipFile(file, "w") as archive:
             for item in labels:
+                try:
+                    item.stem.encode()
+                except UnicodeEncodeError:
+                    raise SemipixError(f"{item.file}: its name is no UTF-8 text, which CVAT needs; rename it") from None
                 stems.append(item.stem)
                 objects = np.zeros(VOID + 1, np.uint8)
                 for number, index in enumerate(self._annotated(item.values), 1):
@@ -231,7 +243,7 @@ class Annotations:
 
     def _write_label_studio(self, labels: Iterator[Labels], folder: Path) -> Path:
         """A file of tasks with a brush stroke for each class, and the labels for the project's settings."""
-        tasks = []
+        tasks: list[dict[str, Any]] = []
         for item in labels:
             height, width = item.values.shape
             strokes = [
@@ -252,7 +264,12 @@ class Annotations:
                 for index in self._annotated(item.values)
             ]
             prediction = {"model_version": f"semipix {__version__}", "result": strokes}
-            tasks.append({"data": {"image": f"/data/local-files/?d={item.name}"}, "predictions": [prediction]})
+            tasks.append(
+                {
+                    "data": {"image": f"/data/local-files/?d={quote(os.fsencode(item.name))}"},
+                    "predictions": [prediction],
+                }
+            )
         named = [
             f"    <Label value={quoteattr(name)} background={quoteattr(_hexadecimal(self._colour(index)))}/>"
             for index, name in enumerate(self.classes)

@@ -25,12 +25,12 @@ class Outline(NamedTuple):
     """A connected region of a class.
 
     Args:
-        index: the class.
+        label: index of the class.
         points: its outer boundary. Holes are part of it, by a line to each and back, as in editors' files.
         area: number of its pixels.
     """
 
-    index: int
+    label: int
     points: Points
     area: int
 
@@ -63,7 +63,7 @@ def outlines(values: NDArray[Any], classes: Sequence[int]) -> list[Outline]:
     true_owner = _owners(coco, exact, values.shape)
     for last in (*[False] * _ROUNDS, True):
         owner = _owners(coco, found, values.shape)
-        wrong = _wrong(values, np.array([*(region.index for region in found), -1])[owner], classes)
+        wrong = _wrong(values, np.array([*(region.label for region in found), -1])[owner], classes)
         if not wrong.any():
             break
         for number in range(len(found)) if last else {*owner[wrong].tolist(), *true_owner[wrong].tolist()} - {-1}:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageFile
 from torchvision import tv_tensors
 
+from semipix.data.check import check_folder
 from semipix.data.files.decode import read_image
 from semipix.data.files.decode_masks import read_indices
 from semipix.data.sources.folder import FolderSource
@@ -308,3 +309,42 @@ class TestFileErrors:
         (folder / "images/train/a.png").unlink()
         with pytest.raises(SemipixError, match=r"images/train/a\.png: no such file"):
             source.image("images/train/a.png")
+
+
+class TestColours:
+    """`colours=True`: masks are pictures whose colours are the classes."""
+
+    @pytest.fixture
+    def coloured(self, folder: Path) -> Path:
+        for path in folder.glob("masks/*/*.png"):
+            values = np.asarray(Image.open(path))
+            Image.fromarray(np.array([(10, 20, 30), (200, 0, 0)], np.uint8)[values]).save(path)
+        (folder / "classes.txt").write_text("road 10 20 30\nsky 200 0 0\nvoid 0 0 0\n")
+        return folder
+
+    def test_targets_are_class_indices(self, coloured: Path) -> None:
+        source = FolderSource(coloured, colours=True)
+        assert source.classes == ["road", "sky"]
+        assert source.pair("images/train/a.png")[1].tolist() == [[1] * 8] + [[0] * 8] * 5
+        assert source.warnings == []
+        report = check_folder(coloured, colours=True)
+        assert (report.problems, dict(report.pixels)) == ([], {0: 7 * 40, 1: 7 * 8})
+
+    def test_without_the_key_the_message_names_it(self, coloured: Path) -> None:
+        expect_error("found a mask of colours .* data.colours=true", coloured)
+
+    def test_unknown_colours_are_refused_before_training(self, coloured: Path) -> None:
+        Image.new("RGB", (8, 6), (1, 1, 1)).save(coloured / "masks/train/b.png")
+        expect_error(r"b\.png: no class has the colour \(1 1 1\) at 48 pixels", coloured, colours=True)
+
+    def test_void_beside_one_class_is_no_binary_mask(self, coloured: Path) -> None:
+        for path in coloured.glob("masks/train/*.png"):
+            Image.new("RGB", (8, 6), (10, 20, 30)).save(path)
+        Image.new("RGB", (8, 6)).save(coloured / "masks/train/b.png")
+        assert FolderSource(coloured, colours=True).classes == ["road", "sky"]
+
+    def test_other_mask_values_contradict_it(self, coloured: Path) -> None:
+        expect_error("data.mask_values: found it beside data.colours=true", coloured, colours=True, mask_values={1: 0})
+
+    def test_a_run_keeps_its_classes(self, coloured: Path) -> None:
+        expect_error(r"classes\.txt: class 1 is 'sky'|'sky'", coloured, colours=True, run_classes=["road", "tree"])

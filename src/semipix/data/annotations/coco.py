@@ -14,6 +14,7 @@ from semipix.data.annotations.entries import (
     Unannotated,
     UnusableError,
     check_known,
+    is_void,
     with_background,
 )
 from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
@@ -29,6 +30,8 @@ _NO_OBJECTS = ("captions_", "image_info_", "panoptic_", "person_keypoints_")
 """Files of COCO that hold no outlines, or outlines that `instances_` has too."""
 
 _MISSING = "images that the annotations name are not there and are left out"
+
+_OTHERS = "JSON files have no lists images, annotations and categories and are left out"
 
 _STRAY = "objects of images that the file does not list are left out"
 
@@ -87,7 +90,7 @@ class CocoReader(ShapeReader):
         self._index = ImageIndex(images or folder)
         self._images: dict[str, _Image] = {}
         for path in files:
-            self._read(path, folder)
+            self._read(path, folder, len(files) > 1)
         if not self._images:
             raise SemipixError(
                 f"{self._index.folder}: none of the images that {files[0]} names is there; expected them there, give "
@@ -98,6 +101,7 @@ class CocoReader(ShapeReader):
             used = Counter(
                 named[item["category_id"]] for image in self._images.values() for item, named in image.objects
             )
+            used = Counter({name: count for name, count in used.items() if not is_void(name)})
             check_known("--classes", classes, used)
         self.classes, self.unannotated = with_background(names if classes is None else classes, unannotated)
         self.entries = self._entries(empty, images is not None)
@@ -121,13 +125,16 @@ class CocoReader(ShapeReader):
             self.left_out.append(f"{len(others)} JSON files have no outlines of their own ({others[0].name}, ...)")
         return found
 
-    def _read(self, path: Path, folder: Path) -> None:
-        """Read one file."""
+    def _read(self, path: Path, folder: Path, several: bool) -> None:
+        """Read one file; of several, one of another format is left out."""
         content = read_json(path)
         lists = [
             content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")
         ]
         if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
+            if several:
+                self._notes.add(_OTHERS, path.name)
+                return
             raise SemipixError(
                 f"{path}: expected the lists images, annotations and categories of COCO; name another file"
             )
@@ -212,7 +219,8 @@ class CocoReader(ShapeReader):
 
 
 def _shape(item: Mapping[str, Any], names: Mapping[Any, str], where: str) -> Shape:
-    label, outline = names[_key(item["category_id"])], item.get("segmentation")
+    name, outline = names[_key(item["category_id"])], item.get("segmentation")
+    label = None if is_void(name) else name
     if isinstance(outline, dict):
         return Shape(label, where, rle=outline)
     parts = [outline] if isinstance(outline, list) and outline and not isinstance(outline[0], list) else outline

@@ -41,11 +41,12 @@ from semipix.data.annotations.labelme import LabelmeReader
 from semipix.data.annotations.yolo import YoloReader
 from semipix.data.files.decode import read_header
 from semipix.data.files.decode_colours import UnknownColourError
-from semipix.data.files.listing import SPLITS
+from semipix.data.files.listing import SPLITS, split_extension
+from semipix.data.files.names import composed
 from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.data.sources.class_names import CLASSES_FILE, read_class_list
 from semipix.errors import SemipixError, UnreadableFileError
-from semipix.interruption import raise_if_interrupted
+from semipix.interruption import Interrupted, number_of, raise_if_interrupted
 
 Format = Literal["coco", "labelme", "yolo", "cvat", "voc", "colours"]
 
@@ -145,18 +146,25 @@ def convert(
     Raises:
         SemipixError: the root is there, an option is missing or does not fit, or the annotations cannot be used.
         OSError: a file cannot be written; nothing is left behind.
+        KeyboardInterrupt: the user interrupted; nothing is left behind.
     """
     _check_options(source, root, form, unannotated, empty)
+    if link and images is None and not source.is_dir() and zipfile.is_zipfile(source):
+        raise SemipixError(f"{source}: --link cannot link to images in an archive; unpack it, or leave --link out")
     if form in _DRAWS:
         load_coco_masks()
     with _unpacked(source, root) as folder:
         reader = _reader(folder, form, images, unannotated, empty, classes, orientation)
         reader.max_pixels = max_pixels
+        _check_names(reader.entries)
         entries, lines = _with_training(reader.entries)
         conversion = Conversion(root, reader.classes, reader.word, left_out=[*reader.left_out, *lines])
-        with written_folder(root) as new:
-            _write_classes(new / CLASSES_FILE, reader.classes)
-            _write_all(reader, entries, new, conversion, link, max_pixels)
+        try:
+            with written_folder(root) as new:
+                _write_classes(new / CLASSES_FILE, reader.classes)
+                _write_all(reader, entries, new, conversion, link, max_pixels)
+        except KeyboardInterrupt as error:
+            raise Interrupted(number_of(error), "interrupted; nothing was written") from error
     return conversion
 
 
@@ -217,6 +225,22 @@ def _reader(
         return CocoReader(source, images, unannotated, empty, names, orientation)
     kind = LabelmeReader if form == "labelme" else YoloReader
     return kind(source, images, unannotated, names, orientation)
+
+
+def _check_names(entries: Sequence[Entry]) -> None:
+    """Check that no two images would have the same mask.
+
+    Raises:
+        SemipixError: two images of a part have the same path up to the extension.
+    """
+    seen: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        other = seen.setdefault((entry.part, composed(split_extension(entry.name)[0])), entry)
+        if other is not entry:
+            raise SemipixError(
+                f"{entry.image or entry.name}: the same path as {other.image or other.name} up to the extension; "
+                "expected one image of a name, since masks are found by it, rename one"
+            )
 
 
 def _with_training(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -331,6 +355,8 @@ def _write(reader: AnnotationReader, entry: Entry, new: Path, link: bool, max_pi
 
 def _put(image: Path | Encoded, path: Path, link: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path):
+        raise SemipixError(f"{path.name}: two images would be written as {path.parent.name}/{path.name}; rename one")
     if isinstance(image, Encoded):
         path.write_bytes(image.content)
     elif link:

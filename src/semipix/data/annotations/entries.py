@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from semipix.data.files.decode import Header
 from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS, Encoded
 from semipix.data.files.sizes import Size
+from semipix.data.sources.class_names import VOID_NAMES
 from semipix.errors import SemipixError
 
 Unannotated = Literal["background", "ignore"]
@@ -185,8 +186,14 @@ def frame_of(where: str, header: Header, stated: Size | None, orientation: Orien
     return frame
 
 
+def is_void(name: str) -> bool:
+    """Whether a class name marks pixels of no class."""
+    return name.lower() in VOID_NAMES
+
+
 def with_background(names: Sequence[str], unannotated: Unannotated) -> tuple[list[str], int | None]:
-    """The classes of the masks, and the index of what is not annotated; None if that is void."""
+    """The classes of the masks, without void, and the index of what is not annotated; None if that is void."""
+    names = [name for name in names if not is_void(name)]
     if unannotated == "ignore":
         return list(names), None
     for index, name in enumerate(names):

@@ -129,9 +129,6 @@ def as_entries(index: ImageIndex, named: Iterable[Named], rest: Iterable[str]) -
         index: the images.
         named: those that annotations name.
         rest: paths of those that no annotation names.
-
-    Raises:
-        SemipixError: two images of a part have the same path up to the extension.
     """
     by_part: dict[str, list[Named]] = defaultdict(list)
     for item in named:
@@ -141,14 +138,7 @@ def as_entries(index: ImageIndex, named: Iterable[Named], rest: Iterable[str]) -
     for part, items in by_part.items():
         folders = [item.path.rpartition("/")[0] for item in items]
         shared = os.path.commonpath(folders) if folders and all(folders) else ""
-        seen: dict[str, str] = {}
         for item in items:
             name = item.path[len(shared) + 1 :] if shared else item.path
-            other = seen.setdefault(composed(split_extension(name)[0]), item.path)
-            if other != item.path:
-                raise SemipixError(
-                    f"{index.folder / item.path}: the same path as {other} up to the extension; expected one image of "
-                    "a name, since masks are found by it, rename one"
-                )
             entries.append(Entry(name, part, index.folder / item.path, item.label))
     return entries

@@ -21,6 +21,7 @@ from semipix.data.annotations.entries import (
     UnusableError,
     check_known,
     first_and_more,
+    is_void,
     with_background,
 )
 from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
@@ -28,7 +29,6 @@ from semipix.data.annotations.json_files import points_of, read_json
 from semipix.data.files.listing import walk
 from semipix.data.files.opening import Encoded
 from semipix.data.files.sizes import Size
-from semipix.data.sources.class_names import VOID_NAMES
 from semipix.errors import SemipixError
 
 _LINES = "shapes are lines or points, which have no area, and are left out"
@@ -43,8 +43,8 @@ _LINE_SHAPES = ("line", "linestrip", "point", "points")
 class LabelmeReader(ShapeReader):
     """Reads labelme's JSON files below a folder, with their images or the images that they contain.
 
-    An image without a JSON file is unlabeled; one whose file has no shapes is annotated and shows nothing. The shapes
-    of `__ignore__` are void. labelme shows photos turned by their tag, so shapes refer to the turned photo.
+    An image without a JSON file is unlabeled; one whose file has no shapes is annotated and shows nothing. Shapes
+    called `__ignore__` or void are void. labelme shows photos turned by their tag, so shapes refer to the turned photo.
 
     Args:
         source: a folder that is searched with its subfolders, or one JSON file.
@@ -161,7 +161,7 @@ def _shapes(content: Mapping[str, Any], name: str, notes: Notes) -> list[Shape]:
         if kind in _LINE_SHAPES:
             notes.add(_LINES, f"{where}, {kind}")
             continue
-        name_of = None if label.strip().lower() in VOID_NAMES else label.strip()
+        name_of = None if is_void(label.strip()) else label.strip()
         points = points_of(item.get("points"), where)
         if kind == "mask":
             corner = points.min(0).astype(int)

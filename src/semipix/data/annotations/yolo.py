@@ -1,6 +1,5 @@
 """YOLO: a text file for each image, whose lines are polygons in shares of width and height."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from semipix.data.annotations.entries import (
     Orientation,
     Unannotated,
     UnusableError,
-    check_known,
+    is_void,
     with_background,
 )
 from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
@@ -108,11 +107,15 @@ class YoloReader(ShapeReader):
             )
         index = int(numbers[0])
         if not 0 <= index < len(self._names):
-            check_known("class list", self._names, Counter({f"number {index} in {where}": 1}))
+            raise SemipixError(
+                f"{where}: found class {index}, but there are {len(self._names)} names, 0 to {len(self._names) - 1}; "
+                f"add the missing ones to data.yaml or {CLASSES_FILE}"
+            )
         name, values = self._names[index], np.array(numbers[1:])
+        label = None if is_void(name) else name
         if len(values) == 4:  # centre, width and height
-            return Shape(name, where, box=np.concatenate([values[:2] - values[2:] / 2, values[2:]]))
-        return Shape(name, where, [values.reshape(-1, 2)])
+            return Shape(label, where, box=np.concatenate([values[:2] - values[2:] / 2, values[2:]]))
+        return Shape(label, where, [values.reshape(-1, 2)])
 
 
 def _is_labels(name: str) -> bool:
