@@ -98,6 +98,7 @@ class LabelmeReader(ShapeReader):
                 if problems
                 else f"{folder}: found none of the images of {len(names)} JSON files; give their folder by --images DIR"
             )
+        self.given = len(used)
         if classes is not None:
             check_known("--classes", classes, used)
         self.classes, self.unannotated = with_background(sorted(used) if classes is None else classes, unannotated)
