@@ -75,22 +75,6 @@ def evaluate(
     return evaluation.figures
 
 
-def measure(
-    run: Path,
-    split: str = "test",
-    checkpoint: str | None = None,
-    batch_size: int | None = None,
-    root: Path | None = None,
-    max_pixels: int | None = None,
-    trust: bool = False,
-    tiling: Tiling | None = None,
-    tta: str | None = None,
-    deploy: str | None = None,
-) -> dict[str, float]:
-    """The metrics that `measured` returns."""
-    return measured(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling, tta, deploy).figures
-
-
 def measured(
     run: Path,
     split: str = "test",
