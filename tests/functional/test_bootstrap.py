@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semipix.functional.bootstrap import (
+    SHARE,
     ImageFigures,
     Interval,
     draw_means,
@@ -42,6 +43,13 @@ def test_what_all_images_share_is_not_counted_as_uncertain() -> None:
     assert 0.5 < paired.low < noise.mean() < paired.high < 1.5
     alone = mean_interval([figures(hard)])
     assert alone.high - alone.low > 8
+
+
+def test_an_interval_ends_where_values_of_the_metric_end() -> None:
+    few = [figures(np.array([[0.0], [0.0], [0.1]]))]
+    assert mean_interval(few).low < 0
+    assert mean_interval(few, within=SHARE).low == 0
+    assert mean_interval(few, within=SHARE).high == mean_interval(few).high
 
 
 def test_a_difference_that_is_always_the_same_has_no_width() -> None:

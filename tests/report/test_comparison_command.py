@@ -177,6 +177,19 @@ def test_what_is_not_finished_is_named_and_the_rest_is_compared(sweep: Path) -> 
     assert "gct with 8 labels lacks seeds 0, 1" in found.notes
 
 
+def test_a_run_whose_method_is_not_chosen_yet_can_be_continued(sweep: Path) -> None:
+    for name in ("auto", "auto-at-work"):
+        (sweep / name / "pilots").mkdir(parents=True)
+        shutil.copy(sweep / "gct-8-0/config.yaml", sweep / name / "pilots")
+        (sweep / name / "pilots/supervised").mkdir()
+        shutil.copy(sweep / "gct-8-0/config.yaml", sweep / name / "pilots/supervised")
+    with FileLock(sweep / "auto-at-work/.lock"):
+        found = compare([sweep])
+    left_out = {Path(run.folder).parent.name: run for run in found.runs if not run.compared}
+    assert {name: run.state for name, run in left_out.items()} == {"auto": "interrupted", "auto-at-work": "running"}
+    assert left_out["auto"].reason.endswith(f"semipix train resume={sweep / 'auto'}")
+
+
 def test_one_run_of_a_kind_counts_once(sweep: Path) -> None:
     shutil.copytree(sweep / "gct-8-0", sweep / "gct-8-0-again")
     found = compare([sweep, sweep / "gct-8-0"])

@@ -43,6 +43,16 @@ CHUNK = 2**22
 """Numbers of a matrix of draws x images that are in memory at a time."""
 
 
+Range = tuple[float, float]
+"""The lowest and the highest value of a metric."""
+
+ANY: Range = (-math.inf, math.inf)
+"""Of metrics such as PSNR."""
+
+SHARE: Range = (0.0, 1.0)
+"""Of metrics such as IoU."""
+
+
 class Interval(NamedTuple):
     """An estimate and the bounds between which the truth is.
 
@@ -138,19 +148,27 @@ def mean_interval(
     samples: int = SAMPLES,
     level: float = LEVEL,
     seed: int = 0,
+    within: Range = ANY,
 ) -> Interval:
-    """The mean of a metric over the seeds of one variant; see `paired_difference`."""
+    """The mean of a metric over the seeds of one variant; see `paired_difference` and `interval`."""
     estimates, drawn = draw_means([runs], metric, samples=samples, seed=seed)
-    return interval(float(estimates[0]), drawn[:, 0], level)
+    return interval(float(estimates[0]), drawn[:, 0], level, within)
 
 
-def interval(estimate: float, drawn: Floats, level: float = LEVEL) -> Interval:
-    """The interval of an estimate by the percentiles of its draws (B,); draws without a value, NaN, are left out."""
+def interval(estimate: float, drawn: Floats, level: float = LEVEL, within: Range = ANY) -> Interval:
+    """The interval of an estimate by the percentiles of its draws; draws without a value, NaN, are left out.
+
+    Args:
+        estimate: of all images.
+        drawn: (B,) estimates of draws.
+        level: of the interval, such as 0.95.
+        within: the values that the metric can have. Draws are spread by Student's t and can leave this range.
+    """
     finite = drawn[~np.isnan(drawn)]
     if math.isnan(estimate) or not len(finite):
         return Interval(estimate, math.nan, math.nan)
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high))
+    return Interval(estimate, max(float(low), within[0]), min(float(high), within[1]))
 
 
 def draw_means(

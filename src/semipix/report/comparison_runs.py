@@ -17,7 +17,7 @@ from semipix.data.splits import Split
 from semipix.errors import SemipixError, one_line, reason_of
 from semipix.report.comparison import ALL_LABELS, BASELINE, Run
 from semipix.training.configuration import CHOSEN_FROM_DATA
-from semipix.training.run_folder import CHOICE, CONFIG, LOCK, SUMMARY, load_split, read_config
+from semipix.training.run_folder import CHOICE, CONFIG, LOCK, PILOTS, SUMMARY, is_choosing, load_split, read_config
 
 JOBS = "jobs"
 """Folder of a sweep with a record of each of its jobs."""
@@ -154,13 +154,21 @@ def _state(folder: Path) -> tuple[str, str]:
     """What became of a training, and why it is not finished."""
     if (folder / SUMMARY).exists():
         return "finished", ""
+    if folder.name == PILOTS and is_choosing(folder.parent):
+        if _is_locked(folder.parent):
+            return "running", "its pilots are still trained"
+        return "interrupted", f"its method is not chosen yet; {_continue(folder.parent)}"
     if _is_locked(folder):
         return "running", "its training is still at work"
     if (folder / "checkpoints" / "last.ckpt").exists():
-        return "interrupted", f"continue it with semipix train resume={shlex.quote(str(folder))}"
+        return "interrupted", _continue(folder)
     record = _record(folder)
     why = record.get("reason") or "it ended before its first checkpoint"
     return "failed", one_line(str(why))
+
+
+def _continue(folder: Path) -> str:
+    return f"continue it with semipix train resume={shlex.quote(str(folder))}"
 
 
 def _is_locked(folder: Path) -> bool:

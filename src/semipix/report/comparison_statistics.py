@@ -22,6 +22,7 @@ from semipix.report.comparison import (
     Run,
 )
 from semipix.report.comparison_figures import Measured, curve_of
+from semipix.training.image_figures import SHARES
 
 SHORT = "supervised_short"
 """The paper's shorter baseline."""
@@ -31,9 +32,6 @@ LABELED_ALONE = (BASELINE, SHORT, ALL_LABELS)
 
 SUPERVISED = (BASELINE, ALL_LABELS)
 """Variants with which those with as many labels are compared."""
-
-PERCENT = ("miou", "accuracy")
-"""Metrics that are shares, which are shown in percent."""
 
 UNITS = {"psnr": "dB"}
 """Units of other metrics."""
@@ -82,7 +80,7 @@ def comparison_of(
     cells = cells_of(kept)
     metric = kept[0].images.metric
     higher = bool(getattr(target_of("task", kept[0].run.settings["task"]), "higher_is_better", True))
-    scale, unit = (100.0, "%") if metric in PERCENT else (1.0, UNITS.get(metric, ""))
+    scale, unit = (100.0, "%") if metric in SHARES else (1.0, UNITS.get(metric, ""))
     rows = [_row(cell, cells, higher, scale, unit) for cell in progress(list(cells))]
     rows.sort(key=lambda row: (row.labels, *_rank(row, higher)))
     empty = Comparison(
@@ -134,7 +132,7 @@ def _row(cell: Cell, cells: Cells, higher: bool, scale: float, unit: str) -> Row
     metric = runs[seeds[0]].images.function
     values = [runs[seed].value for seed in seeds]
     estimates, drawn = draw_means([_figures(runs, seeds)], metric)
-    mean = interval(float(estimates[0]), drawn[:, 0])
+    mean = interval(float(estimates[0]), drawn[:, 0], within=runs[seeds[0]].images.within)
     difference, ahead = None, None
     common = _same_images(runs, baseline) if cell.variant not in SUPERVISED else []
     if common:
@@ -248,7 +246,8 @@ def _of_part(number: int, runs: Mapping[int, Measured], baseline: Mapping[int, M
     figures = [[group[seed].images.of_part(number) for seed in seeds] for group in groups]
     estimates, drawn = draw_means(figures, mean_ratio, samples=CLASS_SAMPLES)
     if baseline is None:
-        return interval(float(estimates[0]), drawn[:, 0])
+        within = runs[seeds[0]].images.within
+        return interval(float(estimates[0]), drawn[:, 0], within=within)
     return interval(float(estimates[0] - estimates[1]), drawn[:, 0] - drawn[:, 1])
 
 
@@ -285,7 +284,7 @@ def _forecast(variant: str, curve: Mapping[int, Mapping[int, Measured]], compari
     kept = [
         {"labels": float(point), "estimate": value, "low": bounds.low, "high": bounds.high}
         for point, value, bounds in (
-            (point, float(value), interval(float(value), curves[:, number]))
+            (point, float(value), interval(float(value), curves[:, number], within=first.images.within))
             for number, (point, value) in enumerate(zip(points, fitted, strict=True))
         )
     ]

@@ -121,7 +121,8 @@ def between(found: Interval | None) -> str:
 
 def primary_interval(run: MeasuredRun) -> Interval | None:
     """The primary metric with its 95 % interval over images; None without figures of images."""
-    return None if run.images is None else mean_interval([run.images.figures], run.images.function)
+    images = run.images
+    return None if images is None else mean_interval([images.figures], images.function, within=images.within)
 
 
 def metrics_table(run: MeasuredRun) -> Table:
@@ -187,9 +188,11 @@ def classes_section(runs: Sequence[MeasuredRun], note: str) -> Section:
 def _class_iou(run: MeasuredRun, number: int, name: str) -> Interval:
     """The IoU of a class as it was measured, with its interval over images where there is one."""
     value = run.figures.get(f"iou/{name}", math.nan)
-    if run.images is None or number >= len(run.images.parts):
+    images = run.images
+    if images is None or number >= len(images.parts):
         return Interval(value, math.nan, math.nan)
-    return mean_interval([run.images.of_part(number)], run.images.function)._replace(estimate=value)
+    found = mean_interval([images.of_part(number)], images.function, within=images.within)
+    return found._replace(estimate=value)
 
 
 def _iou_cells(iou: Interval) -> list[str]:

@@ -24,11 +24,14 @@ from torch import Tensor
 
 from semipix.atomic import write_text
 from semipix.errors import SemipixError
-from semipix.functional.bootstrap import Floats, ImageFigures, Metric, mean_ratio, root_mean_ratio
+from semipix.functional.bootstrap import ANY, SHARE, Floats, ImageFigures, Metric, Range, mean_ratio, root_mean_ratio
 from semipix.tasks.base import Task
 
 FIXED = ("name", "checkpoint", "pixels")
 """The first columns; the next one is the primary metric."""
+
+SHARES = ("miou", "accuracy")
+"""Metrics that are shares, from 0 to 1."""
 
 UNFINISHED = ", unfinished"
 """Ends `checkpoint` while the training of the run had not ended."""
@@ -117,6 +120,11 @@ class MeasuredImages:
     def value(self) -> float:
         """The primary metric of all images together."""
         return self.figures.value(self.function)
+
+    @property
+    def within(self) -> Range:
+        """The values that the metric and its parts can have."""
+        return SHARE if self.metric in SHARES else ANY
 
     @property
     def alone(self) -> dict[str, float]:
