@@ -16,8 +16,8 @@ Without --train nothing is trained or measured. Each table is listed with its st
     picture   not compared
 
 The exit status is 1 if a table differs or is missing, or if a page has a table of figures that is not listed here.
---train runs the commands one after another. A finished command is listed in FOLDER/finished.json and not run
-again, and an interrupted one continues where it can. Figures of new trainings differ from the old ones on other machines.
+--train runs the commands one after another. A finished command is listed in FOLDER/finished.json and not run again, and
+an interrupted one continues where it can. Figures of new trainings differ from the old ones on other machines.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from benchmarks import common, tables
 from benchmarks.common import record_file, run
-from benchmarks.measurements import DATA, MEASUREMENTS, minutes_of, train
+from benchmarks.measurements import DATA, MEASUREMENTS, minutes_of, shown_command, train
 from semipix.errors import SemipixError
 
 UNRECORDED = {
@@ -160,10 +160,10 @@ def committed() -> dict[str, str]:
     found: dict[str, str] = {}
     day = ""
     for line in filter(None, printed.splitlines()):
-        if line.endswith(".json"):
-            found.setdefault(Path(line).name, day)
-        else:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", line):
             day = line
+        else:
+            found.setdefault(Path(line).name, day)
     return found
 
 
@@ -172,7 +172,7 @@ def listed() -> str:
     lines = [f"{table.name}: {', '.join(table.records)}" for table in tables.TABLES]
     for name, (commands, _, why_not) in MEASUREMENTS.items():
         lines += ["", f"{name}: {why_not or f'about {minutes_of(name)} minutes on two cores'}"]
-        lines += [f"    python -m benchmarks.{command}" for command in commands]
+        lines += [f"    {shown_command(command)}" for command in commands]
     lines += ["", *(f"{name}: {about}" for name, about in DATA.items())]
     return "\n".join(lines)
 

@@ -185,6 +185,13 @@ MEASUREMENTS: dict[str, Measurement] = {
 """How the records of each table are measured, by the name of their file."""
 
 
+def shown_command(command: str) -> str:
+    """A command of a `Measurement` as a user types it."""
+    words = command.split(" ")
+    first = next(place for place, word in enumerate(words) if "=" not in word)
+    return " ".join([*words[:first], f"python -m benchmarks.{words[first]}", *words[first + 1 :]])
+
+
 def minutes_of(name: str) -> str:
     """About how long the commands of a file of records take on two cores; from its own seconds where it has them."""
     commands, minutes, _ = MEASUREMENTS[name]
