@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from benchmarks import accuracy_tables, error_tables, speed_tables
 from benchmarks.accuracy.compare import REGRESSION
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, run
 from semipix.errors import SemipixError
 
 SEGMENTATION = ("portrait", "camvid_long", "camvid")
@@ -145,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
