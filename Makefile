@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test quick check format bench
+.PHONY: demo test quick check format bench evidence trackers
 
 demo: $(READY)  ## train GCT on strong views and both supervised baselines on the built-in data, write runs/demo/index.html
 	$(BIN)/semipix demo --out runs/demo
@@ -30,6 +30,15 @@ bench: $(READY)  ## cost of a step of GCT and of every method, and how it grows;
 	$(BIN)/python -m benchmarks.speed.step --case deeplab_v2 --methods all --json benchmarks/results/step.json
 	$(BIN)/python -m benchmarks.speed.scaling --json benchmarks/results/scaling.json
 	$(BIN)/python -m benchmarks.tables
+
+evidence: $(READY)  ## compare each table of the docs with its records; TRAIN="portrait gates" DATA="PORTRAIT=FOLDER" OUT=FOLDER measures again
+	$(BIN)/python -m benchmarks.evidence $(if $(TRAIN),--train $(TRAIN)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+trackers: $(READY)  ## trainer.logger=wandb and mlflow with the real packages, offline, in .trackers; not a part of make test
+	test -d .trackers || $(BIN)/python -m venv .trackers
+	ls -d $(CURDIR)/.venv/lib/python*/site-packages > $$(ls -d .trackers/lib/python*/site-packages)/shared.pth
+	.trackers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[wandb,mlflow]'
+	OMP_NUM_THREADS=1 .trackers/bin/python -m pytest -q tests/training/test_loggers_offline.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("semipix needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else None'

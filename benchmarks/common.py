@@ -23,6 +23,9 @@ CONF = Path(semipix.conf.__file__).parent
 
 Record = dict[str, Any]
 
+FOLDERS = [RESULTS]
+"""Folders of records; where several hold a file, the first one counts."""
+
 
 def new_parser(module: str, description: str | None) -> argparse.ArgumentParser:
     """A parser of a script's arguments, which has `--json` already.
@@ -65,6 +68,17 @@ def records_in(path: Path | None) -> list[Record]:
     return found
 
 
+def record_file(name: str) -> Path:
+    """The file of a benchmark's records, in the first folder that has one."""
+    places = [folder / f"{name}.json" for folder in FOLDERS]
+    return next((place for place in places if place.exists()), places[-1])
+
+
+def recorded(name: str) -> list[Record]:
+    """The records of a benchmark; none where it was not run."""
+    return records_in(record_file(name))
+
+
 def write_records(path: Path | None, records: Sequence[Record], about: Mapping[str, Any] | None = None) -> None:
     """Write records, whole or not at all; nothing where no file is given.
 
@@ -86,10 +100,21 @@ def half_interval(values: Sequence[float]) -> float:
     return factor * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def interval(values: Sequence[float], digits: int) -> str:
-    """A mean with its sign, and its confidence interval of 95 % where there are three values or more."""
-    middle = f"{statistics.mean(values):+.{digits}f}"
-    return middle if len(values) < 3 else f"{middle} ± {half_interval(values):.{digits}f}"
+def over_seeds(values: Sequence[float], digits: int, *, signed: bool = False) -> str:
+    """What several trainings reach: the mean and its confidence interval of 95 %, of three values or more.
+
+    The interval of two values is 12.7 times as wide as their distance. So fewer than three are shown as they are, and
+    have no mean.
+
+    Args:
+        values: one of each seed.
+        digits: after the point.
+        signed: show the sign of values above 0, as of differences.
+    """
+    form = f"{'+' if signed else ''}z.{digits}f"  # z: no -0.0
+    if len(values) < 3:
+        return ", ".join(f"{value:{form}}" for value in values)
+    return f"{statistics.mean(values):{form}} ± {half_interval(values):.{digits}f}"
 
 
 def device() -> Any:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from benchmarks.accuracy.compare import figure
-from benchmarks.common import RESULTS, Record, interval, records_in
+from benchmarks.common import Record, over_seeds, recorded
 
 Measures = Mapping[str, tuple[str, int]]
 """Measures that are shown: their titles, and digits after the point."""
@@ -62,7 +62,7 @@ def _maps(first: str, measures: Measures) -> str:
     titles = [title for title, _ in measures.values()]
     parts = _header(["data, labels", "training", "seeds", "map", *titles])
     for (setting, labels, variant, shown), measured in cells.items():
-        values = [interval(measured[key], digits).lstrip("+") for key, (_, digits) in measures.items()]
+        values = [over_seeds(measured[key], digits) for key, (_, digits) in measures.items()]
         parts.append(_row([f"`{setting}`, {labels}", f"`{variant}`", len(measured[first]), f"`{shown}`", *values]))
     return "\n".join(parts)
 
@@ -81,10 +81,10 @@ def gates() -> str:
             continue
         for gate, title in GATES.items():
             if records := by_gate.get(gate):
-                mean = interval([figure(record) for record in records.values()], 1).lstrip("+")
+                mean = over_seeds([figure(record) for record in records.values()], 1)
                 common = records.keys() & by_gate[BASELINE].keys()
                 gained = [figure(records[seed]) - figure(by_gate[BASELINE][seed]) for seed in sorted(common)]
-                difference = "" if gate == BASELINE or not gained else interval(gained, 1)
+                difference = "" if gate == BASELINE or not gained else over_seeds(gained, 1, signed=True)
                 shares = [_share(list(records.values()), name) for name in ("accuracy", "share")]
                 parts.append(_row([f"`{setting}`, {labels}", title, len(records), mean, difference, *shares]))
     return "\n".join(parts) if len(parts) > 2 else "not measured"
@@ -96,7 +96,7 @@ def _share(records: Sequence[Record], measure: str) -> str:
     for record in records:
         both = [record["trained"].get(f"val/pseudo_labels/{measure}/{model}") for model in ("first", "second")]
         values += [sum(both) / 2] if None not in both else []
-    return interval(values, 3).lstrip("+") if values else "-"
+    return over_seeds(values, 3) if values else "-"
 
 
 def _header(titles: Sequence[str]) -> list[str]:
@@ -109,4 +109,4 @@ def _row(cells: Sequence[object]) -> str:
 
 def _records(name: str) -> list[Record]:
     """Records of a file of results, in the order of their seeds."""
-    return sorted(records_in(RESULTS / f"{name}.json"), key=lambda record: int(record["seed"]))
+    return sorted(recorded(name), key=lambda record: int(record["seed"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import accuracy, common, speed, tables
+from benchmarks import accuracy, accuracy_tables, common, speed, tables
 from benchmarks.accuracy import bf16, compare
 from benchmarks.accuracy.compare import SETTINGS, VARIANTS, composed, configuration, is_same, overrides_of
 from benchmarks.speed import step
@@ -43,7 +43,7 @@ def test_scripts_are_found() -> None:
     assert {"benchmarks.accuracy.compare", "benchmarks.speed.step", "benchmarks.speed.loading"} <= set(SCRIPTS)
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "benchmarks.tables"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "benchmarks.tables", "benchmarks.evidence"])
 def test_help_shows_the_command(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(importlib.import_module(name).main, "--help")
@@ -92,11 +92,11 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_tables_are_written_between_their_markers(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     docs = shutil.copytree(tables.ROOT / "docs", tmp_path / "docs")
+    shutil.copy(tables.ROOT / "README.md", tmp_path)
     monkeypatch.setattr(tables, "ROOT", tmp_path)
-    monkeypatch.setattr(tables, "PAGES", docs / "methods")
     page = docs / "speed.md"
     before = page.read_text()
-    page.write_text(tables.filled(before, "steps", "an earlier table"))
+    page.write_text(tables.filled("speed.md", before, "steps", "an earlier table"))
     with pytest.raises(SystemExit, match=r"^speed\.md: not what benchmarks/results says"):
         run(tables.main, "--check")
     run(tables.main)
@@ -115,10 +115,29 @@ def test_a_setting_can_show_a_gain_if_all_labels_are_ahead_with_every_seed(
     every = [record("all_labels", "all", seed, 17.4 + seed) for seed in range(3)]
     other = [record("supervised", "4", 0, 18.0, steps=900), record("gct", "4", 0, 30.0)]
     common.write_records(tmp_path / "headroom.json", [*few, *more, *every, *other])
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    assert tables.headroom().splitlines()[2:] == [
-        "| `dark` | 200 | 4 | PSNR 16.00 (15.00, 16.00, 17.00) | 18.40 (17.40, 18.40, 19.40) | +2.40 ± 0.00 | yes |",
-        "| `dark` | 200 | 64 | PSNR 17.00 (17.00, 17.00, 17.00) | 18.40 (17.40, 18.40, 19.40) | +1.40 ± 2.48 | no |",
+    monkeypatch.setattr(common, "FOLDERS", [tmp_path])
+    assert accuracy_tables.headroom().splitlines()[2:] == [
+        "| `dark` | 200 | 4 | PSNR 16.00 ± 2.48 | 18.40 ± 2.48 | +2.40 ± 0.00 | yes |",
+        "| `dark` | 200 | 64 | PSNR 17.00 ± 0.00 | 18.40 ± 2.48 | +1.40 ± 2.48 | no |",
+    ]
+
+
+def test_a_difference_is_to_the_baseline_with_the_same_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def records(variant: str, *values: float) -> list[common.Record]:
+        keys = {"setting": "portrait", "variant": variant, "labels": "8"}
+        return [{**keys, "seed": seed, "test": {"miou": value / 100}} for seed, value in enumerate(values)]
+
+    comparison = [*records("supervised", 70, 71), *records("s4l", 72, 80), *records("cps", 69, 70, 90)]
+    common.write_records(tmp_path / "portrait.json", comparison)
+    common.write_records(tmp_path / "error_maps.json", records("supervised", 70, 71, 90))  # a further seed
+    monkeypatch.setattr(common, "FOLDERS", [tmp_path])
+    assert accuracy_tables.results("portrait").splitlines()[-3:] == [
+        "| s4l | 72.0, 80.0 (+2.0, +9.0) |",
+        "| supervised | 77.0 ± 28.0 |",
+        "| cps | 76.3 ± 29.4 (-0.7 ± 1.4) |",
+    ]
+    assert accuracy_tables.short_results().splitlines()[2:] == [
+        "| **supervised, as many steps** | 77.0 ± 28.0 | - | - | - |"
     ]
 
 

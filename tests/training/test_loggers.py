@@ -22,6 +22,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.metrics: dict[str, float] = {}
+        self.settings: dict[str, Any] = {}
 
     def called(self, what: str, /, **given: Any) -> None:
         self.calls.append((what, given))
@@ -33,8 +34,11 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
 
     class Run:
-        config = types.SimpleNamespace(update=lambda *_, **__: None)
+        config = types.SimpleNamespace(update=lambda settings, **_: recorder.settings.update(settings))
         step = 0
+
+        def finish(self, exit_code: int) -> None:
+            recorder.called("finish", exit_code=exit_code)
 
         def log(self, metrics: dict[str, float], **_: Any) -> None:
             recorder.metrics.update(metrics)
@@ -79,7 +83,8 @@ def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         def create_run(self, experiment_id: str, tags: Any) -> Any:
             return types.SimpleNamespace(info=info)
 
-        def log_batch(self, run_id: str, metrics: Any = (), **_: Any) -> None:
+        def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), **_: Any) -> None:
+            recorder.settings.update({item["key"]: item["value"] for item in params})
             recorder.metrics.update({metric["key"]: metric["value"] for metric in metrics})
 
         def get_run(self, run_id: str) -> Any:
@@ -126,8 +131,10 @@ def test_tensorboard_beside_the_table(override: str, train: Command) -> None:
 
 def test_wandb(fake_wandb: Recorder, train: Command) -> None:
     assert train(*QUIET, "trainer.logger=wandb").code == 0
-    ((name, given),) = fake_wandb.calls
+    (name, given), end = fake_wandb.calls
     assert (name, given["project"], given["name"]) == ("init", "semipix", "run")
+    assert end == ("finish", {"exit_code": 0})
+    assert (fake_wandb.settings["steps"], fake_wandb.settings["data"]["labels"]) == (2, 4)
     assert Path(given["dir"]).resolve() == Path("run").resolve()
     assert {"train/loss", "val/miou"} <= fake_wandb.metrics.keys()
     assert Path("run/metrics/version_0/metrics.csv").exists()
@@ -137,8 +144,32 @@ def test_mlflow_keeps_its_store_in_the_run_folder(fake_mlflow: Recorder, train: 
     assert train(*QUIET, "trainer.logger=mlflow").code == 0
     calls = dict(fake_mlflow.calls)
     assert calls["client"]["tracking_uri"] == f"sqlite:///{tmp_path}/run/mlflow.db"
+    assert (fake_mlflow.settings["steps"], fake_mlflow.settings["data/labels"]) == (2, 4)
     assert calls["experiment"] == {"name": "semipix", "artifact_location": f"file://{tmp_path}/run/mlflow"}
     assert {"train/loss", "val/miou"} <= fake_mlflow.metrics.keys()
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_an_error_of_a_logger_is_one_line(
+    step: int, fake_wandb: Recorder, train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = type("CommError", (Exception,), {"__module__": "wandb.errors"})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error("no network\nat all")
+
+    if step:
+        monkeypatch.setattr(sys.modules["wandb.wandb_run"].Run, "log", fail)
+    else:
+        monkeypatch.setattr(sys.modules["wandb"], "init", fail)
+    message = train(*QUIET, "trainer.logger=wandb").error
+    if step:
+        assert "run: trainer.logger=wandb failed at step 1 (no network at all); check its store" in message
+        assert fake_wandb.calls[-1] == ("finish", {"exit_code": 1})
+    else:
+        assert "trainer.logger=wandb: does not begin (no network at all); log in with wandb login" in message
+        assert "set WANDB_MODE=offline, or set trainer.logger=none" in message
+        assert not Path("run").exists()
 
 
 def test_mlflow_takes_the_store_of_the_environment(

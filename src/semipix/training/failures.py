@@ -8,6 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from semipix.data.batches.loaders import died_worker
 from semipix.errors import SemipixError, reason_of
 from semipix.training.configuration import Configuration
+from semipix.training.loggers import package_of
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Texts in torch's errors about too little memory that are not of a class for it."""
@@ -36,6 +37,11 @@ def explained(error: Exception, run: Path, step: int, configuration: Configurati
     message = reason_of(error)
     if isinstance(error, MisconfigurationException):
         return SemipixError(f"trainer: {message}")
+    if logger := package_of(error):
+        return SemipixError(
+            f"{run}: trainer.logger={logger} failed at step {step} ({message[:200]}); check its store, then continue "
+            f"with: semipix train resume={run}"
+        )
     if isinstance(error, OSError):
         return error if error.filename else OSError(error.errno, error.strerror or message, str(run))
     if short := memory_short(error):

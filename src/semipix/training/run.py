@@ -38,6 +38,7 @@ from semipix.training.configuration import Configuration
 from semipix.training.cost import Cost
 from semipix.training.failures import explained
 from semipix.training.learner import Learner
+from semipix.training.loggers import begun, package_of
 from semipix.training.missed_classes import advice, missed_classes
 from semipix.training.opening import opening_lines
 from semipix.training.run_folder import (
@@ -145,9 +146,12 @@ def _start(configuration: Configuration, run: Path, command: str, split: Split |
             f"{type(method).__name__} learns; set data.labels=1/8 to hide labels for an experiment, add images without "
             "labels, or set method=gct or method=supervised, which need none"
         )
-    learner, trainer = _built(configuration, data, method, run)
+    trainer: pl.Trainer | None = None
     first = is_first_process()
-    with emptied_where_refused(run, lambda: trainer.global_step > 0) if first else nullcontext():
+    with (
+        emptied_where_refused(run, lambda: trainer is not None and trainer.global_step > 0) if first else nullcontext()
+    ):
+        learner, trainer = _built(configuration, data, method, run)
         if first:
             write_config(run, with_chosen_options(configuration, data), command)
             data.split.to_json(run / "split.json")
@@ -194,7 +198,7 @@ def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str
 def _built(
     configuration: Configuration, data: SemiSupervisedDataModule, method: Method, run: Path
 ) -> tuple[Learner, pl.Trainer]:
-    """Learner and trainer of a run. Nothing is written yet, so that a refused option leaves no file."""
+    """Learner and trainer of a run. Nothing but the stores of loggers is written yet."""
     steps = steps_of(configuration, data)
     validate = bool(data.split.val) and configuration.validations > 0
     learner = build_learner(configuration, method, steps, data.strong)
@@ -214,8 +218,9 @@ def _fit(
     data.skipped.path = run / "skipped.txt"
     if is_first_process():
         _begin(data, opening_lines(learner.method, data, trainer.max_steps, configuration.validations, run))
+    loggers = trainer.loggers if is_first_process() else []
     try:
-        with interruption.deferred("step"):
+        with begun(loggers, configuration.as_mapping()), interruption.deferred("step"):
             # Lightning downloads what begins with http, and by default torch's environment decides what is unpickled.
             start = None if checkpoint is None else checkpoint.absolute()
             trainer.fit(learner, datamodule=data, ckpt_path=start, weights_only=True)
@@ -225,7 +230,7 @@ def _fit(
     except Exception as error:
         if interruption.received():  # as when the data-loading workers have got the signal too
             raise TrainingInterrupted(error, trainer) from error
-        if isinstance(error, MisconfigurationException | RuntimeError | MemoryError | OSError | ValueError):
+        if package_of(error) or isinstance(error, _EXPLAINED):
             raise explained(error, run, trainer.global_step, configuration) from error
         raise
     check_steps(trainer)
@@ -251,6 +256,10 @@ def _fit(
         if configuration.calibrate:
             calibrate_at_end(configuration, run)
     return summary
+
+
+_EXPLAINED = (MisconfigurationException, RuntimeError, MemoryError, OSError, ValueError)
+"""Errors of a training that may have a translation."""
 
 
 def _cost(trainer: pl.Trainer) -> dict[str, float]:

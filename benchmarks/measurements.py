@@ -1,0 +1,279 @@
+"""How the records of the documentation's tables are measured again: commands, minutes, folders of data."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import common
+from benchmarks.common import Record, record_file
+from semipix.atomic import write_text
+from semipix.errors import SemipixError
+from semipix.launch import runner
+
+DATA = {
+    "PORTRAIT": "portrait photographs (EG1800) with masks, as a data folder",
+    "CAMVID": "CamVid, as a data folder",
+    "POLYU": "PolyU's noisy photographs, as the setting polyu reads them",
+    "LOL": "the LOL data set",
+    "MATTING": "the training images of alphamatting.com",
+    "DARK": "made by benchmarks.accuracy.make_data dark PORTRAIT DARK",
+    "MATTES": "made by benchmarks.accuracy.make_data mattes PORTRAIT MATTES",
+    "NOISY": "made by benchmarks.accuracy.make_data noisy PORTRAIT NOISY",
+    "EARLIER": "the source tree (src) of an earlier version, for comparison",
+}
+"""Folders that commands need, given by `--data NAME=FOLDER`."""
+
+FINISHED = "finished.json"
+"""File in the folder of new records that lists the finished commands."""
+
+
+class Measurement(NamedTuple):
+    """How the records of a file are measured.
+
+    Attributes:
+        commands: modules below `benchmarks` with their arguments, after environment variables. JSON is the file of
+            records, RUNS the folder that gets run folders, TRAINED the same folder where runs have to be there already,
+            and names of `DATA` are their folders.
+        minutes: about how long all take on two cores, where the records do not say it.
+        why_not: why they cannot be measured again, where there is no command.
+    """
+
+    commands: tuple[str, ...] = ()
+    minutes: float | None = None
+    why_not: str = ""
+
+
+def _compare(setting: str, data: str, *arguments: str) -> str:
+    return " ".join([f"accuracy.compare {setting} --data {data}", *arguments, "--runs RUNS --json JSON"])
+
+
+FOUR = "supervised_short supervised mean_teacher gct all_labels"
+"""Variants of the first comparisons."""
+
+ALL = (
+    "supervised_short supervised gct gct_strong unimatch fixmatch s4l cutmix cps advssl cct flaw_mean_teacher "
+    "mean_teacher_short_memory gct_half_scale all_labels"
+)
+"""Variants of the table of results."""
+
+OF_REGRESSION = "supervised mean_teacher s4l advssl"
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "portrait": Measurement(
+        (
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                f"--labels 8 --variants {ALL} mean_teacher gct_strong_all_channels gct_strong_by_flaw_alone",
+            ),
+            _compare("portrait", "PORTRAIT", "--labels 8 --seeds 0 --variants s4l_rotated_labels_alone"),
+            _compare("portrait", "PORTRAIT", f"--labels 16 --variants {FOUR}"),
+            _compare("portrait", "PORTRAIT", f"--labels 32 --variants {ALL} mean_teacher gct_strong_all_channels"),
+        )
+    ),
+    "camvid": Measurement((_compare("camvid", "CAMVID", f"--variants {FOUR}"),)),
+    "camvid_long": Measurement(
+        (
+            _compare("camvid_long", "CAMVID", f"--variants {ALL}"),
+            _compare("camvid_long", "CAMVID", "--seeds 0 --variants gct_strong_6_of_8 supervised_half_batch"),
+        )
+    ),
+    "camvid_ablation": Measurement(
+        (_compare("camvid_ablation", "CAMVID", "--seeds 0", "--ablation constraints threshold rampup"),)
+    ),
+    "polyu": Measurement((_compare("polyu", "POLYU", f"--variants {OF_REGRESSION} gct_half_scale all_labels"),)),
+    "lol": Measurement((_compare("lol", "LOL", f"--variants {OF_REGRESSION} gct_half_scale all_labels"),)),
+    "matting": Measurement((_compare("matting", "MATTING", f"--variants {OF_REGRESSION} gct_half_scale_3_of_4"),)),
+    "headroom": Measurement(
+        tuple(
+            _compare(setting, setting.upper(), "--variants supervised all_labels --seeds 0 1 2")
+            for setting in ("dark", "mattes", "noisy")
+        )
+    ),
+    "portrait_diagnosis": Measurement(
+        (
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 8 --variants gct_paper_weights gct_no_exchange gct mean_teacher_6_of_8 supervised",
+            ),
+        )
+    ),
+    "error_maps": Measurement(
+        (
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 8 --seeds 0 1 2 --variants gct_strong_cues gct_strong unimatch supervised",
+            ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                "--seeds 0 1 2 --variants supervised",
+                '--extra "gct_strong_cues:variant=gct_strong_cues;method.decay=0.99"',
+                '"unimatch:variant=unimatch;method.decay=0.99"',
+            ),
+        )
+    ),
+    "gates": Measurement(
+        (
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 8 --seeds 0 1 2 --variants gct_strong_features",
+                '--extra "gate_nothing:variant=gct_strong_cues;method.gate=open;method.confidence=0"',
+                '"gate_confidence:variant=gct_strong_cues;method.gate=open"',
+                '"gate_disagreement:variant=gct_strong_cues;method.gate=agreed;method.confidence=0;'
+                'method.flaw_threshold=0.1"',
+                '"gate_probability:variant=gct_strong_cues;method.confidence=0;method.flaw_threshold=0.05"',
+                '"gate_label_accuracy:variant=gct_strong_cues;method.label_accuracy=0.95"',
+            ),
+        )
+    ),
+    "bf16": Measurement(
+        tuple(
+            f"accuracy.bf16 {what} --runs RUNS/bf16 --json JSON"
+            for what in (
+                "camvid_long --data CAMVID",
+                "camvid_long --data CAMVID --variants supervised --seeds 2 3 4 5",
+                "camvid_long --data CAMVID --variants supervised --seeds 0 1 2 3 4 5 --part none",
+                "portrait --data PORTRAIT --labels 8 --variants gct supervised",
+            )
+        )
+    ),
+    "earlier_statistics": Measurement(
+        why_not="trained and measured before the input statistics were corrected; kept for comparisons with such runs"
+    ),
+    "input_statistics": Measurement(
+        (
+            "accuracy.input_statistics TRAINED/portrait/8-gct-? TRAINED/portrait/8-gct_strong-? "
+            "TRAINED/portrait/8-supervised-? TRAINED/portrait/8-unimatch-? --json JSON",
+        ),
+        minutes=10,
+    ),
+    "pick": Measurement(
+        (
+            "accuracy.pick coverage camvid --data CAMVID --labels 4 12 32 --json JSON",
+            "accuracy.pick coverage portrait --data PORTRAIT --labels 4 8 32 --json JSON",
+        )
+    ),
+    "tile_seams": Measurement(
+        ("accuracy.tile_seams TRAINED/portrait/all-all_labels-0 PORTRAIT/images/test --json JSON",), minutes=5
+    ),
+    "step": Measurement(
+        (
+            "speed.step --case unet --methods all --compile --json JSON",
+            "speed.step --case unet --size 96 --methods all --no-memory --json JSON",
+            "speed.step --case dhdn --methods all --json JSON",
+            "speed.step --case deeplab_v2 --methods all --json JSON",
+        ),
+        minutes=80,
+    ),
+    "loading": Measurement(
+        tuple(f"speed.loading {case} --json JSON" for case in ("speed", "names", "shards")), minutes=15
+    ),
+    "paper_steps": Measurement(("speed.paper_steps --checkpointing --repeats 1 --threads 1 --json JSON",), minutes=40),
+    "inference": Measurement(
+        tuple(f"OMP_NUM_THREADS={threads} speed.inference --json JSON" for threads in (1, 2)), minutes=20
+    ),
+    "large_images": Measurement(("OMP_NUM_THREADS=2 speed.large_images --tree before=EARLIER --json JSON",)),
+    "reliability": Measurement(("reliability --json JSON",)),
+}
+"""How the records of each table are measured, by the name of their file."""
+
+
+def shown_command(command: str) -> str:
+    """A command of a `Measurement` as a user types it."""
+    words = command.split(" ")
+    first = next(place for place, word in enumerate(words) if "=" not in word)
+    return " ".join([*words[:first], f"python -m benchmarks.{words[first]}", *words[first + 1 :]])
+
+
+def minutes_of(name: str) -> str:
+    """About how long the commands of a file of records take on two cores; from its own seconds where it has them."""
+    commands, minutes, _ = MEASUREMENTS[name]
+    if not commands:
+        return "-"
+    if minutes is None:
+        path = record_file(name)
+        seconds = _seconds(json.loads(path.read_text())) if path.exists() else []
+        minutes = sum(seconds) / 60 if seconds else None
+    return "?" if minutes is None else f"{minutes:.0f}"
+
+
+def _seconds(content: list[Record] | dict[str, Any]) -> list[float]:
+    """What was spent on each record or section of a file; half of a training, since two run at a time."""
+    if isinstance(content, dict) and "sections" in content:
+        return [section["seconds"] for section in content["sections"].values()]
+    records: list[Record] = content if isinstance(content, list) else content["records"]
+    trained = [record["trained"]["seconds"] / 2 for record in records if "seconds" in record.get("trained", {})]
+    return trained or [record["seconds"] for record in records if isinstance(record.get("seconds"), float)]
+
+
+def arguments_of(command: str, name: str, out: Path, data: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
+    """Environment variables of a command, and its module with the arguments for this machine.
+
+    Args:
+        command: one of a `Measurement`.
+        name: of the file of records.
+        out: folder of the records and runs.
+        data: folders by their names in `DATA`.
+
+    Raises:
+        SemipixError: a folder was not given, or runs that the command measures are not there.
+    """
+    words, variables, found = shlex.split(command), {}, []
+    while "=" in words[0]:
+        key, _, variables[key] = words.pop(0).partition("=")
+    for word in words:
+        key, equals, value = word.rpartition("=") if word.rpartition("=")[2] in DATA else ("", "", word)
+        first, slash, rest = value.partition("/")
+        if first in DATA and first not in data:
+            raise SemipixError(f"{name}: needs --data {first}=FOLDER ({DATA[first]})")
+        if first == "TRAINED":
+            runs = sorted((out / "runs").glob(rest))
+            if not runs:
+                raise SemipixError(f"{name}: no run {out / 'runs' / rest} found; measure portrait in {out} first")
+            found += map(str, runs)
+            continue
+        places = {"JSON": out / f"{name}.json", "RUNS": out / "runs", **data}
+        found.append(f"{key}{equals}{places[first]}{slash}{rest}" if first in places else word)
+    return variables, found
+
+
+def train(names: Sequence[str], out: Path, data: Mapping[str, Path]) -> None:
+    """Run the commands of some files of records, each once; the records come to `out`.
+
+    Raises:
+        SemipixError: a name is unknown or cannot be measured again, a folder is missing, or a command failed.
+    """
+    commands: list[tuple[str, str]] = []
+    for name in names:
+        if name not in MEASUREMENTS:
+            raise SemipixError(f"--train {name}: unknown; known: {', '.join(MEASUREMENTS)}")
+        if why_not := MEASUREMENTS[name].why_not:
+            raise SemipixError(f"--train {name}: cannot be measured again: {why_not}")
+        commands += [(name, command) for command in MEASUREMENTS[name].commands]
+        for command in MEASUREMENTS[name].commands:
+            if "TRAINED" not in command:
+                arguments_of(command, name, out, data)  # before hours of training
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FINISHED
+    finished: list[str] = json.loads(path.read_text()) if path.exists() else []
+    for name, command in commands:
+        variables, (module, *arguments) = arguments_of(command, name, out, data)
+        line = f"{name}: python -m benchmarks.{module} {shlex.join(arguments)}"
+        if line in finished:
+            print(f"finished already: {line}", flush=True)
+            continue
+        print(line, flush=True)
+        words = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+        with runner.started(words, cwd=common.ROOT, env=runner.surroundings(**variables)) as process:
+            code = process.wait()
+        if code:
+            raise SemipixError(f"{name}: exit status {code} of benchmarks.{module}; the same command continues")
+        finished.append(line)
+        write_text(path, json.dumps(finished, indent=1) + "\n")

@@ -1,0 +1,228 @@
+"""Every table of the documentation has records, and commands that measure them."""
+
+import json
+import shlex
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from benchmarks import common, evidence, measurements, tables
+from benchmarks.measurements import MEASUREMENTS, arguments_of
+
+from semipix.errors import SemipixError
+
+MADE = tables.Table("page.md", "made", lambda: "| a | b |\n| --- | --- |\n| x | 1.5 |", ("made",))
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page with one table that is made from a record."""
+    records = tmp_path / "results"
+    records.mkdir()
+    about = {"device": {"kind": "CPU", "cores": 2}, "versions": {"torch": "9.9", "semipix": "1.0"}}
+    common.write_records(records / "made.json", [{"value": 1.5}], about)
+    path = tmp_path / "page.md"
+    path.write_text(
+        f"before\n\n  <!-- made -->\n  {MADE.content().replace(chr(10), chr(10) + '  ')}\n  <!-- /made -->\n"
+    )
+    monkeypatch.setattr(common, "FOLDERS", [records])
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "TABLES", (MADE,))
+    monkeypatch.setattr(evidence, "pages_of", lambda root: ["page.md"])
+    return path
+
+
+def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+    """Exit status and output of `python -m benchmarks.evidence`."""
+    monkeypatch.setattr(sys, "argv", ["evidence", *arguments])
+    code: Any = 0
+    try:
+        evidence.main()
+    except SystemExit as ended:
+        code = ended.code
+    return code, capsys.readouterr().out
+
+
+def test_no_table_of_figures_is_made_by_hand() -> None:
+    found = {
+        page: evidence.uncovered(page, (tables.ROOT / page).read_text()) for page in evidence.pages_of(tables.ROOT)
+    }
+    assert len(found) > 20
+    assert [line for lines in found.values() for line in lines] == []
+
+
+def test_each_exception_is_a_table_that_exists() -> None:
+    for name in ("UNRECORDED", "STATED"):
+        for key in getattr(evidence, name):
+            text = (tables.ROOT / key[0]).read_text()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(evidence, name, {})
+                assert evidence.uncovered(key[0], text), f"{name}: {key} has no table with figures"
+    for page, _ in evidence.UNRECORDED:
+        assert "no record" in (tables.ROOT / page).read_text().lower(), page
+
+
+def test_each_table_has_records_and_each_file_of_records_a_measurement() -> None:
+    named = {name for table in tables.TABLES for name in table.records}
+    assert named <= MEASUREMENTS.keys()
+    for name in named:
+        assert (common.RESULTS / f"{name}.json").exists(), name
+        commands, _, why_not = MEASUREMENTS[name]
+        assert bool(commands) != bool(why_not)
+    assert len({table.name for table in tables.TABLES}) == len(tables.TABLES)
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_a_command_is_one_of_a_module_that_is_there(name: str, tmp_path: Path) -> None:
+    (tmp_path / "runs/portrait").mkdir(parents=True)
+    for run in ("8-gct-0", "8-gct_strong-0", "8-supervised-0", "8-unimatch-0", "all-all_labels-0"):
+        (tmp_path / "runs/portrait" / run).mkdir()
+    folders = {key: Path("data") / key for key in measurements.DATA}
+    for command in MEASUREMENTS[name].commands:
+        variables, (module, *arguments) = arguments_of(command, name, tmp_path, folders)
+        place = common.ROOT / "benchmarks" / module.replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists()
+        assert str(tmp_path / f"{name}.json") in arguments
+        assert not {"JSON", "RUNS", "TRAINED", *measurements.DATA} & {*" ".join(arguments).replace("=", " ").split()}
+        assert set(variables) <= {"OMP_NUM_THREADS"}
+
+
+def test_a_table_that_equals_its_records(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed = called(monkeypatch, capsys)
+    assert code == 0
+    assert "equal     page.md#made: made.json (1 records, CPU, 2 cores, semipix 1.0, torch 9.9)" in printed
+    assert "1 of 1 tables equal their records, 0 wrong" in printed
+
+
+def test_a_table_that_differs_from_its_records(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page.write_text(page.read_text().replace("1.5", "2.5"))
+    code, printed = called(monkeypatch, capsys)
+    assert code == 1
+    assert "differs   page.md#made: the page has '| x | 2.5 |', the records give '| x | 1.5 |'" in printed
+
+
+def test_missing_records_and_tables_by_hand_are_named(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common.record_file("made").unlink()
+    page.write_text(page.read_text() + "\n| by hand | mIoU |\n| --- | --- |\n| x | **71.2** ± 3 |\n")
+    code, printed = called(monkeypatch, capsys)
+    assert code == 1
+    assert "missing   page.md#made: no file benchmarks/results/made.json" in printed
+    assert "not listed page.md:9: by hand, mIoU; make it from records" in printed
+
+
+@pytest.mark.parametrize(
+    ("table", "counts"),
+    [
+        ("| x | mIoU |\n| --- | --- |\n| a | 3.5 |", True),
+        ("| x | mIoU |\n| --- | --- |\n| a | ~3 s |", True),
+        ("- a list\n\n  | x | mIoU |\n  | --- | --- |\n  | a | 3.5 |", True),
+        ("| key | default |\n| --- | --- |\n| a | 3.5 |", False),
+        ("| x | what |\n| --- | --- |\n| 3 | `3.5`, or more |", False),
+        ("```\n| x | mIoU |\n| --- | --- |\n| a | 3.5 |\n```", False),
+        ("<!-- made -->\n| x | mIoU |\n| --- | --- |\n| a | 3.5 |\n<!-- /made -->", False),
+    ],
+)
+def test_what_counts_as_a_table_of_figures(table: str, counts: bool) -> None:
+    assert bool(evidence.uncovered("page.md", f"text\n\n{table}\n")) == counts
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Records commands instead of running them; those with `fails` fail."""
+    ran: list[str] = []
+
+    @contextmanager
+    def started(command: list[str], **_: Any):  # type: ignore[no-untyped-def]
+        ran.append(shlex.join(command[2:]))
+        yield SimpleNamespace(wait=lambda: int("fails" in ran[-1]))
+
+    monkeypatch.setattr(measurements.runner, "started", started)
+    return ran
+
+
+def test_finished_commands_are_not_run_again(
+    commands: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(
+        MEASUREMENTS, "made", measurements.Measurement(("a --json JSON", "fails PORTRAIT/x --json JSON"))
+    )
+    with pytest.raises(SemipixError, match=r"^made: needs --data PORTRAIT=FOLDER \(portrait photographs"):
+        measurements.train(["made"], tmp_path, {})
+    assert commands == []
+    for _ in range(2):
+        with pytest.raises(
+            SemipixError, match=r"^made: exit status 1 of benchmarks\.fails; the same command continues"
+        ):
+            measurements.train(["made"], tmp_path, {"PORTRAIT": Path("/photos")})
+    record = tmp_path / "made.json"
+    failing = f"benchmarks.fails /photos/x --json {record}"
+    assert commands == [f"benchmarks.a --json {record}", failing, failing]
+    assert json.loads((tmp_path / "finished.json").read_text()) == [f"made: python -m benchmarks.a --json {record}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("made", "--train made: unknown; known: portrait"), ("earlier_statistics", "cannot be measured again: trained")],
+)
+def test_what_cannot_be_measured_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SemipixError, match=message):
+        measurements.train([name], tmp_path, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_are_measured_have_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        SemipixError, match=r"^tile_seams: no run .*/all-all_labels-0 found; measure portrait in .* first"
+    ):
+        arguments_of(MEASUREMENTS["tile_seams"].commands[0], "tile_seams", tmp_path, {"PORTRAIT": Path("data")})
+
+
+def test_tables_with_new_records_are_shown(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def content() -> str:
+        return f"| a | b |\n| --- | --- |\n| x | {common.recorded('made')[0]['value']} |"
+
+    monkeypatch.setattr(tables, "TABLES", (MADE._replace(content=content),))
+    monkeypatch.setitem(MEASUREMENTS, "made", measurements.Measurement())
+    new = tmp_path / "new"
+    new.mkdir()
+    common.write_records(new / "made.json", [{"value": 7.5}])
+    printed = called(monkeypatch, capsys, "--records", str(new))[1]
+    assert f"page.md#made, with made of {new}:" in printed
+    assert "| x | 7.5 |" in printed
+    assert [tmp_path / "results"] == common.FOLDERS
+    with pytest.raises(SemipixError, match="no file of records found"):
+        evidence.with_records(tmp_path)
+
+
+def test_the_list_has_every_table_and_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = called(monkeypatch, capsys, "--list")[1]
+    assert "README.md#short_results: portrait, camvid_long, error_maps" in printed
+    assert "    OMP_NUM_THREADS=1 python -m benchmarks.speed.inference --json JSON" in printed
+    seconds = sum(record["trained"]["seconds"] for record in common.recorded("portrait"))
+    assert f"portrait: about {seconds / 120:.0f} minutes on two cores" in printed
+
+
+@pytest.mark.parametrize(
+    ("values", "signed", "shown"),
+    [
+        ([87.0], False, "87.0"),
+        ([87.0, 82.3], False, "87.0, 82.3"),
+        ([-0.04, 0.7], True, "+0.0, +0.7"),
+        ([1.0, 2.0, 3.0], True, "+2.0 ± 2.5"),  # t of two degrees of freedom is 4.30, the standard deviation 1
+    ],
+)
+def test_fewer_than_three_seeds_have_no_mean(values: list[float], signed: bool, shown: str) -> None:
+    assert common.over_seeds(values, 1, signed=signed) == shown
