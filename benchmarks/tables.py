@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import error_tables
+from benchmarks import error_tables, grid_tables
 from benchmarks.accuracy.bf16 import pairs, part_of
 from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, SETTINGS, TRAINED, figure, measure_of
 from benchmarks.common import RESULTS, ROOT, Record, half_interval, interval, records_in
@@ -414,6 +414,10 @@ def pages() -> dict[Path, str]:
     found[page] = page.read_text()
     for table_of in (error_tables.error_maps, error_tables.maps_of_values, error_tables.gates):
         found[page] = filled(found[page], table_of.__name__, table_of())
+    page = ROOT / "docs" / "paper-tables.md"
+    found[page] = page.read_text()
+    for marker, content in grid_tables.contents().items():
+        found[page] = filled(found[page], marker, content)
     page = ROOT / "docs" / "picking.md"
     found[page] = filled(page.read_text(), "picks", picks())
     page = ROOT / "docs" / "inference.md"
