@@ -1,7 +1,7 @@
 """The paper's tables beside those of their small siblings, for docs/paper-tables.md.
 
-The paper's figures are those of Ke et al., "Guided Collaborative Training for Pixel-wise Semi-Supervised Learning" (ECCV
-2020), Tables 1 to 4; ours come from benchmarks/results/paper_tables.json (`benchmarks.accuracy.paper_tables`).
+The paper's figures are Tables 1 to 4 of Ke et al., "Guided Collaborative Training for Pixel-wise Semi-Supervised
+Learning" (ECCV 2020); ours come from benchmarks/results/paper_tables.json (`benchmarks.accuracy.paper_tables`).
 """
 
 import statistics

@@ -1,13 +1,13 @@
 """The small siblings of the paper's tables: the record of their sweeps.
 
-Reads the runs of a sweep of `semipix train experiment=paper/GRID`, whole or not, and adds them to the file of `--json`. A
-run that was not trained and measured as the grid says is left out, and the reason is printed.
+Reads the runs of a sweep of `semipix train experiment=paper/GRID`, whole or not, and adds them to the file of `--json`.
+A run that was not trained and measured as the grid says is left out, and the reason is printed.
 
     python -m benchmarks.accuracy.paper_tables collect table1_small SWEEP --json benchmarks/results/paper_tables.json
     python -m benchmarks.tables
 
-The second command writes the figures into docs/paper-tables.md. A sweep's own end measures its runs; `semipix compare SWEEP`
-measures those of a sweep that was interrupted.
+The second command writes the figures into docs/paper-tables.md. A sweep measures its runs at its end; where it was
+interrupted, `semipix compare SWEEP` does.
 """
 
 import json
@@ -130,7 +130,7 @@ def _narrowed(grid: Grid, name: str, seed: int) -> Grid:
 
 
 def differing(config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """In what a run differs from what overrides ask for: `KEY=FOUND instead of EXPECTED`, without machines' own keys."""
+    """In what a run differs from what overrides ask for: `KEY=FOUND instead of EXPECTED`, without a machine's keys."""
     found = leaves(config)
     root = found.get("data.root")
     given = [*overrides, *([f"++data.root={quoted(str(root))}"] if root is not None else [])]

@@ -190,7 +190,7 @@ def one_line_of_hydra(message: str) -> str:
 
 
 def _experiments(start: str) -> list[str]:
-    """Experiments in the same folder whose names begin with a name and `_`, such as both parts of the paper's Table 3."""
+    """Experiments of the same folder that begin with a name and `_`, such as both parts of the paper's Table 3."""
     folder, _, name = start.rpartition("/")
     place = resources.files(CONFIG).joinpath("experiment", folder)
     found = sorted(item.name.removesuffix(".yaml") for item in place.iterdir()) if folder and place.is_dir() else []

@@ -30,14 +30,12 @@ def paper_table(task: str, group: str = "method") -> Table:
 
 
 def _tables() -> dict[str, dict[str, Table]]:
-    found: dict[str, dict[str, Table]] = yaml.safe_load(
-        files("semipix.conf").joinpath("paper.yaml").read_text("utf-8")
-    )
+    found: dict[str, dict[str, Table]] = yaml.safe_load(files("semipix.conf").joinpath("paper.yaml").read_text("utf-8"))
     return found
 
 
 def paper_task(experiment: str) -> str | None:
-    """The task of an experiment that trains as the paper does; None of any other, such as a grid of the paper's runs."""
+    """The task of an experiment that trains as the paper does; None of any other, such as a grid of such runs."""
     folder, _, name = experiment.partition("/")
     task = name.removesuffix(SMALL)
     return task if folder == "paper" and task in _tables() else None
