@@ -160,6 +160,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             "accuracy.pick coverage portrait --data PORTRAIT --labels 4 8 32 --json JSON",
         )
     ),
+    "paper_tables": Measurement(why_not="its sweeps are commands of semipix train; docs/paper-tables.md names them"),
     "tile_seams": Measurement(
         ("accuracy.tile_seams TRAINED/portrait/all-all_labels-0 PORTRAIT/images/test --json JSON",), minutes=5
     ),

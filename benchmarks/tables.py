@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accuracy_tables, error_tables, speed_tables
+from benchmarks import accuracy_tables, error_tables, grid_tables, speed_tables
 from benchmarks.accuracy.compare import REGRESSION
 from benchmarks.common import ROOT, run
 from semipix.errors import SemipixError
@@ -75,6 +75,10 @@ TABLES = (
     Table("docs/error-maps.md", "error_maps", error_tables.error_maps, ("error_maps",)),
     Table("docs/error-maps.md", "maps_of_values", error_tables.maps_of_values, ("error_maps",)),
     Table("docs/error-maps.md", "gates", error_tables.gates, ("error_maps", "gates")),
+    *(
+        Table("docs/paper-tables.md", name, partial(grid_tables.content, name), (grid_tables.RECORDS,))
+        for name in grid_tables.NAMES
+    ),
     Table("docs/picking.md", "picks", accuracy_tables.picks, ("pick",)),
     Table("docs/speed.md", "steps", speed_tables.steps, ("step",)),
     Table("docs/speed.md", "operations", speed_tables.operations, ("step",)),

@@ -99,6 +99,13 @@ def test_the_experiment_is_found_and_is_a_sweep_already() -> None:
         chosen_grid(["-m", "experiment=compare"])
 
 
+def test_the_command_line_goes_before_what_a_grid_sets() -> None:
+    grid = a_grid(overrides=["data=voc", "data.crop=64"])
+    assert shared_overrides(["experiment=x", "steps=5"], grid) == ["data=voc", "++data.crop=64", "steps=5"]
+    assert shared_overrides(["experiment=x", "data=folder"], grid) == ["++data.crop=64", "data=folder"]
+    assert shared_overrides(["++data.crop=32"], grid) == ["data=voc", "++data.crop=32"]
+
+
 def test_the_opening_says_how_many_runs_there_are() -> None:
     grid = a_grid(methods=["gct", "all_labels"], seeds=[0, 1])
     line = opening(grid, ["8"], jobs_of(grid, ["8"]), "runs/x")

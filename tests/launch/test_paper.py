@@ -1,9 +1,11 @@
 """The paper's values are those of the paper, and reach the configuration."""
 
+import functools
 import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import semipix.conf
 from semipix.config import GROUPS, TOP
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
+from semipix.launch.comparison import Grid, is_grid, jobs_of, shared_overrides
 from semipix.launch.compose import compose
 from semipix.launch.paper import paper_table
 from semipix.methods.gct import GCT
@@ -78,7 +81,7 @@ def test_flaw_mean_teacher_has_the_values_of_mean_teacher(task: str) -> None:
 
 
 def test_the_table_has_the_papers_tasks_and_methods() -> None:
-    assert options("experiment/paper") == sorted(TASKS) == sorted(yaml.safe_load((CONF / "paper.yaml").read_text()))
+    assert sorted(TASKS) == sorted(yaml.safe_load((CONF / "paper.yaml").read_text()))
     both = {"supervised", *COMPARED, "flaw_mean_teacher"}
     assert paper_table("segmentation").keys() == both | {"cct", "cutmix"}
     for task in TASKS[1:]:
@@ -205,6 +208,150 @@ def test_a_sweep_of_the_paper_stores_each_methods_values(train: Callable[..., Re
         stored, _ = read_config(Path("sweep") / f"method_{method}", trust=True)
         assert {key: stored["method"][key] for key in rows[method]} == {**rows[method], "decay": 0.5}
         assert stored.keys() <= {*GROUPS, *TOP}
+
+
+NAMES = ("supervised_short", "mean_teacher", "s4l", "advssl", "gct")
+"""Rows of Tables 1 to 3."""
+
+GRIDS = {
+    "table1": ("segmentation", 5 * 5 * 3),
+    "table2": ("denoising", 5 * 5 * 3),
+    "table3_matting": ("matting", 5 * 3),
+    "table3_enhancement": ("enhancement", 5 * 3),
+    "table4": ("segmentation", (6 + 5 - 1) * 3),
+    "fig5_segmentation": ("segmentation", 4 * 5 * 3),
+    "fig5_denoising": ("denoising", 4 * 5 * 3),
+}
+"""The paper's tables: the task, and how many runs they have. Both parts of Table 4 have a run in common."""
+
+DATA = {"segmentation": "VOCSource", "denoising": "SIDDSource", "matting": "PairsSource", "enhancement": "PairsSource"}
+
+SMALL = {"segmentation": 1293, "denoising": 599, "matting": 596, "enhancement": 596}
+"""Unlabeled images of the small data, with the fewest labels."""
+
+PAPER_PASSES = {"segmentation": 20, "denoising": 20, "matting": 40, "enhancement": 40}
+"""Passes over the unlabeled images, of which a ramp-up is a share."""
+
+
+def grid_of(name: str) -> Grid:
+    return Grid.parse(yaml.safe_load((CONF / f"experiment/paper/{name}.yaml").read_text())["compare"])
+
+
+@functools.cache
+def cell(*overrides: str) -> Configuration:
+    return Configuration.parse(compose(["data.root=nowhere", *overrides]))
+
+
+def cells(name: str) -> dict[str, Configuration]:
+    """The configuration of each method and change of a grid, with its first number of labels and its first seed."""
+    grid = grid_of(name)
+    assert grid.labels is not None
+    changes = dict([*grid.changes.items()][:: max(1, len(grid.changes) - 1)])  # the first and the last
+    found = {}
+    for each in (*grid.methods, *changes):
+        if each != "all_labels":
+            own = {key: value for key, value in changes.items() if key == each}
+            alone = replace(grid, methods=() if own else (each,), changes=own, seeds=grid.seeds[:1])
+            job, *_ = jobs_of(alone, grid.labels)
+            found[each] = cell(*(item.lstrip("+") for item in shared_overrides([], grid)), *job[:-2])
+    return found
+
+
+def check_changes(name: str, found: dict[str, Configuration]) -> None:
+    """Whether what a grid changes has arrived."""
+    for each in found.keys() & grid_of(name).changes.keys():
+        for item in grid_of(name).changes[each][1:]:
+            key, _, value = item.partition("=")
+            assert found[each].method.options[key.removeprefix("method.")] == yaml.safe_load(value)
+
+
+def test_every_experiment_of_the_paper_is_a_task_or_a_grid_and_has_a_small_sibling() -> None:
+    large = {*TASKS, *GRIDS}
+    assert {*options("experiment/paper")} == large | {f"{name}_small" for name in large}
+    assert {name for name in options("experiment/paper") if is_grid(f"paper/{name}")} == {
+        *GRIDS,
+        *(f"{name}_small" for name in GRIDS),
+    }
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_papers_tables_have_its_cells_and_appendix_c(name: str) -> None:
+    task, runs = GRIDS[name]
+    grid = grid_of(name)
+    assert grid.labels is not None
+    assert len(jobs_of(grid, grid.labels)) == runs
+    assert grid.experiment == f"paper/{task}"
+    if name.startswith("table") and name != "table4":
+        assert grid.methods == NAMES
+    found = cells(name)
+    for each, config in found.items():
+        method = each if each in NAMES else "gct"
+        assert config.data.path.endswith(f".{DATA[task]}")
+        assert config.task.path.endswith(task.capitalize())
+        assert str(config.data.options["labels"]) == grid.labels[0]
+        if method == "supervised_short":
+            assert config.method.path.endswith(".Supervised") and config.length == "labeled"
+        elif each in grid.methods:
+            assert column(task, method).items() <= config.method.options.items()
+    check_changes(name, found)
+
+
+def test_the_numbers_that_table_4_and_figure_5_vary() -> None:
+    runs = {changes[1:] for changes in grid_of("table4").changes.values()}
+    at = "method.flaw_threshold=0.4"
+    thresholds = {(f"method.flaw_threshold={value / 10}",) for value in range(0, 11, 2)}
+    assert runs == thresholds | {(at, f"method.rampup_epochs={value}") for value in (0, 1, 5, 10)}
+    for name in ("fig5_segmentation", "fig5_denoising"):
+        assert {changes[1:] for changes in grid_of(name).changes.values()} == {
+            ("method.constraints=consistency",),
+            ("method.constraints=correction",),
+        }
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_small_siblings_have_the_papers_values_and_shares_of_ramp_ups(name: str) -> None:
+    task, _ = GRIDS[name]
+    grid = grid_of(f"{name}_small")
+    assert grid.experiment == f"paper/{task}_small"
+    assert grid.changes.keys() == grid_of(name).changes.keys()
+    found = cells(f"{name}_small")
+    lengths = ("rampup_epochs", "decay")
+    for each, config in found.items():
+        data = config.data.options
+        assert config.steps is not None
+        passes = config.steps * (data["batch_size"] - data["labeled_per_batch"]) / SMALL[task]
+        values = column(task, each if each in COMPARED else "none")
+        arrived = config.method.options
+        assert {key: value for key, value in values.items() if key not in lengths}.items() <= arrived.items()
+        if "rampup_epochs" in values:
+            share = values["rampup_epochs"] / PAPER_PASSES[task]
+            assert arrived["rampup_epochs"] == pytest.approx(share * passes, rel=0.03)
+        if each == "gct":
+            assert arrived["detector"] == "paper"
+        if "decay" in values:
+            assert arrived["decay"] == 0.95
+        assert "samples_per_image" not in data or data["samples_per_image"] == 1
+    check_changes(f"{name}_small", found)
+
+
+def test_the_ramp_ups_of_the_small_table_4_are_shares_of_the_training() -> None:
+    passes = 200 * 2 / SMALL["segmentation"]
+    changes = grid_of("table4_small").changes
+    for epochs in (1, 5, 10):
+        *_, last = changes[f"rampup_{epochs}"]
+        assert float(last.partition("=")[2]) == pytest.approx(epochs / 20 * passes, rel=0.04)
+
+
+def test_a_method_that_a_small_sibling_does_not_list_is_refused() -> None:
+    with pytest.raises(SemipixError, match=r"method=cps: the paper's table has no such row, it lists .*gct_strong"):
+        compose([f"{PAPER}_small", "data.root=nowhere", "method=cps"])
+
+
+def test_table_3_names_both_of_its_parts() -> None:
+    with pytest.raises(SemipixError, match=r"paper/table3: no such option; there are paper/table3_enh.*table3_matting"):
+        compose(["experiment=paper/table3"])
+    with pytest.raises(SemipixError, match=r"paper/table9: no such option; known: compare, search"):
+        compose(["experiment=paper/table9"])
 
 
 def commands() -> Iterator[list[str]]:

@@ -222,9 +222,10 @@ def _comparison(overrides: list[str], experiment: str) -> int:
     from semipix.training.run_folder import needs_trust
 
     require_plotly()  # before anything is trained
-    shared = shared_overrides(overrides)
+    shared_overrides(overrides)  # what the command line may not set is refused first
     opened = [f"++{item}" if item.startswith(f"{NODE}.") else item for item in overrides]  # also names of `changes`
     grid = Grid.parse(configuration_of(parse_flags(opened))[NODE])
+    shared = shared_overrides(overrides, grid)
     configuration = Configuration.parse(configuration_of(parse_flags([*shared, *_base(grid)])))
     grid, labels = labels_of(grid, build_data(configuration))
     jobs = jobs_of(grid, labels)

@@ -14,7 +14,7 @@ import yaml
 from semipix.config import unknown_key
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
-from semipix.launch.overrides import MOST_JOBS, quoted
+from semipix.launch.overrides import MOST_JOBS, open_overrides, quoted
 from semipix.signatures import check_type
 
 NODE = "compare"
@@ -44,6 +44,7 @@ class Grid:
         seeds: of the split and the weights.
         experiment: another experiment that all runs take.
         changes: further runs by name, each with its overrides.
+        overrides: of all runs; those of the command line have precedence.
     """
 
     methods: tuple[str, ...]
@@ -51,6 +52,7 @@ class Grid:
     seeds: tuple[int, ...]
     experiment: str | None
     changes: Mapping[str, tuple[str, ...]]
+    overrides: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, node: Mapping[str, Any]) -> Self:
@@ -65,6 +67,7 @@ class Grid:
             "seeds": list[int],
             "experiment": str | None,
             "changes": dict[str, list[str]],
+            "overrides": list[str],
         }
         for key in node:
             if key not in known:
@@ -82,7 +85,12 @@ class Grid:
         if not node.get("methods") and not changes:
             raise SemipixError(f"{NODE}.methods=[]: nothing found, names of methods expected, such as [supervised,gct]")
         return cls(
-            tuple(node.get("methods") or ()), labels, tuple(node.get("seeds", [0])), node.get("experiment"), changes
+            tuple(node.get("methods") or ()),
+            labels,
+            tuple(node.get("seeds", [0])),
+            node.get("experiment"),
+            changes,
+            tuple(node.get("overrides") or ()),
         )
 
 
@@ -114,25 +122,35 @@ def chosen_grid(overrides: Sequence[str]) -> str | None:
     return swept[-1]
 
 
-def shared_overrides(overrides: Sequence[str]) -> list[str]:
+def shared_overrides(overrides: Sequence[str], grid: Grid | None = None) -> list[str]:
     """The overrides that hold for every run of a grid.
+
+    Args:
+        overrides: of the command line.
+        grid: has overrides of its own, for keys that the command line leaves open.
 
     Raises:
         SemipixError: one of them is a key by which the runs differ.
     """
+    given = {_key(item) for item in overrides}
+    own = [item for item in (grid.overrides if grid else ()) if _key(item) not in given]
     shared = []
-    for item in overrides:
-        key = item.partition("=")[0].lstrip("+~")
+    for item in (*open_overrides(own), *overrides):
+        key = _key(item)
         if key in OF_THE_GRID:
-            own = {"method": "methods", "variant": "methods", "seed": "seeds"}.get(key, "labels")
+            swept = {"method": "methods", "variant": "methods", "seed": "seeds"}.get(key, "labels")
             raise SemipixError(
-                f"{item}: the runs of this experiment differ in {key}; set {NODE}.{own}=[...] instead"
+                f"{item}: the runs of this experiment differ in {key}; set {NODE}.{swept}=[...] instead"
                 if key != "length"
                 else f"{item}: the runs of this experiment are as long as the paper's rules say; leave it out"
             )
         if key != "experiment" and key.partition(".")[0] != NODE:
             shared.append(item)
     return shared
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def jobs_of(grid: Grid, labels: Sequence[str]) -> list[list[str]]:

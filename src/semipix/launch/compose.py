@@ -171,8 +171,10 @@ def one_line_of_hydra(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra does not list nested folders
     if experiment:
-        known = "compare, search, paper/TASK and compare/DATA, e.g. experiment=paper/segmentation"
-        return f"experiment={experiment[1]}: no such option; known: {known}"
+        named = _experiments(experiment[1])
+        known = "compare, search, paper/TASK, paper/TABLE and compare/DATA, e.g. experiment=paper/segmentation"
+        hint = f"there are {', '.join(named)}" if named else f"known: {known}"
+        return f"experiment={experiment[1]}: no such option; {hint}"
     if "Available options" in message:
         start = next(index for index, line in enumerate(lines) if line.startswith("Available options"))
         options = [line for line in lines[start + 1 :] if not line.startswith(("Config search", "provider="))]
@@ -185,6 +187,14 @@ def one_line_of_hydra(message: str) -> str:
     if message.startswith("Ambiguous value"):
         return f"{lines[0]}: several values make a sweep, add -m; one list is KEY=[VALUE,VALUE]"
     return " ".join(lines[:2])
+
+
+def _experiments(start: str) -> list[str]:
+    """Experiments of the same folder that begin with a name and `_`, such as both parts of the paper's Table 3."""
+    folder, _, name = start.rpartition("/")
+    place = resources.files(CONFIG).joinpath("experiment", folder)
+    found = sorted(item.name.removesuffix(".yaml") for item in place.iterdir()) if folder and place.is_dir() else []
+    return [f"{folder}/{each}" for each in found if name and each.startswith(f"{name}_")]
 
 
 def given_overrides() -> list[str]:
