@@ -214,13 +214,22 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="masks, pictures, error maps and scores of new images")
     predict.add_argument("run", type=Path, help="run folder")
-    predict.add_argument("images", type=Path, nargs="+", help="image files or folders of images")
+    predict.add_argument("images", type=Path, nargs="+", help="files or folders of images and videos")
     predict.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="folder for masks/ or predictions/, pictures/, errors/, scores.csv; by options accepted/, annotations/",
+        help="folder for masks/ or predictions/, pictures/, errors/, scores.csv; by options accepted/, annotations/, "
+        "videos/",
     )
+    predict.add_argument(
+        "--video",
+        action="append",
+        choices=("overlay", "masks", "errors"),
+        default=[],
+        help="write a video of each video instead of files for each frame; may be given several times",
+    )
+    predict.add_argument("--every", type=int, metavar="N", default=1, help="of videos, predict only each Nth frame")
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument(
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
@@ -434,6 +443,8 @@ def _predict(options: argparse.Namespace) -> int:
         Tiling.given(options.tile, options.overlap),
         options.tta,
         options.deploy,
+        options.every,
+        options.video,
     )
     for failure in failures:
         _print_error(failure)
