@@ -140,7 +140,9 @@ def test_odd_sides_and_turned_videos_keep_their_size(
     encoders: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video_writer, "ENCODERS", encoders)
-    clip = turn(write_clip(tmp_path / "a.mp4", pictures(size=(47, 63)), unit=Fraction(1, 90000), times=range(0, 90000, 7500)), 6)
+    clip = turn(
+        write_clip(tmp_path / "a.mp4", pictures(size=(47, 63)), unit=Fraction(1, 90000), times=range(0, 90000, 7500)), 6
+    )
     assert Videos(kinds=("masks",)).predict(predictor_of(tmp_path), [(clip, Path("a.mp4"))], None) == []
     frames, seconds = read_clip(tmp_path / "videos/masks/a.mp4")
     assert len(frames) == COUNT

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semipix.data.files.listing import split_extension
+from semipix.data.files.listing import split_extension, walk
 from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS, check_pixels, upright
 from semipix.errors import SemipixError, UnreadableFileError, reason_of
 
@@ -326,6 +326,37 @@ def _cause(error: BaseException) -> str:
 def frame_name(folder: Path, number: int) -> Path:
     """The name of an image of a frame: `000001.png` in the folder, as ffmpeg writes it by `%06d.png`."""
     return folder / f"{number:06d}.png"
+
+
+def find_videos(paths: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """The video files in files and folders, by the rules for data folders.
+
+    Args:
+        paths: video files, or folders that are searched with their subfolders.
+
+    Returns:
+        videos: each with its name relative to the given folder.
+        left_out: lines, with counts, about what is not read.
+
+    Raises:
+        SemipixError: a path does not exist, a folder holds no video, or two videos have the same name.
+    """
+    videos: list[tuple[Path, Path]] = []
+    left_out: list[str] = []
+    for path in paths:
+        if path.is_file():
+            videos.append((path, Path(path.name)))
+            continue
+        if not path.is_dir():
+            raise SemipixError(f"{path}: no such file or folder; name video files or folders of videos")
+        walked = walk(path)
+        names = [name for name in walked.files if is_video(name)]
+        if not names:
+            raise SemipixError(f"{path}: no video found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+        videos += [(path / name, Path(name)) for name in names]
+        left_out += walked.left_out(path, [name for name in walked.files if not is_video(name)], "videos")
+    refuse_same_folders(videos)
+    return videos, left_out
 
 
 def refuse_same_folders(videos: Sequence[tuple[Path, Path]]) -> None:
