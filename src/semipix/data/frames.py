@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 from tqdm import tqdm
@@ -167,7 +167,7 @@ class _ImageWriter:
     """
 
     def __init__(self, form: FrameFormat) -> None:
-        self._options = {"quality": JPEG_QUALITY} if form == "jpg" else {}
+        self._options: dict[str, Any] = {"quality": JPEG_QUALITY} if form == "jpg" else {}
         self._pool = ThreadPoolExecutor(WRITERS)
         self._waiting: deque[Future[None]] = deque()
 

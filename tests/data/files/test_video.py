@@ -105,12 +105,15 @@ def test_frames_with_errors_are_given_and_counted(tmp_path: Path) -> None:
         assert f"{damaged} of these frames are damaged" in str(video.problem())
 
 
-@pytest.mark.parametrize("what", ["empty", "text", "cut", "sound", "missing"])
+@pytest.mark.parametrize("what", ["empty", "text", "playlist", "cut", "sound", "missing"])
 def test_what_is_no_video_is_one_line(what: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     expected = "not a readable video ("
     if what in ("empty", "text"):
         path.write_text("no video " * 99 * (what == "text"))
+    elif what == "playlist":
+        write_clip(tmp_path / "b.ts")
+        path.write_text("ffconcat version 1.0\nfile b.ts\n")
     elif what == "cut":
         cut(write_clip(path))
     elif what == "sound":
@@ -121,6 +124,13 @@ def test_what_is_no_video_is_one_line(what: str, tmp_path: Path) -> None:
     with pytest.raises(SemipixError) as found:
         Video(path)
     assert str(found.value).startswith(f"{path}: {expected}")
+
+
+def test_a_name_is_no_address(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("http:a.mp4").write_bytes(clip.read_bytes())
+    with Video(Path("http:a.mp4")) as video:
+        assert len(list(video.frames())) == 12
 
 
 def test_frames_above_max_pixels_are_refused(clip: Path) -> None:

@@ -33,6 +33,12 @@ EXTENSIONS = frozenset(
 
 INSTALL = "install it by: pip install 'semipix[video]'"
 
+_OPTIONS = {
+    "format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg",
+    "protocol_whitelist": "file",
+}
+"""FFmpeg's formats of video files. Without the list it would also read playlists, which name other files."""
+
 _ATTACHED_PICTURE = 0x400
 """FFmpeg's flag of a stream that is a picture, AV_DISPOSITION_ATTACHED_PIC."""
 
@@ -111,7 +117,8 @@ class Video:
         self._end = 0.0  # seconds after which the last frame ends
         self._longest = 0.0  # seconds between two frames
         try:
-            self._container = self._av.open(str(path))
+            # The prefix keeps FFmpeg from reading a name such as "http:a.mp4" as an address.
+            self._container = self._av.open(f"file:{path}", options=_OPTIONS)
         except FileNotFoundError:
             raise UnreadableFileError(f"{path}: no such file; restore it") from None
         except (self._av.FFmpegError, OSError) as error:
@@ -161,7 +168,8 @@ class Video:
 
     def problem(self) -> str | None:
         """One line about what is damaged or missing, when all frames were read; None if nothing is."""
-        missing = self._duration is not None and self._duration - self._end > 2 * max(self._longest, 1 / self.rate)
+        interval = max(self._longest, float(1 / self.rate))
+        missing = self._duration is not None and self._duration - self._end > 2 * interval
         if not (missing or self._errors or self._damaged or not self.count):
             return None
         of = f" of {self.expected}" if self.expected and self.expected > self.count else ""
@@ -207,9 +215,9 @@ class Video:
             return float(stream.duration * self.time_base)
         tag = str(stream.metadata.get("DURATION", "")).split(":")  # of Matroska
         with suppress(ValueError):
-            return sum(float(part) * 60**power for power, part in enumerate(reversed(tag)))
+            return sum(float(part) * float(60**power) for power, part in enumerate(reversed(tag)))
         alone = len(self._container.streams) == 1  # else it may be that of a longer sound
-        return self._container.duration / _TIME_BASE if alone and self._container.duration else None
+        return float(self._container.duration / _TIME_BASE) if alone and self._container.duration else None
 
     def _decoded(self) -> Iterator[Any]:
         """PyAV's frames; errors are kept, and what follows them is decoded."""
