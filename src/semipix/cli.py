@@ -214,13 +214,22 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="masks, pictures, error maps and scores of new images")
     predict.add_argument("run", type=Path, help="run folder")
-    predict.add_argument("images", type=Path, nargs="+", help="image files or folders of images")
+    predict.add_argument("images", type=Path, nargs="+", help="files or folders of images and videos")
     predict.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="folder for masks/ or predictions/, pictures/, errors/, scores.csv; by options accepted/, annotations/",
+        help="folder for masks/ or predictions/, pictures/, errors/, scores.csv; by options accepted/, annotations/, "
+        "videos/",
     )
+    predict.add_argument(
+        "--video",
+        action="append",
+        choices=("overlay", "masks", "errors"),
+        default=[],
+        help="write a video of each video instead of files for each frame; may be given several times",
+    )
+    predict.add_argument("--every", type=int, metavar="N", default=1, help="of videos, predict only each Nth frame")
     predict.add_argument("--trimaps", type=Path, help="matting: folder with a trimap of each image's stem")
     predict.add_argument(
         "--max-pixels", type=int, metavar="N", help="most pixels of an image; default: the run's data.max_pixels"
@@ -322,6 +331,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of an image; default: 160,000,000")
     convert.set_defaults(command=_convert)
+    frames = data.add_parser("frames", help="write frames of videos into a data folder, as images to label or to use")
+    frames.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="video files or folders of videos")
+    frames.add_argument(
+        "root", type=Path, help="data folder, new or with images/ or inputs/; gets PART/CLIP/000001.png"
+    )
+    which = frames.add_mutually_exclusive_group()
+    which.add_argument("--every", type=int, metavar="N", help="take each Nth frame; default: all")
+    which.add_argument("--fps", type=float, metavar="F", help="take F frames of each second")
+    frames.add_argument(
+        "--split", choices=("unlabeled", "train"), default="unlabeled", help="train: images/train; default: unlabeled"
+    )
+    frames.add_argument("--format", choices=("png", "jpg"), default="png", help="default: png, without any loss")
+    frames.add_argument("--skip-existing", action="store_true", help="leave videos out whose frames are there")
+    frames.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a frame; default: 160,000,000")
+    frames.set_defaults(command=_frames)
     pick = data.add_parser(
         "pick", help="which images to label first", description="Print the images to label first, one name a line."
     )
@@ -434,6 +458,8 @@ def _predict(options: argparse.Namespace) -> int:
         Tiling.given(options.tile, options.overlap),
         options.tta,
         options.deploy,
+        options.every,
+        options.video,
     )
     for failure in failures:
         _print_error(failure)
@@ -520,6 +546,27 @@ def _convert(options: argparse.Namespace) -> int:
         print(f"semipix: {one_line(line)}", file=sys.stderr)
     print("\n".join(conversion.lines()))
     return 0
+
+
+def _frames(options: argparse.Namespace) -> int:
+    from semipix.data.frames import write_frames
+
+    frames = write_frames(
+        options.clips,
+        options.root,
+        every=options.every,
+        fps=options.fps,
+        split=options.split,
+        form=options.format,
+        skip_existing=options.skip_existing,
+        **_given(max_pixels=options.max_pixels),
+    )
+    for line in frames.left_out:
+        print(f"semipix: {one_line(line)}", file=sys.stderr)
+    print("\n".join(frames.lines))
+    for problem in frames.problems:
+        _print_error(problem)
+    return 2 if frames.problems else 0
 
 
 def _pick(options: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ from semipix.data.sources.class_names import read_classes
 from semipix.data.sources.colour_classes import read_colour_table
 from semipix.data.sources.folder import FolderSource, check_keys, check_masks, lookup_table
 from semipix.data.sources.pairs import EXTRAS, PairsSource
+from semipix.data.sources.scene_folders import SceneFolders
+from semipix.data.splits import Split, check_overlap
 from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 
@@ -166,6 +168,7 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
     findings = check_masks(root, listing, names, table, max_pixels, MASKS, by_colour and by_colour.table)
     report.problems += [*findings.by_image.values(), *findings.of_all]
     report.warnings += findings.warnings
+    _check_scenes(report, listing)
     report.classes, report.pixels = findings.classes, findings.pixels
     return report
 
@@ -190,6 +193,7 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
         return report
     report.problems = source.problems
     report.warnings += source.warnings
+    _check_scenes(report, listing, warn=False)
     labeled = [name for names in listing.labels.values() for name in names]
     unlabeled = [name for names in listing.bare.values() for name in names] + [*listing.unlabeled]
     for name in tqdm(labeled + unlabeled, desc="reading", leave=False, disable=None):
@@ -219,6 +223,19 @@ def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
             for later, earlier in duplicates(root, parts)
         ],
     )
+
+
+def _check_scenes(report: Report, listing: Listing, warn: bool = True) -> None:
+    """Report a scene that is in training and in evaluation, and folders of `scenes.txt` that hold no image."""
+    scenes = _collected(report, SceneFolders, report.root)
+    if scenes is None:
+        return
+    unlabeled = [*listing.bare["train"], *listing.unlabeled]
+    labels = {split: sorted(listing.labels[split]) for split in SPLITS}
+    split = Split(labels["train"], sorted(unlabeled), labels["val"], labels["test"])
+    _collected(report, check_overlap, split, scenes)
+    if warn:
+        report.warnings += scenes.warnings(name for names in listing.parts().values() for name in names)
 
 
 def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Protocol, Self
 
 from semipix.atomic import write_text
 from semipix.data.files.names import Names, composed
@@ -57,6 +57,13 @@ class Split:
             raise SemipixError(f"{path}: no such file, expected the split lists of a run") from None
         except (ValueError, KeyError, TypeError):
             raise SemipixError(f"{path}: not a split file, expected JSON with the lists {', '.join(keys)}") from None
+
+
+class Scenes(Protocol):
+    """An object that knows the scenes of images, such as a `Source`."""
+
+    def scene(self, name: str) -> str:
+        """The scene that an image shows."""
 
 
 def make_split(source: Source, labels: Amount, val: Amount, seed: int) -> Split:
@@ -148,7 +155,7 @@ def hold_out(split: Split, source: Source, share: float, least: int, seed: int) 
     return Split(labeled, unlabeled, sorted([*split.val, *moved]), split.test)
 
 
-def check_overlap(split: Split, source: Source) -> None:
+def check_overlap(split: Split, source: Scenes) -> None:
     """Check that evaluation images are not in the training data.
 
     Raises:

@@ -8,45 +8,63 @@ from typing import Protocol
 
 from semipix.data.files.listing import is_image, walk
 from semipix.data.files.opening import EXTENSIONS
+from semipix.data.files.video import INSTALL, can_read_videos, is_video, load_av
 from semipix.errors import SemipixError
 
 
 @dataclass
 class Images:
-    """Images to predict.
+    """Images and videos to predict.
 
     Attributes:
         files: image files, each with its name relative to the given folder.
+        videos: video files, in the same way.
         left_out: a line with a count for each kind of file that is not read.
     """
 
     files: list[tuple[Path, Path]] = field(default_factory=list)
+    videos: list[tuple[Path, Path]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
-def find_images(paths: Sequence[Path], out: Path | None = None) -> Images:
+def find_images(paths: Sequence[Path], out: Path | None = None, *, videos: bool = False) -> Images:
     """List the image files in files and folders, by the rules for data folders.
 
     Args:
         paths: image files, or folders that are searched with their subfolders.
         out: a folder that is left out, since results may be written below the images.
+        videos: list video files too. Without PyAV those in folders are left out, with a line.
 
     Raises:
-        SemipixError: a path does not exist, or a folder holds no image.
+        SemipixError: a path does not exist, a folder holds no image, or a video is given and cannot be read here.
     """
     images = Images()
     for path in paths:
         if path.is_file():
-            images.files.append((path, Path(path.name)))
+            if is_video(path.name) and not videos:
+                raise SemipixError(f"{path}: a video, but images expected; take frames out by: semipix data frames")
+            if is_video(path.name):
+                load_av()
+            (images.videos if is_video(path.name) else images.files).append((path, Path(path.name)))
             continue
         if not path.is_dir():
             raise SemipixError(f"{path}: no such file or folder; name image files or folders of images")
         walked = walk(path, without=out)
         names = [name for name in walked.files if is_image(name)]
-        if not names:
+        clips = [name for name in walked.files if videos and is_video(name)]
+        if clips and not can_read_videos():
+            several = "1 video is" if len(clips) == 1 else f"{len(clips)} videos are"
+            line = f"{path}: {several} left out ({clips[0]}{', ...' if len(clips) > 1 else ''}), since PyAV is not"
+            if not names:
+                raise SemipixError(f"{line} installed, and there is no image; {INSTALL}")
+            images.left_out.append(f"{line} installed; {INSTALL}")
+        elif clips:
+            images.videos += [(path / name, Path(name)) for name in clips]
+        elif not names:
             raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
         images.files += [(path / name, Path(name)) for name in names]
-        images.left_out += walked.left_out(path, [name for name in walked.files if not is_image(name)])
+        read = {*names, *clips}
+        images.left_out += walked.left_out(path, [name for name in walked.files if name not in read])
     return images
 
 

@@ -61,12 +61,47 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
         KeyboardInterrupt: a signal was received; files that are being written are completed.
     """
     pixels = batch_pixels(predictor.device.type)
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+    budget = MemoryBudget(READ_AHEAD_BYTES)
+    with ThreadPoolExecutor(READERS) as readers:
+        try:
+            yield from _predict(predictor, _read_ahead(predictor, files, readers, pixels, budget), WRITERS)
+        finally:
+            budget.close()
+            readers.shutdown(wait=False, cancel_futures=True)
+
+
+def predict_frames(predictor: Predictor, frames: Iterator[Photo | Failure]) -> Generator[Ended]:
+    """Predict the frames of a video, and write their results in the order of the frames.
+
+    Frames are decoded by one thread, since each depends on the frames before it, and drawn and encoded by another.
+
+    Args:
+        predictor: computes and writes.
+        frames: frames of one size, or the error of one.
+
+    Yields:
+        How each frame ended, errors before the frames that wait for their batch.
+
+    Raises:
+        SemipixError: the video cannot be read any further, or its results cannot be written.
+        OSError: results cannot be written.
+        KeyboardInterrupt: a signal was received; results that are being written are completed.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        try:
+            yield from _predict(predictor, _decode_ahead(frames, reader, batch_pixels(predictor.device.type)), 1)
+        finally:  # the decoder may be at work, and its file is closed after this
+            reader.shutdown(wait=True, cancel_futures=True)
+
+
+def _predict(predictor: Predictor, items: Iterator[Photo | Failure], threads: int) -> Generator[Ended]:
+    """Compute images in batches and write their results by some threads, in the order of the batches."""
+    pixels = batch_pixels(predictor.device.type)
+    with ThreadPoolExecutor(threads) as writers:
         writing: deque[Future[Ended]] = deque()
         writing_bytes = 0
-        budget = MemoryBudget(READ_AHEAD_BYTES)
         try:
-            for item in _batches(_read_ahead(predictor, files, readers, pixels, budget), pixels):
+            for item in _batches(items, pixels):
                 raise_if_interrupted()
                 if isinstance(item, Failure):
                     yield item
@@ -80,9 +115,26 @@ def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> G
             while writing:
                 yield writing.popleft().result()
         finally:
-            budget.close()
-            for pool in (readers, writers):
-                pool.shutdown(wait=False, cancel_futures=True)
+            writers.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode_ahead(
+    frames: Iterator[Photo | Failure], pool: ThreadPoolExecutor, pixels: int
+) -> Iterator[Photo | Failure]:
+    """The frames of a video; a pool of one thread decodes some in advance."""
+    waiting: deque[Future[Photo | Failure | None]] = deque()
+    ahead = READ_AHEAD_IMAGES.start
+    while True:
+        while len(waiting) < ahead:
+            waiting.append(pool.submit(next, frames, None))
+        item = waiting.popleft().result()
+        if item is None:
+            return
+        if isinstance(item, Photo):
+            in_memory = max(READ_AHEAD_IMAGES.start, READ_AHEAD_BYTES // max(1, item.nbytes))
+            wanted = max(2 * pixels // _pixels(item), READ_AHEAD_IMAGES.start)
+            ahead = min(wanted, READ_AHEAD_IMAGES.stop - 1, in_memory)
+        yield item
 
 
 class MemoryBudget:

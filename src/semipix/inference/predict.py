@@ -1,7 +1,6 @@
-"""Predict folders of images: masks of class indices or maps of values, pictures, error maps and scores."""
+"""Predict folders of images and videos: masks of class indices or maps of values, pictures, error maps and scores."""
 
 import sys
-import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -9,18 +8,17 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from semipix.data.files.video import load_av, refuse_same_folders
 from semipix.data.survey import SEVERAL_PAGES, further_parts
 from semipix.errors import SemipixError, one_line
 from semipix.inference.annotations import AnnotationFormat, Annotations
-from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
+from semipix.inference.files import Images, find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Ended, Failure, predict_files
-from semipix.inference.predictor import load_predictor
+from semipix.inference.predictor import Predictor, load_predictor
 from semipix.inference.scores import ScoreTable
+from semipix.inference.videos import VideoKind, Videos
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 from semipix.methods.tiles import Tiling
-
-SECONDS = 30
-"""Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
 
 
 def predict(
@@ -39,6 +37,8 @@ def predict(
     tiling: Tiling | None = None,
     tta: str | None = None,
     deploy: str | None = None,
+    every: int = 1,
+    video: Sequence[VideoKind] = (),
 ) -> list[str]:
     """Predict images at their own size into `out/pictures`, with error maps in `out/errors` and scores.
 
@@ -50,9 +50,12 @@ def predict(
     regression: one file per image, or one file per channel, `NAME.0.png` and so on, if the channels are not gray or
     RGB.
 
+    Each frame of a video `NAME.mp4` is predicted as an image `NAME/000001.png` would be.
+
     Args:
         run: run folder.
-        paths: image files, or folders that are searched with their subfolders; `out` has the same subfolders.
+        paths: files of images and videos, or folders that are searched with their subfolders; `out` has the same
+            subfolders.
         out: folder to write to.
         checkpoint: `best` or `last`; by default best if there is one.
         skip_existing: skip images whose mask or prediction exists, to continue an interrupted prediction. This is safe,
@@ -70,25 +73,38 @@ def predict(
             for one pass and for slabs of rows.
         tta: average the predictions of `flips` or `scales` of each image, see `AveragedViews`.
         deploy: the candidate that predicts, instead of the one that validation chose.
+        every: of videos, predict only each Nth frame, beginning with the first.
+        video: write a video of each of these kinds into `out/videos` instead of files for each frame, see `Videos`.
 
     Returns:
-        A line for each image that could not be predicted; all others are predicted.
+        A line for each image or video that could not be predicted, or not completely; all others are predicted.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, there are no
-            images, two images have the same name, a result would overwrite an input, the task needs a folder of
-            trimaps, Ray is not installed, the calibration is damaged or belongs to other weights, the risk is out of
-            range or there is no calibration for it, or annotations cannot be written (see `Annotations.of`).
+            images or videos, a video is given and PyAV is not installed or the engine is Ray, two images have the same
+            name, a result would overwrite an input, the task needs a folder of trimaps, Ray is not installed, the
+            calibration is damaged or belongs to other weights, the risk is out of range or there is no calibration for
+            it, or annotations cannot be written (see `Annotations.of`).
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
-    found = find_images(paths, out)
-    files = found.files
+    found = find_images(paths, out, videos=True)
+    files, videos = found.files, Videos(every, video)
+    if found.videos and engine == "ray":
+        raise SemipixError(
+            f"{found.videos[0][0]}: found a video, which --engine ray does not read; take --engine local"
+        )
+    if not found.videos and videos.given:
+        load_av()  # without it videos are left out
+        raise SemipixError(f"{videos.given}: found no video among the inputs; leave it out, or name a video")
     refuse_collisions(files)
+    refuse_same_folders(found.videos)
     predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
     refuse_overwriting(files, predictor)
+    videos.refuse_overwriting(found.videos, files, predictor)
+    videos.check(predictor)
     if write is None and uncertain is not None:
         raise SemipixError("--uncertain: found it without --write, which it is for; name a format by --write")
-    annotations = Annotations.of(write, uncertain, predictor) if write else None
+    annotations = _annotations(write, uncertain, predictor, found) if write else None
     table = ScoreTable(out, predictor.task.classification) if predictor.calibration else None
 
     def is_done(name: Path) -> bool:
@@ -108,26 +124,30 @@ def predict(
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0
-    write_at = time.monotonic() + SECONDS
     try:
         # Ray's workers have many images at a time; an interrupted command does not wait for them.
         with deferred("batch") if engine == "local" else nullcontext(), closing(ended):
-            for item in tqdm(ended, desc="predict", unit="image", total=len(files)):
+            for item in tqdm(
+                ended, desc="predict", unit="image", total=len(files), disable=not files and bool(found.videos)
+            ):
                 done += 1
                 if isinstance(item, Failure):
                     failures.append(item)
                 elif item is not None and table is not None:
                     table.add(item)
-                    if time.monotonic() > write_at:
-                        table.write()
-                        write_at = time.monotonic() + SECONDS
-                if done < len(files):
+                    table.write_now_and_then()
+                if done < len(files) or found.videos:
                     raise_if_interrupted()
     except KeyboardInterrupt as error:
         if engine == "ray":  # its workers report only complete blocks of images
             done = sum(is_done(name) for _, name in files)
         message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
         raise Interrupted(number_of(error), message) from error
+    finally:
+        if table is not None:
+            table.write()
+    try:
+        failures += videos.predict(predictor, found.videos, table, skip_existing)
     finally:
         if table is not None:
             table.write()
@@ -140,3 +160,22 @@ def predict(
             message = "interrupted when annotations were written; continue with the same command and --skip-existing"
             raise Interrupted(number_of(error), message) from error
     return failures
+
+
+def _annotations(form: AnnotationFormat, uncertain: float | None, predictor: Predictor, found: Images) -> Annotations:
+    """The annotations of the images, and a line about videos, which have none.
+
+    Raises:
+        SemipixError: see `Annotations.of`, or there are videos only.
+    """
+    annotations = Annotations.of(form, uncertain, predictor)
+    if found.videos:
+        several = "1 video" if len(found.videos) == 1 else f"{len(found.videos)} videos"
+        line = (
+            f"--write: no annotations of {several}, since labeling tools need a file for each image; take frames out "
+        )
+        line += "by: semipix data frames"
+        if not found.files:
+            raise SemipixError(line)
+        found.left_out.append(line)
+    return annotations

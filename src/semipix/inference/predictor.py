@@ -1,20 +1,24 @@
 """The parts of prediction that all engines use: read an image, compute a batch, write the results."""
 
+import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.atomic import written
 from semipix.data.files.decode import image_size, unit_range
 from semipix.data.files.mattes import MatteReader
-from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.data.files.reader import Reader
 from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size, as_resize, resized_size
+from semipix.data.files.video import Frame, Moment
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
 from semipix.inference.row_array import RowArray
@@ -39,12 +43,14 @@ class Photo(NamedTuple):
         name: name of its results, with their subfolder.
         image: (C, H, W) at its own size, on the CPU: bytes, or float32 in [0, 1], depending on the file.
         seen: (C, h, w), the image resized for the network, of the same type.
+        moment: where a frame is in its video; None for an image.
     """
 
     file: Path
     name: Path
     image: Tensor
     seen: Tensor
+    moment: Moment | None = None
 
     @property
     def nbytes(self) -> int:
@@ -72,6 +78,7 @@ class Predictor:
         device: the GPU, or the CPU if there is none.
         remarks: lines for the user about the error map.
         large: computes images that are too large for one pass.
+        sink: takes the results of an image in place of its files, such as the writer of a video; by default None.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class Predictor:
         self.threshold = threshold
         self.risk = risk
         self.remarks: list[str] = []
+        self.sink: Callable[[Photo, Drawing], None] | None = None
         self._error_map: ErrorMap | None = calibration
 
     def is_done(self, name: Path) -> bool:
@@ -127,6 +135,28 @@ class Predictor:
         """
         seen = self.reader.image(file)
         image = seen if self.reader.resize is None else self.reader.image(file, whole=True)
+        return self._photo(file, name, image, seen)
+
+    def read_frame(self, file: Path, name: Path, frame: Frame) -> Photo:
+        """A frame of a video, treated as `read` treats an image file with its pixels.
+
+        Args:
+            file: the video.
+            name: name of the frame's results.
+            frame: the frame.
+
+        Raises:
+            SemipixError: its trimap is missing or cannot be read.
+        """
+        seen = frame.pixels
+        if self.reader.resize is not None:  # by the reader, which resizes large images in a way of its own
+            content = io.BytesIO()
+            Image.fromarray(seen.permute(1, 2, 0).numpy()).save(content, "BMP")
+            seen = self.reader.image(Encoded(str(file), content.getvalue()))
+        return self._photo(file, name, frame.pixels, seen)._replace(moment=frame.moment)
+
+    def _photo(self, file: Path, name: Path, image: Tensor, seen: Tensor) -> Photo:
+        """An image that was read, resized for the network and, if the task needs it, with its trimap."""
         if self.trimaps is not None:
             image = seen = self.trimaps.beside(unit_range(image), name, self.reader.max_pixels)
         resized = resize_image(tv_tensors.Image(seen), self.reader.resize)
@@ -204,7 +234,7 @@ class Predictor:
         return self.save(photo, drawing)
 
     def save(self, photo: Photo, drawing: Drawing) -> Score | None:
-        """Write an image's files; the task's own files last, since they mark the image as done.
+        """Write an image's files, or give its results to the sink.
 
         Returns:
             Its score, if the error map is calibrated.
@@ -212,6 +242,17 @@ class Predictor:
         Raises:
             OSError: a file cannot be written.
         """
+        (self.sink or self._write_files)(photo, drawing)
+        drawing.close()
+        if self.calibration is None:
+            return None
+        share = None if self.threshold is None else drawing.share
+        seconds = None if photo.moment is None else photo.moment.seconds
+        error = drawing.error * self.task.span
+        return Score(photo.name.as_posix(), error, drawing.quality, self.risk, share, seconds)
+
+    def _write_files(self, photo: Photo, drawing: Drawing) -> None:
+        """Write an image's files; the task's own files last, since they mark the image as done."""
         name = photo.name.with_suffix(".png")
         _save(drawing.picture, self.out / "pictures" / name)
         for folder, pixels in (("errors", drawing.errors), ("accepted", drawing.accepted)):
@@ -223,11 +264,6 @@ class Predictor:
                 _save(prediction, path, channel)
         else:
             _save(prediction, paths[0])
-        drawing.close()
-        if self.calibration is None:
-            return None
-        share = None if self.threshold is None else drawing.share
-        return Score(photo.name.as_posix(), drawing.error * self.task.span, drawing.quality, self.risk, share)
 
     def _task_files(self, name: Path) -> list[Path]:
         """The task's files of one prediction."""

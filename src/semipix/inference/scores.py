@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,14 @@ FILE = "scores.csv"
 """The table of all images, in the folder of the predictions."""
 
 
+SECONDS = "seconds"
+"""Column of the time of a frame, in tables that have frames of videos."""
+
+
+BETWEEN = 30
+"""Seconds after which the table is written again. After a kill, images without a score are predicted again."""
+
+
 class Score(NamedTuple):
     """What is expected of one prediction, by its calibrated error map.
 
@@ -25,6 +34,7 @@ class Score(NamedTuple):
         quality: mean IoU or, in regression, PSNR in dB.
         risk: the asked risk, in the units of `error`; None where none was asked.
         accepted: share of the pixels that are accepted at this risk.
+        seconds: of a frame of a video, the time since the first frame.
     """
 
     image: str
@@ -32,6 +42,7 @@ class Score(NamedTuple):
     quality: float
     risk: float | None = None
     accepted: float | None = None
+    seconds: float | None = None
 
 
 class ScoreTable:
@@ -48,9 +59,10 @@ class ScoreTable:
     def __init__(self, out: Path, classification: bool) -> None:
         self.path = out / FILE
         quality = "expected_miou" if classification else "expected_psnr"
-        self.columns = ["image", "expected_error", quality, "risk", "accepted"]
+        self.columns = ["image", "expected_error", quality, "risk", "accepted"]  # with frames of videos also SECONDS
         self._scores = {score.image: score for score in self._read()}
         self._written = True
+        self._write_at = time.monotonic() + BETWEEN
 
     def has(self, image: str, risk: float | None) -> bool:
         """Whether there is a score of an image at this risk."""
@@ -62,7 +74,7 @@ class ScoreTable:
         self._written = False
 
     def write(self) -> None:
-        """Write the table, if it has changed.
+        """Write the table, if it has changed; with times if it has frames of videos.
 
         Raises:
             OSError: it cannot be written.
@@ -71,11 +83,20 @@ class ScoreTable:
             return
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        for score in sorted(self._scores.values()):
-            writer.writerow(["" if value is None else _shown(value) for value in score])
+        timed = any(score.seconds is not None for score in self._scores.values())
+        writer.writerow([*self.columns, SECONDS] if timed else self.columns)
+        for score in sorted(self._scores.values(), key=lambda score: score.image):
+            row = ["" if value is None else _shown(value) for value in score[:-1]]
+            seconds = "" if score.seconds is None else f"{score.seconds:.3f}"
+            writer.writerow([*row, seconds] if timed else row)
         write_text(self.path, text.getvalue(), "surrogateescape")
         self._written = True
+        self._write_at = time.monotonic() + BETWEEN
+
+    def write_now_and_then(self) -> None:
+        """Write the table, if it has changed and was not written in the last `BETWEEN` seconds."""
+        if time.monotonic() > self._write_at:
+            self.write()
 
     def _read(self) -> list[Score]:
         if not self.path.exists():
@@ -83,9 +104,9 @@ class ScoreTable:
         try:
             with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 header, *rows = csv.reader(file)
-            if header != self.columns:
+            if header not in (self.columns, [*self.columns, SECONDS]):
                 raise ValueError
-            return [Score(row[0], float(row[1]), float(row[2]), *map(_number, row[3:5])) for row in rows]
+            return [Score(row[0], float(row[1]), float(row[2]), *map(_number, row[3:6])) for row in rows]
         except (ValueError, IndexError, csv.Error):
             raise SemipixError(
                 f"{self.path}: not a table with the columns {', '.join(self.columns)}, which semipix predict writes; "

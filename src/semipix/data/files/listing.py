@@ -26,6 +26,9 @@ MOST_COUNTED = 10_000
 UNLABELED = "unlabeled"
 """Name of the folder of further images without labels."""
 
+SCENES_FILE = "scenes.txt"
+"""File below the root that lists folders whose images show one scene."""
+
 _LISTING_DELAY = 3.0
 """Seconds after which listing a folder shows a progress bar."""
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from semipix.data.sources.class_names import (
     read_classes,
 )
 from semipix.data.sources.colour_classes import read_colour_table
+from semipix.data.sources.scene_folders import SceneFolders
 from semipix.data.survey import survey_masks
 from semipix.errors import SemipixError
 
@@ -57,7 +58,8 @@ class FolderSource(Source):
 
     An image in `images/train` without a mask is unlabeled, and so is every image in the optional folder `unlabeled`.
     The optional file `classes.txt` contains the class names (see `read_classes`); without it the classes are counted in
-    the training masks. A mask value of 255 is void.
+    the training masks. A mask value of 255 is void. The optional file `scenes.txt` lists folders whose images show one
+    scene (see `SceneFolders`).
 
     All masks are read once before training, so that training refuses the same masks as `semipix data check`.
 
@@ -77,6 +79,7 @@ class FolderSource(Source):
     """
 
     layout: Layout = MASKS
+    labels_by_scene: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class FolderSource(Source):
         if self.listing.problems:
             raise SemipixError(self.listing.problems[0])
         self.left_out = self.listing.left_out
+        self._scenes = SceneFolders(self.root)
         self._masks = {image: mask for masks in self.listing.labels.values() for image, mask in masks.items()}
         self._colours: ColourTable | None = None
         names: list[str] | None
@@ -116,7 +120,8 @@ class FolderSource(Source):
         if problems := self._serious(findings, needed_splits):
             raise SemipixError(problems[0])
         self.classes = findings.classes
-        self.warnings = findings.warnings
+        images = (name for names in self.listing.parts().values() for name in names)
+        self.warnings = [*findings.warnings, *self._scenes.warnings(images)]
 
     def labeled(self) -> list[str]:
         return list(self.listing.labels["train"])
@@ -129,6 +134,9 @@ class FolderSource(Source):
 
     def test(self) -> list[str]:
         return list(self.listing.labels["test"])
+
+    def scene(self, name: str) -> str:
+        return self._scenes.scene(name)
 
     def files(self, extensions: Collection[str]) -> list[Path]:
         return self.listing.files(self.root, extensions)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from semipix.data.files.names import composed
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.sources.paired import ImageTargets, MatteTargets, PairedSource
+from semipix.data.sources.scene_folders import SceneFolders
 from semipix.data.survey import first_and_count, in_threads, turned_warning
 from semipix.data.targets import check_target_kind
 from semipix.errors import SemipixError, UnreadableFileError
@@ -61,6 +63,7 @@ class PairsSource(PairedSource):
     """Images in `inputs/{train,val,test}` and targets of the same stems in `targets/{train,val,test}`.
 
     An input in `inputs/train` without a target is unlabeled, and so is every image in the optional folder `unlabeled`.
+    The optional file `scenes.txt` lists folders whose images show one scene (see `SceneFolders`).
     What the targets are depends on the kind:
     - denoising, enhancement: images of 8 or 16 bits a channel;
     - regression: numbers in the units of the data: `.npy` of (H, W) or (C, H, W), float TIFF, or the pixels of 8 or
@@ -89,6 +92,8 @@ class PairsSource(PairedSource):
             target differ in size or cannot be opened.
     """
 
+    labels_by_scene: ClassVar[bool] = False
+
     def __init__(
         self,
         root: str | Path,
@@ -116,11 +121,15 @@ class PairsSource(PairedSource):
             matting = MatteReader(check_widths(trimap_widths), pool, check_share(replace_background))
             reading = MatteTargets(mattes, matting)
         self.refuse(listing.problems)
-        super().__init__(folder, kind, listing.labels, unlabeled, reading=reading, left_out=listing.left_out)
+        scenes = SceneFolders(folder)
+        images = [*targets, *unlabeled]
+        named = {name: scenes.scene(name) for name in images} if scenes.folders else {}
+        super().__init__(folder, kind, listing.labels, unlabeled, named, reading, listing.left_out)
         self.reader = Reader(max_pixels=max_pixels)
         if isinstance(reading, MapTargets):
             self.channels = reading.channels
-        problems, self.warnings = self._misfits(needed_splits, on_error)
+        problems, warnings = self._misfits(needed_splits, on_error)
+        self.warnings = [*warnings, *scenes.warnings(images)]
         self.refuse(problems)
 
     def refuse(self, problems: Sequence[str]) -> None:
