@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -73,7 +73,10 @@ class Predictor:
         device: the GPU, or the CPU if there is none.
         remarks: lines for the user about the error map.
         slabs: computes images that are too large for one pass.
+        keep: whether drawings keep the exact predictions, see `Drawing`.
     """
+
+    keep = False
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class Predictor:
     @torch.inference_mode()
     def draw_in_slabs(self, photo: Photo) -> Drawing:
         """Compute a large image in slabs of rows, so that its whole network output is never in memory."""
-        drawing = Drawing(self.task, photo.image, _size(photo.seen))
+        drawing = Drawing(self.task, photo.image, _size(photo.seen), self.keep)
         sums: Tensor | None = None
         for output, scores, maps in self.slabs.compute(photo.seen, self._output_and_scores):
             assert output is not None
@@ -194,7 +197,7 @@ class Predictor:
         Raises:
             OSError: a file cannot be written.
         """
-        drawing = Drawing(self.task, photo.image, _size(output))
+        drawing = Drawing(self.task, photo.image, _size(output), self.keep)
         drawing.add_output(output[None])
         if scores is not None and self._error_map is not None:
             drawing.add_scores(scores[None])
@@ -232,6 +235,9 @@ class Predictor:
         return [path.with_suffix(f"{ending}.png") for ending in self.task.file_endings]
 
 
+Made = TypeVar("Made", bound=Predictor)
+
+
 def load_predictor(
     run: Path,
     out: Path,
@@ -240,7 +246,8 @@ def load_predictor(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
-) -> Predictor:
+    kind: type[Made] = Predictor,  # type: ignore[assignment]
+) -> Made:
     """Load the predictor of a run folder.
 
     Args:
@@ -252,6 +259,7 @@ def load_predictor(
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         risk: largest expected error of the accepted pixels: a share of wrong ones or, in regression, a mean absolute
             error in the units of the labels. By default no pixels are accepted or rejected.
+        kind: the class of predictors that is made.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the task needs a
@@ -271,7 +279,7 @@ def load_predictor(
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
-    predictor = Predictor(method, out, reader, beside, configuration.channels_last, calibration, threshold, risk)
+    predictor = kind(method, out, reader, beside, configuration.channels_last, calibration, threshold, risk)
     predictor.remarks = remarks
     return predictor
 
