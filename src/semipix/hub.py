@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from semipix import __version__
 from semipix.atomic import write_text, written
@@ -181,7 +180,7 @@ def save_run(run: Path, folder: Path, trust: bool, checkpoint: str | None, repos
             folder.mkdir(parents=True, exist_ok=True)
             calibrated = (unfinished / CALIBRATION).exists()
             for file in unfinished.iterdir():
-                os.replace(file, folder / file.name)
+                file.replace(folder / file.name)
             if not calibrated:  # the calibration of an earlier model
                 (folder / CALIBRATION).unlink(missing_ok=True)
         finally:
@@ -234,7 +233,9 @@ def published(configuration: Configuration) -> dict[str, Any]:
     """A configuration without paths of the user's machine, and without loggers and callbacks."""
     mapping = configuration.as_mapping()
     mapping["trainer"] = {key: value for key, value in mapping["trainer"].items() if key in KEPT_OF_TRAINER}
-    data = {key: ELSEWHERE if key == "root" else value for key, value in mapping["data"].items() if not _is_place(value)}
+    data = {
+        key: ELSEWHERE if key == "root" else value for key, value in mapping["data"].items() if not _is_place(value)
+    }
     if configuration.data.takes("root"):
         data["root"] = ELSEWHERE
     mapping["data"] = {key: value for key, value in data.items() if key != "shards"}

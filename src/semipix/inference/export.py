@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -306,12 +306,10 @@ def _silent() -> Iterator[None]:
     try:
         with (
             warnings.catch_warnings(),
-            open(os.devnull, "w") as nowhere,
+            Path(os.devnull).open("w") as nowhere,
             contextlib.redirect_stdout(nowhere),
         ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
-
-

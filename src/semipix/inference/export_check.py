@@ -66,7 +66,9 @@ def compare(network: Deployed, run: Run) -> Differences:
         try:
             found = run(images)
         except Exception as reason:  # a runtime raises errors of its own classes
-            raise SemipixError(f"export: the exported network refuses images {shape}: {_first_line(reason)}") from reason
+            raise SemipixError(
+                f"export: the exported network refuses images {shape}: {_first_line(reason)}"
+            ) from reason
         if [each.shape for each in found] != [each.shape for each in wanted]:
             raise SemipixError(f"export: the exported network returns maps of another size for images {shape}")
         gaps = [(own.double() - other.double()).abs() for own, other in zip(wanted, found, strict=True)]

@@ -108,8 +108,8 @@ def exported(network: Deployed) -> Any:
             )
     except Exception as error:  # whatever a network does in Python may fail in any way
         raise SemipixError(
-            f"export: {name_of(network)} cannot be traced by torch.export: {reason_of(error, 120)}; docs/export.md lists "
-            "the models that can be exported; --format safetensors writes the weights of any model"
+            f"export: {name_of(network)} cannot be traced by torch.export: {reason_of(error, 120)}; docs/export.md "
+            "lists the models that can; --format safetensors writes the weights of any model"
         ) from error
 
 

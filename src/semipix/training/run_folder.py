@@ -146,7 +146,7 @@ def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator
 
 
 def checkpoint_of(run: Path, which: str | None = None) -> Path:
-    """The run's checkpoint `best` or `last`; by default best where validation chose one. A published model has one file.
+    """The run's checkpoint `best` or `last`; by default best where there is one, or a published model's only file.
 
     Raises:
         SemipixError: the checkpoint does not exist.
@@ -260,7 +260,7 @@ def load_split(run: Path) -> Split:
     """
     if not (run / "split.json").exists() and (run / PUBLISHED).exists():
         raise SemipixError(
-            f"{run}: a published model, which does not say with which images it was trained; use the run folder that it "
-            "was made of"
+            f"{run}: a published model, which does not say with which images it was trained; use the run folder that "
+            "it was made of"
         )
     return Split.from_json(run / "split.json")
