@@ -198,7 +198,7 @@ def _pixels(image: Any, channels: int) -> Tensor:
         pixels = pixels[0] if pixels.ndim == 4 and pixels.shape[0] == 1 else pixels
         shapes = f"({channels}, H, W)"
     elif isinstance(image, np.ndarray):
-        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, since some arrays are read-only
         pixels = pixels.movedim(-1, 0) if pixels.ndim == 3 else pixels[None] if pixels.ndim == 2 else pixels
         shapes = f"(H, W, {channels})"
     else:
