@@ -1,5 +1,6 @@
 """Published models: what is in their folder, what is not, and that they predict the same."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,9 @@ def test_the_card_has_data_method_and_figures_and_leaves_the_licence_open(known:
     assert "The author of this model has not filled in this section yet" in card
 
 
-def test_saving_again_replaces_the_files_and_touches_no_others(known: Path, tmp_path: Path) -> None:
+def test_saving_again_replaces_the_files_and_touches_no_others(
+    known: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     run = semipix.load(known)
     run.save_pretrained("shared")
     (Path("shared") / "README.md").write_text("old")
@@ -89,6 +92,12 @@ def test_saving_again_replaces_the_files_and_touches_no_others(known: Path, tmp_
     run.save_pretrained("shared")
     assert (Path("shared") / "README.md").read_text() != "old"
     assert not (Path("shared") / "calibration.json").exists(), "it belongs to no run any more"
+    capfd.readouterr()
+    semipix.load("shared").predict(np.zeros((8, 9, 3), np.uint8))
+    assert re.search(
+        r"semipix: no calibration of model\.safetensors, so .*publish it again from a calibrated run",
+        capfd.readouterr().err,
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("kept")
     with pytest.raises(SemipixError, match=r"mine: 1 other files such as notes\.txt found, a new or empty folder"):

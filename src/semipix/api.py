@@ -11,6 +11,7 @@
     []
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -49,9 +50,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
-
-    def __fspath__(self) -> str:
-        return str(self.folder)
 
     def evaluate(self, split: str = "test", **options: Any) -> dict[str, float]:
         """Measure on held-out images and keep the figures in the folder, as `semipix evaluate` does.
@@ -128,6 +126,7 @@ class Run:
         risk: float | None = None,
     ) -> "MemoryPredictor":
         """The predictor for these options; the last one is kept as long as the weights and the calibration are."""
+        from semipix.errors import one_line
         from semipix.inference.in_memory import MemoryPredictor
         from semipix.inference.predictor import load_predictor
         from semipix.training.calibration import CALIBRATION
@@ -142,6 +141,8 @@ class Run:
             beside = None if trimaps is None else Path(trimaps)
             options = checkpoint, beside, max_pixels, self.trust, risk
             self._loaded = key, load_predictor(self.folder, Path(), *options, MemoryPredictor)
+            for line in self._loaded[1].remarks:
+                print(f"semipix: {one_line(line)}", file=sys.stderr)
         return self._loaded[1]
 
     def calibrate(self, **options: Any) -> list[str]:

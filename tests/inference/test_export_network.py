@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.inference.export_network import Deployed, StaticSame, exported, with_static_padding
+from semipix.models.adapt import adapt
 from semipix.models.smp import SMP
 from semipix.tasks.matting import Matting
 from semipix.training.calibration import Uncalibrated
@@ -24,7 +25,7 @@ def test_the_deployed_network_is_what_the_method_runs(name: str) -> None:
     image = rand(2, 3, 20, 30)
     with torch.no_grad():
         assert torch.equal(network(image)[0], method.task.activate(method(image)))
-    assert isinstance(network.network.model, TinyModel), "and nothing else of the method"
+    assert isinstance(network.network, TinyModel), "and nothing else of the method"
     assert sum(each.numel() for each in network.parameters()) == sum(each.numel() for each in TinyModel().parameters())
 
 
@@ -37,7 +38,8 @@ def test_a_fused_pair_is_deployed_with_all_of_its_networks() -> None:
 
 
 def test_the_error_map_is_0_where_the_trimap_decides() -> None:
-    method = make_method("cps", lambda n: nn.Conv2d(4, 1, 1), task=Matting()).eval()
+    task = Matting()
+    method = make_method("cps", lambda n: adapt(nn.Conv2d(4, 1, 1), 1, task.constrain), task=task).eval()
     image = rand(1, 4, 16, 16)
     image[:, 3, :8], image[:, 3, 8:] = 1.0, 0.5
     with torch.no_grad():

@@ -19,6 +19,7 @@ from semipix.atomic import written
 from semipix.errors import SemipixError, one_line, reason_of
 from semipix.inference.export_check import Run, compare, example, seconds
 from semipix.inference.export_network import Deployed, exported, name_of
+from semipix.inference.predictor import how_to_calibrate
 from semipix.training.build import trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.configuration import Configuration
@@ -77,16 +78,15 @@ def export(
     quiet()
     format = _format_of(out, format)
     _check_options(format, with_error_map=with_error_map, int8=int8, root=root)
-    if out.is_dir():
-        raise SemipixError(f"--out: {out} is a folder, the name of a file expected, such as {out / 'model'}.onnx")
+    _check_place(out)
     configuration = load_config(run, trust)
     if root is not None:
         configuration = with_root(configuration, root)
     method = trained_method(configuration, run, checkpoint)
-    name = checkpoint_of(run, checkpoint).stem
-    error_map = _error_map(run, method, name) if with_error_map else None
+    source = checkpoint_of(run, checkpoint)
+    error_map = _error_map(run, method, source) if with_error_map else None
     network = Deployed(method, error_map)
-    metadata = _metadata(configuration, network, name)
+    metadata = _metadata(configuration, network, source.stem)
     if format == "safetensors":
         content, lines = _weights(network, {**metadata, **_architecture(configuration)})
     else:
@@ -102,7 +102,7 @@ def export(
     with no_empty_folders(out.parent), written(out) as file:
         file.write(content)
     error = "" if error_map is None else f" with the error map ({error_map.name})"
-    return [f"{out}: {name_of(network)} of {name}.ckpt as {format}{error}, {len(content) / 1e6:.1f} MB", *lines]
+    return [f"{out}: {name_of(network)} of {source.name} as {format}{error}, {len(content) / 1e6:.1f} MB", *lines]
 
 
 def onnx_session(model: bytes) -> Run:
@@ -145,6 +145,21 @@ def _format_of(out: Path, format: str | None) -> str:
     return format
 
 
+def _check_place(out: Path) -> None:
+    """Find out before the work, which takes minutes, whether the file could be written.
+
+    Raises:
+        SemipixError: there is a folder of this name, or the place is no folder or is read-only.
+    """
+    if out.is_dir():
+        raise SemipixError(f"--out: {out} is a folder, the name of a file expected, such as {out / 'model'}.onnx")
+    place = next(each for each in out.absolute().parents if each.exists())
+    if not place.is_dir():
+        raise SemipixError(f"--out: {out} found, but {place} is a file; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SemipixError(f"--out: {out} cannot be written, since {place} is read-only; choose another folder")
+
+
 def _check_options(format: str, *, with_error_map: bool, int8: bool, root: Path | None) -> None:
     """Refuse options that do not go together.
 
@@ -166,21 +181,21 @@ def _check_options(format: str, *, with_error_map: bool, int8: bool, root: Path 
         raise SemipixError(f"--data: {root} found without --int8, and nothing else reads images; leave it out")
 
 
-def _error_map(run: Path, method: Any, checkpoint: str) -> ErrorMap:
+def _error_map(run: Path, method: Any, checkpoint: Path) -> ErrorMap:
     """The error map that `semipix predict` writes.
 
     Raises:
         SemipixError: there is no calibration, and the run has no other map.
     """
-    if (calibration := load(run, method, checkpoint)) is not None:
+    if (calibration := load(run, method, checkpoint.stem)) is not None:
         return calibration
     with torch.no_grad():
         side = max(Deployed(method).smallest, 64)
         found = uncalibrated(method.task, method.evidence(torch.zeros(1, method.task.in_channels, side, side)))
-    how = f"semipix calibrate {run} --checkpoint {checkpoint}"
+    how = how_to_calibrate(run, checkpoint.stem)
     if found is None:
-        raise SemipixError(f"--with-error-map: {run} has no error map of {checkpoint}.ckpt; make it by: {how}")
-    print(f"semipix: {one_line(f'no calibration of {checkpoint}.ckpt; make it by: {how}')}", file=sys.stderr)
+        raise SemipixError(f"--with-error-map: {run} has no error map of {checkpoint.name}; {how}")
+    print(f"semipix: {one_line(f'no calibration of {checkpoint.name}; {how}')}", file=sys.stderr)
     return found
 
 

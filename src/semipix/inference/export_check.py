@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from semipix.errors import SemipixError
 from semipix.inference.export_network import Deployed
@@ -59,7 +60,7 @@ def compare(network: Deployed, run: Run) -> Differences:
         SemipixError: they differ by more than rounding, or the exported one refuses a size.
     """
     prediction, error = 0.0, None
-    for images in examples(network):
+    for images in tqdm(examples(network), desc="check", unit="size", total=SIZES):
         raise_if_interrupted()
         shape = "x".join(map(str, images.shape))
         wanted = network(images)

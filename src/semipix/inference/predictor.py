@@ -28,6 +28,7 @@ from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
+from semipix.training.checkpoints import PUBLISHED
 from semipix.training.run_folder import checkpoint_of, load_config
 
 PNG_COMPRESSION = 1
@@ -292,17 +293,17 @@ def _threshold(
     Raises:
         SemipixError: the risk is out of range, or there is no calibration for it.
     """
-    command = f"semipix calibrate {run} --checkpoint {checkpoint}"
+    how = how_to_calibrate(run, checkpoint)
+    file = PUBLISHED if checkpoint == Path(PUBLISHED).stem else f"{checkpoint}.ckpt"
     if risk is not None and not 0 < risk < task.span:
         limit = "1" if task.classification else f"{task.span:g}, the range of the labels"
         raise SemipixError(f"--risk: {risk} found, a number above 0 and below {limit} expected")
     if calibration is None:
         if risk is not None:
-            raise SemipixError(f"--risk: {run} has no calibration of {checkpoint}.ckpt; make it first: {command}")
+            raise SemipixError(f"--risk: {run} has no calibration of {file}; {how}")
         what = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
         return None, [
-            f"no calibration of {checkpoint}.ckpt, so that errors/ is not calibrated ({what}) and there is no "
-            f"scores.csv; make it by: {command}"
+            f"no calibration of {file}, so that errors/ is not calibrated ({what}) and there is no scores.csv; {how}"
         ]
     if risk is None:
         return None, []
@@ -316,6 +317,13 @@ def _threshold(
     if found.threshold < 0:
         remarks.append(f"--risk: no pixel is accepted, since no part of the error map has a risk of at most {risk:g}")
     return found.threshold, remarks
+
+
+def how_to_calibrate(run: Path, checkpoint: str) -> str:
+    """What a user does about a missing calibration of `best`, `last` or the weights of a published model."""
+    if (run / PUBLISHED).exists() and checkpoint == Path(PUBLISHED).stem:
+        return "publish it again from a calibrated run"
+    return f"make it by: semipix calibrate {run} --checkpoint {checkpoint}"
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:
