@@ -23,6 +23,7 @@ from semipix.atomic import write_text
 from semipix.errors import SemipixError, reason_of
 from semipix.functional.conformal import Accepted, accept
 from semipix.functional.cues import VERSION, probability_cues, value_cues, weighted_sum
+from semipix.functional.searching import count_at_most
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
 from semipix.tasks.base import Task
@@ -71,7 +72,7 @@ class Uncalibrated:
         return found, found[:, :0]
 
     def constant(self, means: Tensor) -> Tensor:
-        return means.new_zeros(len(means))
+        return means.new_zeros(means.shape[0])
 
     def values(self, scores: Tensor) -> Tensor:
         return scores.clamp(0, 1)
@@ -144,7 +145,7 @@ class Calibration:
     def values(self, scores: Tensor) -> Tensor:
         """See `ErrorMap`. Between two knots values are linear; beyond the outermost knot they are its value."""
         places, heights = (scores.new_tensor(list(each)) for each in (self.knot_scores, self.knot_values))
-        right = torch.searchsorted(places, scores.contiguous(), right=True).clamp(1, len(places) - 1)
+        right = count_at_most(places, scores).clamp(1, len(places) - 1)
         share = ((scores - places[right - 1]) / (places[right] - places[right - 1])).clamp(0, 1)
         return torch.lerp(heights[right - 1], heights[right], share)
 

@@ -15,6 +15,7 @@ from semipix.atomic import write_text
 from semipix.config import LATER, NEEDED
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, reason_of
+from semipix.training.checkpoints import PUBLISHED
 from semipix.training.configuration import KINDS, Configuration
 from semipix.training.trust import check_size, check_trusted, refused, without_downloads
 from semipix.training.versions import report_other_versions, versions
@@ -168,7 +169,7 @@ def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator
 
 
 def checkpoint_of(run: Path, which: str | None = None) -> Path:
-    """The run's checkpoint `best` or `last`; by default best where validation chose one.
+    """The run's checkpoint `best` or `last`; by default best where there is one, or a published model's only file.
 
     Raises:
         SemipixError: the checkpoint does not exist.
@@ -178,6 +179,8 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
         path = run / "checkpoints" / f"{name}.ckpt"
         if path.exists():
             return path
+    if which is None and (run / PUBLISHED).exists():
+        return run / PUBLISHED
     missing = " or ".join(f"{name}.ckpt" for name in names)
     raise SemipixError(
         f"{run / 'checkpoints'}: no checkpoint found, expected {missing}; best.ckpt needs validation images with "
@@ -275,5 +278,14 @@ def with_root(configuration: Configuration, root: Path) -> Configuration:
 
 
 def load_split(run: Path) -> Split:
-    """The split lists of a run folder."""
+    """The split lists of a run folder.
+
+    Raises:
+        SemipixError: there are none, as in a published model, or the file is damaged.
+    """
+    if not (run / "split.json").exists() and (run / PUBLISHED).exists():
+        raise SemipixError(
+            f"{run}: a published model, which does not say with which images it was trained; use the run folder that "
+            "it was made of"
+        )
     return Split.from_json(run / "split.json")
