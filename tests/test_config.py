@@ -210,7 +210,7 @@ def test_missing_key_and_broken_reference_are_reported_by_name() -> None:
 
 def test_an_experiment_that_does_not_exist_is_reported(train: Callable[..., Result]) -> None:
     message = train("experiment=paper/nothing").error
-    assert "experiment=paper/nothing: no such option; known: paper/TASK" in message
+    assert "experiment=paper/nothing: no such option; known: compare, search, paper/TASK" in message
 
 
 @pytest.mark.parametrize("override", ["experiment=null,paper/segmentation", "scheduler=cosine,null"])

@@ -12,7 +12,7 @@ from semipix.batch import VOID
 from semipix.config import Node
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.decode import bits, read_values
-from semipix.data.files.listing import PAIRS, SPLITS, Listing, duplicates, list_folder
+from semipix.data.files.listing import MASKS, PAIRS, SPLITS, Listing, duplicates, list_folder
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
@@ -163,7 +163,7 @@ def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pi
     names = by_colour.names if by_colour else _collected(report, read_classes, root)
     images = [root / name for part in listing.parts().values() for name in part]
     _read_images(report, images, Reader(max_pixels=max_pixels))
-    findings = check_masks(root, listing, names, table, max_pixels, colours=by_colour and by_colour.table)
+    findings = check_masks(root, listing, names, table, max_pixels, MASKS, by_colour and by_colour.table)
     report.problems += [*findings.by_image.values(), *findings.of_all]
     report.warnings += findings.warnings
     report.classes, report.pixels = findings.classes, findings.pixels

@@ -169,16 +169,16 @@ def unreadable(error: Exception) -> SemipixError:
 def one_line_of_hydra(message: str) -> str:
     """The first line of Hydra's message, and the options where it lists some."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
+    experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra does not list nested folders
+    if experiment:
+        known = "compare, search, paper/TASK and compare/DATA, e.g. experiment=paper/segmentation"
+        return f"experiment={experiment[1]}: no such option; known: {known}"
     if "Available options" in message:
         start = next(index for index, line in enumerate(lines) if line.startswith("Available options"))
         options = [line for line in lines[start + 1 :] if not line.startswith(("Config search", "provider="))]
         missing = re.search(r"Could not find '(.+?)'", lines[0])
         group, _, option = missing[1].partition("/") if missing else ("", "", "")
         return f"{group}={option}: no such option; known: {', '.join(options)}" if option else lines[0]
-    experiment = re.search(r"Could not find 'experiment/(.+?)'", message)  # Hydra lists no options of nested folders
-    if experiment:
-        known = "paper/TASK, compare/DATA and search, e.g. experiment=paper/segmentation or experiment=compare/camvid"
-        return f"experiment={experiment[1]}: no such option; known: {known}"
     unknown = re.search(r"(?:Could not override|Could not append to config\. An item is already at) '(.+?)'", message)
     if unknown:
         return unknown_key(unknown[1], {*GROUPS, *TOP, *OUTSIDE})

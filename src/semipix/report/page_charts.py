@@ -190,7 +190,7 @@ def _layout(x: str, y: str) -> dict[str, Any]:
         "hovermode": "closest",
         "xaxis": {"title": {"text": text_of(x)}, "automargin": True, "zeroline": False},
         "yaxis": {"title": {"text": text_of(y)}, "automargin": True, "zeroline": False},
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},  # below, it would cover the title of x
     }
 
 

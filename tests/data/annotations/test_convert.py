@@ -47,7 +47,8 @@ def left_behind(folder: Path) -> list[str]:
 def test_the_command_writes_a_folder_that_training_reads(data: Path, command: Callable[..., Result]) -> None:
     result = command("data", "convert", data, "root", "--from", "colours", "--link")
     assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[:4] == [
+    assert result.out.splitlines()[:5] == [
+        f"{data}: colours, 2 images with annotations, 1 without, 2 classes",
         "root",
         "  train           1 with mask       0 without",
         "  val             1 with mask       0 without",

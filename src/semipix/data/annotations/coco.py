@@ -97,6 +97,7 @@ class CocoReader(ShapeReader):
                 "their folder by --images DIR"
             )
         names = [self._categories[key][0] for key in sorted(self._categories, key=lambda key: (str(type(key)), key))]
+        self.given = len(names)
         if classes is not None:
             used = Counter(
                 named[item["category_id"]] for image in self._images.values() for item, named in image.objects

@@ -77,7 +77,7 @@ class ColourMaskReader(AnnotationReader):
         orientation: Orientation,
         objects: Path | None = None,
     ) -> None:
-        self.classes = classes.names
+        self.classes, self.given = classes.names, len(classes.names)
         self.entries = as_entries(index, named, index.rest([item.path for item in named], everywhere))
         self.left_out = []
         self.orientation = orientation

@@ -67,6 +67,7 @@ class Conversion:
 
     Attributes:
         root: the new data folder.
+        found: what the source holds, as a line.
         classes: class names by index.
         masks: number of images with a mask by part.
         bare: number of images without one by part.
@@ -77,6 +78,7 @@ class Conversion:
     """
 
     root: Path
+    found: str
     classes: list[str]
     word: str
     masks: Counter[str] = field(default_factory=Counter)
@@ -87,7 +89,7 @@ class Conversion:
 
     def lines(self) -> list[str]:
         """Counts as text."""
-        lines = [f"{self.root}"]
+        lines = [self.found, f"{self.root}"]
         for part in (*SPLITS, UNLABELED):
             if self.masks[part] or self.bare[part]:
                 lines.append(f"  {part:<10}{self.masks[part]:>7} with mask {self.bare[part]:>7} without")
@@ -158,7 +160,12 @@ def convert(
         reader.max_pixels = max_pixels
         _check_names(reader.entries)
         entries, lines = _with_training(reader.entries)
-        conversion = Conversion(root, reader.classes, reader.word, left_out=[*reader.left_out, *lines])
+        annotated = sum(entry.label is not None for entry in entries)
+        line = (
+            f"{source}: {form}, {annotated} images with annotations, {len(entries) - annotated} without, "
+            f"{reader.given} classes"
+        )
+        conversion = Conversion(root, line, reader.classes, reader.word, left_out=[*reader.left_out, *lines])
         try:
             with written_folder(root) as new:
                 _write_classes(new / CLASSES_FILE, reader.classes)

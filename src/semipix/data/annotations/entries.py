@@ -107,6 +107,7 @@ class AnnotationReader(ABC):
 
     Attributes:
         classes: class names in the order of their index.
+        given: number of classes in the annotations.
         entries: all images.
         left_out: one line, with a count, for each kind of thing that is left out.
         word: what is counted in each image, such as "objects".
@@ -114,6 +115,7 @@ class AnnotationReader(ABC):
     """
 
     classes: list[str]
+    given: int
     entries: list[Entry]
     left_out: list[str]
     word: str = "objects"

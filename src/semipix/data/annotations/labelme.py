@@ -27,7 +27,7 @@ from semipix.data.annotations.entries import (
 from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
 from semipix.data.annotations.json_files import points_of, read_json
 from semipix.data.files.listing import walk
-from semipix.data.files.opening import Encoded
+from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.data.files.sizes import Size
 from semipix.errors import SemipixError
 
@@ -98,6 +98,7 @@ class LabelmeReader(ShapeReader):
                 if problems
                 else f"{folder}: found none of the images of {len(names)} JSON files; give their folder by --images DIR"
             )
+        self.given = len(used)
         if classes is not None:
             check_known("--classes", classes, used)
         self.classes, self.unannotated = with_background(sorted(used) if classes is None else classes, unannotated)
@@ -192,6 +193,8 @@ def _patch(item: Mapping[str, Any], where: str) -> np.ndarray[Any, np.dtype[np.b
     """The pixels of a mask, a PNG in base64."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(item["mask"], validate=True)), formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError("too large")
             return np.asarray(image.convert("L")) > 0
     except (KeyError, TypeError, ValueError, OSError, SyntaxError, UnidentifiedImageError, binascii.Error):
         raise UnusableError(f"{where}: its mask is no PNG in base64; remove or draw it again") from None

@@ -61,6 +61,7 @@ class YoloReader(ShapeReader):
         folder = source if source.is_dir() else source.parent
         content = _yaml(source)
         self._names = list(classes) if classes is not None else _names(source, content)
+        self.given = len(self._names)
         self._index = ImageIndex(images or folder)
         parts = _parts(folder, content, self._index)
         labels = [name for name in walk(folder).files if _is_labels(name)]

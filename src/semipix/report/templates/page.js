@@ -24,7 +24,15 @@
 
   const applyTheme = () => {
     button.textContent = isDark() ? "Light" : "Dark";
-    for (const chart of charts) if (chart.data) Plotly.relayout(chart, themed());
+    for (const chart of charts) {
+      if (!chart.data) continue;
+      Plotly.relayout(chart, themed());
+      // Lines have error bars of their own colour; those of bars, and the numbers in cells, are text.
+      for (const [index, trace] of chart.data.entries()) {
+        if (trace.type === "bar") Plotly.restyle(chart, { "error_y.color": colour("--text") }, [index]);
+        if (trace.type === "heatmap") Plotly.restyle(chart, { "textfont.color": colour("--text") }, [index]);
+      }
+    }
   };
 
   const button = document.getElementById("theme");
