@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -236,9 +236,6 @@ class Predictor:
         return [path.with_suffix(f"{ending}.png") for ending in self.task.file_endings]
 
 
-Made = TypeVar("Made", bound=Predictor)
-
-
 def load_predictor(
     run: Path,
     out: Path,
@@ -247,8 +244,8 @@ def load_predictor(
     max_pixels: int | None = None,
     trust: bool = False,
     risk: float | None = None,
-    kind: type[Made] = Predictor,  # type: ignore[assignment]
-) -> Made:
+    kind: type[Predictor] = Predictor,
+) -> Predictor:
     """Load the predictor of a run folder.
 
     Args:
