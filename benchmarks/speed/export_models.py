@@ -87,6 +87,11 @@ def calibration_of(method: Method) -> ErrorMap:
     )  # fmt: skip
 
 
+def plain(overrides: tuple[str, ...]) -> Callable[[], Deployed]:
+    """Makes a network without an error map."""
+    return lambda: Deployed(method_of(overrides))
+
+
 def tried(name: str, make: Callable[[], Deployed], formats: list[str]) -> Record:
     """Export a network in some formats: what came out, or the reason why not."""
     record: Record = {"model": name}
@@ -110,9 +115,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names in the table; default: all")
     parser.add_argument("--formats", nargs="+", default=["torch-export", "onnx"])
     flags = parser.parse_args()
-    makers: dict[str, Callable[[], Deployed]] = {
-        name: lambda overrides=overrides: Deployed(method_of(overrides)) for name, overrides in MODELS.items()
-    }
+    makers: dict[str, Callable[[], Deployed]] = {name: plain(overrides) for name, overrides in MODELS.items()}
     for detector in DETECTORS:
 
         def with_map(detector: str = detector) -> Deployed:

@@ -144,7 +144,9 @@ class Run:
         if self._loaded is None or self._loaded[0] != key:
             beside = None if trimaps is None else Path(trimaps)
             options = checkpoint, beside, max_pixels, self.trust, risk, tiling, tta, deploy
-            self._loaded = key, load_predictor(self.folder, Path(), *options, MemoryPredictor)
+            predictor = load_predictor(self.folder, Path(), *options, MemoryPredictor)
+            assert isinstance(predictor, MemoryPredictor)
+            self._loaded = key, predictor
             for line in self._loaded[1].remarks:
                 print(f"semipix: {one_line(line)}", file=sys.stderr)
         return self._loaded[1]

@@ -76,7 +76,7 @@ def test_the_example_of_the_documentation_runs_an_onnx_file(
     exec(compile(code, "export.md", "exec"), {})
     wanted = semipix.load(finished, trust=True).predict("photo.jpg").class_map
     assert np.array_equal(np.asarray(Image.open("class_map.png")), wanted)
-    assert json.loads(capfd.readouterr().out.splitlines()[-1].replace("'", '"')).keys() == {"0", "1"}
+    assert [line.split()[0] for line in capfd.readouterr().out.splitlines()[-2:]] == ["0", "1"]
 
 
 @needs_onnx

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from semipix.data.batches.datasets import plain_tensor
+from semipix.data.batches.augment import plain_tensor
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.decode import unit_range
 from semipix.data.files.resize import resize_image

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError, reason_of
@@ -54,7 +54,8 @@ class Deployed(nn.Module):
         """
         if self.error_map is None:
             return (self.task.activate(self.network(image)),)
-        evidence = self.network.evidences(image, [self._name])[self._name]
+        method: Any = self.network
+        evidence = method.evidences(image, [self._name])[self._name]
         errors = apply(self.error_map, self.task, evidence, image)
         return self.task.activate(evidence.output), errors * self.task.decided(image)
 
@@ -87,7 +88,9 @@ def exported(network: Deployed) -> Any:
     Raises:
         SemipixError: the network contains something that `torch.export` cannot trace for all sizes.
     """
-    from torch.fx.experimental import _config as symbols
+    from torch.fx.experimental import _config
+
+    symbols: Any = _config
 
     count, height, width = EXAMPLE
     sides = max(height, network.smallest + 6), max(width, network.smallest + 37)
@@ -95,13 +98,13 @@ def exported(network: Deployed) -> Any:
     of_sides = {"min": network.smallest}
     dynamic = {0: torch.export.Dim("images", min=1), 2: torch.export.Dim("height", **of_sides)}
     dynamic[3] = torch.export.Dim("width", **of_sides)
-    network = with_static_padding(copy.deepcopy(network))
+    traced = with_static_padding(copy.deepcopy(network))
     try:
         # Sizes of 1 are traced as any others. What cannot be proven of a size is checked when the program runs.
         with torch.no_grad(), symbols.patch(backed_size_oblivious=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(
-                network,
+                traced,
                 (image,),
                 dynamic_shapes={"image": dynamic},
                 prefer_deferred_runtime_asserts_over_guards=True,
@@ -147,7 +150,7 @@ def with_static_padding(network: nn.Module) -> nn.Module:
         if isinstance(part, SMP):
             for layer in part.modules():
                 if type(layer) is Conv2dSame:
-                    layer.__class__ = StaticSame
+                    layer.__class__ = StaticSame  # type: ignore[assignment]
     return network
 
 

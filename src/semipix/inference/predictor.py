@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -239,9 +239,6 @@ class Predictor:
         return [path.with_suffix(f"{ending}.png") for ending in self.task.file_endings]
 
 
-Made = TypeVar("Made", bound=Predictor)
-
-
 def load_predictor(
     run: Path,
     out: Path,
@@ -253,8 +250,8 @@ def load_predictor(
     tiling: Tiling | None = None,
     tta: str | None = None,
     deploy: str | None = None,
-    kind: type[Made] = Predictor,  # type: ignore[assignment]
-) -> Made:
+    kind: type[Predictor] = Predictor,
+) -> Predictor:
     """Load the predictor of a run folder.
 
     Args:

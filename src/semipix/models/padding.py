@@ -1,7 +1,7 @@
 """Padding of images to sides that a network can divide, and a check of their smallest side."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ def pad_to_multiple(
 
 def padded_size(size: Sequence[int], multiple: int, smallest: int = 0) -> tuple[int, int]:
     """Height and width of an image of this height and width after `pad_to_multiple`."""
-    height, width = (side if smallest <= multiple else torch.sym_max(side, smallest) for side in size)
+    height, width = (side if smallest <= multiple else cast(int, torch.sym_max(side, smallest)) for side in size)
     # Written as a product, in which an export sees that it can be divided.
     return multiple * ((height + multiple - 1) // multiple), multiple * ((width + multiple - 1) // multiple)
 
