@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.common import Record, new_parser, run, write_records
 from semipix.errors import SemipixError
-from semipix.inference.evaluate import measure
+from semipix.inference.evaluate import measured
 from semipix.launch.variants import environment
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.run_folder import checkpoint_of
@@ -52,7 +52,8 @@ def main() -> None:
     records: list[Record] = []
     for folder in given.runs:
         with tempfile.TemporaryDirectory() as kept:
-            figures = {"trained": measure(folder), "earlier": measure(with_earlier_statistics(folder, Path(kept)))}
+            earlier = with_earlier_statistics(folder, Path(kept))
+            figures = {"trained": measured(folder).figures, "earlier": measured(earlier).figures}
         records.append({"run": folder.name, **{name: 100 * found["miou"] for name, found in figures.items()}})
         print("{run:24} mIoU {trained:6.2f}, on 0.5 and 0.5 {earlier:6.2f}".format(**records[-1]))
     differences = [record["trained"] - record["earlier"] for record in records]

@@ -18,7 +18,7 @@ from semipix.cli import main
 from semipix.config import target_of
 from semipix.data.batches.shards import Shards, is_plain_pattern
 from semipix.errors import SemipixError
-from semipix.inference.evaluate import measure
+from semipix.inference.evaluate import measured
 from semipix.inference.predict import predict
 from semipix.inference.predictor import load_predictor
 from semipix.launch.sweep import Job, primary, run_job
@@ -174,7 +174,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": lambda run, photos, trust=False: predict(run, [photos / "images/test"], Path("out"), trust=trust),
-    "evaluate": lambda run, photos, trust=False: measure(run, trust=trust),
+    "evaluate": lambda run, photos, trust=False: measured(run, trust=trust),
     "resume": lambda run, photos, trust=False: resume(run, trust=trust),
 }
 
@@ -273,7 +273,7 @@ def test_a_split_reads_no_file_that_the_data_do_not_list(run: Path, name: str) -
     split = json.loads((run / "split.json").read_text())
     (run / "split.json").write_text(json.dumps({**split, "test": [name]}))
     with pytest.raises(SemipixError, match=f"1 of its images are not in the data or lost their labels, e.g. {name}"):
-        measure(run)
+        measured(run)
 
 
 class Payload:

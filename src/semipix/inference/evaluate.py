@@ -14,8 +14,8 @@ from semipix import interruption
 from semipix.config import call
 from semipix.errors import SemipixError, one_line
 from semipix.methods.base import Evidence, Method
-from semipix.methods.test_views import TestViews
 from semipix.methods.tiles import Tiling
+from semipix.methods.views import AveragedViews
 from semipix.training.build import build_learner, data_of_run, deploy_candidate, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
@@ -75,22 +75,6 @@ def evaluate(
     return evaluation.figures
 
 
-def measure(
-    run: Path,
-    split: str = "test",
-    checkpoint: str | None = None,
-    batch_size: int | None = None,
-    root: Path | None = None,
-    max_pixels: int | None = None,
-    trust: bool = False,
-    tiling: Tiling | None = None,
-    tta: str | None = None,
-    deploy: str | None = None,
-) -> dict[str, float]:
-    """The metrics that `measured` returns."""
-    return measured(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling, tta, deploy).figures
-
-
 def measured(
     run: Path,
     split: str = "test",
@@ -114,7 +98,7 @@ def measured(
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
         tiling: compute all images that are larger than a tile in such tiles, as `semipix predict --tile` does.
-        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        tta: average the predictions of `flips` or `scales` of each image, see `AveragedViews`.
         deploy: measure the error maps of this candidate, and its metrics as those of the run.
 
     Raises:
@@ -136,7 +120,7 @@ def measured(
     learner = build_learner(configuration, method, steps=1)
     learner.written = written_map(run, method, checkpoint, tta or "")
     learner.tiling = tiling
-    learner.views = TestViews(method, tta, configuration.data.options.get("rotate", 0.0))
+    learner.views = AveragedViews(method, tta, configuration.data.options.get("rotate", 0.0))
     learner.records = ImageRecords()
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.

@@ -68,7 +68,7 @@ def predict(
         uncertain: leave pixels whose probability of an error is above this out of the annotations.
         tiling: compute all images that are larger than a tile in such tiles; by default only images that are too large
             for one pass and for slabs of rows.
-        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        tta: average the predictions of `flips` or `scales` of each image, see `AveragedViews`.
         deploy: the candidate that predicts, instead of the one that validation chose.
 
     Returns:

@@ -22,8 +22,8 @@ from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
 from semipix.methods.base import Method
 from semipix.methods.large_images import LargeImages
-from semipix.methods.test_views import TestViews
 from semipix.methods.tiles import Tiling
+from semipix.methods.views import AveragedViews
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import deploy_candidate, trained_method
@@ -89,12 +89,12 @@ class Predictor:
         threshold: float | None = None,
         risk: float | None = None,
         tiling: Tiling | None = None,
-        views: TestViews | None = None,
+        views: AveragedViews | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method = method.eval().to(self.device)
         self.memory_format = set_memory_format(method, self.device.type, channels_last)
-        self.views = views or TestViews(method)
+        self.views = views or AveragedViews(method)
         self.large = LargeImages(self.method, self.memory_format, tiling, self.views.in_slabs)
         self.task: Task = method.task
         self.out = out
@@ -264,7 +264,7 @@ def load_predictor(
         risk: largest expected error of the accepted pixels: a share of wrong ones or, in regression, a mean absolute
             error in the units of the labels. By default no pixels are accepted or rejected.
         tiling: compute all images that are larger than a tile in such tiles.
-        tta: average the predictions of `flips` or `scales` of each image, see `TestViews`.
+        tta: average the predictions of `flips` or `scales` of each image, see `AveragedViews`.
         deploy: the candidate that predicts, instead of the one that validation chose.
         kind: the class of predictors that is made.
 
@@ -277,7 +277,7 @@ def load_predictor(
     method = trained_method(configuration, run, checkpoint)
     deploy_candidate(method, deploy)
     data = configuration.data.options
-    views = TestViews(method, tta, data.get("rotate", 0.0))
+    views = AveragedViews(method, tta, data.get("rotate", 0.0))
     _check_trimaps(run, method.task, trimaps)
     name = checkpoint_of(run, checkpoint).stem
     calibration = load(run, method, name, tta or "")

@@ -17,13 +17,10 @@ from semipix.data.splits import Split
 from semipix.errors import SemipixError, one_line, reason_of
 from semipix.report.comparison import ALL_LABELS, BASELINE, Run
 from semipix.training.configuration import CHOSEN_FROM_DATA
-from semipix.training.run_folder import CONFIG, LOCK, SUMMARY, load_split, read_config
+from semipix.training.run_folder import CHOICE, CONFIG, LOCK, SUMMARY, load_split, read_config
 
 JOBS = "jobs"
 """Folder of a sweep with a record of each of its jobs."""
-
-CHOICE = "choice.json"
-"""In a run of `method=auto`, whose method differs from seed to seed."""
 
 SEVERAL = ("seed", "data.labels")
 """Keys that differ between the runs of one variant: each has its own row or is one of the seeds."""

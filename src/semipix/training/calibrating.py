@@ -16,7 +16,7 @@ from semipix.batch import EvalSample
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError, one_line, reason_of
 from semipix.methods.base import Evidence
-from semipix.methods.test_views import TestViews
+from semipix.methods.views import AveragedViews
 from semipix.models.memory_format import set_memory_format
 from semipix.training.build import data_of_run, deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, save
@@ -69,7 +69,7 @@ def calibrate_run(
         root: the data folder, if it was moved; by default the run's `data.root`.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
-        tta: of predictions that are averaged over `flips` or `scales` of each image, see `TestViews`.
+        tta: of predictions that are averaged over `flips` or `scales` of each image, see `AveragedViews`.
         deploy: of this candidate, instead of the one that validation chose.
 
     Returns:
@@ -135,7 +135,7 @@ def _calibrate(
         )
     method = trained_method(configuration, run, name)
     deploy_candidate(method, deploy)
-    views = TestViews(method, tta, configuration.data.options.get("rotate", 0.0))
+    views = AveragedViews(method, tta, configuration.data.options.get("rotate", 0.0))
     data = data_of_run(configuration, run, method.task, ["train", "val"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_memory_format(method.to(device), device.type, configuration.channels_last)
@@ -155,7 +155,7 @@ def _calibrate(
     return lines_of(calibration)
 
 
-def _calibrate_on_withheld(views: TestViews, data: SemiSupervisedDataModule, checkpoint: str) -> Calibration:
+def _calibrate_on_withheld(views: AveragedViews, data: SemiSupervisedDataModule, checkpoint: str) -> Calibration:
     """Calibrate on the labels that were withheld from one of the pair: its errors, on images that it never learned."""
     method = views.method
     dataset, places = data.labeled_samples()

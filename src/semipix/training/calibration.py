@@ -105,7 +105,7 @@ class Calibration:
         thresholds: ascending, for `semipix.functional.conformal.accept`.
         losses: for each image its monotone loss at each threshold, from maps that were fitted on other images.
         network: the candidate whose predictions it is for.
-        views: the views over which they are averaged, see `TestViews`; empty for the image alone.
+        views: the views over which they are averaged, see `AveragedViews`; empty for the image alone.
     """
 
     checkpoint: str

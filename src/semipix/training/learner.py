@@ -20,8 +20,8 @@ from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
 from semipix.methods.large_images import LargeImages
-from semipix.methods.test_views import TestViews
 from semipix.methods.tiles import Tiling
+from semipix.methods.views import AveragedViews
 from semipix.models.cue_detector import RunningNorm
 from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.training.calibration import ErrorMap
@@ -91,7 +91,7 @@ class Learner(pl.LightningModule):
         self.strong = strong or StrongViews()
         task = method.task
         self.tiling: Tiling | None = None
-        self.views = TestViews(method)
+        self.views = AveragedViews(method)
         self.large = LargeImages(method)
         self.written: Callable[[Evidence], ErrorMap | None] | None = None
         self.records: ImageRecords | None = None

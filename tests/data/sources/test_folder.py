@@ -15,6 +15,7 @@ from semipix.data.files.decode import read_image
 from semipix.data.files.decode_masks import read_indices
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import SemipixError
+from tests.conftest import Result
 
 Write = Callable[..., Path]
 
@@ -348,3 +349,15 @@ class TestColours:
 
     def test_a_run_keeps_its_classes(self, coloured: Path) -> None:
         expect_error(r"classes\.txt: class 1 is 'sky'|'sky'", coloured, colours=True, run_classes=["road", "tree"])
+
+    def test_training_and_evaluation_read_colours(
+        self, photos: Path, train: Callable[..., Result], command: Callable[..., Result]
+    ) -> None:
+        for path in photos.glob("masks/*/*.png"):
+            values = np.asarray(Image.open(path))
+            Image.fromarray(np.array([(10, 20, 30), (200, 0, 0)], np.uint8)[values]).save(path)
+        (photos / "labelmap.txt").write_text("ground:10,20,30::\nsquare:200,0,0::\n")
+        assert train(f"data.root={photos}", "data.colours=true").code == 0
+        result = command("evaluate", "run")
+        assert result.code == 0
+        assert "square" in result.out

@@ -1,7 +1,7 @@
 """Test-time augmentation: predict several views of an image, and average what they say."""
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class View(NamedTuple):
         return maps.flip(self.flipped) if self.flipped else maps
 
 
-class TestViews:
+class AveragedViews:
     """Gives the evidence of a method, averaged over views of the image.
 
     `flips` mirrors an image from left to right and, if the training rotated images by more than 90 degrees, also upside
@@ -56,10 +56,8 @@ class TestViews:
         SemipixError: the kind is unknown, or is `scales` in regression.
     """
 
-    __test__ = False  # no test of pytest
-
     def __init__(self, method: Method, kind: str | None = None, rotated: float = 0.0) -> None:
-        if kind not in (None, "flips", "scales"):
+        if kind is not None and kind not in get_args(Kind):
             raise SemipixError(f"--tta: {kind!r} found, flips or scales expected")
         if kind == "scales" and not method.task.classification:
             name = type(method.task).__name__

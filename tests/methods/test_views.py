@@ -6,7 +6,7 @@ from torch import Tensor
 
 from semipix.errors import SemipixError
 from semipix.methods.base import Evidence, Method
-from semipix.methods.test_views import TestViews
+from semipix.methods.views import AveragedViews
 from semipix.tasks.denoising import Denoising
 from tests.helpers.tiny import make_method, rand
 
@@ -37,7 +37,7 @@ def test_flips_are_those_of_training(pair: Method, rotated: float) -> None:
     image = rand(2, 3, 64, 96)
     axes = [(-1,), *([(-2,), (-2, -1)] if rotated else [])]
     views = [pair.evidence(image), *(mirrored(pair.evidence(image.flip(each)), *each) for each in axes)]
-    found = TestViews(pair, "flips", rotated)
+    found = AveragedViews(pair, "flips", rotated)
     check_mean(found.evidence(image), views, pair)
     assert found.in_slabs is not bool(rotated)
     assert not torch.equal(found.evidence(image).predictions[0], views[0].predictions[0])
@@ -46,7 +46,7 @@ def test_flips_are_those_of_training(pair: Method, rotated: float) -> None:
 @torch.inference_mode()
 def test_scales_are_resized_back(pair: Method) -> None:
     image = rand(1, 3, 64, 96)
-    found = TestViews(pair, "scales")
+    found = AveragedViews(pair, "scales")
     evidence = found.evidence(image)
     assert evidence.predictions[0].shape == (1, pair.task.channels, 64, 96)
     torch.testing.assert_close(evidence.predictions[0].sum(1), torch.ones(1, 64, 96))
@@ -64,7 +64,7 @@ def test_scales_are_resized_back(pair: Method) -> None:
 @torch.inference_mode()
 def test_each_candidate_is_averaged(pair: Method) -> None:
     image = rand(1, 3, 64, 64)
-    found = TestViews(pair, "flips").evidences(image)
+    found = AveragedViews(pair, "flips").evidences(image)
     plain, other = pair.evidences(image), pair.evidences(image.flip(-1))
     assert found.keys() == plain.keys() >= {"first", "second"}
     for name in ("first", "second"):
@@ -74,12 +74,12 @@ def test_each_candidate_is_averaged(pair: Method) -> None:
 def test_without_a_kind_it_is_the_evidence_of_the_method(pair: Method) -> None:
     image = rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(TestViews(pair).evidence(image).output, pair.evidence(image).output)
+        assert torch.equal(AveragedViews(pair).evidence(image).output, pair.evidence(image).output)
 
 
 def test_what_cannot_be_averaged_is_refused() -> None:
     method = make_method("supervised", task=Denoising())
     with pytest.raises(SemipixError, match="--tta: scales found, but resizing changes what Denoising has to return"):
-        TestViews(method, "scales")
+        AveragedViews(method, "scales")
     with pytest.raises(SemipixError, match="--tta: 'turns' found, flips or scales expected"):
-        TestViews(method, "turns")
+        AveragedViews(method, "turns")
