@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from semipix.inference.in_memory import MemoryPredictor, Prediction
-    from semipix.methods.tiles import Tiling
 
 
 class Run:
@@ -106,6 +105,8 @@ class Run:
                 overwrite an input.
         """
         listed = isinstance(images, Sequence) and not isinstance(images, str)
+        if options.get("trimaps") is not None:
+            options["trimaps"] = Path(options["trimaps"])
         if out is not None:
             from semipix.inference.predict import predict
 
@@ -119,17 +120,8 @@ class Run:
         path = Path(images)
         return predictor.of_files([path]) if path.is_dir() else predictor.of_file(path)
 
-    def _predictor(
-        self,
-        checkpoint: str | None = None,
-        trimaps: str | Path | None = None,
-        max_pixels: int | None = None,
-        risk: float | None = None,
-        tiling: "Tiling | None" = None,
-        tta: str | None = None,
-        deploy: str | None = None,
-    ) -> "MemoryPredictor":
-        """The predictor for these options; the last one is kept as long as the weights and the calibration are."""
+    def _predictor(self, **options: Any) -> "MemoryPredictor":
+        """The predictor for options of `load_predictor`; it is kept until weights, calibration or options change."""
         from semipix.errors import one_line
         from semipix.inference.in_memory import MemoryPredictor
         from semipix.inference.predictor import load_predictor
@@ -138,16 +130,13 @@ class Run:
         from semipix.training.run_folder import checkpoint_of
 
         quiet()
-        files = checkpoint_of(self.folder, checkpoint), self.folder / CALIBRATION
-        states = [(file, file.stat().st_mtime_ns) for file in files if file.exists()]
-        key = checkpoint, trimaps, max_pixels, risk, tiling, tta, deploy, states
+        files = checkpoint_of(self.folder, options.get("checkpoint")), self.folder / CALIBRATION
+        key = options, [(file, file.stat().st_mtime_ns) for file in files if file.exists()]
         if self._loaded is None or self._loaded[0] != key:
-            beside = None if trimaps is None else Path(trimaps)
-            options = checkpoint, beside, max_pixels, self.trust, risk, tiling, tta, deploy
-            predictor = load_predictor(self.folder, Path(), *options, MemoryPredictor)
+            predictor = load_predictor(self.folder, Path(), trust=self.trust, kind=MemoryPredictor, **options)
             assert isinstance(predictor, MemoryPredictor)
             self._loaded = key, predictor
-            for line in self._loaded[1].remarks:
+            for line in predictor.remarks:
                 print(f"semipix: {one_line(line)}", file=sys.stderr)
         return self._loaded[1]
 
@@ -186,7 +175,8 @@ class Run:
         Args:
             out: the file.
             format: `onnx`, `torch-export` or `safetensors`; by default the one of the file's ending.
-            **options: of `semipix.inference.export.export`: `with_error_map`, `int8`, `checkpoint`, `root`.
+            **options: of `semipix.inference.export.export`: `with_error_map`, `int8`, `checkpoint`,
+                `deploy`, `root`.
 
         Returns:
             Lines that say what was written and how it compares with the run.
@@ -239,7 +229,7 @@ class Run:
 
         if not REPOSITORY.fullmatch(str(name)):
             return cls(name, trust=trust)  # raises the error about the folder
-        return cls(fetched(str(name), trust, **options), trust=trust)
+        return cls(fetched(str(name), **options), trust=trust)
 
     def push_to_hub(self, name: str, *, checkpoint: str | None = None, **options: Any) -> str:
         """Upload the run as a model of the Hugging Face hub, with what `save_pretrained` writes.

@@ -3,25 +3,32 @@
 import contextlib
 import json
 import re
-import secrets
-import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from semipix import __version__
-from semipix.atomic import write_text, written
+from semipix.atomic import ENDING, written
 from semipix.errors import SemipixError, reason_of
 from semipix.training.build import trained_method
-from semipix.training.calibration import CALIBRATION, load, save
+from semipix.training.calibration import CALIBRATION, as_text, load, saved
 from semipix.training.checkpoints import PUBLISHED
 from semipix.training.configuration import Configuration
-from semipix.training.run_folder import CONFIG, RECORDS, SUMMARY, WIDTH, checkpoint_of, load_config, read_config
+from semipix.training.run_folder import (
+    CONFIG,
+    SUMMARY,
+    checkpoint_of,
+    config_text,
+    load_config,
+    no_empty_folders,
+    read_config,
+)
 
 FILES = (CONFIG, PUBLISHED, CALIBRATION, SUMMARY, "config.json", "README.md")
 """Files of a published model; no others are loaded from the hub."""
@@ -31,6 +38,9 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 ELSEWHERE = "ROOT"
 """What a published configuration has instead of a path of the user's machine."""
+
+PLACES = ("root", "cache_folder", "shards")
+"""Keys of the data that name places of the user's machine; they are not published."""
 
 KEPT_OF_TRAINER = ("_target_", "accelerator", "precision")
 """Keys of the trainer that are published; others name folders, projects and machines."""
@@ -91,26 +101,42 @@ class PublishedRun(
         self.checkpoint = checkpoint
         self._hub_mixin_config = None
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write everything but the model card; see `save`."""
-        from safetensors.torch import save as serialized
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The run's configuration, checked as every command checks it."""
+        return load_config(self.run, self.trust)
 
-        configuration = load_config(self.run, self.trust)
-        method = trained_method(configuration, self.run, self.checkpoint)
-        calibration = load(self.run, method, checkpoint_of(self.run, self.checkpoint).stem)
+    @cached_property
+    def content(self) -> dict[str, bytes]:
+        """The files of the published model by name, all but the model card.
+
+        Raises:
+            SemipixError: the run or the checkpoint does not exist, or the calibration does not belong to it.
+        """
+        from safetensors.torch import save
+
+        method = trained_method(self.configuration, self.run, self.checkpoint)
         weights = {name: value.detach().clone().contiguous() for name, value in method.state_dict().items()}
-        with written(save_directory / PUBLISHED) as file:
-            file.write(serialized(weights, {"format": "pt", "semipix": __version__}))
-        if calibration is not None:
-            save(save_directory, replace(calibration, checkpoint=Path(PUBLISHED).stem))
         _, records = read_config(self.run, self.trust)
-        content = {**published(configuration), **dict(zip(RECORDS, (records["versions"], "published"), strict=True))}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=WIDTH)
-        write_text(save_directory / CONFIG, text)
+        facts = {"library": "semipix", **_facts(self.configuration)}
+        texts = {
+            CONFIG: config_text(published(self.configuration), records["versions"], "published"),
+            "config.json": json.dumps(facts, indent=2),
+        }
         if (summary := _json(self.run / SUMMARY)) is not None:
-            write_text(save_directory / SUMMARY, json.dumps(summary, indent=2))
-        facts = {"library": "semipix", **_facts(configuration)}
-        write_text(save_directory / "config.json", json.dumps(facts, indent=2))
+            texts[SUMMARY] = json.dumps(summary, indent=2)
+        stem = checkpoint_of(self.run, self.checkpoint).stem
+        load(self.run, method, stem)  # refuses a calibration of other weights
+        if calibrations := [each for each in saved(self.run) if each.checkpoint == stem]:
+            texts[CALIBRATION] = as_text([replace(each, checkpoint=Path(PUBLISHED).stem) for each in calibrations])
+        tensors = {PUBLISHED: save(weights, {"format": "pt", "semipix": __version__})}
+        return {**tensors, **{name: text.encode() for name, text in texts.items()}}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write everything but the model card, which the mixin writes."""
+        for name, content in self.content.items():
+            with written(save_directory / name) as file:
+                file.write(content)
 
     @classmethod
     def _from_pretrained(
@@ -122,22 +148,22 @@ class PublishedRun(
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
-        trust: bool = False,
         **model_kwargs: Any,
     ) -> "PublishedRun":
-        """The model of a folder, or of the hub."""
+        """The model of a folder, or of the hub.
+
+        Without trust, whatever the mixin found in `config.json`, which belongs to the model.
+        """
         folder = Path(model_id)
         if not folder.is_dir():
             options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
             options |= {"force_download": force_download, "local_files_only": local_files_only}
             folder = Path(snapshot_download(model_id, allow_patterns=list(FILES), **options))
-        return cls(folder, trust)
+        return cls(folder)
 
     def card(self, repository: str) -> dict[str, str]:
         """What the model card says of this run, by the names in `CARD`."""
-        configuration = load_config(self.run, self.trust)
-        facts, summary = _facts(configuration), _json(self.run / SUMMARY) or {}
-        calibration = self.run / CALIBRATION
+        facts, summary = _facts(self.configuration), _json(self.run / SUMMARY) or {}
         images = [f"{summary[key]} {key}" for key in ("labeled", "unlabeled") if key in summary]
         return {
             "title": repository.rpartition("/")[2],
@@ -148,7 +174,7 @@ class PublishedRun(
             "data": ", ".join([facts["data"], *(f"{each} training images" for each in images)]),
             "method": f"{facts['method']}, {summary['steps']} steps" if "steps" in summary else facts["method"],
             "model": facts["model"],
-            "error_map": "calibrated on held-out images" if calibration.exists() else "not calibrated",
+            "error_map": "calibrated on held-out images" if CALIBRATION in self.content else "not calibrated",
             "metrics": _measured(self.run),
         }
 
@@ -173,18 +199,17 @@ def save_run(run: Path, folder: Path, trust: bool, checkpoint: str | None, repos
         raise SemipixError(f"{folder}: {found} found, a new or empty folder expected; choose another one")
     model = PublishedRun(run, trust, checkpoint)
     card = model.card(repository)
-    unfinished = folder.absolute().with_name(f".{secrets.token_hex(8)}.partial")
-    with _named(folder):
-        try:
+    parent = folder.absolute().parent
+    with _named(folder), no_empty_folders(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=ENDING, dir=parent) as unfinished:
             model.save_pretrained(unfinished, model_card_kwargs=card)
-            folder.mkdir(parents=True, exist_ok=True)
-            calibrated = (unfinished / CALIBRATION).exists()
-            for file in unfinished.iterdir():
+            folder.mkdir(exist_ok=True)
+            for file in Path(unfinished).iterdir():
                 file.replace(folder / file.name)
-            if not calibrated:  # the calibration of an earlier model
-                (folder / CALIBRATION).unlink(missing_ok=True)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        for name in (CALIBRATION, SUMMARY):  # of an earlier model
+            if name not in model.content:
+                (folder / name).unlink(missing_ok=True)
 
 
 def push_run(run: Path, repository: str, trust: bool, checkpoint: str | None, **options: Any) -> str:
@@ -202,19 +227,19 @@ def push_run(run: Path, repository: str, trust: bool, checkpoint: str | None, **
     """
     _check_repository(repository)
     model = PublishedRun(run, trust, checkpoint)
+    card = model.card(repository)  # made before the mixin makes the repository
     options = {"commit_message": f"Upload by semipix {__version__}", **options}
     try:
-        return str(model.push_to_hub(repository, model_card_kwargs=model.card(repository), **options))
+        return str(model.push_to_hub(repository, model_card_kwargs=card, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
         raise SemipixError(f"{repository}: the hub refused the upload: {reason_of(error, 160)}") from error
 
 
-def fetched(name: str, trust: bool, **options: Any) -> Path:
+def fetched(name: str, **options: Any) -> Path:
     """The folder of a model of the hub, which is downloaded where the cache does not have it.
 
     Args:
         name: `owner/name`.
-        trust: see `PublishedRun`.
         **options: of `ModelHubMixin.from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
@@ -222,7 +247,7 @@ def fetched(name: str, trust: bool, **options: Any) -> Path:
     """
     _check_repository(name)
     try:
-        return Path(PublishedRun.from_pretrained(name, trust=trust, **options).run)
+        return Path(PublishedRun.from_pretrained(name, **options).run)
     except Exception as error:  # the hub's client raises errors of its HTTP library too
         raise SemipixError(
             f"{name}: no such folder, and no model of the hub could be loaded: {reason_of(error, 120)}"
@@ -234,11 +259,11 @@ def published(configuration: Configuration) -> dict[str, Any]:
     mapping = configuration.as_mapping()
     mapping["trainer"] = {key: value for key, value in mapping["trainer"].items() if key in KEPT_OF_TRAINER}
     data = {
-        key: ELSEWHERE if key == "root" else value for key, value in mapping["data"].items() if not _is_place(value)
+        key: value for key, value in mapping["data"].items() if key not in PLACES and not _is_place(value)
     }
     if configuration.data.takes("root"):
         data["root"] = ELSEWHERE
-    mapping["data"] = {key: value for key, value in data.items() if key != "shards"}
+    mapping["data"] = data
     return mapping
 
 
@@ -270,7 +295,8 @@ def _measured(run: Path) -> str:
             rows = [f"| {name} | {value:.4f} |" for name, value in found.items() if isinstance(value, float)]
             return "\n".join(["", f"On the {split} images:", "", "| metric | value |", "| --- | --- |", *rows, ""])
     summary = _json(run / SUMMARY) or {}
-    rows = [f"| {name} | {value:.4f} |" for name, value in summary.items() if name.startswith("val/")]
+    values = {name: value for name, value in summary.items() if re.fullmatch(r"val/\w+", name)}
+    rows = [f"| {name} | {value:.4f} |" for name, value in values.items() if isinstance(value, float)]
     if rows:
         return "\n".join(["", "In the last validation:", "", "| metric | value |", "| --- | --- |", *rows, ""])
     return "\nNothing was measured.\n"

@@ -22,8 +22,8 @@ class Drawing:
         task: the task.
         image: (C, H, W), bytes or float32 in [0, 1], on the CPU.
         output: height and width of the whole network output.
-        folder: gets temporary files for the arrays of huge images, see `RowArray`; without one all are in memory.
-        keep: whether to keep the exact predictions and the exact error map too, for prediction in memory.
+        folder: gets temporary files for the arrays of huge images, see `RowArray`. None is for prediction in memory:
+            all arrays are there, and the exact predictions and error map are kept too.
 
     Attributes:
         picture: (H, W, 3) uint8.
@@ -33,8 +33,8 @@ class Drawing:
         error: mean of the error map over the pixels that the network decides, all but the known ones of a trimap.
         quality: expected mean IoU, or expected PSNR.
         share: share of these pixels that are accepted.
-        maps: (K, H, W) float32 predictions in [0, 1]; None unless they are kept.
-        error_values: (H, W) float32, the error map in [0, 1]; None unless it is kept.
+        maps: (K, H, W) float32 predictions in [0, 1]; None with a folder.
+        error_values: (H, W) float32, the error map in [0, 1]; None with a folder, or if no scores were added.
     """
 
     picture: RowArray
@@ -47,9 +47,8 @@ class Drawing:
     maps: Tensor | None = None
     error_values: Tensor | None = None
 
-    def __init__(self, task: Task, image: Tensor, output: Size, folder: Path | None, keep: bool = False) -> None:
+    def __init__(self, task: Task, image: Tensor, output: Size, folder: Path | None) -> None:
         self.task = task
-        self.keep = keep
         self.image = image
         self.folder = folder
         self.size: Size = (image.shape[-2], image.shape[-1])
@@ -93,7 +92,7 @@ class Drawing:
             return
         levels, kind = (255, np.uint8) if self.task.classification else (65535, np.uint16)
         self.errors = RowArray(self.size, kind, self.folder)
-        if self.keep:
+        if self.folder is None:
             self.error_values = torch.empty(self.size)
         if threshold is not None:
             self.accepted = RowArray(self.size, np.uint8, self.folder)
@@ -146,7 +145,7 @@ class Drawing:
             self.picture, self.prediction = self._rows(picture), self._rows(to_file)
         self.picture.add(picture.movedim(0, -1))
         self.prediction.add(to_file.movedim(0, -1) if to_file.ndim == 3 else to_file)
-        if self.keep:
+        if self.folder is None:
             if self.maps is None:
                 self.maps = torch.empty(task.channels, *self.size)
             self.maps[:, rows] = prediction[0]

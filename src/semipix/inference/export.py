@@ -17,10 +17,10 @@ from torch import Tensor
 
 from semipix.atomic import written
 from semipix.errors import SemipixError, one_line, reason_of
-from semipix.inference.export_check import Run, compare, example, seconds
+from semipix.inference.export_check import Network, compare, example, seconds
 from semipix.inference.export_network import Deployed, exported, name_of
 from semipix.inference.predictor import how_to_calibrate
-from semipix.training.build import trained_method
+from semipix.training.build import deploy_candidate, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.configuration import Configuration
 from semipix.training.quiet import quiet
@@ -48,6 +48,7 @@ def export(
     with_error_map: bool = False,
     int8: bool = False,
     checkpoint: str | None = None,
+    deploy: str | None = None,
     root: Path | None = None,
     trust: bool = False,
 ) -> list[str]:
@@ -64,6 +65,7 @@ def export(
         with_error_map: also export the error map, with the networks that it needs.
         int8: quantise convolutions to 8 bits, and measure both networks on the validation images; only for ONNX.
         checkpoint: `best` or `last`; by default best if there is one.
+        deploy: the candidate that is exported, instead of the one that validation chose.
         root: the data folder, if it was moved; only for `int8`, which reads images.
         trust: allow the run folder to name code outside of the known packages, see `load_config`.
 
@@ -83,6 +85,7 @@ def export(
     if root is not None:
         configuration = with_root(configuration, root)
     method = trained_method(configuration, run, checkpoint)
+    deploy_candidate(method, deploy)
     source = checkpoint_of(run, checkpoint)
     error_map = _error_map(run, method, source) if with_error_map else None
     network = Deployed(method, error_map)
@@ -105,7 +108,7 @@ def export(
     return [f"{out}: {name_of(network)} of {source.name} as {format}{error}, {len(content) / 1e6:.1f} MB", *lines]
 
 
-def onnx_session(model: bytes) -> Run:
+def onnx_session(model: bytes) -> Network:
     """A function that runs an ONNX model by onnxruntime on the CPU, with as many threads as torch uses."""
     import onnxruntime
 
@@ -292,7 +295,7 @@ def _name_dimensions(model: Any) -> None:
             sides[number].dim_param = name
 
 
-def _compared(network: Deployed, run: Run, by: str) -> list[str]:
+def _compared(network: Deployed, run: Network, by: str) -> list[str]:
     """Lines with the differences and the times of an exported network."""
     lines = [compare(network, run).line(by)]
     image = example_of(network)

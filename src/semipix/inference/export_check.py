@@ -29,8 +29,8 @@ TOLERANCE = 1e-3
 PASSES = 5
 """Passes of which the median time is reported, after one that is not counted."""
 
-Run = Callable[[Tensor], Sequence[Tensor]]
-"""Runs a network, exported or not: images (N, C_in, H, W) to predictions and error maps."""
+Network = Callable[[Tensor], Sequence[Tensor]]
+"""A network, exported or not: images (N, C_in, H, W) to predictions and, if it has them, error maps."""
 
 
 class Differences(NamedTuple):
@@ -53,7 +53,7 @@ class Differences(NamedTuple):
 
 
 @torch.no_grad()
-def compare(network: Deployed, run: Run) -> Differences:
+def compare(network: Deployed, run: Network) -> Differences:
     """Compare an exported network with its source over `SIZES` sizes.
 
     Raises:
@@ -107,7 +107,7 @@ def example(network: Deployed, count: int, height: int, width: int, draw: torch.
 
 
 @torch.no_grad()
-def seconds(run: Run, images: Tensor) -> float:
+def seconds(run: Network, images: Tensor) -> float:
     """Median seconds of a pass over these images."""
     run(images)
     found = []

@@ -16,7 +16,7 @@ from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.decode import unit_range
 from semipix.data.files.resize import resize_image
 from semipix.errors import SemipixError, reason_of
-from semipix.inference.export_check import Run, seconds
+from semipix.inference.export_check import Network, seconds
 from semipix.interruption import raise_if_interrupted
 from semipix.tasks.base import Task
 from semipix.training.build import data_of_run
@@ -117,7 +117,7 @@ def _training_images(data: SemiSupervisedDataModule) -> Iterator[Tensor]:
         yield plain_tensor(unit_range(image)).contiguous()
 
 
-def _measured(runs: tuple[Run, Run], data: SemiSupervisedDataModule, task: Task) -> list[dict[str, float]]:
+def _measured(networks: tuple[Network, Network], data: SemiSupervisedDataModule, task: Task) -> list[dict[str, float]]:
     """The metrics of both models over the validation images, at the labels' size as `semipix evaluate` measures."""
     metrics = [task.metrics() for _ in runs]
     samples: Any = data.val_dataloader().dataset

@@ -18,6 +18,7 @@ from torchvision import tv_tensors
 from semipix.data.files.decode import unit_range
 from semipix.data.files.opening import Encoded
 from semipix.data.files.resize import resize_image
+from semipix.data.files.sizes import Size
 from semipix.errors import SemipixError, one_line
 from semipix.inference.drawing import Drawing
 from semipix.inference.files import find_images
@@ -75,11 +76,13 @@ class Prediction:
 class MemoryPredictor(Predictor):
     """A predictor that keeps its results in memory and writes no file. Its arguments are those of `Predictor`."""
 
-    keep = True
-
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._done: SimpleQueue[Prediction] = SimpleQueue()  # `save` is called by several threads
+
+    def new_drawing(self, photo: Photo, output: Size) -> Drawing:
+        """A drawing that keeps the exact predictions; see `Predictor.new_drawing`."""
+        return Drawing(self.task, photo.image, output, None)
 
     def save(self, photo: Photo, drawing: Drawing) -> Score | None:
         """Keep the results of an image; see `Predictor.save`."""

@@ -73,10 +73,7 @@ class Predictor:
         device: the GPU, or the CPU if there is none.
         remarks: lines for the user about the error map.
         large: computes images that are too large for one pass.
-        keep: whether drawings keep the exact predictions, see `Drawing`.
     """
-
-    keep = False
 
     def __init__(
         self,
@@ -168,10 +165,14 @@ class Predictor:
             return evidence.output, None, None
         return evidence.output, *self._error_map.parts(self.task, evidence, images)
 
+    def new_drawing(self, photo: Photo, output: Size) -> Drawing:
+        """An empty drawing of an image, of which the network output has this height and width."""
+        return Drawing(self.task, photo.image, output, self.out)
+
     @torch.inference_mode()
     def draw_in_parts(self, photo: Photo) -> Drawing:
         """Compute a large image in parts, so that its whole network output is never in memory."""
-        drawing = Drawing(self.task, photo.image, _size(photo.seen), None if self.keep else self.out, self.keep)
+        drawing = self.new_drawing(photo, _size(photo.seen))
         sums: Tensor | None = None
         for output, scores, maps in self.large.compute(photo.seen, self._output_and_scores):
             assert output is not None
@@ -200,7 +201,7 @@ class Predictor:
         Raises:
             OSError: a file cannot be written.
         """
-        drawing = Drawing(self.task, photo.image, _size(output), None if self.keep else self.out, self.keep)
+        drawing = self.new_drawing(photo, _size(output))
         drawing.add_output(output[None])
         if scores is not None and self._error_map is not None:
             drawing.add_scores(scores[None])

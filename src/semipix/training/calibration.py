@@ -208,11 +208,15 @@ def save(run: Path, calibration: Calibration) -> None:
         OSError: the file cannot be written.
     """
     try:
-        entries = [each for each in _entries(run) if not _is_for_same(each, calibration)]
+        entries = [each for each in saved(run) if not _is_for_same(each, calibration)]
     except SemipixError:  # damaged, and replaced
         entries = []
-    content = {"calibrations": [_sealed(each) for each in (*entries, calibration)]}
-    write_text(run / CALIBRATION, json.dumps(content, indent=1, allow_nan=False))
+    write_text(run / CALIBRATION, as_text([*entries, calibration]))
+
+
+def as_text(calibrations: Sequence[Calibration]) -> str:
+    """The text of a file of calibrations."""
+    return json.dumps({"calibrations": [_sealed(each) for each in calibrations]}, indent=1, allow_nan=False)
 
 
 def _is_for_same(first: Calibration, second: Calibration) -> bool:
@@ -236,7 +240,7 @@ def load(run: Path, method: Method, checkpoint: str, views: str = "") -> Calibra
     path = run / CALIBRATION
     if not path.exists():
         return None
-    entries, found, network = _entries(run), fingerprint(method), method.deployed_name()
+    entries, found, network = saved(run), fingerprint(method), method.deployed_name()
     entries = [each for each in entries if each.views == views and each.network in ("", network)]
     again = f"calibrate again by semipix calibrate --checkpoint {checkpoint}, or remove the file"
     fitting = next((each for each in entries if each.fingerprint == found), None)
@@ -249,7 +253,7 @@ def load(run: Path, method: Method, checkpoint: str, views: str = "") -> Calibra
     return fitting
 
 
-def _entries(run: Path) -> list[Calibration]:
+def saved(run: Path) -> list[Calibration]:
     """The calibrations of a run folder; none if there is no file.
 
     Raises:

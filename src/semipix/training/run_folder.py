@@ -199,9 +199,19 @@ def write_config(run: Path, configuration: Configuration, command: str) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    records = dict(zip(RECORDS, (versions(), command), strict=True))
-    text = yaml.safe_dump({**configuration.as_mapping(), **records}, sort_keys=False, allow_unicode=True, width=WIDTH)
-    write_text(run / CONFIG, text)
+    write_text(run / CONFIG, config_text(configuration.as_mapping(), versions(), command))
+
+
+def config_text(settings: Mapping[str, Any], versions: Mapping[str, str], command: str) -> str:
+    """The text of `config.yaml`.
+
+    Args:
+        settings: groups and keys as plain values, see `Configuration.as_mapping`.
+        versions: of the packages with which the run was trained.
+        command: the command line that started it.
+    """
+    records = dict(zip(RECORDS, (versions, command), strict=True))
+    return yaml.safe_dump({**settings, **records}, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
 def read_config(run: Path, trust: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
