@@ -291,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
         "--int8", action="store_true", help="quantise to 8 bits, and measure the change on the validation images"
     )
     export.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    _add_deploy(export)
     export.add_argument("--data", type=Path, metavar="ROOT", help="with --int8: the data folder, where it has moved")
     export.add_argument("--trust", action="store_true", help=TRUST_HELP)
     export.set_defaults(command=_export)
@@ -382,6 +383,10 @@ def _add_tiles(command: argparse.ArgumentParser) -> None:
 
 def _add_networks(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tta", choices=("flips", "scales"), help="average predictions of several views of an image")
+    _add_deploy(command)
+
+
+def _add_deploy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--deploy", metavar="NAME", help="first, second or fused of a pair; default: the one that validation chose"
     )
@@ -511,6 +516,7 @@ def _export(options: argparse.Namespace) -> int:
         with_error_map=options.with_error_map,
         int8=options.int8,
         checkpoint=options.checkpoint,
+        deploy=options.deploy,
         root=options.data,
         trust=options.trust,
     )

@@ -258,9 +258,7 @@ def published(configuration: Configuration) -> dict[str, Any]:
     """A configuration without paths of the user's machine, and without loggers and callbacks."""
     mapping = configuration.as_mapping()
     mapping["trainer"] = {key: value for key, value in mapping["trainer"].items() if key in KEPT_OF_TRAINER}
-    data = {
-        key: value for key, value in mapping["data"].items() if key not in PLACES and not _is_place(value)
-    }
+    data = {key: value for key, value in mapping["data"].items() if key not in PLACES and not _is_place(value)}
     if configuration.data.takes("root"):
         data["root"] = ELSEWHERE
     mapping["data"] = data

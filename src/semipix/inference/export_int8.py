@@ -56,11 +56,11 @@ def quantized(
     if not data.split.val:
         raise SemipixError(f"--int8: {run} has no validation images, on which the change is measured; leave --int8 out")
     content = _quantize(model, data)
-    runs = onnx_session(model), onnx_session(content)
-    before, after = _measured(runs, data, task)
+    networks = onnx_session(model), onnx_session(content)
+    before, after = _measured(networks, data, task)
     shown = [name for name in dict.fromkeys((task.primary, "psnr")) if name in before]
     figures = ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in shown)
-    times = [1000 * seconds(each, timed) for each in runs]
+    times = [1000 * seconds(each, timed) for each in networks]
     return content, [
         f"int8: {figures} on {len(data.split.val)} validation images; {times[0]:.1f} -> {times[1]:.1f} ms, "
         f"{len(model) / 1e6:.1f} -> {len(content) / 1e6:.1f} MB"
@@ -119,15 +119,15 @@ def _training_images(data: SemiSupervisedDataModule) -> Iterator[Tensor]:
 
 def _measured(networks: tuple[Network, Network], data: SemiSupervisedDataModule, task: Task) -> list[dict[str, float]]:
     """The metrics of both models over the validation images, at the labels' size as `semipix evaluate` measures."""
-    metrics = [task.metrics() for _ in runs]
+    metrics = [task.metrics() for _ in networks]
     samples: Any = data.val_dataloader().dataset
     for index in tqdm(range(len(data.split.val)), desc="int8", unit="image"):
         raise_if_interrupted()
         sample = samples[index]
         if isinstance(sample, SemipixError):
             raise SemipixError(*sample.args)
-        for run, metric in zip(runs, metrics, strict=True):
-            prediction = run(sample.image[None].contiguous())[0]
+        for network, metric in zip(networks, metrics, strict=True):
+            prediction = network(sample.image[None].contiguous())[0]
             if prediction.shape[-2:] != sample.target.shape[-2:]:
                 prediction = F.interpolate(prediction, sample.target.shape[-2:], mode="bilinear")
             metric.update(prediction, sample.target[None])
