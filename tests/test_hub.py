@@ -1,8 +1,11 @@
 """Published models: what is in their folder, what is not, and that they predict the same."""
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import semipix
 from semipix import hub
 from semipix.cli import main
 from semipix.errors import SemipixError
+from semipix.training.calibration import save, saved
 from tests.conftest import QUICK, Result
 
 Command = Callable[..., Result]
@@ -103,9 +107,32 @@ def test_saving_again_replaces_the_files_and_touches_no_others(
     with pytest.raises(SemipixError, match=r"mine: 1 other files such as notes\.txt found, a new or empty folder"):
         run.save_pretrained(tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
-    with pytest.raises(OSError, match="Not a directory") as caught:
+    with pytest.raises(SemipixError, match=r"model: cannot be written, since .*notes\.txt is a file; choose another"):
         run.save_pretrained(tmp_path / "mine/notes.txt/model")
-    assert str(caught.value.filename).endswith("notes.txt/model")
+
+
+def test_a_full_disk_leaves_an_earlier_model_as_it_was_and_nothing_of_a_new_one(
+    known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = semipix.load(known)
+    old = {path.name: path.read_bytes() for path in run.save_pretrained("shared").iterdir()}
+    before = sorted(path.name for path in Path.cwd().iterdir())
+    monkeypatch.setattr(os, "fdopen", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    for name in ("shared", "new/model"):
+        with pytest.raises(OSError, match=f"No space left: '{name}'"):
+            run.save_pretrained(name)
+    assert {path.name: path.read_bytes() for path in Path("shared").iterdir()} == old
+    assert sorted(path.name for path in Path.cwd().iterdir()) == before
+
+
+def test_calibrations_of_averaged_views_are_published_too(known: Path, shared_photos: Path) -> None:
+    (calibration,) = saved(known)
+    save(known, replace(calibration, views="flips"))
+    save(known, replace(calibration, checkpoint="last", fingerprint="of other weights"))
+    semipix.load(known).save_pretrained("shared")
+    assert [(each.checkpoint, each.views) for each in saved(Path("shared"))] == [("model", ""), ("model", "flips")]
+    found = semipix.load("shared").predict(shared_photos / "images/test/test0.png", tta="flips")
+    assert found.expected_error is not None
 
 
 def test_a_published_folder_runs_no_code_without_trust(known: Path) -> None:
@@ -115,6 +142,8 @@ def test_a_published_folder_runs_no_code_without_trust(known: Path) -> None:
     config.write_text(yaml.safe_dump({**settings, "model": {"_target_": "os.system", "command": "touch run_it"}}))
     with pytest.raises(SemipixError, match=r"model\._target_: 'os\.system' found.*--trust"):
         semipix.load("shared")
+    Path("shared/config.json").write_text('{"trust": true}')  # from where the mixin takes arguments
+    assert hub.PublishedRun.from_pretrained("shared").trust is False
     config.write_text(yaml.safe_dump(settings))
     weights = Path("shared/model.safetensors")
     weights.write_bytes(b"\x80\x04cos\nsystem\n(S'touch run_it'\ntR.")
@@ -141,6 +170,9 @@ def test_uploading_sends_the_files_of_a_published_model(known: Path, monkeypatch
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
     run = semipix.load(known)
+    with pytest.raises(SemipixError, match="no checkpoint found"):
+        semipix.load(known).push_to_hub("someone/portraits", checkpoint="other")
+    assert sent == {}, "no empty repository is made"
     assert run.push_to_hub("someone/portraits", private=True) == "https://hub/commit"
     assert sent["files"] == sorted(hub.FILES)
     assert sent["private"] is True

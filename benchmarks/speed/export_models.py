@@ -102,7 +102,7 @@ def tried(name: str, make: Callable[[], Deployed], formats: list[str]) -> Record
     except SemipixError as error:
         return {**record, **dict.fromkeys(formats, str(error))}
     for format in formats:
-        write = export._program if format == "torch-export" else export._onnx
+        write = export.program_file if format == "torch-export" else export.onnx_file
         try:
             record[format] = write(network, program, {})[1][0].partition("sizes by ")[2]
         except SemipixError as error:

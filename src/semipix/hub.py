@@ -23,6 +23,7 @@ from semipix.training.configuration import Configuration
 from semipix.training.run_folder import (
     CONFIG,
     SUMMARY,
+    check_place,
     checkpoint_of,
     config_text,
     load_config,
@@ -190,13 +191,15 @@ def save_run(run: Path, folder: Path, trust: bool, checkpoint: str | None, repos
         repository: the model's name in the model card.
 
     Raises:
-        SemipixError: the run or the checkpoint does not exist, or the folder holds other files.
-        OSError: the folder cannot be written.
+        SemipixError: the run or the checkpoint does not exist, the folder holds other files, or its place cannot be
+            written to.
+        OSError: the disk is full.
     """
     others = sorted(item.name for item in folder.iterdir() if item.name not in FILES) if folder.is_dir() else []
     if others or folder.is_file():
         found = f"{len(others)} other files such as {others[0]}" if others else "a file"
         raise SemipixError(f"{folder}: {found} found, a new or empty folder expected; choose another one")
+    check_place(folder)
     model = PublishedRun(run, trust, checkpoint)
     card = model.card(repository)
     parent = folder.absolute().parent

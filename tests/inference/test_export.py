@@ -102,6 +102,12 @@ def test_weights_have_the_names_of_the_model_s_own_class(finished: Path) -> None
         assert torch.equal(file.get_tensor("last.weight"), weights[f"method.models.{deployed}.model.last.weight"])
         assert file.metadata()["class"] == "TinyModel"
         assert file.metadata()["checkpoint"] == "best"
+    for number, name in enumerate(("first", "second")):
+        export(finished, finished / "model.safetensors", deploy=name, trust=True)
+        with safe_open(finished / "model.safetensors", "pt") as file:
+            assert torch.equal(file.get_tensor("last.weight"), weights[f"method.models.{number}.model.last.weight"])
+    with pytest.raises(SemipixError, match="--deploy: third found, but .* has first, second"):
+        export(finished, finished / "model.safetensors", deploy="third", trust=True)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +139,13 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nothing_is_left_where_it_cannot_be_written(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SemipixError, match=r"model\.safetensors found, but .*config\.yaml is a file; choose another"):
+    with pytest.raises(
+        SemipixError, match=r"model\.safetensors: cannot be written, since .*config\.yaml is a file; ch"
+    ):
         export(finished, finished / "config.yaml/model.safetensors", trust=True)
     with monkeypatch.context() as read_only:
         read_only.setattr(os, "access", lambda *_: False)  # as the administrator, a test may write everywhere
-        with pytest.raises(SemipixError, match=r"--out: .*cannot be written, since .*finished is read-only"):
+        with pytest.raises(SemipixError, match=r"model\.safetensors: cannot be written, since .*finished is read-only"):
             export(finished, finished / "model.safetensors", trust=True)
     old = finished / "out/model.safetensors"
     old.parent.mkdir()

@@ -13,28 +13,36 @@ from semipix.models.adapt import adapt
 from semipix.models.smp import SMP
 from semipix.tasks.matting import Matting
 from semipix.training.calibration import Uncalibrated
-from tests.helpers.tiny import TinyModel, make_method, rand
+from tests.helpers.tiny import TinyModel, make_method, options, rand
 
 
-@pytest.mark.parametrize("name", ["supervised", "mean_teacher", "advssl", "cct", "cps", "gct"])
+@pytest.mark.parametrize("name", options("method"))
 def test_the_deployed_network_is_what_the_method_runs(name: str) -> None:
     method = make_method(name).eval()
-    if name in ("cps", "gct"):
-        method.deploy("second")
-    network = Deployed(method)
-    image = rand(2, 3, 20, 30)
-    with torch.no_grad():
-        assert torch.equal(network(image)[0], method.task.activate(method(image)))
-    assert isinstance(network.network, TinyModel), "and nothing else of the method"
-    assert sum(each.numel() for each in network.parameters()) == sum(each.numel() for each in TinyModel().parameters())
+    image = rand(2, 3, 64, 70)
+    for candidate in method.candidates():
+        if len(method.candidates()) > 1:
+            method.deploy(candidate)
+        network = Deployed(method)
+        with torch.no_grad():
+            assert torch.allclose(network(image)[0], method.task.activate(method(image)))
+        if candidate != "fused":  # which needs all networks
+            assert isinstance(network.network, TinyModel), "and nothing else of the method"
+            sizes = [sum(each.numel() for each in part.parameters()) for part in (network, TinyModel())]
+            assert sizes[0] == sizes[1]
 
 
-def test_a_fused_pair_is_deployed_with_all_of_its_networks() -> None:
-    method = make_method("gct", fusion=True).eval()
+@pytest.mark.slow
+def test_a_fused_pair_with_its_error_map_is_traced_for_all_sizes() -> None:
+    method = make_method("gct", fusion=True, detector="cues").eval()
     method.deploy("fused")
-    image = rand(1, 3, 64, 70)
-    with torch.no_grad():
-        assert torch.allclose(Deployed(method)(image)[0], method.task.activate(method(image)))
+    network = Deployed(method, Uncalibrated("flaw"))
+    program = exported(network).module()
+    for shape in ((1, 3, 8, 9), (3, 3, 33, 50)):
+        image = rand(*shape)
+        with torch.no_grad():
+            for own, found in zip(network(image), program(image), strict=True):
+                assert torch.allclose(own, found, atol=1e-5)
 
 
 def test_the_error_map_is_0_where_the_trimap_decides() -> None:

@@ -24,7 +24,7 @@ from semipix.training.build import deploy_candidate, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.configuration import Configuration
 from semipix.training.quiet import quiet
-from semipix.training.run_folder import checkpoint_of, load_config, no_empty_folders, with_root
+from semipix.training.run_folder import check_place, checkpoint_of, load_config, no_empty_folders, with_root
 from semipix.training.versions import versions
 
 FORMATS = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
@@ -80,7 +80,9 @@ def export(
     quiet()
     format = _format_of(out, format)
     _check_options(format, with_error_map=with_error_map, int8=int8, root=root)
-    _check_place(out)
+    if out.is_dir():
+        raise SemipixError(f"--out: {out} is a folder, the name of a file expected, such as {out / 'model'}.onnx")
+    check_place(out)
     configuration = load_config(run, trust)
     if root is not None:
         configuration = with_root(configuration, root)
@@ -95,7 +97,7 @@ def export(
     else:
         print(f"semipix: {name_of(network)} is traced, which takes up to some minutes", file=sys.stderr)
         program = exported(network)
-        make = _program if format == "torch-export" else _onnx
+        make = program_file if format == "torch-export" else onnx_file
         content, lines = make(network, program, metadata)
         if int8:
             from semipix.inference.export_int8 import quantized
@@ -146,21 +148,6 @@ def _format_of(out: Path, format: str | None) -> str:
     if missing:
         raise SemipixError(f"--format {format}: {', '.join(missing)} not installed; pip install 'semipix[export]'")
     return format
-
-
-def _check_place(out: Path) -> None:
-    """Find out before the work, which takes minutes, whether the file could be written.
-
-    Raises:
-        SemipixError: there is a folder of this name, or the place is no folder or is read-only.
-    """
-    if out.is_dir():
-        raise SemipixError(f"--out: {out} is a folder, the name of a file expected, such as {out / 'model'}.onnx")
-    place = next(each for each in out.absolute().parents if each.exists())
-    if not place.is_dir():
-        raise SemipixError(f"--out: {out} found, but {place} is a file; choose another folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise SemipixError(f"--out: {out} cannot be written, since {place} is read-only; choose another folder")
 
 
 def _check_options(format: str, *, with_error_map: bool, int8: bool, root: Path | None) -> None:
@@ -250,7 +237,7 @@ def _weights(network: Deployed, metadata: Mapping[str, str]) -> tuple[bytes, lis
     return content, [f"{len(tensors)} tensors of {type(inner).__module__}.{type(inner).__qualname__}"]
 
 
-def _program(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+def program_file(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
     """A file of `torch.export.load`, and lines that compare it."""
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"semipix.json": json.dumps(dict(metadata), indent=1)})
@@ -258,7 +245,7 @@ def _program(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tu
     return buffer.getvalue(), _compared(network, lambda images: loaded(images), "torch.export")
 
 
-def _onnx(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+def onnx_file(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
     """An ONNX model, and lines that compare it.
 
     Raises:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -147,6 +148,19 @@ def no_empty_folders(folder: Path) -> Iterator[None]:
             for each in missing:  # the innermost first
                 if each.exists():
                     each.rmdir()
+
+
+def check_place(path: Path) -> None:
+    """Find out before a work of minutes whether its file or folder could be written.
+
+    Raises:
+        SemipixError: something above it is a file, or the folder where it will be made is read-only.
+    """
+    place = next(each for each in path.absolute().parents if each.exists())
+    if not place.is_dir():
+        raise SemipixError(f"{path}: cannot be written, since {place} is a file; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SemipixError(f"{path}: cannot be written, since {place} is read-only; choose another folder")
 
 
 @contextlib.contextmanager
