@@ -106,7 +106,7 @@ def test_weights_have_the_names_of_the_model_s_own_class(finished: Path) -> None
         export(finished, finished / "model.safetensors", deploy=name, trust=True)
         with safe_open(finished / "model.safetensors", "pt") as file:
             assert torch.equal(file.get_tensor("last.weight"), weights[f"method.models.{number}.model.last.weight"])
-    with pytest.raises(SemipixError, match="--deploy: third found, but .* has first, second"):
+    with pytest.raises(SemipixError, match=r"--deploy: third found, but .* has first, second"):
         export(finished, finished / "model.safetensors", deploy="third", trust=True)
 
 

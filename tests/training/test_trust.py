@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import nn
 
-import semipix
+from semipix.api import load
 from semipix.cli import main
 from semipix.config import target_of
 from semipix.data.batches.shards import Shards, is_plain_pattern
@@ -180,9 +180,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": lambda run, photos, trust=False: predict(run, [photos / "images/test"], Path("out"), trust=trust),
     "evaluate": lambda run, photos, trust=False: measured(run, trust=trust),
     "resume": lambda run, photos, trust=False: resume(run, trust=trust),
-    "Run.predict": lambda run, photos, trust=False: semipix.load(run, trust=trust).predict(
-        photos / "images/test/test.png"
-    ),
+    "Run.predict": lambda run, photos, trust=False: load(run, trust=trust).predict(photos / "images/test/test.png"),
     "export": lambda run, photos, trust=False: export(run, Path("model.safetensors"), trust=trust),
     "publish": lambda run, photos, trust=False: save_run(run, Path("shared"), trust, None, "shared"),
 }
@@ -222,7 +220,7 @@ def test_a_run_of_known_classes_needs_no_trust(command: str, run: Path, photos: 
 
 
 def test_a_run_that_is_changed_after_it_was_loaded_runs_nothing(run: Path) -> None:
-    loaded = semipix.load(run)
+    loaded = load(run)
     change(run, {"model": SYSTEM})
     for call in (
         lambda: loaded.predict(np.zeros((8, 8, 3), np.uint8)),
