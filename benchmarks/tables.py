@@ -17,6 +17,7 @@ from benchmarks import error_tables
 from benchmarks.accuracy.bf16 import pairs, part_of
 from benchmarks.accuracy.compare import ABLATIONS, REGRESSION, SETTINGS, TRAINED, figure, measure_of
 from benchmarks.common import RESULTS, ROOT, Record, half_interval, interval, records_in
+from benchmarks.speed.export_models import shown
 
 PAGES = ROOT / "docs" / "methods"
 BASELINE = "supervised"
@@ -372,6 +373,19 @@ def statistics_table() -> str:
     return "\n".join(parts)
 
 
+def exports() -> str:
+    """Which untrained networks `semipix export` writes, with the largest difference from the source."""
+    rows: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in _read("export"):
+        rows[record["model"]][record["format"]] = record
+    parts = ["| network | smallest side | torch-export | ONNX |", "| --- | --- | --- | --- |"]
+    for name, found in rows.items():
+        sides = [str(each["smallest"]) for each in found.values() if "smallest" in each]
+        cells = [shown(found[format]) if format in found else "not tried" for format in ("torch-export", "onnx")]
+        parts.append(f"| {' | '.join([name, *(sides[:1] or ['-']), *cells])} |")
+    return "\n".join(parts)
+
+
 def _read(name: str) -> list[Record]:
     return records_in(RESULTS / f"{name}.json")
 
@@ -419,6 +433,8 @@ def pages() -> dict[Path, str]:
     page = ROOT / "docs" / "inference.md"
     found[page] = filled(page.read_text(), "inference", inference())
     found[page] = filled(found[page], "large_images", large_images())
+    page = ROOT / "docs" / "export.md"
+    found[page] = filled(page.read_text(), "exports", exports())
     page = ROOT / "docs" / "reliability.md"
     found[page] = filled(page.read_text(), "reliability", reliability())
     for name, cost in measured.items():

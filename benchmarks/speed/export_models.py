@@ -1,23 +1,27 @@
 """Which models can be exported? Tries every model of conf/model, untrained, and every kind of error map.
 
 Each is traced by torch.export and converted to ONNX for free sizes, and compared with its source over 20 sizes, as
-`semipix export` does. Prints a row of docs/export.md for each.
+`semipix export` does. With --json, records of the same models are replaced and others are kept; `python -m
+benchmarks.tables` makes the table of docs/export.md of them.
 
     python -m benchmarks.speed.export_models                         all of them; large models at a small width
     python -m benchmarks.speed.export_models --only unet hdrnet      some of them
     python -m benchmarks.speed.export_models --formats torch-export  without ONNX
+    python -m benchmarks.speed.export_models --json benchmarks/results/export.json
 """
 
+import importlib.metadata
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from benchmarks.common import Record, new_parser, run, write_records
+from benchmarks.common import Record, new_parser, records_in, run, write_records
 from semipix.errors import SemipixError
 from semipix.functional.cues import feature_names
 from semipix.inference import export
+from semipix.inference.export_check import compare
 from semipix.inference.export_network import Deployed, exported
 from semipix.launch.compose import compose
 from semipix.methods.base import Method
@@ -48,6 +52,11 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 DETECTORS = ("cues", "paper", "features")
 """Kinds of detectors, whose error maps are tried on a small model."""
+
+
+def export_versions() -> dict[str, str]:
+    """The versions of the packages that export and run."""
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", *export.PACKAGES["onnx"])}
 
 
 def method_of(overrides: tuple[str, ...]) -> Method:
@@ -92,28 +101,40 @@ def plain(overrides: tuple[str, ...]) -> Callable[[], Deployed]:
     return lambda: Deployed(method_of(overrides))
 
 
-def tried(name: str, make: Callable[[], Deployed], formats: list[str]) -> Record:
-    """Export a network in some formats: what came out, or the reason why not."""
-    record: Record = {"model": name}
-    begin = time.perf_counter()
-    try:
-        network = make()
-        program = exported(network)
-    except SemipixError as error:
-        return {**record, **dict.fromkeys(formats, str(error))}
+def tried(name: str, make: Callable[[], Deployed], formats: Sequence[str]) -> Iterator[Record]:
+    """Export a network in some formats: the largest differences from its source, or the reason why it cannot be."""
+    begin = time.process_time()
+    program: Any = None
     for format in formats:
-        write = export.program_file if format == "torch-export" else export.onnx_file
+        record: Record = {"model": name, "format": format}
         try:
-            record[format] = write(network, program, {})[1][0].partition("sizes by ")[2]
+            if program is None:
+                network = make()
+                program = exported(network)
+            content = export.traced_file(network, program, format, {})
+            found = compare(network, export.loaded(content, format))
         except SemipixError as error:
-            record[format] = str(error)
-    return {**record, "smallest": network.smallest, "seconds": round(time.perf_counter() - begin, 1)}
+            yield {**record, "refused": str(error)}
+            continue
+        record |= {"smallest": network.smallest, "sizes": found.sizes, "prediction": found.prediction}
+        record |= {} if found.error is None else {"error": found.error}
+        record["megabytes"] = round(len(content) / 1e6, 1)
+        yield {**record, "processor": round(time.process_time() - begin, 1)}
+        begin = time.process_time()
+
+
+def shown(record: Record) -> str:
+    """A cell of the table: the largest difference, or that there is no file."""
+    if "refused" in record:
+        return "refused"
+    error = f", of the error map {record['error']:.0e}" if "error" in record else ""
+    return f"{record['prediction']:.0e}{error}"
 
 
 def main() -> None:
     parser = new_parser("speed.export_models", __doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names in the table; default: all")
-    parser.add_argument("--formats", nargs="+", default=["torch-export", "onnx"])
+    parser.add_argument("--formats", nargs="+", default=list(export.RUNTIMES), choices=list(export.RUNTIMES))
     flags = parser.parse_args()
     makers: dict[str, Callable[[], Deployed]] = {name: plain(overrides) for name, overrides in MODELS.items()}
     for detector in DETECTORS:
@@ -126,16 +147,14 @@ def main() -> None:
     makers["error map without calibration (softmax)"] = lambda: Deployed(
         method_of(MODELS["smp, unet"]), Uncalibrated("softmax")
     )
-    records = []
-    print("| model | smallest side |", " | ".join(flags.formats), "|", flush=True)
-    print("|", " | ".join(["---"] * (2 + len(flags.formats))), "|", flush=True)
-    for name, make in makers.items():
-        if flags.only is None or name in flags.only:
-            records.append(tried(name, make, flags.formats))
-            shown = [str(records[-1].get(key, "-")) for key in ("smallest", *flags.formats)]
-            print("|", " | ".join([name, *shown]), "|", flush=True)
-    if flags.json is not None:
-        write_records(flags.json, records)
+    if unknown := {*(flags.only or ())} - makers.keys():
+        raise SemipixError(f"--only: {', '.join(sorted(unknown))} found, {'; '.join(makers)} expected")
+    records = {(each["model"], each["format"]): each for each in records_in(flags.json)}
+    for name in flags.only or makers:
+        for record in tried(name, makers[name], flags.formats):
+            records[name, record["format"]] = record
+            print(f"{name}, {record['format']}: {record.get('refused') or shown(record)}", flush=True)
+            write_records(flags.json, list(records.values()), {"versions": export_versions()})
 
 
 if __name__ == "__main__":

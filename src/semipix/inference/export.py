@@ -33,6 +33,9 @@ FORMATS = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 """Packages that formats need beside semipix's own; the extra `export` has them."""
 
+RUNTIMES = {"onnx": "onnxruntime", "torch-export": "torch.export"}
+"""What runs files of a format."""
+
 TIMED_SIDE = 256
 """Height and width of the image that is timed."""
 
@@ -96,9 +99,8 @@ def export(
         content, lines = _weights(network, {**metadata, **_architecture(configuration)})
     else:
         print(f"semipix: {name_of(network)} is traced, which takes up to some minutes", file=sys.stderr)
-        program = exported(network)
-        make = program_file if format == "torch-export" else onnx_file
-        content, lines = make(network, program, metadata)
+        content = traced_file(network, exported(network), format, metadata)
+        lines = _compared(network, loaded(content, format), RUNTIMES[format])
         if int8:
             from semipix.inference.export_int8 import quantized
 
@@ -108,6 +110,33 @@ def export(
         file.write(content)
     error = "" if error_map is None else f" with the error map ({error_map.name})"
     return [f"{out}: {name_of(network)} of {source.name} as {format}{error}, {len(content) / 1e6:.1f} MB", *lines]
+
+
+def traced_file(network: Deployed, program: Any, format: str, metadata: Mapping[str, str]) -> bytes:
+    """The content of a file that runs without semipix.
+
+    Args:
+        network: the deployed network.
+        program: what `exported` made of it.
+        format: `onnx` or `torch-export`.
+        metadata: texts by name, which the file holds too.
+
+    Raises:
+        SemipixError: the format has no operator for something, or cannot hold weights of this size.
+    """
+    if format == "onnx":
+        return _onnx(network, program, metadata)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"semipix.json": json.dumps(dict(metadata), indent=1)})
+    return buffer.getvalue()
+
+
+def loaded(content: bytes, format: str) -> Network:
+    """The network in what `traced_file` returned."""
+    if format == "onnx":
+        return onnx_session(content)
+    network = torch.export.load(io.BytesIO(content)).module()
+    return lambda images: network(images)
 
 
 def onnx_session(model: bytes) -> Network:
@@ -237,16 +266,8 @@ def _weights(network: Deployed, metadata: Mapping[str, str]) -> tuple[bytes, lis
     return content, [f"{len(tensors)} tensors of {type(inner).__module__}.{type(inner).__qualname__}"]
 
 
-def program_file(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
-    """A file of `torch.export.load`, and lines that compare it."""
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"semipix.json": json.dumps(dict(metadata), indent=1)})
-    loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
-    return buffer.getvalue(), _compared(network, lambda images: loaded(images), "torch.export")
-
-
-def onnx_file(network: Deployed, program: Any, metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
-    """An ONNX model, and lines that compare it.
+def _onnx(network: Deployed, program: Any, metadata: Mapping[str, str]) -> bytes:
+    """An ONNX model of an exported program.
 
     Raises:
         SemipixError: ONNX has no operator for something, or the weights are too large for one file.
@@ -270,7 +291,7 @@ def onnx_file(network: Deployed, program: Any, metadata: Mapping[str, str]) -> t
     for name, text in metadata.items():
         model.metadata_props.add(key=name, value=text)
     content: bytes = model.SerializeToString()
-    return content, _compared(network, onnx_session(content), "onnxruntime")
+    return content
 
 
 def _name_dimensions(model: Any) -> None:
