@@ -19,10 +19,11 @@ QUICK = ("data.crop=64", "data.workers=0", "data.batch_size=4", "model._target_=
 
 
 def test_a_folder_from_training_to_prediction(shared_photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run (1), a=b"
     run = semipix.train(
-        shared_photos, *QUICK, "data.labels=4", method="supervised", steps=2, run=tmp_path / "run", scheduler=None
+        shared_photos, *QUICK, "data.labels=4", method="supervised", steps=2, run=folder, scheduler=None
     )
-    assert run.folder == tmp_path / "run"
+    assert run.folder == folder
     assert run.evaluate("val")["miou"] >= 0
     assert (run.folder / "evaluation-val.json").is_file()
     photo = next((shared_photos / "images/val").iterdir())

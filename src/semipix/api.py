@@ -266,10 +266,13 @@ def train(data: str | Path, *overrides: str, **keys: Any) -> Run:
     """
     from semipix.launch.auto import check_keys, start
     from semipix.launch.compose import compose, data_overrides
+    from semipix.launch.overrides import quoted
     from semipix.training.configuration import Configuration
     from semipix.training.quiet import quiet
 
     quiet()
+    if "run" in keys:
+        keys["run"] = quoted(keys["run"])
     given = [f"{key}={'null' if value is None else value}" for key, value in keys.items()]
     config = compose([*data_overrides(str(data)), *given, *overrides])
     check_keys(config)
