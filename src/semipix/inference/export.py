@@ -140,13 +140,22 @@ def loaded(content: bytes, format: str) -> Network:
 
 
 def onnx_session(model: bytes) -> Network:
-    """A function that runs an ONNX model by onnxruntime on the CPU, with as many threads as torch uses."""
+    """A function that runs an ONNX model by onnxruntime on the CPU, with as many threads as torch uses.
+
+    Raises:
+        SemipixError: onnxruntime cannot load the model.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has errors of many classes
+        raise SemipixError(
+            f"--format onnx: onnxruntime cannot load this network: {reason_of(error, 120)}; take torch-export"
+        ) from error
 
     def run(images: Tensor) -> list[Tensor]:
         return [torch.from_numpy(each) for each in session.run(None, {"image": images.numpy()})]
