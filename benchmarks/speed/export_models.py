@@ -127,8 +127,8 @@ def shown(record: Record) -> str:
     """A cell of the table: the largest difference, or that there is no file."""
     if "refused" in record:
         return "refused"
-    error = f", of the error map {record['error']:.0e}" if "error" in record else ""
-    return f"{record['prediction']:.0e}{error}"
+    prediction, error = (f"{record[key]:.0e}" if record.get(key) else "0" for key in ("prediction", "error"))
+    return f"{prediction}, of the error map {error}" if "error" in record else prediction
 
 
 def main() -> None:

@@ -191,8 +191,8 @@ class Run:
     def save_pretrained(self, folder: str | Path, *, checkpoint: str | None = None, repository: str = "") -> Path:
         """Write weights, configuration, calibration and model card into a folder that can be shared.
 
-        It names no folder, file or command of this machine. `semipix.load` and every command but `train` and
-        `evaluate` take it as they take a run folder.
+        It names no folder, file or command of this machine, unless options of task, method or model do. `semipix.load`,
+        `semipix predict` and `semipix export` take it as they take a run folder.
 
         Args:
             folder: new, empty, or an earlier published model, whose files are replaced. An existing model card is too.
