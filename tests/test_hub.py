@@ -160,6 +160,8 @@ def test_uploading_sends_the_files_of_a_published_model(known: Path, monkeypatch
             pass
 
         def create_repo(self, repo_id: str, **options: Any) -> Any:
+            if repo_id == "somebody/else":
+                raise TimeoutError("no answer")
             sent["private"] = options["private"]
             return type("Created", (), {"repo_id": repo_id})
 
@@ -177,7 +179,9 @@ def test_uploading_sends_the_files_of_a_published_model(known: Path, monkeypatch
     assert sent["files"] == sorted(hub.FILES)
     assert sent["private"] is True
     assert sent["message"] == f"Upload by semipix {semipix.__version__}"
-    with pytest.raises(SemipixError, match="portraits: no such folder, and no name of a model on the hub, OWNER/NAME"):
+    with pytest.raises(SemipixError, match="somebody/else: not uploaded to the hub: no answer"):
+        run.push_to_hub("somebody/else")
+    with pytest.raises(SemipixError, match="portraits: no name of a model on the hub, OWNER/NAME expected"):
         run.push_to_hub("portraits")
 
 

@@ -11,7 +11,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from semipix import __version__
 from semipix.atomic import ENDING, written
@@ -226,16 +225,17 @@ def push_run(run: Path, repository: str, trust: bool, checkpoint: str | None, **
         **options: of `ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, `commit_message`, `create_pr`.
 
     Raises:
-        SemipixError: the name is none, the run does not exist, or the hub refuses the upload.
+        SemipixError: the name is none, the run does not exist, or the hub cannot be reached or refuses the upload.
     """
-    _check_repository(repository)
+    if not REPOSITORY.fullmatch(repository):
+        raise SemipixError(f"{repository}: no name of a model on the hub, OWNER/NAME expected")
     model = PublishedRun(run, trust, checkpoint)
     card = model.card(repository)  # made before the mixin makes the repository
     options = {"commit_message": f"Upload by semipix {__version__}", **options}
     try:
         return str(model.push_to_hub(repository, model_card_kwargs=card, **options))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise SemipixError(f"{repository}: the hub refused the upload: {reason_of(error, 160)}") from error
+    except Exception as error:  # the hub's client raises errors of its HTTP library too
+        raise SemipixError(f"{repository}: not uploaded to the hub: {reason_of(error, 160)}") from error
 
 
 def fetched(name: str, **options: Any) -> Path:
@@ -248,7 +248,6 @@ def fetched(name: str, **options: Any) -> Path:
     Raises:
         SemipixError: there is no folder and no model of this name, or the hub does not answer.
     """
-    _check_repository(name)
     try:
         return Path(PublishedRun.from_pretrained(name, **options).run)
     except Exception as error:  # the hub's client raises errors of its HTTP library too
@@ -310,16 +309,6 @@ def _json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _check_repository(name: str) -> None:
-    """Check the name of a model on the hub.
-
-    Raises:
-        SemipixError: it is none.
-    """
-    if not REPOSITORY.fullmatch(name):
-        raise SemipixError(f"{name}: no such folder, and no name of a model on the hub, OWNER/NAME expected")
 
 
 @contextlib.contextmanager
