@@ -181,6 +181,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         tuple(f"OMP_NUM_THREADS={threads} speed.inference --json JSON" for threads in (1, 2)), minutes=20
     ),
     "large_images": Measurement(("OMP_NUM_THREADS=2 speed.large_images --tree before=EARLIER --json JSON",)),
+    "export": Measurement(("speed.export_models --json JSON",), minutes=60),
     "reliability": Measurement(("reliability --json JSON",)),
 }
 """How the records of each table are measured, by the name of their file."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.accuracy_tables import BASELINE
 from benchmarks.common import Record, options, record_file, recorded
+from benchmarks.speed.export_models import shown
 
 METHODS = [name for name in options("method") if name != "auto"]
 """Methods with a step of their own; `auto` trains one of them."""
@@ -144,6 +145,19 @@ def large_images() -> str:
         memory = [f"{found[tree]['peak_mib'] / 1024:.1f}" if tree in found else "-" for tree in ("before", "this")]
         times = [f"{found[tree]['cpu_seconds']:.0f} s" if tree in found else "-" for tree in ("before", "this")]
         parts.append(f"| `{method}`, {classes}, {megapixels} | " + " | ".join([*memory, *times]) + " |")
+    return "\n".join(parts)
+
+
+def exports() -> str:
+    """Which untrained networks `semipix export` writes, with the largest difference from the source."""
+    rows: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in recorded("export"):
+        rows[record["model"]][record["format"]] = record
+    parts = ["| network | smallest side | torch-export | ONNX |", "| --- | --- | --- | --- |"]
+    for name, found in rows.items():
+        sides = [str(each["smallest"]) for each in found.values() if "smallest" in each]
+        cells = [shown(found[format]) if format in found else "not tried" for format in ("torch-export", "onnx")]
+        parts.append(f"| {' | '.join([name, *(sides[:1] or ['-']), *cells])} |")
     return "\n".join(parts)
 
 

@@ -89,6 +89,7 @@ TABLES = (
     Table("docs/inference.md", "tile_seams", speed_tables.tile_seams, ("tile_seams",)),
     Table("docs/inference.md", "large_images", speed_tables.large_images, ("large_images",)),
     Table("docs/inference.md", "inference", speed_tables.inference, ("inference",)),
+    Table("docs/export.md", "exports", speed_tables.exports, ("export",)),
     Table("docs/reliability.md", "reliability", speed_tables.reliability, ("reliability",)),
 )
 """Every table of the documentation that shows records, in the order of the pages."""

@@ -127,7 +127,7 @@ def command(
     def run(*arguments: str | Path) -> Result:
         capfd.readouterr()
         given = [str(argument) for argument in arguments]
-        if {"evaluate", "predict", "calibrate"} & set(given[:1]) or any(
+        if {"evaluate", "predict", "calibrate", "export"} & set(given[:1]) or any(
             argument.startswith("resume=") for argument in given
         ):
             given.append("--trust")

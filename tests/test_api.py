@@ -1,23 +1,29 @@
 """`semipix.train`, `semipix.load` and `semipix.Run`: the commands in Python."""
 
+import contextlib
+import doctest
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 import semipix
+from semipix import api
 from semipix.errors import SemipixError
 
 QUICK = ("data.crop=64", "data.workers=0", "data.batch_size=4", "model._target_=tests.helpers.tiny.TinyModel")
 
 
 def test_a_folder_from_training_to_prediction(shared_photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run (1), a=b"
     run = semipix.train(
-        shared_photos, *QUICK, "data.labels=4", method="supervised", steps=2, run=tmp_path / "run", scheduler=None
+        shared_photos, *QUICK, "data.labels=4", method="supervised", steps=2, run=folder, scheduler=None
     )
-    assert run.folder == tmp_path / "run"
+    assert run.folder == folder
     assert run.evaluate("val")["miou"] >= 0
     assert (run.folder / "evaluation-val.json").is_file()
     photo = next((shared_photos / "images/val").iterdir())
@@ -57,8 +63,44 @@ def test_the_lines_of_the_readme_run(
     ]
 
 
+SMALL = "data.train=8", "data.val=2", "data.test=2", "data.labels=4", *QUICK[:3]
+KNOWN = "model._target_=torch.nn.Conv2d", "model.kernel_size=1"
+"""A model that is loaded without trust."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["docs/python.md", "src/semipix/api.py"])
+def test_the_examples_run(name: str, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shared_photos, "photos")
+    Image.new("RGB", (70, 50), "green").save("photo.png")
+    whole = api.train
+
+    def small(data: str, *overrides: str, **keys: Any) -> semipix.Run:
+        """The example's training with a tiny network, without processes that read, and without what it prints."""
+        with contextlib.redirect_stdout(None):
+            return whole(data, *QUICK[1:3], *KNOWN, *overrides, **keys)
+
+    monkeypatch.setattr(api, "train", small)
+    text = (Path(__file__).parents[1] / name).read_text()
+    text = text if name.endswith(".md") else api.__doc__ or ""
+    text = "\n".join("" if line.startswith("```") else line for line in text.splitlines())
+    example = doctest.DocTestParser().get_doctest(text, {"SMALL": SMALL}, name, name, 0)
+    assert len(example.examples) > 4
+    found: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(example, out=found.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(found)
+
+
 def test_importing_semipix_imports_no_library() -> None:
-    code = "import sys, semipix; assert semipix.__version__; print([n for n in ('torch', 'hydra') if n in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    code = (
+        "import sys, time; begin = time.process_time(); import semipix; assert semipix.__version__; "
+        "print([name for name in ('torch', 'hydra', 'numpy', 'huggingface_hub') if name in sys.modules]); "
+        "print(time.process_time() - begin)"
+    )
+    loaded, seconds = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()
+    assert loaded == "[]"
+    assert float(seconds) < 0.2
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = semipix.nothing

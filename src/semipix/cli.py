@@ -289,6 +289,21 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="print compare.json instead of the table")
     compare.add_argument("--trust", action="store_true", help=TRUST_HELP)
     compare.set_defaults(command=_compare)
+    export = commands.add_parser("export", help="one file with the deployed network: ONNX, torch.export, weights")
+    export.add_argument("run", type=Path, help="run folder")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as model.onnx; it is replaced")
+    export.add_argument(
+        "--format", choices=("onnx", "torch-export", "safetensors"), help="default: .onnx, .pt2 or .safetensors of FILE"
+    )
+    export.add_argument("--with-error-map", action="store_true", help="also the error map and the networks it needs")
+    export.add_argument(
+        "--int8", action="store_true", help="quantise to 8 bits, and measure the change on the validation images"
+    )
+    export.add_argument("--checkpoint", choices=("best", "last"), help="default: best where validation chose one")
+    _add_deploy(export)
+    export.add_argument("--data", type=Path, metavar="ROOT", help="with --int8: the data folder, where it has moved")
+    export.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    export.set_defaults(command=_export)
 
     data = commands.add_parser("data", help="look at data before training").add_subparsers(required=True)
     check = data.add_parser("check", help="counts, sizes, classes and every problem of a folder")
@@ -392,6 +407,10 @@ def _add_tiles(command: argparse.ArgumentParser) -> None:
 
 def _add_networks(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tta", choices=("flips", "scales"), help="average predictions of several views of an image")
+    _add_deploy(command)
+
+
+def _add_deploy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--deploy", metavar="NAME", help="first, second or fused of a pair; default: the one that validation chose"
     )
@@ -510,6 +529,24 @@ def _compare(options: argparse.Namespace) -> int:
         page = write_comparison_page(comparison, options.out, root=options.data, trust=options.trust)
         if not options.json:
             print(f"see {options.out}; open {page}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from semipix.inference.export import export
+
+    lines = export(
+        options.run,
+        options.out,
+        options.format,
+        with_error_map=options.with_error_map,
+        int8=options.int8,
+        checkpoint=options.checkpoint,
+        deploy=options.deploy,
+        root=options.data,
+        trust=options.trust,
+    )
+    print("\n".join(lines))
     return 0
 
 

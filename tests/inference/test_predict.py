@@ -120,7 +120,7 @@ def test_without_a_calibration_the_map_is_the_softmax_and_there_are_no_scores(
         ("0", "--risk: 0.0 found, a number above 0 and below 1 expected"),
         ("1", "--risk: 1.0 found, a number above 0 and below 1 expected"),
         ("nan", "--risk: nan found, a number above 0 and below 1 expected"),
-        ("0.5", "has no calibration of best.ckpt; make it first: semipix calibrate"),
+        ("0.5", "has no calibration of best.ckpt; make it by: semipix calibrate"),
     ],
 )
 def test_a_risk_that_cannot_be_had_is_refused(

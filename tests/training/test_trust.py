@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import nn
 
+from semipix.api import load
 from semipix.cli import main
 from semipix.config import target_of
 from semipix.data.batches.shards import Shards, is_plain_pattern
 from semipix.errors import SemipixError
+from semipix.hub import save_run
 from semipix.inference.evaluate import measured
+from semipix.inference.export import export
 from semipix.inference.predict import predict
 from semipix.inference.predictor import load_predictor
 from semipix.launch.sweep import Job, primary, run_job
@@ -176,6 +180,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": lambda run, photos, trust=False: predict(run, [photos / "images/test"], Path("out"), trust=trust),
     "evaluate": lambda run, photos, trust=False: measured(run, trust=trust),
     "resume": lambda run, photos, trust=False: resume(run, trust=trust),
+    "Run.predict": lambda run, photos, trust=False: load(run, trust=trust).predict(photos / "images/test/test.png"),
+    "export": lambda run, photos, trust=False: export(run, Path("model.safetensors"), trust=trust),
+    "publish": lambda run, photos, trust=False: save_run(run, Path("shared"), trust, None, "shared"),
 }
 
 
@@ -210,6 +217,21 @@ def test_a_run_of_known_classes_needs_no_trust(command: str, run: Path, photos: 
     change(run, {"trainer.callbacks": [stop], "trainer.logger": {"_target_": LOGGER, "save_dir": "run"}})
     COMMANDS[command](run, photos)
     assert load_predictor(run, Path("out")).method is not None
+
+
+def test_a_run_that_is_changed_after_it_was_loaded_runs_nothing(run: Path) -> None:
+    loaded = load(run)
+    change(run, {"model": SYSTEM})
+    for call in (
+        lambda: loaded.predict(np.zeros((8, 8, 3), np.uint8)),
+        lambda: loaded.evaluate("val"),
+        lambda: loaded.export("model.safetensors"),
+        lambda: loaded.save_pretrained("shared"),
+        lambda: loaded.push_to_hub("someone/portraits"),
+    ):
+        with pytest.raises(SemipixError, match=r"model\._target_: 'os\.system' found"):
+            call()
+    assert not Path("marker").exists()
 
 
 def test_every_option_and_the_functions_of_known_packages_may_be_named() -> None:

@@ -22,7 +22,8 @@ class Drawing:
         task: the task.
         image: (C, H, W), bytes or float32 in [0, 1], on the CPU.
         output: height and width of the whole network output.
-        folder: gets temporary files for the arrays of huge images, see `RowArray`.
+        folder: gets temporary files for the arrays of huge images, see `RowArray`. None is for prediction in memory:
+            all arrays are there, and the exact predictions and error map are kept too.
 
     Attributes:
         picture: (H, W, 3) uint8.
@@ -32,6 +33,8 @@ class Drawing:
         error: mean of the error map over the pixels that the network decides, all but the known ones of a trimap.
         quality: expected mean IoU, or expected PSNR.
         share: share of these pixels that are accepted.
+        maps: (K, H, W) float32 predictions in [0, 1]; None with a folder.
+        error_values: (H, W) float32, the error map in [0, 1]; None with a folder, or if no scores were added.
     """
 
     picture: RowArray
@@ -41,8 +44,10 @@ class Drawing:
     error: float = 0.0
     quality: float = 0.0
     share: float = 0.0
+    maps: Tensor | None = None
+    error_values: Tensor | None = None
 
-    def __init__(self, task: Task, image: Tensor, output: Size, folder: Path) -> None:
+    def __init__(self, task: Task, image: Tensor, output: Size, folder: Path | None) -> None:
         self.task = task
         self.image = image
         self.folder = folder
@@ -55,7 +60,7 @@ class Drawing:
     @property
     def nbytes(self) -> int:
         """Bytes of the image and of the arrays."""
-        arrays = [self.picture, self.prediction, self.errors, self.accepted, self._scores]
+        arrays = [self.picture, self.prediction, self.errors, self.accepted, self._scores, self.maps, self.error_values]
         return self.image.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
     def add_output(self, output: Tensor) -> None:
@@ -87,6 +92,8 @@ class Drawing:
             return
         levels, kind = (255, np.uint8) if self.task.classification else (65535, np.uint16)
         self.errors = RowArray(self.size, kind, self.folder)
+        if self.folder is None:
+            self.error_values = torch.empty(self.size)
         if threshold is not None:
             self.accepted = RowArray(self.size, np.uint8, self.folder)
         pixels = accepted = 0
@@ -99,6 +106,8 @@ class Drawing:
             decided = self._decided(rows)
             values = values * decided
             self.errors.add((values * levels).round().to(torch.int32))
+            if self.error_values is not None:
+                self.error_values[rows] = values
             pixels += int(decided.sum())
             total += float(values.sum(dtype=torch.float64))
             squares += float(values.square().sum(dtype=torch.float64))
@@ -123,12 +132,7 @@ class Drawing:
         """(rows, W) bool: the pixels that the network decides, all but those that the image determines."""
         if not self.task.trimap:
             return torch.ones(rows.stop - rows.start, self.size[1], dtype=torch.bool)
-        image = unit_range(self.image[None, :, rows])
-        low, high = (
-            self.task.constrain(torch.full((1, self.task.channels, *image.shape[-2:]), value), image)
-            for value in (0.0, 1.0)
-        )
-        return (low != high).any(1)[0]
+        return self.task.decided(unit_range(self.image[None, :, rows]))[0, 0]
 
     def _draw(self, rows: slice, prediction: Tensor) -> None:
         """Write rows of a prediction (1, K, rows, W) into the arrays."""
@@ -141,6 +145,10 @@ class Drawing:
             self.picture, self.prediction = self._rows(picture), self._rows(to_file)
         self.picture.add(picture.movedim(0, -1))
         self.prediction.add(to_file.movedim(0, -1) if to_file.ndim == 3 else to_file)
+        if self.folder is None:
+            if self.maps is None:
+                self.maps = torch.empty(task.channels, *self.size)
+            self.maps[:, rows] = prediction[0]
         if task.classification:
             class_sums(prediction[0].flatten(1), self._confusion)
 

@@ -258,7 +258,7 @@ def _compute(predictor: Predictor, photos: list[Photo], pool: ThreadPoolExecutor
     except (RuntimeError, ValueError, MemoryError) as error:  # the network refuses this size, or memory is short
         if len(photos) == 1:
             failure: Future[Ended] = Future()
-            failure.set_result(_failure_of(photos[0], error))
+            failure.set_result(failure_of(photos[0], error))
             return [failure], 0
         parts = [_compute(predictor, [photo], pool) for photo in photos]
         return [future for futures, _ in parts for future in futures], sum(size for _, size in parts)
@@ -274,14 +274,15 @@ def _write(photo: Photo, write: Callable[..., Score | None], *arguments: Any) ->
     try:
         return write(*arguments)
     except (RuntimeError, ValueError, MemoryError) as error:
-        return _failure_of(photo, error)
+        return failure_of(photo, error)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return f"{photo.file}: its result could not be written: {error.strerror}; shorten the name"
 
 
-def _failure_of(photo: Photo, error: Exception) -> Failure:
+def failure_of(photo: Photo, error: Exception) -> Failure:
+    """The line about an image that a network or its surroundings refused."""
     size = f"{photo.image.shape[-1]}x{photo.image.shape[-2]}"
     if short := memory_short(error):
         return f"{photo.file}: out of {short} for this image of {size} pixels; {MEMORY_HINT}"

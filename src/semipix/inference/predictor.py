@@ -32,6 +32,7 @@ from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.training.build import deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
+from semipix.training.checkpoints import PUBLISHED
 from semipix.training.run_folder import checkpoint_of, load_config
 
 
@@ -194,10 +195,14 @@ class Predictor:
             return evidence.output, None, None
         return evidence.output, *self._error_map.parts(self.task, evidence, images)
 
+    def new_drawing(self, photo: Photo, output: Size) -> Drawing:
+        """An empty drawing of an image, of which the network output has this height and width."""
+        return Drawing(self.task, photo.image, output, self.out)
+
     @torch.inference_mode()
     def draw_in_parts(self, photo: Photo) -> Drawing:
         """Compute a large image in parts, so that its whole network output is never in memory."""
-        drawing = Drawing(self.task, photo.image, _size(photo.seen), self.out)
+        drawing = self.new_drawing(photo, _size(photo.seen))
         sums: Tensor | None = None
         for output, scores, maps in self.large.compute(photo.seen, self._output_and_scores):
             assert output is not None
@@ -226,7 +231,7 @@ class Predictor:
         Raises:
             OSError: a file cannot be written.
         """
-        drawing = Drawing(self.task, photo.image, _size(output), self.out)
+        drawing = self.new_drawing(photo, _size(output))
         drawing.add_output(output[None])
         if scores is not None and self._error_map is not None:
             drawing.add_scores(scores[None])
@@ -282,6 +287,7 @@ def load_predictor(
     tiling: Tiling | None = None,
     tta: str | None = None,
     deploy: str | None = None,
+    kind: type[Predictor] = Predictor,
 ) -> Predictor:
     """Load the predictor of a run folder.
 
@@ -297,6 +303,7 @@ def load_predictor(
         tiling: compute all images that are larger than a tile in such tiles.
         tta: average the predictions of `flips` or `scales` of each image, see `AveragedViews`.
         deploy: the candidate that predicts, instead of the one that validation chose.
+        kind: the class of predictors that is made.
 
     Raises:
         SemipixError: the run or the checkpoint does not exist, the run names code and is not trusted, the task needs a
@@ -319,7 +326,7 @@ def load_predictor(
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
     channels_last = configuration.channels_last
-    predictor = Predictor(method, out, reader, beside, channels_last, calibration, threshold, risk, tiling, views)
+    predictor = kind(method, out, reader, beside, channels_last, calibration, threshold, risk, tiling, views)
     predictor.remarks = remarks
     return predictor
 
@@ -332,18 +339,18 @@ def _threshold(
     Raises:
         SemipixError: the risk is out of range, or there is no calibration for it.
     """
-    command = f"semipix calibrate {run} --checkpoint {checkpoint}{options}"
+    how = how_to_calibrate(run, checkpoint, options)
+    file = PUBLISHED if checkpoint == Path(PUBLISHED).stem else f"{checkpoint}.ckpt"
     if risk is not None and not 0 < risk < task.span:
         limit = "1" if task.classification else f"{task.span:g}, the range of the labels"
         raise SemipixError(f"--risk: {risk} found, a number above 0 and below {limit} expected")
     if calibration is None:
-        what = f"{checkpoint}.ckpt with{options}" if options else f"{checkpoint}.ckpt"
+        what = f"{file} with{options}" if options else file
         if risk is not None:
-            raise SemipixError(f"--risk: {run} has no calibration of {what}; make it first: {command}")
+            raise SemipixError(f"--risk: {run} has no calibration of {what}; {how}")
         instead = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
         return None, [
-            f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and there is no "
-            f"scores.csv; make it by: {command}"
+            f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and there is no scores.csv; {how}"
         ]
     if risk is None:
         return None, []
@@ -362,6 +369,13 @@ def _threshold(
 def _options(deploy: str | None, tta: str | None) -> str:
     """Options of a command, with a space before each."""
     return "".join(f" --{name} {value}" for name, value in (("deploy", deploy), ("tta", tta)) if value is not None)
+
+
+def how_to_calibrate(run: Path, checkpoint: str, options: str = "") -> str:
+    """What a user does about a missing calibration of `best`, `last` or the weights of a published model."""
+    if (run / PUBLISHED).exists() and checkpoint == Path(PUBLISHED).stem:
+        return "publish it again from a calibrated run"
+    return f"make it by: semipix calibrate {run} --checkpoint {checkpoint}{options}"
 
 
 def _check_trimaps(run: Path, task: Task, trimaps: Path | None) -> None:

@@ -31,21 +31,22 @@ class RowArray:
         shape: of the whole array.
         dtype: of its values, a type of NumPy.
         folder: gets the temporary file of an array of more than `IN_MEMORY` bytes. The file has no name where the
-            system allows it, so that it is gone when the process ends in any way.
+            system allows it, so that it is gone when the process ends in any way. Without a folder the array is in
+            memory.
 
     Attributes:
         shape: of the whole array.
         nbytes: bytes of memory that the array takes.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path | None) -> None:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
         self._filled = 0
         self._array: NDArray[Any] | None = None
         self._file: IO[bytes] | None = None
-        if shape[0] * self._row_bytes > IN_MEMORY:
+        if folder is not None and shape[0] * self._row_bytes > IN_MEMORY:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         else:

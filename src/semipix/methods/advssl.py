@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
@@ -80,6 +80,9 @@ class AdvSSL(Method):
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = self.model(image)
         return output
+
+    def deployed_network(self) -> nn.Module:
+        return self.model
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         labeled = len(batch.target)

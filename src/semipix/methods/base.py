@@ -201,6 +201,10 @@ class Method(nn.Module, ABC):
         """Name of the candidate that `forward` runs."""
         return next(iter(self.candidates()))
 
+    def deployed_network(self) -> nn.Module:
+        """A module that computes what `forward` does, without the parts that only training needs where it has any."""
+        return self.candidates()[self.deployed_name()]
+
     def diagnostics(self) -> dict[str, Metric]:
         """Fresh metrics that `diagnose` feeds during validation."""
         return {}

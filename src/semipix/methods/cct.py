@@ -135,6 +135,9 @@ class CCT(Method):
         output: Tensor = self.model(image)
         return output
 
+    def deployed_network(self) -> nn.Module:
+        return self.model
+
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         labeled, size = len(batch.target), self.unlabeled(batch).shape[-2:]
         model = features_of(self.model)

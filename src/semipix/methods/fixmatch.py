@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
@@ -88,6 +88,9 @@ class FixMatch(Method):
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = self.model(image)
         return output
+
+    def deployed_network(self) -> nn.Module:
+        return self.model
 
     def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
         return {name: self.sure(evidence.predictions[0]) for name, evidence in evidences.items()}

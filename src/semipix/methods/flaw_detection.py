@@ -5,7 +5,7 @@ later (`semipix.models.cue_detector`).
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,8 @@ def flaw_maps(detector: Detector, image: Tensor, predictions: Pair, features: Se
     other = torch.cat(predictions[::-1]).to(image.dtype)
     both = None if features is None else [torch.cat([maps, maps]) for maps in features]
     raw = frozen(detector, torch.cat([image, image]), own, other, both)
-    return cast(Pair, detector.flaw(at_least_float32(raw)).chunk(2))
+    maps, count = detector.flaw(at_least_float32(raw)), image.shape[0]
+    return maps[:count], maps[count:]  # not by chunk(), which an export takes for a constant number of images
 
 
 def flaw_of(

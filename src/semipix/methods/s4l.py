@@ -88,6 +88,9 @@ class S4L(Method):
         output: Tensor = self.model(image)
         return output
 
+    def deployed_network(self) -> nn.Module:
+        return self.model
+
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         labeled, number = len(batch.target), len(batch.image)
         turns = self._draw_turns(batch.image)

@@ -7,7 +7,7 @@ supervised  | labeled | model  | R(T(x), y), Eq. 1
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from semipix.batch import Batch
@@ -33,6 +33,9 @@ class Supervised(Method):
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = self.model(image)
         return output
+
+    def deployed_network(self) -> nn.Module:
+        return self.model
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         output = self.model(batch.labeled)  # (L, K, H, W)

@@ -36,6 +36,9 @@ class AveragedTeacher(Method):
         output: Tensor = self.teacher(image)
         return output
 
+    def deployed_network(self) -> nn.Module:
+        return self.teacher
+
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:
         return [make_optimizer(self.student)]
 

@@ -95,7 +95,7 @@ class Adapter(nn.Module):
         twice = self.recompute and self.training
         returned = self._run(lambda: checkpointed(self.model, image) if twice else self.model(image), image)
         output = self._fitted(returned, image.shape[-2:])
-        if len(output) != len(image):
+        if output.shape[0] != image.shape[0]:  # not by len(), which an export takes for a constant
             raise ModelShapeError(
                 f"model: {self._name} returned {len(output)} maps {tuple(output.shape)} for {len(image)} images "
                 f"{tuple(image.shape)}; expected one for each; the model has to keep the first dimension"

@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 from semipix.functional.cues import pair_cues, value_cues
 from semipix.functional.precision import at_least_float32
 from semipix.models.detector import Detector
+from semipix.models.padding import cropped
 
 WIDTH = 16
 """Channels of the hidden layers."""
@@ -127,7 +128,7 @@ def _local_means(cues: Tensor) -> list[Tensor]:
     found = []
     for window in WINDOWS:
         means = F.avg_pool2d(coarse, window, stride=1, padding=window // 2, count_include_pad=False)
-        found.append(F.interpolate(means, scale_factor=COARSE, mode="bilinear")[..., :height, :width])
+        found.append(cropped(F.interpolate(means, scale_factor=COARSE, mode="bilinear"), (height, width)))
     return found
 
 

@@ -9,7 +9,7 @@ from torchvision.models import VGG16_Weights
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import runner
-from semipix.models.padding import check_image_size, pad_to_multiple
+from semipix.models.padding import check_image_size, cropped, pad_to_multiple
 from semipix.models.pretrained import Normalize, download
 
 DEPTHS = (2, 2, 3, 3, 3)
@@ -129,7 +129,7 @@ class DeepImageMatting(nn.Module):
         for stage in self.decoder:
             features = self.run(stage, features, pooling_indices.pop())
         alpha: Tensor = self.run(self.refinement, padded, features)
-        return alpha[..., : image.shape[-2], : image.shape[-1]]
+        return cropped(alpha, image.shape[-2:])
 
 
 class Pooling(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import chain
-from semipix.models.padding import check_image_size, pad_to_multiple
+from semipix.models.padding import check_image_size, cropped, pad_to_multiple
 
 LEVELS = 3
 STRIDE = 2**LEVELS
@@ -82,7 +82,7 @@ class DHDN(nn.Module):
         features = torch.cat([features, self.bottom(features)], dim=1)
         for level, up in zip(self.decoder, self.up, strict=True):
             features = level(torch.cat([skipped.pop(), up(features)], dim=1))
-        output: Tensor = self.last(features)[..., : image.shape[-2], : image.shape[-1]]
+        output = cropped(self.last(features), image.shape[-2:])
         return output + image if output.shape == image.shape else output
 
 

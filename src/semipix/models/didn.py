@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import chain
-from semipix.models.padding import check_image_size, pad_to_multiple
+from semipix.models.padding import check_image_size, cropped, pad_to_multiple
 
 STRIDE = 8
 """Product of the strides: one stride-2 convolution before the blocks, two in each block."""
@@ -73,7 +73,7 @@ class DIDN(nn.Module):
             features = block(features)
             reconstructions.append(self.reconstruction(features))
         gathered = self.gathered(torch.cat(reconstructions, dim=1))
-        output: Tensor = self.last(gathered + self.enhanced(gathered))[..., : image.shape[-2], : image.shape[-1]]
+        output = cropped(self.last(gathered + self.enhanced(gathered)), image.shape[-2:])
         return output + image if output.shape == image.shape else output
 
 

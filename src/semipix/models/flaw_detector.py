@@ -130,6 +130,6 @@ def pad_same(features: Tensor, stride: int) -> Tensor:
     """
     pads = []
     for side in features.shape[:-3:-1]:  # width first, as in F.pad's argument
-        total = max((-(-side // stride) - 1) * stride + KERNEL - side, 0)
+        total = ((side + stride - 1) // stride - 1) * stride + KERNEL - side  # never below 0, since KERNEL > stride
         pads += [total // 2, total - total // 2]
     return F.pad(features, pads)

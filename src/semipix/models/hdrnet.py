@@ -113,7 +113,7 @@ class HDRNet(nn.Module):
         features = self.low_level(small)  # (N, 8 width, 16, 16)
         fused = F.relu(self.local_features(features) + self.global_features(features)[..., None, None])
         flat: Tensor = self.transforms(fused)
-        return flat.reshape(len(flat), -1, self.bins, *flat.shape[-2:])
+        return flat.reshape(flat.shape[0], -1, self.bins, *flat.shape[-2:])
 
 
 class Guide(nn.Module):

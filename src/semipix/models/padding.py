@@ -1,7 +1,9 @@
 """Padding of images to sides that a network can divide, and a check of their smallest side."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,8 +26,24 @@ def pad_to_multiple(
         (N, C, H', W'); its upper left part is the image.
     """
     height, width = image.shape[-2:]
-    below, right = (max(0, smallest - side) + -max(smallest, side) % multiple for side in (height, width))
-    return F.pad(image, (0, right, 0, below), mode=mode) if below or right else image
+    padded_height, padded_width = padded_size((height, width), multiple, smallest)
+    below, right = padded_height - height, padded_width - width
+    # In an export sides are symbols, and a condition would hold for some sizes only.
+    if torch.compiler.is_exporting() or below or right:
+        return F.pad(image, (0, right, 0, below), mode=mode)
+    return image
+
+
+def padded_size(size: Sequence[int], multiple: int, smallest: int = 0) -> tuple[int, int]:
+    """Height and width of an image of this height and width after `pad_to_multiple`."""
+    height, width = (side if smallest <= multiple else cast(int, torch.sym_max(side, smallest)) for side in size)
+    # Written as a product, in which an export sees that it can be divided.
+    return multiple * ((height + multiple - 1) // multiple), multiple * ((width + multiple - 1) // multiple)
+
+
+def cropped(output: Tensor, size: Sequence[int]) -> Tensor:
+    """The upper left part (N, C, *size) of maps of a padded image."""
+    return output.narrow(-2, 0, size[0]).narrow(-1, 0, size[1])
 
 
 def check_image_size(image: Tensor, smallest: int, model: str) -> None:

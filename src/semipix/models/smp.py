@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from semipix.errors import SemipixError, reason_of
 from semipix.models.checkpointing import Part, runner
-from semipix.models.padding import pad_to_multiple
+from semipix.models.padding import cropped, pad_to_multiple, padded_size
 from semipix.models.pretrained import (
     OFFLINE_ENCODER,
     Normalize,
@@ -190,11 +190,11 @@ class SMP(nn.Module):
         output: Tensor = self._run("_decode", padded, *features)
         if output.shape[-2:] != padded:  # the decoder's upsampling expects an encoder of another depth
             output = F.interpolate(output, size=padded, mode="bilinear", align_corners=False)
-        return output[..., : size[0], : size[1]]
+        return cropped(output, size)
 
     def padded(self, size: Sequence[int]) -> list[int]:
         """Height and width of the padded image, for an image of this height and width."""
-        return [max(self.smallest, side) + -max(self.smallest, side) % self.multiple for side in size]
+        return list(padded_size(size, self.multiple, self.smallest))
 
     def _run(self, name: str, *inputs: Any) -> Any:
         if self.checkpointing and self.training:
@@ -236,7 +236,7 @@ class SMP(nn.Module):
         return [
             read[number]
             if number in read
-            else features[0].new_empty((len(features[0]), 0, *(side >> number for side in padded)))
+            else features[0].new_empty((features[0].shape[0], 0, *(side >> number for side in padded)))
             for number in range(len(channels))
         ]
 

@@ -104,6 +104,11 @@ class Task(ABC):
         """Overwrite the parts of outputs (N, K, H, W) that images (N, C_in, H, W) determine; by default none."""
         return output
 
+    def decided(self, image: Tensor) -> Tensor:
+        """(N, 1, H, W) bool: pixels of images (N, C_in, H, W) that the network decides, those `constrain` leaves."""
+        blank = torch.zeros_like(image[:, :1]).expand(-1, self.channels, -1, -1)
+        return (self.constrain(blank, image) != self.constrain(blank + 1, image)).any(1, keepdim=True)
+
     @property
     def span(self) -> float:
         """What a difference of 1 between predictions is in the units of the labels; 1 in classification."""

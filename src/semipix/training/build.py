@@ -27,7 +27,7 @@ from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
-from semipix.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from semipix.training.checkpoints import AtomicCheckpointIO, read_weights
 from semipix.training.configuration import BALANCED, LENGTHS, MOST_STEPS, Configuration
 from semipix.training.cost import Cost
 from semipix.training.learner import Learner
@@ -378,8 +378,7 @@ def trained_method(configuration: Configuration, run: Path, which: str | None = 
     """
     path = checkpoint_of(run, which)
     method = build_method(configuration, build_task(configuration), pretrained=False)
-    state = read_checkpoint(path)["state_dict"]
-    weights = {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
+    weights = read_weights(path)
     check_finite(path, weights)
     try:
         method.load_state_dict(weights)

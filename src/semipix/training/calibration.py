@@ -23,6 +23,7 @@ from semipix.atomic import write_text
 from semipix.errors import SemipixError, reason_of
 from semipix.functional.conformal import Accepted, accept
 from semipix.functional.cues import VERSION, probability_cues, value_cues, weighted_sum
+from semipix.functional.searching import count_at_most
 from semipix.methods.base import Evidence, Method
 from semipix.methods.error_maps import error_maps
 from semipix.tasks.base import Task
@@ -71,7 +72,7 @@ class Uncalibrated:
         return found, found[:, :0]
 
     def constant(self, means: Tensor) -> Tensor:
-        return means.new_zeros(len(means))
+        return means.new_zeros(means.shape[0])
 
     def values(self, scores: Tensor) -> Tensor:
         return scores.clamp(0, 1)
@@ -144,7 +145,7 @@ class Calibration:
     def values(self, scores: Tensor) -> Tensor:
         """See `ErrorMap`. Between two knots values are linear; beyond the outermost knot they are its value."""
         places, heights = (scores.new_tensor(list(each)) for each in (self.knot_scores, self.knot_values))
-        right = torch.searchsorted(places, scores.contiguous(), right=True).clamp(1, len(places) - 1)
+        right = count_at_most(places, scores).clamp(1, len(places) - 1)
         share = ((scores - places[right - 1]) / (places[right] - places[right - 1])).clamp(0, 1)
         return torch.lerp(heights[right - 1], heights[right], share)
 
@@ -207,11 +208,15 @@ def save(run: Path, calibration: Calibration) -> None:
         OSError: the file cannot be written.
     """
     try:
-        entries = [each for each in _entries(run) if not _is_for_same(each, calibration)]
+        entries = [each for each in saved(run) if not _is_for_same(each, calibration)]
     except SemipixError:  # damaged, and replaced
         entries = []
-    content = {"calibrations": [_sealed(each) for each in (*entries, calibration)]}
-    write_text(run / CALIBRATION, json.dumps(content, indent=1, allow_nan=False))
+    write_text(run / CALIBRATION, as_text([*entries, calibration]))
+
+
+def as_text(calibrations: Sequence[Calibration]) -> str:
+    """The text of a file of calibrations."""
+    return json.dumps({"calibrations": [_sealed(each) for each in calibrations]}, indent=1, allow_nan=False)
 
 
 def _is_for_same(first: Calibration, second: Calibration) -> bool:
@@ -235,7 +240,7 @@ def load(run: Path, method: Method, checkpoint: str, views: str = "") -> Calibra
     path = run / CALIBRATION
     if not path.exists():
         return None
-    entries, found, network = _entries(run), fingerprint(method), method.deployed_name()
+    entries, found, network = saved(run), fingerprint(method), method.deployed_name()
     entries = [each for each in entries if each.views == views and each.network in ("", network)]
     again = f"calibrate again by semipix calibrate --checkpoint {checkpoint}, or remove the file"
     fitting = next((each for each in entries if each.fingerprint == found), None)
@@ -248,7 +253,7 @@ def load(run: Path, method: Method, checkpoint: str, views: str = "") -> Calibra
     return fitting
 
 
-def _entries(run: Path) -> list[Calibration]:
+def saved(run: Path) -> list[Calibration]:
     """The calibrations of a run folder; none if there is no file.
 
     Raises:

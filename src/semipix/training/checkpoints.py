@@ -30,6 +30,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(number, f"checkpoint not written: {reason}; {rest}", str(final)) from error
 
 
+PUBLISHED = "model.safetensors"
+"""File of a published model with the weights of all networks of its method; it holds tensors and no code."""
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Parameters and buffers of a method by name, from a checkpoint or from the file of a published model.
+
+    Raises:
+        SemipixError: the file cannot be read, is damaged, or is not of this kind.
+    """
+    if path.name == PUBLISHED:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise SemipixError(
+                f"{path}: damaged, or not the weights of a published model ({reason_of(error, 80)}); load it again"
+            ) from error
+    state = read_checkpoint(path)["state_dict"]
+    return {key.removeprefix("method."): value for key, value in state.items() if key.startswith("method.")}
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU; only tensors and plain values are unpickled.
 

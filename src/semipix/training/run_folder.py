@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from semipix.atomic import write_text
 from semipix.config import LATER, NEEDED
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, reason_of
+from semipix.training.checkpoints import PUBLISHED
 from semipix.training.configuration import KINDS, Configuration
 from semipix.training.trust import check_size, check_trusted, refused, without_downloads
 from semipix.training.versions import report_other_versions, versions
@@ -148,6 +150,19 @@ def no_empty_folders(folder: Path) -> Iterator[None]:
                     each.rmdir()
 
 
+def check_place(path: Path) -> None:
+    """Find out before a work of minutes whether its file or folder could be written.
+
+    Raises:
+        SemipixError: something above it is a file, or the folder where it will be made is read-only.
+    """
+    place = next(each for each in path.absolute().parents if each.exists())
+    if not place.is_dir():
+        raise SemipixError(f"{path}: cannot be written, since {place} is a file; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SemipixError(f"{path}: cannot be written, since {place} is read-only; choose another folder")
+
+
 @contextlib.contextmanager
 def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator[None]:
     """Remove new files from a folder if its training is refused or interrupted before the first step.
@@ -168,7 +183,7 @@ def emptied_where_refused(folder: Path, trained: Callable[[], bool]) -> Iterator
 
 
 def checkpoint_of(run: Path, which: str | None = None) -> Path:
-    """The run's checkpoint `best` or `last`; by default best where validation chose one.
+    """The run's checkpoint `best` or `last`; by default best where there is one, or a published model's only file.
 
     Raises:
         SemipixError: the checkpoint does not exist.
@@ -178,6 +193,8 @@ def checkpoint_of(run: Path, which: str | None = None) -> Path:
         path = run / "checkpoints" / f"{name}.ckpt"
         if path.exists():
             return path
+    if which is None and (run / PUBLISHED).exists():
+        return run / PUBLISHED
     missing = " or ".join(f"{name}.ckpt" for name in names)
     raise SemipixError(
         f"{run / 'checkpoints'}: no checkpoint found, expected {missing}; best.ckpt needs validation images with "
@@ -196,9 +213,19 @@ def write_config(run: Path, configuration: Configuration, command: str) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    records = dict(zip(RECORDS, (versions(), command), strict=True))
-    text = yaml.safe_dump({**configuration.as_mapping(), **records}, sort_keys=False, allow_unicode=True, width=WIDTH)
-    write_text(run / CONFIG, text)
+    write_text(run / CONFIG, config_text(configuration.as_mapping(), versions(), command))
+
+
+def config_text(settings: Mapping[str, Any], versions: Mapping[str, str], command: str) -> str:
+    """The text of `config.yaml`.
+
+    Args:
+        settings: groups and keys as plain values, see `Configuration.as_mapping`.
+        versions: of the packages with which the run was trained.
+        command: the command line that started it.
+    """
+    records = dict(zip(RECORDS, (versions, command), strict=True))
+    return yaml.safe_dump({**settings, **records}, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
 def read_config(run: Path, trust: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -275,5 +302,14 @@ def with_root(configuration: Configuration, root: Path) -> Configuration:
 
 
 def load_split(run: Path) -> Split:
-    """The split lists of a run folder."""
+    """The split lists of a run folder.
+
+    Raises:
+        SemipixError: there are none, as in a published model, or the file is damaged.
+    """
+    if not (run / "split.json").exists() and (run / PUBLISHED).exists():
+        raise SemipixError(
+            f"{run}: a published model, which does not say with which images it was trained; use the run folder that "
+            "it was made of"
+        )
     return Split.from_json(run / "split.json")

@@ -1,0 +1,223 @@
+"""Predict images for Python: files, Pillow's images and arrays to arrays, by the same steps as `semipix predict`."""
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision import tv_tensors
+
+from semipix.data.files.decode import unit_range
+from semipix.data.files.opening import Encoded
+from semipix.data.files.resize import resize_image
+from semipix.data.files.sizes import Size
+from semipix.errors import SemipixError, one_line
+from semipix.inference.drawing import Drawing
+from semipix.inference.files import find_images
+from semipix.inference.pipeline import Failure, failure_of, predict_files
+from semipix.inference.predictor import Photo, Predictor
+from semipix.inference.scores import Score
+
+IN_MEMORY = "the image"
+"""The name of an image without a file, in messages."""
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "F", "CMYK", "YCbCr")
+"""Modes of Pillow's images that are read."""
+
+SCALES = {torch.uint8: 255, torch.uint16: 65535}
+"""Types of arrays that hold whole numbers, with the number for 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a run predicts of one image, at the image's own size (H, W). The arrays are numpy's.
+
+    Attributes:
+        name: the file's name relative to the given folder; empty for an image without a file.
+        classes: in classification the names of the classes, by their index.
+        class_map: in classification (H, W) uint8, the index of the most probable class, as in `masks/`.
+        probabilities: in classification (K, H, W) float32, the probability of each class.
+        values: in regression (K, H, W) float32, in the units of the data.
+        array: what `semipix predict` writes to `masks/` or `predictions/`: `class_map`, or whole numbers of 8 or 16
+            bits, (H, W), (H, W, 3) or, in a file for each channel, (K, H, W).
+        picture: (H, W, 3) uint8, as in `pictures/`.
+        error_map: (H, W) float32: the probability that a pixel is wrong; in regression the expected absolute error as a
+            share of the range. Not calibrated if `expected_error` is None. None if the run has no such map.
+        expected_error: mean of a calibrated error map; in regression in the units of the data.
+        expected_quality: expected mean IoU or, in regression, PSNR in dB, of a run with a calibration.
+        accepted: with a risk (H, W) bool, the accepted pixels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    class_map: NDArray[np.uint8] | None
+    probabilities: NDArray[np.float32] | None
+    values: NDArray[np.float32] | None
+    array: NDArray[Any]
+    picture: NDArray[np.uint8]
+    error_map: NDArray[np.float32] | None
+    expected_error: float | None
+    expected_quality: float | None
+    accepted: NDArray[np.bool_] | None
+
+    def __repr__(self) -> str:
+        error = "" if self.expected_error is None else f", expected_error={self.expected_error:.4g}"
+        return f"Prediction({self.name!r}, {self.picture.shape[1]}x{self.picture.shape[0]} pixels{error})"
+
+
+class MemoryPredictor(Predictor):
+    """A predictor that keeps its results in memory and writes no file. Its arguments are those of `Predictor`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._done: SimpleQueue[Prediction] = SimpleQueue()  # `save` is called by several threads
+
+    def new_drawing(self, photo: Photo, output: Size) -> Drawing:
+        """A drawing that keeps the exact predictions; see `Predictor.new_drawing`."""
+        return Drawing(self.task, photo.image, output, None)
+
+    def save(self, photo: Photo, drawing: Drawing) -> Score | None:
+        """Keep the results of an image; see `Predictor.save`."""
+        self._done.put(self._prediction(photo, drawing))
+        return None
+
+    def of_files(self, paths: Sequence[Path]) -> Iterator[Prediction]:
+        """Predict files and folders, as `semipix predict` does, not always in the order of the files.
+
+        What is not read is printed to stderr, and so are images that cannot be predicted.
+
+        Raises:
+            SemipixError: there is no image.
+        """
+        found = find_images(paths)
+        for line in found.left_out:
+            print(f"semipix: {one_line(line)}", file=sys.stderr)
+        failed = 0
+        for ended in predict_files(self, found.files):
+            if isinstance(ended, Failure):
+                failed += 1
+                print(f"semipix: {one_line(ended)}", file=sys.stderr)
+            else:
+                yield self._done.get()
+        if failed:
+            print(f"semipix: {failed} of {len(found.files)} images could not be predicted", file=sys.stderr)
+
+    def of_file(self, path: Path) -> Prediction:
+        """Predict one file.
+
+        Raises:
+            SemipixError: it is missing, cannot be read, or the network refuses it.
+        """
+        for ended in predict_files(self, find_images([path]).files):
+            if isinstance(ended, Failure):
+                raise SemipixError(ended)
+        return self._done.get()
+
+    def of_image(self, image: Any) -> Prediction:
+        """Predict one image: Pillow's, or an array or tensor, see `semipix.Run.predict`.
+
+        Raises:
+            SemipixError: its type, shape or values are none of those, or the network refuses it.
+        """
+        if self.task.trimap and isinstance(image, Image.Image):
+            raise SemipixError(
+                f"{IN_MEMORY}: {type(self.task).__name__} needs a trimap beside the colours; give an array of four "
+                "channels, of which the fourth is the trimap (0, 0.5 and 1), or files and trimaps=FOLDER"
+            )
+        if isinstance(image, Image.Image):
+            pixels = self.reader.image(_encoded(image), whole=True)
+            seen = self.reader.image(_encoded(image))
+        else:
+            pixels = seen = _pixels(image, self.task.in_channels)
+        resized = resize_image(tv_tensors.Image(seen), self.reader.resize).as_subclass(Tensor)
+        photo = Photo(Path(IN_MEMORY), Path(), pixels, resized)
+        try:
+            if self.large.applies((resized.shape[-2], resized.shape[-1])):
+                self.save(photo, self.draw_in_parts(photo))
+            else:
+                outputs, scores = self.compute(torch.stack([unit_range(resized)]))
+                self.write(photo, outputs[0], None if scores is None else scores[0])
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise SemipixError(failure_of(photo, error)) from error
+        return self._done.get()
+
+    def _prediction(self, photo: Photo, drawing: Drawing) -> Prediction:
+        """The arrays of a drawing."""
+        classification = self.task.classification
+        assert drawing.maps is not None
+        in_units = getattr(self.task, "in_units", None)
+        array = drawing.prediction.whole()
+        if array.ndim == 3 and len(self.task.file_endings) > 1:
+            array = array.movedim(-1, 0)
+        calibrated = self.calibration is not None
+        values = drawing.maps if classification or in_units is None else in_units(drawing.maps)
+        return Prediction(
+            name=photo.name.as_posix() if photo.name.name else "",
+            classes=tuple(getattr(self.task, "classes", ())),
+            class_map=array.numpy() if classification else None,
+            probabilities=drawing.maps.numpy() if classification else None,
+            values=None if classification else values.numpy(),
+            array=array.numpy(),
+            picture=drawing.picture.whole().numpy(),
+            error_map=None if drawing.error_values is None else drawing.error_values.numpy(),
+            expected_error=drawing.error * self.task.span if calibrated else None,
+            expected_quality=drawing.quality if calibrated else None,
+            accepted=None if drawing.accepted is None else drawing.accepted.whole().numpy() == 255,
+        )
+
+
+def _encoded(image: Image.Image) -> Encoded:
+    """Pillow's image as a file in memory, upright, so that it is read as any other file.
+
+    Raises:
+        SemipixError: its mode has no colours that are known here.
+    """
+    if image.mode not in MODES:
+        raise SemipixError(f"{IN_MEMORY}: mode {image.mode} found, RGB or grey expected; call image.convert('RGB')")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("CMYK", "YCbCr"):
+        upright = upright.convert("RGB")
+    buffer = io.BytesIO()
+    upright.save(buffer, "TIFF", exif=Image.Exif())
+    return Encoded(str(getattr(image, "filename", "") or IN_MEMORY), buffer.getvalue())
+
+
+def _pixels(image: Any, channels: int) -> Tensor:
+    """An array (H, W) or (H, W, C), or a tensor (C, H, W) or (1, C, H, W), as bytes or float32 in [0, 1], (C, H, W).
+
+    Raises:
+        SemipixError: it is none of these, has another number of channels, or values out of range.
+    """
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu()
+        pixels = pixels[0] if pixels.ndim == 4 and pixels.shape[0] == 1 else pixels
+        shapes = f"({channels}, H, W)"
+    elif isinstance(image, np.ndarray):
+        pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, since some arrays are read-only
+        pixels = pixels.movedim(-1, 0) if pixels.ndim == 3 else pixels[None] if pixels.ndim == 2 else pixels
+        shapes = f"(H, W, {channels})"
+    else:
+        raise SemipixError(
+            f"{IN_MEMORY}: {type(image).__name__} found; a path, Pillow's image, a numpy array or a tensor expected"
+        )
+    if pixels.ndim != 3 or 0 in pixels.shape or len(pixels) not in ({1, 3} if channels == 3 else {channels}):
+        raise SemipixError(f"{IN_MEMORY}: shape {tuple(image.shape)} found, {shapes} expected; RGB, not BGR or RGBA")
+    if pixels.dtype not in SCALES and not pixels.is_floating_point():
+        raise SemipixError(f"{IN_MEMORY}: {pixels.dtype} found; uint8, uint16 or floats in [0, 1] expected")
+    if pixels.dtype != torch.uint8:
+        pixels = pixels.to(torch.float32) / SCALES.get(pixels.dtype, 1)
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= 1):
+            raise SemipixError(
+                f"{IN_MEMORY}: values from {low:g} to {high:g} found, floats in [0, 1] expected; divide them, or give "
+                "8-bit values as uint8"
+            )
+    return pixels.expand(3, -1, -1) if channels == 3 else pixels

@@ -1,0 +1,101 @@
+"""The deployed network as a plain module, and its trace for free sizes."""
+
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from semipix.errors import SemipixError
+from semipix.inference.export_network import Deployed, StaticSame, exported, with_static_padding
+from semipix.models.adapt import adapt
+from semipix.models.smp import SMP
+from semipix.tasks.matting import Matting
+from semipix.training.calibration import Uncalibrated
+from tests.helpers.tiny import TinyModel, make_method, options, rand
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_the_deployed_network_is_what_the_method_runs(name: str) -> None:
+    method = make_method(name).eval()
+    image = rand(2, 3, 64, 70)
+    for candidate in method.candidates():
+        if len(method.candidates()) > 1:
+            method.deploy(candidate)
+        network = Deployed(method)
+        with torch.no_grad():
+            assert torch.allclose(network(image)[0], method.task.activate(method(image)))
+        if candidate != "fused":  # which needs all networks
+            assert isinstance(network.network, TinyModel), "and nothing else of the method"
+            sizes = [sum(each.numel() for each in part.parameters()) for part in (network, TinyModel())]
+            assert sizes[0] == sizes[1]
+
+
+@pytest.mark.slow
+def test_a_fused_pair_with_its_error_map_is_traced_for_all_sizes() -> None:
+    method = make_method("gct", fusion=True, detector="cues").eval()
+    method.deploy("fused")
+    network = Deployed(method, Uncalibrated("flaw"))
+    program = exported(network).module()
+    for shape in ((1, 3, 8, 9), (3, 3, 33, 50)):
+        image = rand(*shape)
+        with torch.no_grad():
+            for own, found in zip(network(image), program(image), strict=True):
+                assert torch.allclose(own, found, atol=1e-5)
+
+
+def test_the_error_map_is_0_where_the_trimap_decides() -> None:
+    task = Matting()
+    method = make_method("cps", lambda n: adapt(nn.Conv2d(4, 1, 1), 1, task.constrain), task=task).eval()
+    image = rand(1, 4, 16, 16)
+    image[:, 3, :8], image[:, 3, 8:] = 1.0, 0.5
+    with torch.no_grad():
+        prediction, error = Deployed(method, Uncalibrated("disagreement"))(image)
+    assert (error[..., :8, :] == 0).all()
+    assert (error[..., 8:, :] > 0).any()
+    assert (prediction[..., :8, :] == 1).all()
+
+
+def test_static_padding_is_that_of_maps_which_the_stride_divides() -> None:
+    part = SMP.__new__(SMP)
+    nn.Module.__init__(part)
+    part.layers = nn.Sequential(Conv2dSame(3, 4, 3, stride=2), Conv2dSame(4, 4, (5, 3), stride=2, dilation=(1, 2)))
+    outside = Conv2dSame(3, 4, 3, stride=2)
+    network = nn.ModuleList([part, outside])
+    image = rand(1, 3, 16, 24)
+    wanted = part.layers(image)
+    with_static_padding(network)
+    assert [type(layer) for layer in part.layers] == [StaticSame, StaticSame]
+    assert type(outside) is Conv2dSame, "its maps may have any size"
+    assert torch.equal(part.layers(image), wanted)
+
+
+def test_the_smallest_side_is_found() -> None:
+    class Least(TinyModel):
+        def forward(self, image: Tensor) -> Tensor:
+            if min(image.shape[-2:]) < 30:
+                raise ValueError("at least 30 pixels expected")
+            return super().forward(image)
+
+    assert Deployed(make_method("supervised", lambda n: Least()).eval()).smallest == 32
+
+    class OneSize(TinyModel):
+        def forward(self, image: Tensor) -> Tensor:
+            if image.shape[-1] != 224:
+                raise ValueError("224 pixels expected")
+            return super().forward(image)
+
+    with pytest.raises(SemipixError, match=r"OneSize takes no image of 128x128 pixels or fewer: .*224 pixels expected"):
+        Deployed(make_method("supervised", lambda n: OneSize()).eval())
+
+
+@pytest.mark.slow
+def test_what_cannot_be_traced_is_refused_with_the_reason() -> None:
+    class Branching(TinyModel):
+        def forward(self, image: Tensor) -> Any:
+            return super().forward(image if image.mean() > 0.5 else image + 1)
+
+    network = Deployed(make_method("supervised", lambda n: Branching()).eval())
+    with pytest.raises(SemipixError, match=r"export: Branching cannot be traced by torch\.export: .*docs/export\.md"):
+        exported(network)
