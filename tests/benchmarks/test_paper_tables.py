@@ -1,7 +1,4 @@
-"""The small siblings of the paper's tables: what is collected of their sweeps, and how it is shown.
-
-Also tests benchmarks/grid_tables.py.
-"""
+"""The small siblings of the paper's tables: what is collected of their sweeps, and how grid_tables.py shows it."""
 
 import json
 import re
