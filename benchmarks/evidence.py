@@ -118,7 +118,7 @@ def state_of(table: tables.Table) -> State:
         return State(
             table.name, "missing", f"no file {', '.join(f'benchmarks/results/{name}.json' for name in absent)}"
         )
-    shown, content = table.shown(tables.ROOT), table.content()
+    shown, content = table.shown(common.ROOT), table.content()
     if shown != content:
         pairs = zip([*shown.split("\n"), "nothing"], [*content.split("\n"), "nothing"], strict=False)
         page, records = next(pair for pair in pairs if pair[0] != pair[1])
@@ -190,7 +190,7 @@ def with_records(folder: Path) -> str:
     try:
         parts = []
         for table in tables.TABLES:
-            if names & {*table.records} and (content := table.content()) != table.shown(tables.ROOT):
+            if names & {*table.records} and (content := table.content()) != table.shown(common.ROOT):
                 parts.append(
                     f"{table.name}, with {', '.join(sorted(names & {*table.records}))} of {folder}:\n{content}\n"
                 )
@@ -222,7 +222,7 @@ def main() -> None:
     found = states()
     for each in found:
         print(f"{each.state:10}{each.name}: {each.detail}")
-    missing = [line for page in pages_of(tables.ROOT) for line in uncovered(page, (tables.ROOT / page).read_text())]
+    missing = [line for page in pages_of(common.ROOT) for line in uncovered(page, (common.ROOT / page).read_text())]
     for line in missing:
         print(
             f"not listed {line}; make it from records (TABLES in benchmarks/tables.py), or name it in UNRECORDED or "

@@ -225,7 +225,9 @@ def arguments_of(command: str, name: str, out: Path, data: Mapping[str, Path]) -
     Raises:
         SemipixError: a folder was not given, or runs that the command measures are not there.
     """
-    words, variables, found = shlex.split(command), {}, []
+    words = shlex.split(command)
+    variables: dict[str, str] = {}
+    found: list[str] = []
     while "=" in words[0]:
         key, _, variables[key] = words.pop(0).partition("=")
     for word in words:

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accuracy_tables, error_tables, speed_tables
+from benchmarks import accuracy_tables, common, error_tables, speed_tables
 from benchmarks.accuracy.compare import REGRESSION
-from benchmarks.common import ROOT, run
+from benchmarks.common import run
 from semipix.errors import SemipixError
 
 SEGMENTATION = ("portrait", "camvid_long", "camvid")
@@ -125,7 +125,7 @@ def pages() -> dict[Path, str]:
     """Every page with the present figures."""
     found: dict[Path, str] = {}
     for table in TABLES:
-        path = ROOT / table.page
+        path = common.ROOT / table.page
         text = found[path] if path in found else path.read_text()
         found[path] = filled(table.page, text, table.marker, table.content())
     return found

@@ -91,9 +91,9 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_tables_are_written_between_their_markers(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    docs = shutil.copytree(tables.ROOT / "docs", tmp_path / "docs")
-    shutil.copy(tables.ROOT / "README.md", tmp_path)
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    docs = shutil.copytree(common.ROOT / "docs", tmp_path / "docs")
+    shutil.copy(common.ROOT / "README.md", tmp_path)
+    monkeypatch.setattr(common, "ROOT", tmp_path)
     page = docs / "speed.md"
     before = page.read_text()
     page.write_text(tables.filled("speed.md", before, "steps", "an earlier table"))

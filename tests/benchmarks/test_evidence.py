@@ -29,7 +29,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"before\n\n  <!-- made -->\n  {MADE.content().replace(chr(10), chr(10) + '  ')}\n  <!-- /made -->\n"
     )
     monkeypatch.setattr(common, "FOLDERS", [records])
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(common, "ROOT", tmp_path)
     monkeypatch.setattr(tables, "TABLES", (MADE,))
     monkeypatch.setattr(evidence, "pages_of", lambda root: ["page.md"])
     return path
@@ -48,7 +48,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 def test_no_table_of_figures_is_made_by_hand() -> None:
     found = {
-        page: evidence.uncovered(page, (tables.ROOT / page).read_text()) for page in evidence.pages_of(tables.ROOT)
+        page: evidence.uncovered(page, (common.ROOT / page).read_text()) for page in evidence.pages_of(common.ROOT)
     }
     assert len(found) > 20
     assert [line for lines in found.values() for line in lines] == []
@@ -57,12 +57,12 @@ def test_no_table_of_figures_is_made_by_hand() -> None:
 def test_each_exception_is_a_table_that_exists() -> None:
     for name in ("UNRECORDED", "STATED"):
         for key in getattr(evidence, name):
-            text = (tables.ROOT / key[0]).read_text()
+            text = (common.ROOT / key[0]).read_text()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(evidence, name, {})
                 assert evidence.uncovered(key[0], text), f"{name}: {key} has no table with figures"
     for page, _ in evidence.UNRECORDED:
-        assert "no record" in (tables.ROOT / page).read_text().lower(), page
+        assert "no record" in (common.ROOT / page).read_text().lower(), page
 
 
 def test_each_table_has_records_and_each_file_of_records_a_measurement() -> None:
