@@ -205,6 +205,13 @@ def test_tables_with_new_records_are_shown(
         evidence.with_records(tmp_path)
 
 
+def test_the_day_of_a_file_is_that_of_its_last_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = "benchmarks/results/README.md\nbenchmarks/results/a.json"
+    printed = f"2026-11-26\n\n{files}\n2026-11-20\n\n{files}\n"
+    monkeypatch.setattr(evidence.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=printed))
+    assert evidence.committed.__wrapped__()["a.json"] == "2026-11-26"
+
+
 def test_the_list_has_every_table_and_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
