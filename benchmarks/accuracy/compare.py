@@ -2,7 +2,7 @@
 
 Trains variants of methods (`src/semipix/conf/variant`) in one setting (`src/semipix/conf/experiment/compare`) on the
 same splits for the same number of steps, and measures each on the test images. Prints the test metric of every variant:
-the mean over seeds with its interval of 95 %, or the value of each of fewer than three seeds. A run that exists already, as a
+the mean over seeds with its interval of 95 %, or the value of each of fewer than three seeds. A run that exists, as a
 folder or as a record of the same configuration in the file of `--json`, is not trained again. So an interrupted
 comparison can be continued and a finished one extended.
 
