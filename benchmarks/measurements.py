@@ -180,6 +180,8 @@ MEASUREMENTS: dict[str, Measurement] = {
         tuple(f"OMP_NUM_THREADS={threads} speed.inference --json JSON" for threads in (1, 2)), minutes=20
     ),
     "large_images": Measurement(("OMP_NUM_THREADS=2 speed.large_images --tree before=EARLIER --json JSON",)),
+    "startup": Measurement(("speed.startup --json JSON",), minutes=2),
+    "scaling": Measurement(("speed.scaling --json JSON",), minutes=10),
     "reliability": Measurement(("reliability --json JSON",)),
 }
 """How the records of each table are measured, by the name of their file."""

@@ -51,6 +51,27 @@ class Table(NamedTuple):
         return between(self.page, (root / self.page).read_text(), self.marker)
 
 
+class Sentence(NamedTuple):
+    """Figures of a page's text that come from records.
+
+    Attributes:
+        page: the file, from the root of the repository.
+        content: makes the words that the page has, whichever way its lines are broken.
+        records: benchmarks whose records they show.
+    """
+
+    page: str
+    content: Callable[[], str]
+    records: tuple[str, ...]
+
+
+SENTENCES = (
+    Sentence("docs/data.md", speed_tables.names, ("loading",)),
+    Sentence("docs/inference.md", speed_tables.startup, ("startup",)),
+    Sentence("docs/speed.md", speed_tables.scaling, ("scaling",)),
+)
+"""Sentences with the figures of a whole benchmark, which are written by hand and compared."""
+
 TABLES = (
     Table("README.md", "short_results", accuracy_tables.short_results, ("portrait", "camvid_long", "error_maps")),
     Table("docs/results.md", "main_results", accuracy_tables.main_results, ("portrait", "camvid_long", "error_maps")),
