@@ -118,7 +118,7 @@ def state_of(table: tables.Table) -> State:
         return State(
             table.name, "missing", f"no file {', '.join(f'benchmarks/results/{name}.json' for name in absent)}"
         )
-    shown, content = table.shown(tables.ROOT), table.content()
+    shown, content = table.shown(common.ROOT), table.content()
     if shown != content:
         pairs = zip([*shown.split("\n"), "nothing"], [*content.split("\n"), "nothing"], strict=False)
         page, records = next(pair for pair in pairs if pair[0] != pair[1])
@@ -128,11 +128,20 @@ def state_of(table: tables.Table) -> State:
     return State(table.name, "equal", "; ".join(described(name) for name in table.records))
 
 
+def state_of_sentence(sentence: tables.Sentence) -> State:
+    """Compare figures in a page's text with their records."""
+    content = sentence.content()
+    if content not in " ".join((common.ROOT / sentence.page).read_text().split()):
+        return State(sentence.page, "differs", f"the records give {content!r}, which is not in the page")
+    return State(sentence.page, "equal", f"{content!r}: {'; '.join(map(described, sentence.records))}")
+
+
 def states() -> list[State]:
-    """The state of every table and picture."""
+    """The state of every table, of the sentences with figures, and of every picture."""
     unrecorded = [State(f"{page}#{title}", "no record", about) for (page, title), about in UNRECORDED.items()]
     drawn = [State(path, "picture", f"benchmarks.{command}") for path, command in PICTURES.items()]
-    return [*map(state_of, tables.TABLES), *unrecorded, *drawn]
+    sentences = map(state_of_sentence, tables.SENTENCES)
+    return [*map(state_of, tables.TABLES), *sentences, *unrecorded, *drawn]
 
 
 def described(name: str) -> str:
@@ -170,6 +179,7 @@ def committed() -> dict[str, str]:
 def listed() -> str:
     """Every table with its records, then every file of records with its minutes and commands."""
     lines = [f"{table.name}: {', '.join(table.records)}" for table in tables.TABLES]
+    lines += [f"{sentence.page}, a sentence: {', '.join(sentence.records)}" for sentence in tables.SENTENCES]
     for name, (commands, _, why_not) in MEASUREMENTS.items():
         lines += ["", f"{name}: {why_not or f'about {minutes_of(name)} minutes on two cores'}"]
         lines += [f"    {shown_command(command)}" for command in commands]
@@ -190,7 +200,7 @@ def with_records(folder: Path) -> str:
     try:
         parts = []
         for table in tables.TABLES:
-            if names & {*table.records} and (content := table.content()) != table.shown(tables.ROOT):
+            if names & {*table.records} and (content := table.content()) != table.shown(common.ROOT):
                 parts.append(
                     f"{table.name}, with {', '.join(sorted(names & {*table.records}))} of {folder}:\n{content}\n"
                 )
@@ -215,14 +225,18 @@ def main() -> None:
         return
     if given.train:
         data = {name: Path(folder).absolute() for name, _, folder in (each.partition("=") for each in given.data)}
-        train(given.train, given.out.absolute(), data)
+        try:
+            train(given.train, given.out.absolute(), data)
+        except KeyboardInterrupt:
+            print(f"interrupted; the same command continues in {given.out}", file=sys.stderr)
+            sys.exit(130)
     if given.train or given.records:
         print(with_records((given.records or given.out).absolute()))
         return
     found = states()
     for each in found:
         print(f"{each.state:10}{each.name}: {each.detail}")
-    missing = [line for page in pages_of(tables.ROOT) for line in uncovered(page, (tables.ROOT / page).read_text())]
+    missing = [line for page in pages_of(common.ROOT) for line in uncovered(page, (common.ROOT / page).read_text())]
     for line in missing:
         print(
             f"not listed {line}; make it from records (TABLES in benchmarks/tables.py), or name it in UNRECORDED or "
@@ -230,7 +244,8 @@ def main() -> None:
         )
     wrong = sum(each.state in ("differs", "missing") for each in found) + len(missing)
     equal = sum(each.state == "equal" for each in found)
-    print(f"{equal} of {len(tables.TABLES)} tables equal their records, {wrong} wrong")
+    compared = len(tables.TABLES) + len(tables.SENTENCES)
+    print(f"{equal} of {compared} tables and sentences equal their records, {wrong} wrong")
     sys.exit(1 if wrong else 0)
 
 

@@ -182,6 +182,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     ),
     "large_images": Measurement(("OMP_NUM_THREADS=2 speed.large_images --tree before=EARLIER --json JSON",)),
     "export": Measurement(("speed.export_models --json JSON",), minutes=60),
+    "startup": Measurement(("speed.startup --json JSON",), minutes=2),
+    "scaling": Measurement(("speed.scaling --json JSON",), minutes=10),
     "reliability": Measurement(("reliability --json JSON",)),
 }
 """How the records of each table are measured, by the name of their file."""
@@ -227,7 +229,9 @@ def arguments_of(command: str, name: str, out: Path, data: Mapping[str, Path]) -
     Raises:
         SemipixError: a folder was not given, or runs that the command measures are not there.
     """
-    words, variables, found = shlex.split(command), {}, []
+    words = shlex.split(command)
+    variables: dict[str, str] = {}
+    found: list[str] = []
     while "=" in words[0]:
         key, _, variables[key] = words.pop(0).partition("=")
     for word in words:

@@ -204,6 +204,32 @@ def paper_steps() -> str:
     return "\n".join(parts)
 
 
+def startup() -> str:
+    """How long commands take to start, in a sentence."""
+    seconds = {record["command"]: record["wall_s"] for record in recorded("startup")}
+    return (
+        f"Starting takes {seconds['help']:.2f} s for `semipix --help`, and {seconds['train_to_first_step']:.1f} s from "
+        "starting `semipix train`"
+    )
+
+
+def scaling() -> str:
+    """How cost grows with pixels, batch and unlabeled images, in a sentence."""
+    slopes = {record["curve"]: f"{record['upper_half_slope']:.2f}" for record in recorded("scaling")}
+    return f"finds slopes of {slopes['pixels']}, {slopes['batch']} and {slopes['unlabeled_images']} on logarithmic axes"
+
+
+def names() -> str:
+    """What a million file names cost, in a sentence."""
+    record = next(record for record in recorded("loading") if record["case"] == "names")
+    start = record["list_cpu_s"] + record["split_cpu_s"]
+    grown, of_a_list = (record[f"grown_bytes_per_worker{what}"] / 1e6 for what in ("", "_of_a_list"))
+    return (
+        f"takes {start:.0f} s of processor time to start, and a worker that has drawn all of them has grown by "
+        f"{grown:.1f} MB ({of_a_list:.0f} MB with a Python list)"
+    )
+
+
 def tile_seams() -> str:
     """The share of the labels that are others if an image is computed in tiles."""
     records = recorded("tile_seams")

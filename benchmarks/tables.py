@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accuracy_tables, error_tables, grid_tables, speed_tables
+from benchmarks import accuracy_tables, common, error_tables, grid_tables, speed_tables
 from benchmarks.accuracy.compare import REGRESSION
-from benchmarks.common import ROOT, run
+from benchmarks.common import run
 from semipix.errors import SemipixError
 
 SEGMENTATION = ("portrait", "camvid_long", "camvid")
@@ -50,6 +50,27 @@ class Table(NamedTuple):
         """
         return between(self.page, (root / self.page).read_text(), self.marker)
 
+
+class Sentence(NamedTuple):
+    """Figures of a page's text that come from records.
+
+    Attributes:
+        page: the file, from the root of the repository.
+        content: makes the words that the page has, whichever way its lines are broken.
+        records: benchmarks whose records they show.
+    """
+
+    page: str
+    content: Callable[[], str]
+    records: tuple[str, ...]
+
+
+SENTENCES = (
+    Sentence("docs/data.md", speed_tables.names, ("loading",)),
+    Sentence("docs/inference.md", speed_tables.startup, ("startup",)),
+    Sentence("docs/speed.md", speed_tables.scaling, ("scaling",)),
+)
+"""Sentences with the figures of a whole benchmark, which are written by hand and compared."""
 
 TABLES = (
     Table("README.md", "short_results", accuracy_tables.short_results, ("portrait", "camvid_long", "error_maps")),
@@ -130,7 +151,7 @@ def pages() -> dict[Path, str]:
     """Every page with the present figures."""
     found: dict[Path, str] = {}
     for table in TABLES:
-        path = ROOT / table.page
+        path = common.ROOT / table.page
         text = found[path] if path in found else path.read_text()
         found[path] = filled(table.page, text, table.marker, table.content())
     return found

@@ -2,8 +2,9 @@
 
 Trains variants of methods (`src/semipix/conf/variant`) in one setting (`src/semipix/conf/experiment/compare`) on the
 same splits for the same number of steps, and measures each on the test images. Prints the test metric of every variant:
-the mean over seeds, then each seed. A run that exists already, as a folder or as a record of the same configuration in
-the file of `--json`, is not trained again. So an interrupted comparison can be continued and a finished one extended.
+the mean over seeds with its interval of 95 %, or the value of each of fewer than three seeds. A run that exists, as a
+folder or as a record of the same configuration in the file of `--json`, is not trained again. So an interrupted
+comparison can be continued and a finished one extended.
 
     python -m benchmarks.accuracy.compare portrait --data PORTRAIT --labels 8 16 32
     python -m benchmarks.accuracy.compare camvid --data CAMVID
@@ -15,7 +16,6 @@ One run: `semipix train experiment=compare/portrait variant=gct data.root=PORTRA
 """
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_module
 
-from benchmarks.common import Record, new_parser, node, options, records_in, run, write_records
+from benchmarks.common import Record, new_parser, node, options, over_seeds, records_in, run, write_records
 from semipix.config import plain
 from semipix.errors import SemipixError
 from semipix.functional.precision import fast_precision
@@ -141,12 +141,12 @@ def figure(record: Record) -> float:
 
 
 def report(records: Sequence[Record]) -> None:
-    """Print the test metric of each variant: mean over seeds, then each seed."""
+    """Print the test metric of each variant: the mean over seeds with its interval, or each of fewer than three."""
     cells = defaultdict(list)
     for record in records:
         cells[record["variant"], record["labels"]].append(figure(record))
     for (name, labels), values in cells.items():
-        print(f"{name:28} {labels:>5}  {statistics.mean(values):6.2f}  ({', '.join(f'{v:.2f}' for v in values)})")
+        print(f"{name:28} {labels:>5}  {over_seeds(values, 2)}")
 
 
 def changes_of(variants: Sequence[str], ablations: Sequence[str], extra: Sequence[str]) -> dict[str, list[str]]:

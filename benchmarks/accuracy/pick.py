@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.accuracy.compare import SETTINGS, VARIANTS, configuration, figure, measure_of, overrides_of
-from benchmarks.common import Record, new_parser, records_in, run, write_records
+from benchmarks.common import Record, new_parser, over_seeds, records_in, run, write_records
 from semipix.batch import VOID
 from semipix.data.files.decode import unit_range
 from semipix.data.files.reader import Reader
@@ -157,14 +157,12 @@ def train_records(given: Any, records: Sequence[Record]) -> list[Record]:
 
 
 def report_trained(records: Sequence[Record]) -> None:
-    """Print the test metric: mean and standard deviation over seeds, then each seed."""
+    """Print the test metric: the mean over seeds with its interval, or each of fewer than three."""
     cells = defaultdict(list)
     for record in records:
         cells[record["variant"], record["labels"], record["strategy"]].append(figure(record))
     for (variant, count, strategy), values in cells.items():
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        each = ", ".join(f"{value:.2f}" for value in values)
-        print(f"{variant:12} {count:>4} {strategy:16} {statistics.mean(values):6.2f}{spread}  ({each})")
+        print(f"{variant:12} {count:>4} {strategy:16} {over_seeds(values, 2)}")
 
 
 def main() -> None:

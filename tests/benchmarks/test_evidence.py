@@ -29,8 +29,9 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"before\n\n  <!-- made -->\n  {MADE.content().replace(chr(10), chr(10) + '  ')}\n  <!-- /made -->\n"
     )
     monkeypatch.setattr(common, "FOLDERS", [records])
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(common, "ROOT", tmp_path)
     monkeypatch.setattr(tables, "TABLES", (MADE,))
+    monkeypatch.setattr(tables, "SENTENCES", ())
     monkeypatch.setattr(evidence, "pages_of", lambda root: ["page.md"])
     return path
 
@@ -48,7 +49,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 def test_no_table_of_figures_is_made_by_hand() -> None:
     found = {
-        page: evidence.uncovered(page, (tables.ROOT / page).read_text()) for page in evidence.pages_of(tables.ROOT)
+        page: evidence.uncovered(page, (common.ROOT / page).read_text()) for page in evidence.pages_of(common.ROOT)
     }
     assert len(found) > 20
     assert [line for lines in found.values() for line in lines] == []
@@ -57,16 +58,16 @@ def test_no_table_of_figures_is_made_by_hand() -> None:
 def test_each_exception_is_a_table_that_exists() -> None:
     for name in ("UNRECORDED", "STATED"):
         for key in getattr(evidence, name):
-            text = (tables.ROOT / key[0]).read_text()
+            text = (common.ROOT / key[0]).read_text()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(evidence, name, {})
                 assert evidence.uncovered(key[0], text), f"{name}: {key} has no table with figures"
     for page, _ in evidence.UNRECORDED:
-        assert "no record" in (tables.ROOT / page).read_text().lower(), page
+        assert "no record" in (common.ROOT / page).read_text().lower(), page
 
 
 def test_each_table_has_records_and_each_file_of_records_a_measurement() -> None:
-    named = {name for table in tables.TABLES for name in table.records}
+    named = {name for each in (*tables.TABLES, *tables.SENTENCES) for name in each.records}
     assert named <= MEASUREMENTS.keys()
     for name in named:
         assert (common.RESULTS / f"{name}.json").exists(), name
@@ -96,7 +97,7 @@ def test_a_table_that_equals_its_records(
     code, printed = called(monkeypatch, capsys)
     assert code == 0
     assert "equal     page.md#made: made.json (1 records, CPU, 2 cores, semipix 1.0, torch 9.9)" in printed
-    assert "1 of 1 tables equal their records, 0 wrong" in printed
+    assert "1 of 1 tables and sentences equal their records, 0 wrong" in printed
 
 
 def test_a_table_that_differs_from_its_records(
@@ -106,6 +107,23 @@ def test_a_table_that_differs_from_its_records(
     code, printed = called(monkeypatch, capsys)
     assert code == 1
     assert "differs   page.md#made: the page has '| x | 2.5 |', the records give '| x | 1.5 |'" in printed
+
+
+def test_sentences_are_compared_whichever_way_lines_are_broken(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = tables.Sentence("page.md", lambda: "it takes 3.5 s", ("made",))
+    monkeypatch.setattr(tables, "SENTENCES", (sentence,))
+    page.write_text(page.read_text() + "\nUsually it\n  takes 3.5 s.\n")
+    assert called(monkeypatch, capsys)[0] == 0
+    page.write_text(page.read_text().replace("3.5", "3.6"))
+    code, printed = called(monkeypatch, capsys)
+    assert code == 1
+    assert "differs   page.md: the records give 'it takes 3.5 s', which is not in the page" in printed
+
+
+def test_the_sentences_of_the_documentation_are_those_of_the_records() -> None:
+    assert [found for each in tables.SENTENCES if (found := evidence.state_of_sentence(each)).state != "equal"] == []
 
 
 def test_missing_records_and_tables_by_hand_are_named(
@@ -203,6 +221,13 @@ def test_tables_with_new_records_are_shown(
     assert [tmp_path / "results"] == common.FOLDERS
     with pytest.raises(SemipixError, match="no file of records found"):
         evidence.with_records(tmp_path)
+
+
+def test_the_day_of_a_file_is_that_of_its_last_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = "benchmarks/results/README.md\nbenchmarks/results/a.json"
+    printed = f"2026-11-26\n\n{files}\n2026-11-20\n\n{files}\n"
+    monkeypatch.setattr(evidence.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=printed))
+    assert evidence.committed.__wrapped__()["a.json"] == "2026-11-26"
 
 
 def test_the_list_has_every_table_and_command(

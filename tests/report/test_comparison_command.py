@@ -130,6 +130,7 @@ def test_files_and_table_have_the_same_figures(comparison: Comparison, tmp_path:
     table = terminal_table(comparison)
     line = next(line for line in table.splitlines() if line.startswith("gct") and " 8 " in line)
     assert f"{100 * row_of(comparison, 'gct', 8).mean.estimate:.1f} ±" in line and "ahead" in line and "2.50x" in line
+    assert "one seed" not in line
     text = (tmp_path / "compare.md").read_text()
     assert comparison.sentence in text and "| variant | labels |" in text and "gct-8-0" in text
 
@@ -141,6 +142,7 @@ def test_of_one_seed_nothing_is_ahead(sweep: Path) -> None:
     assert row.difference is not None and row.difference.excludes()
     assert found.sentence.endswith("on 30 test images, but one seed says nothing about other trainings.")
     assert any("over images alone" in note for note in found.notes)
+    assert terminal_table(found).count("(one seed: images alone)") == 2
 
 
 def test_without_supervised_the_answer_is_open(sweep: Path) -> None:

@@ -110,10 +110,14 @@ def test_the_demo_trains_and_writes_its_page(
 @pytest.mark.parametrize(
     ("gct", "supervised", "expected"),
     [
-        (77.2, 71.0, "ends 6.2 points of mIoU above the equally long supervised run."),
-        (70.0, 71.5, "ends 1.5 points of mIoU below the equally long supervised run. The diagnostics show"),
-        (70.01, 70.0, "ends with the mIoU of the equally long supervised run."),
-        (70.0, 70.0, "ends with the mIoU of the equally long supervised run."),
+        (77.2, 71.0, "ends 6.2 points of mIoU above the equally long supervised run (one seed each)."),
+        (
+            70.0,
+            71.5,
+            "ends 1.5 points of mIoU below the equally long supervised run (one seed each). The diagnostics show",
+        ),
+        (70.01, 70.0, "ends with the mIoU of the equally long supervised run (one seed each)."),
+        (70.0, 70.0, "ends with the mIoU of the equally long supervised run (one seed each)."),
     ],
 )
 def test_the_verdict_is_what_the_figures_say(gct: float, supervised: float, expected: str) -> None:

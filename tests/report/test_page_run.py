@@ -37,7 +37,7 @@ def test_the_page_of_a_run_has_the_figures_of_its_files(command: Callable[..., R
         f"{kept['first/miou']:.4f}",
     )
     (answer,) = [line for line in page.text if line.startswith("gct learned from 4 labeled and ")]
-    assert f"the mIoU on 2 test images is {kept['miou']:.4f} (95 % interval {low:.4f} to {high:.4f})." in answer
+    assert f"is {kept['miou']:.4f} (95 % interval over images {low:.4f} to {high:.4f}; one seed)." in answer
 
     classes = page.table("IoU")
     assert [classes[name][1] for name in "01"] == [f"{kept[f'iou/{name}']:.4f}" for name in "01"]

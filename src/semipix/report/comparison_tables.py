@@ -72,7 +72,7 @@ def _texts(comparison: Comparison, row: Row) -> list[str]:
         str(row.labels),
         str(len(row.seeds)),
         f"{comparison.shown(row.mean.estimate)}{deviation}",
-        _bounds(comparison, row.mean, ""),
+        _bounds(comparison, row.mean, "") + ("" if len(row.seeds) > 1 else " (one seed: images alone)"),
         "" if row.difference is None else _signed(comparison, row.difference.estimate),
         "" if row.difference is None else _bounds(comparison, row.difference, "+"),
         VERDICTS[row.ahead],

@@ -121,12 +121,13 @@ def _rate(result: dict[str, Any]) -> str:
 def _verdict(summary: dict[str, dict[str, Any]]) -> str:
     """What the figures say, in one sentence, whichever way it went."""
     gain = summary["gct_strong"]["miou"] - summary["supervised"]["miou"]
+    other = "the equally long supervised run (one seed each)"
     if abs(gain) < 0.05:
-        return "GCT on strong views ends with the mIoU of the equally long supervised run."
+        return f"GCT on strong views ends with the mIoU of {other}."
     if gain > 0:
-        return f"GCT on strong views ends {gain:.1f} points of mIoU above the equally long supervised run."
+        return f"GCT on strong views ends {gain:.1f} points of mIoU above {other}."
     return (
-        f"GCT on strong views ends {-gain:.1f} points of mIoU below the equally long supervised run. The diagnostics "
+        f"GCT on strong views ends {-gain:.1f} points of mIoU below {other}. The diagnostics "
         "show what the exchange gains and what it costs."
     )
 

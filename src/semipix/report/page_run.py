@@ -100,7 +100,7 @@ def _sentence(run: MeasuredRun, configuration: Configuration, metric: str) -> st
     found = primary_interval(run)
     interval = ""
     if found is not None and not math.isnan(found.low):
-        interval = f" (95 % interval {shown(found.low)} to {shown(found.high)})"
+        interval = f" (95 % interval over images {shown(found.low)} to {shown(found.high)}; one seed)"
     method = configuration.method.path.split(".")[-2]
     learned = f"{method} learned from {len(split.labeled):,} labeled"
     if configuration.method.target.uses_unlabeled:  # type: ignore[attr-defined]

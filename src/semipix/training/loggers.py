@@ -99,7 +99,7 @@ def begun(loggers: Sequence[Logger], hyper_parameters: Mapping[str, Any]) -> Ite
                 continue
             try:
                 open_before = getattr(sys.modules.get("wandb"), "run", None)
-                experiment = logger.experiment
+                experiment = getattr(logger, "experiment", None)  # begins it
                 if isinstance(logger, WandbLogger) and experiment is not open_before:
                     ours.append(experiment)
                 logger.log_hyperparams(dict(hyper_parameters))
