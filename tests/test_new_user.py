@@ -30,7 +30,8 @@ TINY = (
 def commands_of(page: str, heading: str) -> list[list[str]]:
     """The commands in the blocks of a section, without `semipix` and comments."""
     section = (PAGES / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    lines = [line for block in re.findall(r"^```\n(.*?)^```", section, re.M | re.S) for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.M | re.S)
+    lines = [line for language, block in blocks if not language for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("semipix ")]
 
 
