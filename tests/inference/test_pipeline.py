@@ -4,7 +4,7 @@ Also tests inference/predictor.py.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from semipix.errors import SemipixError
 from semipix.functional.grouping import batch_pixels
 from semipix.inference import pipeline
-from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files
+from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files, predict_frames
 from semipix.inference.predictor import Photo, Predictor
 from tests.helpers.tiny import make_method
 
@@ -264,3 +264,24 @@ def test_what_is_not_whole_is_not_done(tmp_path: Path) -> None:
     assert not predictor.is_done(Path("a.jpg"))
     (tmp_path / "masks/a.png").touch()
     assert predictor.is_done(Path("a.jpg"))
+
+
+def test_few_frames_of_a_video_are_decoded_ahead(tmp_path: Path) -> None:
+    """Memory does not grow with the length of a video, however slow the network is."""
+    predictor, decoded = Watched(tmp_path), 0
+    image = torch.rand(3, 64, 64)
+
+    def frames() -> Iterator[Photo | str]:
+        nonlocal decoded
+        for decoded in range(1, 1001):
+            yield Photo(Path("a.mp4"), Path(f"{decoded:06d}.png"), image, image)
+
+    ended = predict_frames(predictor, frames())
+    for _ in range(3):
+        next(ended)
+    time.sleep(0.2)  # the decoder has nothing to do, or would go on
+    batch = batch_pixels(predictor.device.type) // 64**2
+    assert decoded <= 3 * batch + READ_AHEAD_IMAGES.stop
+    ended.close()
+    assert predictor.written == [f"{number:06d}.png" for number in range(1, len(predictor.written) + 1)]
+    assert decoded < 1000
