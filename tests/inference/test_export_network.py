@@ -1,14 +1,16 @@
 """The deployed network as a plain module, and its trace for free sizes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError
-from semipix.inference.export_network import Deployed, StaticSame, exported, with_static_padding
+from semipix.inference.export_network import Deployed, PoolingByProducts, StaticSame, exported, made_traceable
 from semipix.models.adapt import adapt
 from semipix.models.smp import SMP
 from semipix.tasks.matting import Matting
@@ -34,7 +36,18 @@ def test_the_deployed_network_is_what_the_method_runs(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_fused_pair_with_its_error_map_is_traced_for_all_sizes() -> None:
-    method = make_method("gct", fusion=True, detector="cues").eval()
+    class Pooled(TinyModel):
+        """Adds means over a grid of parts, as PSPNet does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AdaptiveAvgPool2d((2, 3))
+
+        def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+            means = F.interpolate(self.pool(features[0]), size, mode="bilinear")
+            return super().head([features[0] + means], size)
+
+    method = make_method("gct", lambda number: Pooled(), fusion=True, detector="cues").eval()
     method.deploy("fused")
     network = Deployed(method, Uncalibrated("flaw"))
     program = exported(network).module()
@@ -65,10 +78,21 @@ def test_static_padding_is_that_of_maps_which_the_stride_divides() -> None:
     network = nn.ModuleList([part, outside])
     image = rand(1, 3, 16, 24)
     wanted = part.layers(image)
-    with_static_padding(network)
+    made_traceable(network)
     assert [type(layer) for layer in part.layers] == [StaticSame, StaticSame]
     assert type(outside) is Conv2dSame, "its maps may have any size"
     assert torch.equal(part.layers(image), wanted)
+
+
+@pytest.mark.parametrize("size", [(6, 9), (7, 5), (2, 1)])
+def test_pooling_by_products_is_adaptive_pooling(size: tuple[int, int]) -> None:
+    features = rand(2, 3, *size)
+    for wanted in (2, (3, 4), (6, 6)):
+        layers = nn.Sequential(nn.AdaptiveAvgPool2d(wanted), nn.AdaptiveAvgPool2d(1))
+        expected = layers[0](features)
+        made_traceable(layers)
+        assert [type(layer) for layer in layers] == [PoolingByProducts, nn.AdaptiveAvgPool2d]
+        assert torch.allclose(layers[0](features), expected, atol=1e-6)
 
 
 def test_the_smallest_side_is_found() -> None:

@@ -199,7 +199,7 @@ def test_an_interrupted_prediction_loses_no_score(
 def test_large_images_have_the_same_maps_and_scores(
     calibrated: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (fitted,) = calibration._entries(calibrated)
+    (fitted,) = calibration.saved(calibrated)
     weights = {"softmax": 1.0, "disagreement@17": 2.0, "entropy@image": 1.0}  # of all kinds of features
     knots = {"knot_scores": [-2.0, 4.0], "knot_values": [0.05, 0.9]}
     calibration.save(calibrated, dataclasses.replace(fitted, weights=weights, intercept=0.0, **knots))

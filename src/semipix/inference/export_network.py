@@ -98,7 +98,7 @@ def exported(network: Deployed) -> Any:
     of_sides = {"min": network.smallest}
     dynamic = {0: torch.export.Dim("images", min=1), 2: torch.export.Dim("height", **of_sides)}
     dynamic[3] = torch.export.Dim("width", **of_sides)
-    traced = with_static_padding(copy.deepcopy(network))
+    traced = made_traceable(copy.deepcopy(network))
     try:
         # Sizes of 1 are traced as any others. What cannot be proven of a size is checked when the program runs.
         with torch.no_grad(), symbols.patch(backed_size_oblivious=True), warnings.catch_warnings():
@@ -138,19 +138,40 @@ class StaticSame(nn.Conv2d):
         return self.kernel_size, self.stride, self.dilation
 
 
-def with_static_padding(network: nn.Module) -> nn.Module:
-    """Replace timm's SAME convolutions, whose padding `torch.export` cannot trace, in networks that pad their images.
+class PoolingByProducts(nn.AdaptiveAvgPool2d):
+    """Adaptive average pooling as products of matrices, for `torch.export`, which takes its parts for constants."""
 
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, H, W) to their means (N, C, h, w) over h x w parts."""
+        wanted: Any = self.output_size
+        height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
+        rows, columns = (_shares(*pair, features) for pair in zip((height, width), features.shape[-2:], strict=True))
+        return rows @ features @ columns.mT
+
+
+def _shares(parts: int, length: int, like: Tensor) -> Tensor:
+    """How much each place of a side adds to the mean of each part, (parts, length); neighbouring parts may overlap."""
+    part = torch.arange(parts, device=like.device)[:, None]
+    place = torch.arange(length, device=like.device)
+    begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
+    return ((place >= begin) & (place < end)).to(like.dtype) / (end - begin)
+
+
+def made_traceable(network: nn.Module) -> nn.Module:
+    """Replace layers that `torch.export` cannot trace for all sizes by others that compute the same.
+
+    These are adaptive pooling to more than one value, and timm's SAME convolutions in networks that pad their images:
     `SMP` pads images to sides that its encoder can divide, so that the stride divides the sides of every map.
 
     Args:
         network: changed in place.
     """
     for part in network.modules():
-        if isinstance(part, SMP):
-            for layer in part.modules():
-                if type(layer) is Conv2dSame:
-                    layer.__class__ = StaticSame  # type: ignore[assignment]
+        if type(part) is nn.AdaptiveAvgPool2d and part.output_size not in (1, (1, 1)):
+            part.__class__ = PoolingByProducts
+        for layer in part.modules() if isinstance(part, SMP) else ():
+            if type(layer) is Conv2dSame:
+                layer.__class__ = StaticSame  # type: ignore[assignment]
     return network
 
 
