@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from semipix.data.files.decode import ARRAY
 from semipix.data.files.listing import is_image, walk
 from semipix.data.files.opening import EXTENSIONS
 from semipix.errors import SemipixError
@@ -24,17 +25,19 @@ class Images:
     left_out: list[str] = field(default_factory=list)
 
 
-def find_images(paths: Sequence[Path], out: Path | None = None) -> Images:
+def find_images(paths: Sequence[Path], out: Path | None = None, arrays: bool = False) -> Images:
     """List the image files in files and folders, by the rules for data folders.
 
     Args:
         paths: image files, or folders that are searched with their subfolders.
         out: a folder that is left out, since results may be written below the images.
+        arrays: whether images may be `.npy` files.
 
     Raises:
         SemipixError: a path does not exist, or a folder holds no image.
     """
     images = Images()
+    readable = EXTENSIONS | {ARRAY} if arrays else EXTENSIONS
     for path in paths:
         if path.is_file():
             images.files.append((path, Path(path.name)))
@@ -42,11 +45,11 @@ def find_images(paths: Sequence[Path], out: Path | None = None) -> Images:
         if not path.is_dir():
             raise SemipixError(f"{path}: no such file or folder; name image files or folders of images")
         walked = walk(path, without=out)
-        names = [name for name in walked.files if is_image(name)]
+        names = [name for name in walked.files if is_image(name, arrays)]
         if not names:
-            raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+            raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(readable))}")
         images.files += [(path / name, Path(name)) for name in names]
-        images.left_out += walked.left_out(path, [name for name in walked.files if not is_image(name)])
+        images.left_out += walked.left_out(path, [name for name in walked.files if not is_image(name, arrays)])
     return images
 
 

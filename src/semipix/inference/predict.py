@@ -9,7 +9,8 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from semipix.data.survey import SEVERAL_PAGES, further_parts
+from semipix.data.files.rasters import TIFF, has_georeference, has_rasterio
+from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 from semipix.inference.annotations import AnnotationFormat, Annotations
 from semipix.inference.files import find_images, refuse_collisions, refuse_overwriting
@@ -18,6 +19,8 @@ from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import ScoreTable
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 from semipix.methods.tiles import Tiling
+from semipix.training.build import bands_of
+from semipix.training.run_folder import load_config
 
 SECONDS = 30
 """Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
@@ -45,6 +48,9 @@ def predict(
     The error map of a calibrated run is the probability that a pixel is wrong or, in regression, its expected absolute
     error. `out/scores.csv` has a line for each image with what these maps expect. Without a calibration, the error map
     is the best one that the run can offer otherwise, and there are no scores.
+
+    The maps of a TIFF that says where it is are GeoTIFF files with the same reference, and those of other images are
+    PNG files. Pictures always are.
 
     Exact predictions for further processing are in `out/masks` for classification and in `out/predictions` for
     regression: one file per image, or one file per channel, `NAME.0.png` and so on, if the channels are not gray or
@@ -81,7 +87,9 @@ def predict(
             range or there is no calibration for it, or annotations cannot be written (see `Annotations.of`).
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
-    found = find_images(paths, out)
+    # Whether arrays are images depends on the run, and loading it takes longer than listing the images.
+    bands = bands_of(load_config(run, trust))
+    found = find_images(paths, out, arrays=bands is not None)
     files = found.files
     refuse_collisions(files)
     predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
@@ -97,7 +105,12 @@ def predict(
     if skip_existing:
         files = [pair for pair in files if not is_done(pair[1])]
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
-    lines = [*found.left_out, *further_parts(several, predictor.reader.max_pixels), *predictor.remarks]
+    lines = [
+        *found.left_out,
+        *_unplaced([file for file, _ in files], bands is not None),
+        *further_parts(several, predictor.reader),
+        *predictor.remarks,
+    ]
     for line in lines:
         print(f"semipix: {one_line(line)}", file=sys.stderr)
     ended: Generator[Ended]
@@ -140,3 +153,25 @@ def predict(
             message = "interrupted when annotations were written; continue with the same command and --skip-existing"
             raise Interrupted(number_of(error), message) from error
     return failures
+
+
+def _unplaced(files: Sequence[Path], bands: bool) -> list[str]:
+    """A line about rasters whose maps do not say where they are.
+
+    Args:
+        files: the images.
+        bands: whether they have bands; others are rasters only if they say where they are.
+    """
+    tiffs = [file for file in files if file.suffix.lower() in TIFF]
+    placed = dict(zip(tiffs, in_threads(has_georeference, tiffs, "reading headers"), strict=True))
+    if bands:
+        without = [file for file in files if not placed.get(file, False)]
+        why = "have no georeference, so that their maps are PNG files that do not say where they are"
+    else:
+        without = [] if has_rasterio() else [file for file in tiffs if placed[file]]
+        why = (
+            "have a georeference, which is lost in the PNG files of their maps, since rasterio is not installed; "
+            "install it by: pip install 'semipix[geo]'"
+        )
+    more = f" ({without[0]}{', ...' if len(without) > 1 else ''})" if without else ""
+    return [f"{len(without)} of {len(files)} images{more} {why}"] if without else []
