@@ -123,9 +123,10 @@ def test_check_and_train_say_the_same(command: Command, tmp_path: Path) -> None:
     def refused(words: str, *keys: str) -> None:
         checked = command("data", "check", root, *keys)
         assert checked.code == 2
-        error = command(*KNOWN, f"data.root={root}", *keys).error
+        error = command(*KNOWN, TINY, f"data.root={root}", *keys).error
         assert words in error
-        assert error.removeprefix("semipix: error: ") in checked.out + checked.err
+        error = error.removeprefix("semipix: error: ").removesuffix(", or set data.on_error=skip to train without it")
+        assert error in checked.out + checked.err
         assert not Path("run").exists()
 
     refused("holds 5 bands (5x32-bit float samples); expected 1 or 3, set data.bands=all")
@@ -137,6 +138,54 @@ def test_check_and_train_say_the_same(command: Command, tmp_path: Path) -> None:
     checked = command("data", "check", root, *KEYS).out
     assert "7 images have 5 bands, 1 others (4.tif has 3); expected equally many" in checked
     assert "holds 3 bands" in command(*KNOWN, f"data.root={root}", *KEYS).error
+
+
+def test_parts_give_the_masks_of_whole_images(command: Command, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", nodata=-9999)
+    assert command(*TRAIN, TINY, "method=supervised", f"data.root={root}", *KEYS).code == 0
+    large = write_raster(tmp_path / "large.tif", np.tile(reflectances(3)[0], (1, 12, 3)), nodata=500)
+    for out, more in (("whole", ()), ("parts", ("--tile", "96"))):
+        assert command("predict", "run", large, "--out", out, *more).code == 0
+    with rasterio.open("whole/masks/large.tif") as whole, rasterio.open("parts/masks/large.tif") as parts:
+        assert whole.shape == (480, 120)
+        assert 0 < (whole.read(1) == 255).mean() < 1
+        assert np.array_equal(whole.read(), parts.read())
+
+
+def test_maps_of_numbers_from_bands(command: Command, tmp_path: Path) -> None:
+    """Regression: a map has 65535 where the image has no data, and nowhere else."""
+    root, gone = tmp_path / "data", np.zeros((40, 40), bool)
+    gone[:8, :8] = True
+    for number, split in enumerate(("train", "train", "val", "test")):
+        values, mask = reflectances(number)
+        values[:, gone] = np.nan
+        write_raster(root / f"inputs/{split}/{number}.tif", values)
+        (root / f"targets/{split}").mkdir(parents=True, exist_ok=True)
+        np.save(root / f"targets/{split}/{number}.npy", np.where(gone, np.inf, mask).astype(np.float32))
+    train = [each for each in TRAIN if each != "data=folder"]
+    given = ("data=pairs", "task=regression", "method=supervised", TINY, f"data.root={root}", *KEYS)
+    assert command("data", "check", root, "--kind", "regression", *KEYS).code == 0
+    assert command(*train, *given).code == 0
+    assert command("evaluate", "run").code == 0
+    assert command("predict", "run", root / "inputs/test", "--out", "out").code == 0
+    with rasterio.open("out/predictions/3.tif") as written:
+        assert (written.crs, written.nodata) == (CRS, 65535)
+        assert np.array_equal(written.read(1) == 65535, gone)
+    refused = command(*train, *given, "data.kind=denoising", "run=other").error
+    assert "data.bands: found it with data.kind=denoising, whose images are colours" in refused
+
+
+def test_orthophotos_need_no_keys(command: Command, finished: Path, tmp_path: Path) -> None:
+    """A run of colours predicts GeoTIFF files of three bands in place, too."""
+    values = np.random.default_rng(0).integers(0, 255, (3, 64, 64)).astype(np.uint8)
+    write_raster(tmp_path / "photos/a.tif", values)
+    Image.fromarray(values.transpose(1, 2, 0)).save(tmp_path / "photos/b.png")
+    result = command("predict", finished, tmp_path / "photos", "--out", "out")
+    assert result.code == 0
+    assert "georeference" not in result.err
+    with rasterio.open("out/masks/a.tif") as written:
+        assert written.crs == CRS
+        assert np.array_equal(written.read(1), np.asarray(Image.open("out/masks/b.png")))
 
 
 def test_pick_sees_three_bands(command: Command, tmp_path: Path) -> None:
