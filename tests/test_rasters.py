@@ -164,7 +164,7 @@ def test_maps_of_numbers_from_bands(command: Command, tmp_path: Path) -> None:
         np.save(root / f"targets/{split}/{number}.npy", np.where(gone, np.inf, mask).astype(np.float32))
     train = [each for each in TRAIN if each != "data=folder"]
     given = ("data=pairs", "task=regression", "method=supervised", TINY, f"data.root={root}", *KEYS)
-    assert command("data", "check", root, "--kind", "regression", *KEYS).code == 0
+    assert command("data", "check", root, *KEYS, "--kind", "regression").code == 0
     assert command(*train, *given).code == 0
     assert command("evaluate", "run").code == 0
     assert command("predict", "run", root / "inputs/test", "--out", "out").code == 0
@@ -186,6 +186,19 @@ def test_orthophotos_need_no_keys(command: Command, finished: Path, tmp_path: Pa
     with rasterio.open("out/masks/a.tif") as written:
         assert written.crs == CRS
         assert np.array_equal(written.read(1), np.asarray(Image.open("out/masks/b.png")))
+
+
+def test_the_commands_of_the_page(command: Command, tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    page = (Path(__file__).parents[1] / "docs/rasters.md").read_text()
+    script = page.partition("```bash\n")[2].partition("```")[0].splitlines()
+    short = [*TRAIN[2:5], *TRAIN[6:], TINY]
+    for line in script:
+        program, *arguments = line.split()
+        assert program == "semipix"
+        assert command(*arguments, *(short if arguments[0] == "train" else ())).code == 0, line
+    with rasterio.open("out/masks/7.tif") as written:
+        assert written.crs == CRS
 
 
 def test_pick_sees_three_bands(command: Command, tmp_path: Path) -> None:
