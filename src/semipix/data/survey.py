@@ -181,7 +181,7 @@ def further_parts(files: Sequence[Path], reader: Reader) -> list[str]:
         f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {advice}"
         for paths, what, advice in (
             (pages, "hold several pages, of which only the first is read", "save each page as a file to use it"),
-            (bands, "hold further bands; only red, green and blue are read", "the others are ignored"),
+            (bands, "hold further bands; only red, green and blue are read", "set data.bands=all to read the others"),
         )
         if paths
     ]
