@@ -19,8 +19,7 @@ from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import ScoreTable
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 from semipix.methods.tiles import Tiling
-from semipix.training.build import bands_of
-from semipix.training.run_folder import load_config
+from semipix.training.run_folder import read_config
 
 SECONDS = 30
 """Seconds after which the table of scores is written again. After a kill, images without one are predicted again."""
@@ -88,8 +87,7 @@ def predict(
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
     # Whether arrays are images depends on the run, and loading it takes longer than listing the images.
-    bands = bands_of(load_config(run, trust))
-    found = find_images(paths, out, arrays=bands is not None)
+    found = find_images(paths, out, arrays=_reads_bands(run, trust))
     files = found.files
     refuse_collisions(files)
     predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
@@ -107,7 +105,7 @@ def predict(
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
     lines = [
         *found.left_out,
-        *_unplaced([file for file, _ in files], bands is not None),
+        *_unplaced([file for file, _ in files], predictor.reader.bands is not None),
         *further_parts(several, predictor.reader),
         *predictor.remarks,
     ]
@@ -153,6 +151,16 @@ def predict(
             message = "interrupted when annotations were written; continue with the same command and --skip-existing"
             raise Interrupted(number_of(error), message) from error
     return failures
+
+
+def _reads_bands(run: Path, trust: bool) -> bool:
+    """Whether the images of a run have bands.
+
+    Raises:
+        SemipixError: as `read_config`.
+    """
+    data = read_config(run, trust)[0]["data"]
+    return isinstance(data, dict) and any(data.get(key) is not None for key in ("bands", "range"))
 
 
 def _unplaced(files: Sequence[Path], bands: bool) -> list[str]:

@@ -496,7 +496,8 @@ def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32]) -> 
     if not (low >= 0 and high <= top):
         raise SemipixError(
             f"{path}: found values from {low:g} to {high:g} (mode {mode}), expected 0 to {top}; "
-            "scale the values, save the image with 8 or 16 bits a channel or, if it has bands, set data.range=[low,high]"
+            "scale the values, save the image with 8 or 16 bits a channel or, if it has bands, set "
+            "data.range=[low,high]"
         )
     values /= np.float32(top)
     return values

@@ -250,7 +250,8 @@ def _opened_tiff(path: Path | Encoded, max_pixels: int) -> Iterator[_Opened]:
         raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, rasterio.errors.RasterioError) as error:
         raise UnreadableFileError(
-            f"{path}: corrupt or truncated image ({reason_of(error.__cause__ or error, 100)}); replace or remove the file"
+            f"{path}: corrupt or truncated image ({reason_of(error.__cause__ or error, 100)}); replace or remove the "
+            "file"
         ) from None
 
 
