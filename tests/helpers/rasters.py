@@ -17,7 +17,7 @@ def write_raster(path: Path, values: NDArray[Any], placed: bool = True, nodata: 
     """Write (C, H, W) as a TIFF, by default with a georeference."""
     rasterio = pytest.importorskip("rasterio")
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = {"crs": CRS, "transform": rasterio.transform.from_origin(500000, 5000000, 10, 20)} if placed else {}
+    place = {"crs": CRS, "transform": rasterio.Affine(10, 0, 500000, 0, -20, 5000000)} if placed else {}
     count, height, width = values.shape
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype.name}
     with rasterio.open(path, "w", **profile, **place, nodata=nodata) as dataset:

@@ -134,10 +134,12 @@ class Predictor:
         image = seen if self.reader.resize is None else self.reader.image(file, whole=True)
         if self.trimaps is not None:
             image = seen = self.trimaps.beside(unit_range(image), name, self.reader.max_pixels)
-        resized = resize_image(self.reader.wrap(seen), self.reader.resize).as_subclass(Tensor)
-        if self.reader.bands is not None:
-            resized = self.reader.bands.filled(resized)
-        return Photo(file, name, image, resized, georeference(file))
+        return Photo(file, name, image, self.for_network(seen), georeference(file))
+
+    def for_network(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) that `reader` returned as the network sees it: resized, and without missing values."""
+        resized = resize_image(self.reader.wrap(image), self.reader.resize).as_subclass(Tensor)
+        return resized if self.reader.bands is None else self.reader.bands.filled(resized)
 
     def bytes_of(self, file: Path) -> int:
         """Approximate bytes of an image in memory, from the file's header; 0 if the header cannot be read."""

@@ -149,6 +149,10 @@ def test_georeference(tmp_path: Path) -> None:
     assert found.crs == CRS
     assert tuple(found.transform)[:6] == (10, 0, 500000, 0, -20, 5000000)
     assert georeference(write_raster(tmp_path / "b.tif", noise(3, 6, 7), placed=False)) is None
+    points = [rasters.load_rasterio(tmp_path).control.GroundControlPoint(row, 2 * row, row, row) for row in range(4)]
+    with rasters.load_rasterio(tmp_path).open(tmp_path / "b.tif", "r+") as dataset:
+        dataset.gcps = points, CRS
+    assert georeference(tmp_path / "b.tif") is None, "points are no transform"
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
     assert georeference(tmp_path / "c.png") is None
 

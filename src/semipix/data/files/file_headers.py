@@ -39,8 +39,8 @@ _MOST_VALUES = 1 << 20
 
 _READ_TAGS = frozenset({254, 256, 257, 258, 259, 262, 273, ORIENTATION, 277, 278, 284, 322, 323, 324, 338, 339})
 
-GEOREFERENCE = frozenset({33550, 33922, 34264, 34735})
-"""Tags of a GeoTIFF that say where it is: scale, tie points, transformation and keys. Their values are not read."""
+GEOREFERENCE = frozenset({33550, 34264})
+"""Tags of a GeoTIFF that say where each pixel is: scale of pixels, or transformation. Their values are not read."""
 
 _PREVIEW = 1 | 4
 """Bits of NewSubfileType: a page at reduced resolution, or the transparency mask of another page."""

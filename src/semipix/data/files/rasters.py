@@ -146,15 +146,16 @@ def georeference(path: Path) -> Georeference | None:
     rasterio = load_rasterio(path)
     try:
         with _dataset(rasterio, path) as dataset:
-            if dataset.crs is None and dataset.transform.is_identity:
-                return None
             return Georeference(dataset.crs, dataset.transform)
     except (OSError, rasterio.errors.RasterioError):
         return None
 
 
 def has_georeference(path: Path) -> bool:
-    """Whether the tags of a file say where it is, and it is stored upright; rasterio is not needed."""
+    """Whether the tags of a file say where each pixel is, and it is stored upright; rasterio is not needed.
+
+    Ground control points, and files beside the TIFF, do not count.
+    """
     if split_extension(path.name)[1] not in TIFF:
         return False
     try:
