@@ -26,16 +26,32 @@ def written(path: Path, *, sync: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written; the error names `path`.
     """
+    with written_path(path) as unfinished:
+        handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def written_path(path: Path) -> Iterator[Path]:
+    """The path of a file to write, for libraries that open it themselves; it is renamed to `path` when it is complete.
+
+    It is in the same folder and has a random name. If writing fails, an existing file stays unchanged.
+
+    Args:
+        path: path of the complete file; its folder is created if it is missing.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{secrets.token_hex(8)}{ENDING}")
-        handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            with os.fdopen(handle, "w+b") as file:
-                yield file
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
+            yield unfinished
             unfinished.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

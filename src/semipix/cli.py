@@ -365,6 +365,12 @@ def _parser() -> argparse.ArgumentParser:
         "pick", help="which images to label first", description="Print the images to label first, one name a line."
     )
     pick.add_argument("root", type=Path, help="folder with images/ or inputs/; it needs no label")
+    pick.add_argument(
+        "keys",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="data.bands and data.range as semipix train takes them, if images have bands instead of colours",
+    )
     pick.add_argument("-n", type=int, required=True, metavar="N", dest="count", help="number of images")
     pick.add_argument("--by", choices=("kmeans", "kcentre", "random"), default="kmeans", help="default: kmeans")
     pick.add_argument(
@@ -557,9 +563,11 @@ def _check(options: argparse.Namespace) -> int:
     report = check_folder(options.root, options.kind, **keys)
     print("\n".join(report.lines()), flush=True)
     if options.coverage:
+        from semipix.data.files.bands import Bands
         from semipix.data.pick import coverage_lines
 
-        print("\n".join(coverage_lines(options.root, keys.get("labels"), **_given(max_pixels=keys.get("max_pixels")))))
+        given = _given(max_pixels=keys.get("max_pixels"), bands=Bands.of_options(keys))
+        print("\n".join(coverage_lines(options.root, keys.get("labels"), **given)))
     return 2 if report.problems else 0
 
 
@@ -607,6 +615,7 @@ def _frames(options: argparse.Namespace) -> int:
 
 
 def _pick(options: argparse.Namespace) -> int:
+    from semipix.data.files.bands import Bands
     from semipix.data.pick import pick
     from semipix.data.pick_sheet import check_sheet, write_sheet
 
@@ -615,15 +624,18 @@ def _pick(options: argparse.Namespace) -> int:
         sheet = options.write.with_name(f"{options.write.stem}-sheet.jpg")
     if sheet is not None:
         check_sheet(sheet)
-    most = _given(max_pixels=options.max_pixels)
-    found = pick(options.root, options.count, options.by, options.depth, options.seed, options.labels, **most)
+    keys = _data_keys(options.keys)
+    if others := sorted({*keys} - {"bands", "range"}):
+        raise SemipixError(f"data.{others[0]}: semipix data pick takes only data.bands and data.range; leave it out")
+    given = _given(max_pixels=options.max_pixels, bands=Bands.of_options(keys))
+    found = pick(options.root, options.count, options.by, options.depth, options.seed, options.labels, **given)
     print("\n".join(found.names), flush=True)
     for note in found.notes:
         print(f"semipix: {one_line(note)}", file=sys.stderr)
     if options.write is not None:
         found.write(options.write)
     if sheet is not None:
-        write_sheet(sheet, found.root, found.cells, **most)
+        write_sheet(sheet, found.root, found.cells, found.reader)
         print(f"semipix: see {sheet}", file=sys.stderr)
     return 0
 

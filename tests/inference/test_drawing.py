@@ -104,3 +104,27 @@ def test_bytes_are_drawn_as_their_floats(tmp_path: Path) -> None:
     given = image, image.float() / 255
     of_bytes, of_floats = (drawn(task, pixels, output, scores, 40, tmp_path) for pixels in given)
     assert torch.equal(of_bytes.picture.whole(), of_floats.picture.whole())
+
+
+@pytest.mark.parametrize("task", [Segmentation(5), Regression(2)], ids=lambda task: type(task).__name__)
+def test_what_the_image_has_no_value_of_is_marked_and_counts_nowhere(task: Task, tmp_path: Path) -> None:
+    image, gone = rand(4, *SEEN, seed=1), torch.zeros(SEEN, dtype=torch.bool)
+    gone[:10, 5:] = True
+    output, scores = rand(1, task.channels, *SEEN, seed=2) * 1.2, rand(1, 1, *SEEN, seed=3)
+    whole = drawn(task, image, output, scores, 40, tmp_path)
+    image[2, gone] = torch.nan
+    found = drawn(task, image, output, torch.where(gone, 0.9, scores), 16, tmp_path)
+    assert (found.nodata, whole.nodata) == (True, False)
+    assert found.errors is not None
+    assert found.accepted is not None
+    assert whole.errors is not None
+    largest = 255 if task.classification else 65535
+    for array, other in ((found.errors, whole.errors), (found.prediction, whole.prediction)):
+        values, before = array.whole().long(), other.whole().long()
+        assert bool((values[gone] == largest).all())
+        assert torch.equal(values[~gone], before[~gone].clamp(max=largest - 1))
+    assert not bool(found.accepted.whole()[gone].any())
+    assert not bool(found.picture.whole()[gone].any())
+    known = scores[0, 0][~gone]
+    assert found.error == pytest.approx(float(known.mean()), abs=1e-6)
+    assert found.share == pytest.approx(float((known <= 0.4).float().mean()), abs=1e-6)

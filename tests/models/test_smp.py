@@ -241,6 +241,20 @@ def test_a_hub_that_does_not_answer(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_pretrained_weights_are_spread_over_bands_as_timm_does(channels: int) -> None:
+    """And the statistics are those of the bands, not ImageNet's."""
+    mean, std = [0.1 + 0.1 * band for band in range(channels)], [0.2] * channels
+    model = SMP(channels, 2, band_mean=mean, band_std=std)
+    tensors = torch.load(offline_file(), map_location="cpu", weights_only=True)
+    first = model.network.encoder.model.conv_stem.weight
+    assert torch.equal(first, adapt_input_conv(channels, next(iter(tensors.values()))))
+    assert bool((first.abs().sum((0, 2, 3)) > 0).all())
+    assert model.normalize.mean.flatten().tolist() == pytest.approx(mean)
+    assert model.normalize.std.flatten().tolist() == pytest.approx(std)
+    assert model.eval()(images(64, 64, channels)).shape == (2, 2, 64, 64)
+
+
 def test_wrong_offline_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     monkeypatch.setattr("semipix.models.pretrained.offline_file", lambda: tmp_path / "other.pth")

@@ -19,6 +19,7 @@ from semipix.errors import SemipixError
 from semipix.launch.compose import compose
 from semipix.launch.sweep import Job, run_job
 from semipix.methods.gct import GCT
+from semipix.models.adapt import BAND_NAMES
 from semipix.training.build import build_data, data_of_run, trained_method, with_chosen_options
 from semipix.training.configuration import LENGTHS, SET_OF_TRAINER, SHARING, Configuration
 from semipix.training.run_folder import load_config, read_config
@@ -106,7 +107,9 @@ def test_a_run_folder_holds_every_parameter_in_order(shared_run: Path, shared_ph
         node = Node.parse(name, config[name], object, SHARING.get(name))
         names = {*node.own.names, *node.shared.names}
         semipix_sets = {*LENGTHS, *SET_OF_TRAINER, *RESERVED}
-        semipix_sets |= {"in_channels", "channels"} if name == "model" else {"seed"} if name == "data" else set()
+        semipix_sets |= (
+            {"in_channels", "channels", *BAND_NAMES} if name == "model" else {"seed"} if name == "data" else set()
+        )
         assert config[name].keys() - {"_target_"} == names - semipix_sets, name
     assert config["versions"].keys() >= {"python", "torch", "torchvision", "timm", "lightning"}
     given = ("semipix", "train", *QUICK, f"data.root={shared_photos}", "method=gct", f"run={shared_run}")

@@ -1,19 +1,23 @@
 """`semipix data check`: read a whole data folder and report every problem."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from semipix.batch import VOID
 from semipix.config import Node
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.files.bands import Bands
 from semipix.data.files.decode import bits, read_values
 from semipix.data.files.listing import MASKS, PAIRS, SPLITS, Listing, duplicates, list_folder
 from semipix.data.files.opening import MAX_PIXELS
+from semipix.data.files.rasters import Contents, contents, stored_values
 from semipix.data.files.reader import Reader
 from semipix.data.source import Source
 from semipix.data.sources.class_names import read_classes
@@ -26,6 +30,15 @@ from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 
 T = TypeVar("T")
+
+_BANDS_SAMPLE = 50
+"""Images whose numbers are looked at, band by band; of more, as many are taken evenly from their list."""
+
+_MOST_OUTSIDE = 0.02
+"""Share of a band's numbers outside of `data.range` above which there is a warning."""
+
+_MOST_NAMED = 3
+"""Files that a message about bands names."""
 
 
 @dataclass
@@ -44,6 +57,9 @@ class Report:
         left_out: one line, with a count, for each kind of file or part of a file that is not read.
         label: what a label is called.
         kind: the kind of the targets in a folder of pairs, given or guessed; empty for masks.
+        bands: number and type of the bands of the first image; empty for colours.
+        bands_sample: number of images whose numbers were looked at.
+        band_ranges: these numbers by band.
     """
 
     root: Path
@@ -57,6 +73,9 @@ class Report:
     left_out: list[str] = field(default_factory=list)
     label: str = "mask"
     kind: str = ""
+    bands: str = ""
+    bands_sample: int = 0
+    band_ranges: dict[int, "BandRange"] = field(default_factory=dict)
 
     @property
     def labeled_share(self) -> float:
@@ -78,7 +97,7 @@ class Report:
         ]
         lines.append(f"  labeled   {self.labeled_share:>7.1%} of the training images")
         lines += [f"  kind      {self.kind:>7}"] if self.kind else []
-        lines += self._size_lines() + self._class_lines()
+        lines += self._size_lines() + self._band_lines() + self._class_lines()
         lines += [f"  left out  {len(self.left_out):>7}", *_indented(self.left_out)]
         lines += [f"  warnings  {len(self.warnings):>7}", *_indented(self.warnings)]
         lines.append(f"  problems  {len(self.problems):>7}")
@@ -91,6 +110,16 @@ class Report:
         return [
             f"  sizes     {len(self.sizes):>7} distinct, {min(widths)}-{max(widths)} wide, "
             f"{min(heights)}-{max(heights)} high"
+        ]
+
+    def _band_lines(self) -> list[str]:
+        if not self.bands:
+            return []
+        lines = [f"  bands     {self.bands:>7}; their numbers in {self.bands_sample} images:"]
+        return lines + [
+            f"    {number:>3} {each.low:>12.6g} to {each.high:<12.6g}{each.missing:>7.1%} nodata"
+            f"{each.outside:>8.1%} outside of data.range"
+            for number, each in self.band_ranges.items()
         ]
 
     def _class_lines(self) -> list[str]:
@@ -125,11 +154,16 @@ def check_folder(root: str | Path, kind: str | None = None, **options: Any) -> R
     given = {**given, **({} if kind is None else {"kind": kind})}
     node = Node.parse("data", given, Source, SemiSupervisedDataModule)
     options = {key: value for key, value in options.items() if node.takes(key)}
+    bands = Bands.of_options(options)
     if source is PairsSource:
         report = _check_pair_folder(root, kind, options)
     else:
         report = _check_mask_folder(
-            root, options.get("mask_values"), options.get("max_pixels", MAX_PIXELS), options.get("colours", False)
+            root,
+            options.get("mask_values"),
+            options.get("max_pixels", MAX_PIXELS),
+            options.get("colours", False),
+            bands,
         )
     report.problems = list(dict.fromkeys(report.problems))
     return report
@@ -154,18 +188,23 @@ def _indented(messages: Sequence[str]) -> list[str]:
     return [f"    {one_line(message)}" for message in messages]
 
 
-def _check_mask_folder(root: Path, mask_values: Mapping[int, int] | None, max_pixels: int, colours: bool) -> Report:
+def _check_mask_folder(
+    root: Path, mask_values: Mapping[int, int] | None, max_pixels: int, colours: bool, bands: Bands | None
+) -> Report:
     check_keys(mask_values, colours)
     table = lookup_table(mask_values) if mask_values else None
-    listing = list_folder(root)
-    report = _begin(root, listing, max_pixels)
+    listing = list_folder(root, MASKS if bands is None else replace(MASKS, image_arrays=True))
+    reader = Reader(max_pixels=max_pixels, bands=bands)
+    report = _begin(root, listing, reader)
     by_colour = _collected(report, read_colour_table, root) if colours else None
     if colours and by_colour is None:  # without the table no mask can be read
         return report
     names = by_colour.names if by_colour else _collected(report, read_classes, root)
     images = [root / name for part in listing.parts().values() for name in part]
-    _read_images(report, images, Reader(max_pixels=max_pixels))
-    findings = check_masks(root, listing, names, table, max_pixels, MASKS, by_colour and by_colour.table)
+    _read_images(report, images, reader)
+    if bands is not None:
+        _check_bands(report, images, bands, max_pixels)
+    findings = check_masks(root, listing, names, table, max_pixels, MASKS, by_colour and by_colour.table, bands)
     report.problems += [*findings.by_image.values(), *findings.of_all]
     report.warnings += findings.warnings
     _check_scenes(report, listing)
@@ -185,8 +224,9 @@ class _LenientPairsSource(PairsSource):
 
 
 def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any]) -> Report:
-    listing = list_folder(root, PAIRS)
-    report = _begin(root, listing, options.get("max_pixels", MAX_PIXELS))
+    bands, max_pixels = Bands.of_options(options), options.get("max_pixels", MAX_PIXELS)
+    listing = list_folder(root, PAIRS if bands is None else replace(PAIRS, image_arrays=True))
+    report = _begin(root, listing, Reader(max_pixels=max_pixels, bands=bands))
     report.label, report.kind = PAIRS.label, kind or guess_kind(root, listing)
     source = _collected(report, _LenientPairsSource, root, report.kind, **options)
     if source is None:
@@ -202,10 +242,12 @@ def _check_pair_folder(root: Path, kind: str | None, options: Mapping[str, Any])
             report.sizes[image.shape[-2], image.shape[-1]] += 1
         if name in labeled:
             _collected(report, source.target, name)
+    if bands is not None:
+        _check_bands(report, [root / name for name in labeled + unlabeled], bands, max_pixels)
     return report
 
 
-def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
+def _begin(root: Path, listing: Listing, reader: Reader) -> Report:
     """A report of everything that file names, lengths and headers show."""
     parts = listing.parts()
     return Report(
@@ -215,7 +257,7 @@ def _begin(root: Path, listing: Listing, max_pixels: int) -> Report:
         problems=list(listing.problems),
         left_out=[
             *listing.left_out,
-            *further_parts(listing.files(root, SEVERAL_PAGES), max_pixels),
+            *further_parts(listing.files(root, SEVERAL_PAGES), reader),
         ],
         warnings=[
             f"{root / later}: same content as {earlier} of another part; expected different images for "
@@ -253,6 +295,105 @@ def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
             report.problems.append(str(found))
         else:
             report.sizes[found] += 1
+
+
+@dataclass
+class BandRange:
+    """What the stored numbers of a band are, over some images.
+
+    Attributes:
+        low, high: smallest and largest number; NaN if none is known.
+        missing: share of the pixels without a number.
+        outside: share of the numbers that `data.range` does not include.
+    """
+
+    low: float
+    high: float
+    missing: float
+    outside: float
+
+
+def _check_bands(report: Report, paths: Sequence[Path], bands: Bands, max_pixels: int) -> None:
+    """Compare the bands of all images by their headers, and look at the numbers of a sample."""
+
+    def look(path: Path) -> Contents | None:
+        try:
+            return contents(path, max_pixels)
+        except SemipixError:  # reported when the image was read
+            return None
+
+    found = {path: each for path, each in zip(paths, in_threads(look, paths, "reading headers"), strict=True) if each}
+    if not found:
+        return
+    counts, types = ({path: value(each) for path, each in found.items()} for value in (_count_of, _type_of))
+    for values, what in ((counts, "bands"), (types, "numbers")):
+        usual, number = Counter(values.values()).most_common(1)[0]
+        others = [path for path, value in values.items() if value != usual]
+        if others:
+            named = ", ".join(f"{path.name} has {values[path]}" for path in others[:_MOST_NAMED])
+            line = (
+                f"{others[0].parent}: {number} images have {usual} {what}, {len(others)} others ({named}"
+                f"{', ...' if len(others) > _MOST_NAMED else ''}); "
+            )
+            if what == "bands" and bands.chosen is None:
+                report.problems.append(f"{line}expected equally many, name the bands to read in data.bands=[0,...]")
+            else:
+                report.warnings.append(f"{line}expected the same in all")
+    first = next(iter(found.values()))
+    report.bands = f"{first.bands} {first.dtype}"
+    step = max(1, -(-len(found) // _BANDS_SAMPLE))
+    sample = list(found)[::step]
+    report.bands_sample = len(sample)
+
+    def measure(path: Path) -> list[tuple[int, BandRange, int]]:
+        try:
+            return [_range_of(bands, place, *each) for place, each in enumerate(stored_values(path, bands, max_pixels))]
+        except SemipixError:
+            return []
+
+    parts: dict[int, list[tuple[BandRange, int]]] = {}
+    for measured in in_threads(measure, sample, "reading bands"):
+        for number, each, pixels in measured:
+            parts.setdefault(number, []).append((each, pixels))
+    report.band_ranges = {number: _joined(some) for number, some in sorted(parts.items())}
+    for number, each in report.band_ranges.items():
+        if each.outside > _MOST_OUTSIDE:
+            report.warnings.append(
+                f"{report.root}: {each.outside:.0%} of the numbers of band {number} are outside of data.range, and "
+                "become 0 or 1; set it to the range of the data"
+            )
+
+
+def _count_of(each: Contents) -> int | str:
+    return each.bands
+
+
+def _type_of(each: Contents) -> int | str:
+    return each.dtype
+
+
+def _range_of(bands: Bands, place: int, number: int, values: NDArray[Any], pixels: int) -> tuple[int, BandRange, int]:
+    """The number of a band, what its known numbers (n,) are, and how many pixels it has."""
+    missing = 1 - values.size / pixels
+    if not values.size:
+        return number, BandRange(math.nan, math.nan, missing, 0.0), pixels
+    outside = 0.0
+    if bands.limits is not None:
+        low, high = bands.limits[min(place, len(bands.limits) - 1)]
+        outside = float(((values < low) | (values > high)).mean())
+    return number, BandRange(float(values.min()), float(values.max()), missing, outside), pixels
+
+
+def _joined(parts: Sequence[tuple[BandRange, int]]) -> BandRange:
+    """The numbers of a band over several images; each image counts by its pixels."""
+    total = max(1, sum(pixels for _, pixels in parts))
+    known = [each for each, _ in parts if not math.isnan(each.low)]
+    return BandRange(
+        min((each.low for each in known), default=math.nan),
+        max((each.high for each in known), default=math.nan),
+        sum(each.missing * pixels for each, pixels in parts) / total,
+        sum(each.outside * pixels for each, pixels in parts) / total,
+    )
 
 
 def _collected(report: Report, function: Callable[..., T], *args: Any, **options: Any) -> T | None:

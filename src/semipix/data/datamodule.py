@@ -10,7 +10,8 @@
    training therefore continues with the images that would have come next.
 4. Read. `files.reader` decodes the image, or takes it from the cache: upright by its orientation and, for
    segmentation, a JPEG at a reduced scale if `data.resize` shrinks it to at most half. Bytes stay bytes. Then
-   `data.resize` is applied.
+   `data.resize` is applied. With `data.bands` an image has bands instead of colours; where a value is missing it is NaN
+   until step 7, in which it becomes the mean of its band, and its pixel is left out of the label.
 5. Crop, then scale. `batches.augment` draws scale, flip and place first, and scales only the pixels that the crop
    shows. For a photo and mask of 2 megapixels (1696x1200) and a crop of 96, this takes 1.2 ms; scaling the whole and
    then cropping takes 123 ms. (CPU time, median of 40 draws of a scale from 0.75 to 1.5, one thread of an AMD EPYC.)
@@ -37,6 +38,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
+from semipix.data.band_statistics import with_measured_statistics
 from semipix.data.batches.augment import train_transform
 from semipix.data.batches.datasets import EvalDataset, LabeledDataset, TrainSettings, UnlabeledDataset, places_of
 from semipix.data.batches.loaders import LoaderSettings, SourceLoader, StreamLoader, collate_labeled, collate_unlabeled
@@ -144,8 +146,9 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong: makes the strong views of a batch's unlabeled images, for methods that ask for them.
 
     Raises:
-        SemipixError: a setting is out of range, the task does not allow a change of strong views, the split does not
-            fit the source, or training and evaluation share an image or a scene.
+        SemipixError: a setting is out of range, the bands of the images cannot be measured, the task does not allow a
+            change of strong views, the split does not fit the source, or training and evaluation share an image or a
+            scene.
     """
 
     def __init__(
@@ -222,6 +225,13 @@ class SemiSupervisedDataModule(LightningDataModule):
             raise SemipixError(f"data.rotate={rotate}: expected degrees from 0 to 180")
         self.rotate = rotate
         changes = _changes(source.kind, task)
+        if source.bands is not None:
+            changes = dataclasses.replace(changes, grey=0.0)
+            if strong_grey:
+                raise SemipixError(
+                    f"data.strong_grey={strong_grey}: found it with data.bands, whose images have no colours; expected "
+                    "0, leave it out"
+                )
         own = changes.learn_hidden
         self.strong = StrongViews(
             _at_least_zero("data.strong_jitter", _strength("jitter", strong_jitter, changes, task)),
@@ -234,6 +244,7 @@ class SemiSupervisedDataModule(LightningDataModule):
             permute_probability=_share("permute", strong_permute, changes, task),
             gain=_share("gain", strong_gain, changes, task),
             learn_hidden=own if strong_learn_hidden is None else strong_learn_hidden,
+            bands=source.bands is not None,
         )
         self.seed = seed
         if split is not None:
@@ -243,6 +254,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         check_overlap(self.split, source)
         self.unlabeled_count = len(self.split.unlabeled if self.shards is None else self.shards)
         self.use_unlabeled = use_unlabeled
+        self._measure_bands()
         self.mixed = use_unlabeled and self.unlabeled_count > 0
         self.labeled_per_batch = self._labeled_share(labeled_per_batch)
 
@@ -350,7 +362,17 @@ class SemiSupervisedDataModule(LightningDataModule):
     def _reader(self, cache: Cache | None) -> Reader:
         # In image-to-image tasks input and target are decoded whole and then resized in the same way. Reduced-scale
         # decoding of one of them would make them differ.
-        return Reader(self.resize, cache, reduced=self.source.kind == "segmentation", max_pixels=self.max_pixels)
+        reduced = self.source.kind == "segmentation"
+        return Reader(self.resize, cache, reduced, self.max_pixels, self.source.bands)
+
+    def _measure_bands(self) -> None:
+        """Measure the bands of training images, if they are not stated: images are read for it."""
+        bands = self.source.bands
+        if bands is None or bands.mean is not None:
+            return
+        names = sorted([*self.split.labeled, *self.split.unlabeled])
+        measured = with_measured_statistics(bands, self.source, names, self.on_error == "skip")
+        self.source.bands = self.source.reader.bands = measured
 
     def _open_shards(self, pattern: str) -> Shards:
         if self.source.kind == "matting":

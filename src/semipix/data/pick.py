@@ -1,13 +1,14 @@
 """`semipix data pick`: which images to label first, and which kinds of images have no label yet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semipix.atomic import write_text
+from semipix.data.files.bands import Bands
 from semipix.data.files.cache import GIB, Cache, DiskCache, users_folder
 from semipix.data.files.listing import MASKS, PAIRS, list_folder, no_images
 from semipix.data.files.opening import MAX_PIXELS
@@ -99,6 +100,7 @@ def pick(
     seed: int = 0,
     labels: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    bands: Bands | None = None,
 ) -> Picked:
     """Pick the images whose labels are worth most, before any training: they represent all training images.
 
@@ -112,6 +114,7 @@ def pick(
         labels: the images that count as labeled; they are not picked, nor are images like them. By default those with
             a label or, if all have one, none of them. A file of names, or "none".
         max_pixels: most pixels of an image that is read.
+        bands: the bands of the images; the encoder sees those that are shown as colours, see `shown_colours`.
 
     Raises:
         SemipixError: the folder has no images or another layout, or fewer images without a label than asked for.
@@ -119,8 +122,8 @@ def pick(
     """
     if count < 1:
         raise SemipixError(f"-n {count}: expected at least 1 image")
-    reader = Reader((SIDE, SIDE), max_pixels=max_pixels)
-    listed = _listed(Path(root).expanduser(), labels, simulate=True)
+    reader = Reader((SIDE, SIDE), max_pixels=max_pixels, bands=bands)
+    listed = _listed(Path(root).expanduser(), labels, simulate=True, arrays=bands is not None)
     _check_enough(count, listed.root, len(listed.names) - len(listed.labeled), "images")
     pool = _read(listed, reader)
     _check_enough(count, listed.root, int((~pool.covered).sum()), "readable images")
@@ -131,23 +134,26 @@ def pick(
     return Picked(pool.root, named, [*pool.notes, *_summary(pool, members, count, by)], reader)
 
 
-def coverage_lines(root: str | Path, labels: str | None = None, max_pixels: int = MAX_PIXELS) -> list[str]:
+def coverage_lines(
+    root: str | Path, labels: str | None = None, max_pixels: int = MAX_PIXELS, bands: Bands | None = None
+) -> list[str]:
     """Lines about clusters of similar training images of which none has a label.
 
     Args:
         root: as for `pick`.
         labels: a file of the names that count as labeled; by default all images with a label do.
         max_pixels: most pixels of an image that is read.
+        bands: as for `pick`.
 
     Raises:
         SemipixError: the folder has no images or another layout, or no image has a label.
     """
     if labels is not None and not Path(str(labels)).is_file():
         raise SemipixError(f"data.labels={labels}: --coverage takes a file of names, or no data.labels for all labels")
-    listed = _listed(Path(root).expanduser(), labels, simulate=False)
+    listed = _listed(Path(root).expanduser(), labels, simulate=False, arrays=bands is not None)
     if not listed.labeled:
         raise SemipixError(f"{listed.root}: no training image has a label; semipix data pick says which to label first")
-    pool = _read(listed, Reader((SIDE, SIDE), max_pixels=max_pixels))
+    pool = _read(listed, Reader((SIDE, SIDE), max_pixels=max_pixels, bands=bands))
     count = int(pool.covered.sum())
     clusters = min(len(pool.names), max(LEAST_CLUSTERS, min(MOST_CLUSTERS, count)))
     found = coverage(at_depth(pool.features, "all"), pool.covered, clusters)
@@ -164,16 +170,17 @@ def coverage_lines(root: str | Path, labels: str | None = None, max_pixels: int 
     return [*pool.notes, *lines]
 
 
-def _listed(root: Path, labels: str | None, simulate: bool) -> Listed:
+def _listed(root: Path, labels: str | None, simulate: bool, arrays: bool) -> Listed:
     """List the training images of a folder.
 
     Args:
         root: the folder.
         labels: see `pick`.
         simulate: whether no image counts as labeled where all have a label.
+        arrays: whether images may be arrays.
     """
     layout = PAIRS if (root / PAIRS.images.partition("/")[0]).is_dir() else MASKS
-    listing = list_folder(root, layout, labels_needed=False)
+    listing = list_folder(root, replace(layout, image_arrays=arrays), labels_needed=False)
     names = sorted(listing.parts()["train"])
     if not names:
         empty = no_images(root / layout.images.format(split="train"), "training images")

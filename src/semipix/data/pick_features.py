@@ -11,7 +11,6 @@ import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision import tv_tensors
 from tqdm import tqdm
 
 from semipix.data.files.cache import Cache
@@ -19,6 +18,7 @@ from semipix.data.files.decode import unit_range
 from semipix.data.files.reader import Reader
 from semipix.data.files.resize import resize_image
 from semipix.errors import SemipixError, one_line
+from semipix.functional.display import shown_colours
 from semipix.interruption import raise_if_interrupted
 from semipix.models.pretrained import OFFLINE_ENCODER, OFFLINE_MEAN, OFFLINE_STD, Normalize, offline_weights
 
@@ -124,10 +124,11 @@ def _batches(
 
     def read(number: int) -> Tensor | SemipixError:
         try:
-            image = tv_tensors.Image(reader.image(paths[number]))
+            image = reader.tensor(paths[number])
         except SemipixError as error:
             return error
-        return unit_range(resize_image(image, reader.resize).as_subclass(Tensor).contiguous())
+        pixels = unit_range(resize_image(image, reader.resize).as_subclass(Tensor).contiguous())
+        return pixels if reader.bands is None else shown_colours(pixels)
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
@@ -150,8 +151,9 @@ def _key(path: Path, reader: Reader) -> bytes | None:
         state = path.stat()
     except OSError:
         return None  # reading it raises the error
+    bands = "" if reader.bands is None else f"{reader.bands.identity}/"
     identity = (
-        f"features {_VERSION}/{OFFLINE_ENCODER}/{reader.resize}/{reader.max_pixels}/{state.st_mtime_ns}/"
+        f"features {_VERSION}/{OFFLINE_ENCODER}/{reader.resize}/{reader.max_pixels}/{bands}{state.st_mtime_ns}/"
         f"{state.st_size}/{path.absolute()}"
     )
     return hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).digest()

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from semipix.atomic import written
 from semipix.data.files.decode import unit_range
-from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError
+from semipix.functional.display import shown_colours
 from semipix.interruption import raise_if_interrupted
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -57,26 +57,27 @@ def check_sheet(path: Path) -> None:
         raise SemipixError(f"--sheet {path}: expected a name that ends in {', '.join((*PICTURES, *PAGES))}")
 
 
-def write_sheet(path: Path, root: Path, cells: Sequence[Sequence[str]], max_pixels: int = MAX_PIXELS) -> None:
+def write_sheet(path: Path, root: Path, cells: Sequence[Sequence[str]], reader: Reader | None = None) -> None:
     """Write a contact sheet.
 
     Args:
         path: a picture or a page, by its extension.
         root: the data folder.
         cells: for each picked image the names of the images that it represents, its own first.
-        max_pixels: most pixels of an image that is read.
+        reader: reads the images, but at the size of the sheet; by default as colours.
 
     Raises:
         SemipixError: the extension is another one, or an image cannot be read any more.
     """
     check_sheet(path)
+    reader = reader or Reader()
     rows = []
     for number, cell in enumerate(cells[:MOST_ROWS], start=1):
         raise_if_interrupted()
         shown = np.unique(np.linspace(0, len(cell) - 1, MEMBERS + 1).round().astype(int)).tolist()
         title = f"{number}. {_printable(cell[0])}: {len(cell)} image{'s' if len(cell) > 1 else ''}"
         pictures = [
-            (_printable(cell[index]), _thumbnail(root / cell[index], SMALL if place else BOX, max_pixels))
+            (_printable(cell[index]), _thumbnail(root / cell[index], SMALL if place else BOX, reader))
             for place, index in enumerate(shown)
         ]
         rows.append((title, pictures))
@@ -92,9 +93,10 @@ def write_sheet(path: Path, root: Path, cells: Sequence[Sequence[str]], max_pixe
 Row = tuple[str, list[tuple[str, Image.Image]]]
 
 
-def _thumbnail(path: Path, box: tuple[int, int], max_pixels: int) -> Image.Image:
+def _thumbnail(path: Path, box: tuple[int, int], reader: Reader) -> Image.Image:
     """An image that fits into a box of this width and height, upright."""
-    pixels = Reader(max(box), max_pixels=max_pixels).image(path)
+    pixels = Reader(max(box), max_pixels=reader.max_pixels, bands=reader.bands).image(path)
+    pixels = pixels if reader.bands is None else shown_colours(pixels)
     picture = Image.fromarray((unit_range(pixels.contiguous()) * 255).round().byte().permute(1, 2, 0).numpy())
     picture.thumbnail(box)
     return picture

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torchvision import tv_tensors
 
 from semipix.batch import VOID
+from semipix.data.files.bands import Bands
 from semipix.data.files.reader import Reader
 from semipix.data.targets import Target
 
@@ -23,6 +24,7 @@ class Source(ABC):
         classes: class names in the order of their index; None for regression.
         channels: channels of a regression target; None if not known.
         target_fill: value of the padding of a mask.
+        bands: which bands images have; None for colours.
         reader: reads files for `image` and `pair`; the data module sets its own.
         left_out: one line, with a count, for each kind of file that is not read.
         warnings: one line for each thing that is unusual but may be intended.
@@ -37,6 +39,7 @@ class Source(ABC):
     labels_by_scene: ClassVar[bool] = True
     left_out: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    bands: Bands | None = None
     reader: Reader = Reader()
 
     @abstractmethod
@@ -57,7 +60,7 @@ class Source(ABC):
 
     @abstractmethod
     def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
-        """The named image, uint8 or float32 in [0, 1]: (3, H, W), or (4, H, W) for matting.
+        """The named image, uint8 or float32 in [0, 1]: (3, H, W), (4, H, W) for matting, or a `BandImage` of bands.
 
         A fourth channel is the trimap: 0 background, 0.5 unknown, 1 foreground. A source of files uses its
         `reader`, which may already shrink an image to `data.resize`.

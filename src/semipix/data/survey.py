@@ -16,10 +16,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from semipix.data.files.decode import Header, check_same_size, read_header
+from semipix.data.files.bands import Bands
+from semipix.data.files.decode import Header, check_same_size
 from semipix.data.files.decode_colours import ColourTable, read_colour_mask
 from semipix.data.files.decode_masks import read_mask_file
 from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS
+from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError, UnreadableFileError
 
 T = TypeVar("T")
@@ -75,6 +77,7 @@ def survey_masks(
     table: Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
     by_colour: ColourTable | None = None,
+    bands: Bands | None = None,
 ) -> Survey:
     """Read all masks, and only the headers of their images.
 
@@ -84,11 +87,13 @@ def survey_masks(
         table: class index by stored value, from `data.mask_values`.
         max_pixels: the `data.max_pixels` setting.
         by_colour: the class of each colour, for masks of colours.
+        bands: the bands of the images.
     """
+    reader = Reader(max_pixels=max_pixels, bands=bands)
 
     def look(image: str) -> MaskCounts | SemipixError:
         try:
-            return _look(root / image, root / masks[image], table, max_pixels, by_colour)
+            return _look(root / image, root / masks[image], table, reader, by_colour)
         except SemipixError as error:
             return error
 
@@ -150,19 +155,19 @@ def turned_warning(
     )
 
 
-def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[str]:
+def further_parts(files: Sequence[Path], reader: Reader) -> list[str]:
     """Lines, each with a count, about pages and bands of image files that are not used.
 
     Only headers are read. Files that cannot be read are ignored here.
 
     Args:
         files: image files with an extension in `SEVERAL_PAGES`.
-        max_pixels: the `data.max_pixels` setting.
+        reader: reads the images.
     """
 
     def look(path: Path) -> Header | None:
         try:
-            return read_header(path, max_pixels=max_pixels)
+            return reader.header(path)
         except SemipixError:
             return None
 
@@ -176,19 +181,19 @@ def further_parts(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> list[s
         f"{len(paths)} image files {what} ({paths[0]}{', ...' if len(paths) > 1 else ''}); {advice}"
         for paths, what, advice in (
             (pages, "hold several pages, of which only the first is read", "save each page as a file to use it"),
-            (bands, "hold further bands; only red, green and blue are read", "the others are ignored"),
+            (bands, "hold further bands; only red, green and blue are read", "set data.bands=all to read the others"),
         )
         if paths
     ]
 
 
-def _look(image: Path, path: Path, table: Tensor | None, max_pixels: int, by_colour: ColourTable | None) -> MaskCounts:
+def _look(image: Path, path: Path, table: Tensor | None, reader: Reader, by_colour: ColourTable | None) -> MaskCounts:
     if by_colour is None:
-        mask = read_mask_file(path, max_pixels=max_pixels)
+        mask = read_mask_file(path, max_pixels=reader.max_pixels)
     else:
-        mask = read_colour_mask(path, by_colour, max_pixels=max_pixels)
+        mask = read_colour_mask(path, by_colour, max_pixels=reader.max_pixels)
     try:
-        header = read_header(image, max_pixels=max_pixels)
+        header = reader.header(image)
     except SemipixError:  # reported when the image itself is read
         header = None
     if header is not None:

@@ -27,7 +27,7 @@ from semipix.data.sources.colour_classes import voc_colour
 from semipix.errors import SemipixError
 from semipix.inference.annotations_brush import brush_code
 from semipix.inference.annotations_outlines import outlines
-from semipix.inference.predictor import Predictor
+from semipix.inference.predictor import Predictor, names_of_maps
 from semipix.interruption import raise_if_interrupted
 from semipix.tasks.base import Task
 
@@ -127,12 +127,13 @@ class Annotations:
     def _labels(self, files: Sequence[tuple[Path, Path]], out: Path) -> Iterator[Labels]:
         for file, name in tqdm(files, "annotations", unit="image", disable=None, leave=False, delay=_DELAY):
             raise_if_interrupted()
-            png = name.with_suffix(".png")
-            if not (out / "masks" / png).is_file():  # it could not be predicted, and was named
+            # Without a mask the image could not be predicted, and was named.
+            found = next((each for each in names_of_maps(name) if (out / "masks" / each).is_file()), None)
+            if found is None:
                 continue
-            values = read_indices(out / "masks" / png).numpy().astype(np.int32)
+            values = read_indices(out / "masks" / found).numpy().astype(np.int32)
             if self.uncertain is not None:
-                errors = read_indices(out / "errors" / png).numpy()
+                errors = read_indices(out / "errors" / found).numpy()
                 values[errors > 255 * self.uncertain] = VOID
             stem = name.with_suffix("")
             yield Labels(file, stem.as_posix() + file.suffix, stem.as_posix(), values)

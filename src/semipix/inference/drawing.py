@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semipix.data.files.bands import missing_pixels
 from semipix.data.files.decode import unit_range
 from semipix.data.files.sizes import Size
 from semipix.functional.rows import RowResizer, block_rows
@@ -20,7 +21,7 @@ class Drawing:
 
     Args:
         task: the task.
-        image: (C, H, W), bytes or float32 in [0, 1], on the CPU.
+        image: (C, H, W), bytes or float32 in [0, 1], on the CPU; NaN where a band has no value.
         output: height and width of the whole network output.
         folder: gets temporary files for the arrays of huge images, see `RowArray`. None is for prediction in memory:
             all arrays are there, and the exact predictions and error map are kept too.
@@ -35,6 +36,8 @@ class Drawing:
         share: share of these pixels that are accepted.
         maps: (K, H, W) float32 predictions in [0, 1]; None with a folder.
         error_values: (H, W) float32, the error map in [0, 1]; None with a folder, or if no scores were added.
+        nodata: whether the largest number of `prediction` and `errors` (255, or 65535) marks pixels that the image has
+            no value of. Otherwise it is a value like others, but never a class.
     """
 
     picture: RowArray
@@ -52,6 +55,8 @@ class Drawing:
         self.image = image
         self.folder = folder
         self.size: Size = (image.shape[-2], image.shape[-1])
+        self._missing = missing_pixels(image)  # (H, W) bool, or None
+        self.nodata = self._missing is not None
         self._outputs = RowResizer(output, self.size, task.channels)
         self._score_rows = RowResizer(output, self.size, 1)
         self._scores: RowArray | None = None  # (H, W) float32
@@ -105,17 +110,18 @@ class Drawing:
             values = error_map.values(self._scores.read(rows) + constant)
             decided = self._decided(rows)
             values = values * decided
-            self.errors.add((values * levels).round().to(torch.int32))
+            self.errors.add(self._marked(rows, (values * levels).round().to(torch.int32), levels))
             if self.error_values is not None:
                 self.error_values[rows] = values
             pixels += int(decided.sum())
             total += float(values.sum(dtype=torch.float64))
             squares += float(values.square().sum(dtype=torch.float64))
             if self.task.classification:
-                labels = self.prediction.read(rows).flatten().long()
-                by_class += torch.bincount(labels, values.flatten().double(), len(by_class))
+                labels = self.prediction.read(rows)[decided].long()
+                by_class += torch.bincount(labels, values[decided].double(), len(by_class))
             if self.accepted is not None and threshold is not None:
                 taken = values <= threshold * (1 + 1e-6) + 1e-9  # values that are equal up to rounding are equal
+                taken = taken if self._missing is None else taken & ~self._missing[rows]
                 self.accepted.add(taken * 255)
                 accepted += int((taken & decided).sum())
         self._scores.close()
@@ -130,6 +136,8 @@ class Drawing:
 
     def _decided(self, rows: slice) -> Tensor:
         """(rows, W) bool: the pixels that the network decides, all but those that the image determines."""
+        if self._missing is not None:
+            return ~self._missing[rows]
         if not self.task.trimap:
             return torch.ones(rows.stop - rows.start, self.size[1], dtype=torch.bool)
         return self.task.decided(unit_range(self.image[None, :, rows]))[0, 0]
@@ -138,9 +146,13 @@ class Drawing:
         """Write rows of a prediction (1, K, rows, W) into the arrays."""
         task = self.task
         image = unit_range(self.image[None, :, rows]).to(prediction.device)
+        image = image if self._missing is None else image.nan_to_num(0.0)
         if task.trimap:  # apply the trimap again, since the network saw only a resized one
             prediction = task.activate(task.constrain(task.deactivate(prediction), image))
         picture, to_file = task.render(image[0], prediction[0]), task.to_file(prediction[0])
+        if self._missing is not None:
+            picture = picture.masked_fill(self._missing[rows].to(picture.device), 0)
+            to_file = self._marked(rows, to_file, torch.iinfo(to_file.dtype).max)
         if rows.start == 0:
             self.picture, self.prediction = self._rows(picture), self._rows(to_file)
         self.picture.add(picture.movedim(0, -1))
@@ -150,7 +162,17 @@ class Drawing:
                 self.maps = torch.empty(task.channels, *self.size)
             self.maps[:, rows] = prediction[0]
         if task.classification:
-            class_sums(prediction[0].flatten(1), self._confusion)
+            known = prediction[0].flatten(1)
+            if self._missing is not None:
+                known = known[:, ~self._missing[rows].flatten().to(known.device)]
+            class_sums(known, self._confusion)
+
+    def _marked(self, rows: slice, values: Tensor, largest: int) -> Tensor:
+        """Values (..., rows, W) in which the largest number marks the pixels that the image has no value of."""
+        if self._missing is None:
+            return values
+        wide = values.to(torch.int32).clamp(max=largest - 1)  # torch computes little with uint16
+        return wide.masked_fill(self._missing[rows].to(values.device), largest).to(values.dtype)
 
     def _rows(self, part: Tensor) -> RowArray:
         """An empty array of the image's size, with the type and channels of a part; channels last, as in Pillow."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from semipix.data.files.decode import ARRAY
 from semipix.data.files.listing import is_image, walk
 from semipix.data.files.opening import EXTENSIONS
 from semipix.data.files.video import INSTALL, can_read_videos, is_video, load_av
@@ -27,18 +28,22 @@ class Images:
     left_out: list[str] = field(default_factory=list)
 
 
-def find_images(paths: Sequence[Path], out: Path | None = None, *, videos: bool = False) -> Images:
+def find_images(
+    paths: Sequence[Path], out: Path | None = None, *, arrays: bool = False, videos: bool = False
+) -> Images:
     """List the image files in files and folders, by the rules for data folders.
 
     Args:
         paths: image files, or folders that are searched with their subfolders.
         out: a folder that is left out, since results may be written below the images.
+        arrays: whether images may be `.npy` files.
         videos: list video files too. Without PyAV those in folders are left out, with a line.
 
     Raises:
         SemipixError: a path does not exist, a folder holds no image, or a video is given and cannot be read here.
     """
     images = Images()
+    readable = EXTENSIONS | {ARRAY} if arrays else EXTENSIONS
     for path in paths:
         if path.is_file():
             if is_video(path.name) and not videos:
@@ -50,7 +55,7 @@ def find_images(paths: Sequence[Path], out: Path | None = None, *, videos: bool 
         if not path.is_dir():
             raise SemipixError(f"{path}: no such file or folder; name image files or folders of images")
         walked = walk(path, without=out)
-        names = [name for name in walked.files if is_image(name)]
+        names = [name for name in walked.files if is_image(name, arrays)]
         clips = [name for name in walked.files if videos and is_video(name)]
         if clips and not can_read_videos():
             several = "1 video is" if len(clips) == 1 else f"{len(clips)} videos are"
@@ -61,7 +66,7 @@ def find_images(paths: Sequence[Path], out: Path | None = None, *, videos: bool 
         elif clips:
             images.videos += [(path / name, Path(name)) for name in clips]
         elif not names:
-            raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+            raise SemipixError(f"{path}: no image found; expected files ending in {', '.join(sorted(readable))}")
         images.files += [(path / name, Path(name)) for name in names]
         read = {*names, *clips}
         images.left_out += walked.left_out(path, [name for name in walked.files if name not in read])

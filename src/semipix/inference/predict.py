@@ -8,8 +8,9 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from semipix.data.files.rasters import TIFF, has_georeference, has_rasterio
 from semipix.data.files.video import load_av, refuse_same_folders
-from semipix.data.survey import SEVERAL_PAGES, further_parts
+from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 from semipix.inference.annotations import AnnotationFormat, Annotations
 from semipix.inference.files import Images, find_images, refuse_collisions, refuse_overwriting
@@ -19,6 +20,7 @@ from semipix.inference.scores import ScoreTable
 from semipix.inference.videos import VideoKind, Videos
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 from semipix.methods.tiles import Tiling
+from semipix.training.run_folder import read_config
 
 
 def predict(
@@ -45,6 +47,9 @@ def predict(
     The error map of a calibrated run is the probability that a pixel is wrong or, in regression, its expected absolute
     error. `out/scores.csv` has a line for each image with what these maps expect. Without a calibration, the error map
     is the best one that the run can offer otherwise, and there are no scores.
+
+    The maps of a TIFF that says where it is are GeoTIFF files with the same reference, and those of other images are
+    PNG files. Pictures always are.
 
     Exact predictions for further processing are in `out/masks` for classification and in `out/predictions` for
     regression: one file per image, or one file per channel, `NAME.0.png` and so on, if the channels are not gray or
@@ -87,7 +92,8 @@ def predict(
             it, or annotations cannot be written (see `Annotations.of`).
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
-    found = find_images(paths, out, videos=True)
+    # Whether arrays are images depends on the run, and loading it takes longer than listing the images.
+    found = find_images(paths, out, arrays=_reads_bands(run, trust), videos=True)
     files, videos = found.files, Videos(every, video)
     if found.videos and engine == "ray":
         raise SemipixError(
@@ -113,7 +119,12 @@ def predict(
     if skip_existing:
         files = [pair for pair in files if not is_done(pair[1])]
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
-    lines = [*found.left_out, *further_parts(several, predictor.reader.max_pixels), *predictor.remarks]
+    lines = [
+        *found.left_out,
+        *_unplaced([file for file, _ in files], predictor.reader.bands is not None),
+        *further_parts(several, predictor.reader),
+        *predictor.remarks,
+    ]
     for line in lines:
         print(f"semipix: {one_line(line)}", file=sys.stderr)
     ended: Generator[Ended]
@@ -179,3 +190,35 @@ def _annotations(form: AnnotationFormat, uncertain: float | None, predictor: Pre
             raise SemipixError(line)
         found.left_out.append(line)
     return annotations
+
+
+def _reads_bands(run: Path, trust: bool) -> bool:
+    """Whether the images of a run have bands.
+
+    Raises:
+        SemipixError: as `read_config`.
+    """
+    data = read_config(run, trust)[0]["data"]
+    return isinstance(data, dict) and any(data.get(key) is not None for key in ("bands", "range"))
+
+
+def _unplaced(files: Sequence[Path], bands: bool) -> list[str]:
+    """A line about rasters whose maps do not say where they are.
+
+    Args:
+        files: the images.
+        bands: whether they have bands; others are rasters only if they say where they are.
+    """
+    tiffs = [file for file in files if file.suffix.lower() in TIFF]
+    placed = dict(zip(tiffs, in_threads(has_georeference, tiffs, "reading headers"), strict=True))
+    if bands:
+        without = [file for file in files if not placed.get(file, False)]
+        why = "have no georeference, so that their maps are PNG files that do not say where they are"
+    else:
+        without = [] if has_rasterio() else [file for file in tiffs if placed[file]]
+        why = (
+            "have a georeference, which is lost in the PNG files of their maps, since rasterio is not installed; "
+            "install it by: pip install 'semipix[geo]'"
+        )
+    more = f" ({without[0]}{', ...' if len(without) > 1 else ''})" if without else ""
+    return [f"{len(without)} of {len(files)} images{more} {why}"] if without else []

@@ -9,18 +9,20 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
 
 from semipix.atomic import written
-from semipix.data.files.decode import image_size, unit_range
+from semipix.batch import VOID
+from semipix.data.files.decode import unit_range
 from semipix.data.files.mattes import MatteReader
 from semipix.data.files.opening import MAX_PIXELS, Encoded
+from semipix.data.files.rasters import Georeference, georeference
 from semipix.data.files.reader import Reader
 from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size, as_resize, resized_size
 from semipix.data.files.video import Frame, Moment
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
+from semipix.inference.geotiff import write_geotiff
 from semipix.inference.row_array import RowArray
 from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
@@ -30,7 +32,7 @@ from semipix.methods.tiles import Tiling
 from semipix.methods.views import AveragedViews
 from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
-from semipix.training.build import deploy_candidate, trained_method
+from semipix.training.build import bands_of, deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
 from semipix.training.checkpoints import PUBLISHED
 from semipix.training.run_folder import checkpoint_of, load_config
@@ -42,8 +44,10 @@ class Photo(NamedTuple):
     Attributes:
         file: the image file.
         name: name of its results, with their subfolder.
-        image: (C, H, W) at its own size, on the CPU: bytes, or float32 in [0, 1], depending on the file.
-        seen: (C, h, w), the image resized for the network, of the same type.
+        image: (C, H, W) at its own size, on the CPU: bytes, or float32 in [0, 1], depending on the file; NaN where a
+            band has no value.
+        seen: (C, h, w), the image resized for the network, of the same type, without NaN.
+        place: where the image is, if its file says so.
         moment: where a frame is in its video; None for an image.
     """
 
@@ -51,6 +55,7 @@ class Photo(NamedTuple):
     name: Path
     image: Tensor
     seen: Tensor
+    place: Georeference | None = None
     moment: Moment | None = None
 
     @property
@@ -113,16 +118,16 @@ class Predictor:
 
     def is_done(self, name: Path) -> bool:
         """Whether an image was predicted: whether the task's own files exist, which are written last."""
-        return all(path.exists() for path in self._task_files(name.with_suffix(".png")))
+        return any(all(path.exists() for path in self._task_files(each)) for each in names_of_maps(name))
 
     def outputs(self, name: Path) -> list[Path]:
         """Files of one prediction, and of all of them the table of scores; not all are written in each case."""
-        name = name.with_suffix(".png")
-        return [
-            *self._task_files(name),
-            *(self.out / folder / name for folder in ("pictures", "errors", "accepted")),
-            self.out / FILE,
+        found = [
+            path
+            for each in names_of_maps(name)
+            for path in (*self._task_files(each), *(self.out / folder / each for folder in ("errors", "accepted")))
         ]
+        return [*found, self.out / "pictures" / name.with_suffix(".png"), self.out / FILE]
 
     def inputs(self) -> list[Path]:
         """Files that are read in addition to the images: the trimaps."""
@@ -160,16 +165,21 @@ class Predictor:
         """An image that was read, resized for the network and, if the task needs it, with its trimap."""
         if self.trimaps is not None:
             image = seen = self.trimaps.beside(unit_range(image), name, self.reader.max_pixels)
-        resized = resize_image(tv_tensors.Image(seen), self.reader.resize)
-        return Photo(file, name, image, resized.as_subclass(Tensor))
+        return Photo(file, name, image, self.for_network(seen), georeference(file))
+
+    def for_network(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) that `reader` returned as the network sees it: resized, and without missing values."""
+        resized = resize_image(self.reader.wrap(image), self.reader.resize).as_subclass(Tensor)
+        return resized if self.reader.bands is None else self.reader.bands.filled(resized)
 
     def bytes_of(self, file: Path) -> int:
         """Approximate bytes of an image in memory, from the file's header; 0 if the header cannot be read."""
         try:
-            size = image_size(file, max_pixels=self.reader.max_pixels)
+            size = self.reader.header(file).size
         except (SemipixError, OSError):  # `read` will raise the error
             return 0
-        own = math.prod(size) * (4 * self.task.in_channels if self.task.trimap else 3)
+        floats = self.task.trimap or self.reader.bands is not None
+        own = math.prod(size) * (4 * self.task.in_channels if floats else 3)
         if self.reader.resize is None:
             return own
         return own + 4 * self.task.in_channels * math.prod(resized_size(size, self.reader.resize))
@@ -258,22 +268,24 @@ class Predictor:
 
     def _write_files(self, photo: Photo, drawing: Drawing) -> None:
         """Write an image's files; the task's own files last, since they mark the image as done."""
-        name = photo.name.with_suffix(".png")
-        _save(drawing.picture, self.out / "pictures" / name)
-        for folder, pixels in (("errors", drawing.errors), ("accepted", drawing.accepted)):
-            if pixels is not None:
-                _save(pixels, self.out / folder / name)
+        name = photo.name.with_suffix(".png" if photo.place is None else ".tif")
+        _save(drawing.picture, self.out / "pictures" / name.with_suffix(".png"))
+        if drawing.errors is not None:
+            largest = 255 if self.task.classification else 65535
+            scale, nodata = self.task.span / largest, largest if drawing.nodata else None
+            _save(drawing.errors, self.out / "errors" / name, photo.place, nodata=nodata, scale=scale)
+        if drawing.accepted is not None:
+            _save(drawing.accepted, self.out / "accepted" / name, photo.place)
         prediction, paths = drawing.prediction, self._task_files(name)
-        if len(paths) > 1:
-            for channel, path in enumerate(paths):
-                _save(prediction, path, channel)
-        else:
-            _save(prediction, paths[0])
+        nodata = 65535 if drawing.nodata else None
+        nodata = VOID if self.task.classification else nodata
+        for channel, path in enumerate(paths):
+            _save(prediction, path, photo.place, channel if len(paths) > 1 else None, nodata)
 
     def _task_files(self, name: Path) -> list[Path]:
         """The task's files of one prediction."""
         path = self.out / ("masks" if self.task.classification else "predictions") / name
-        return [path.with_suffix(f"{ending}.png") for ending in self.task.file_endings]
+        return [path.with_suffix(f"{ending}{name.suffix}") for ending in self.task.file_endings]
 
 
 def load_predictor(
@@ -323,6 +335,7 @@ def load_predictor(
         as_resize(data.get("resize")),
         reduced=method.task.classification,
         max_pixels=data.get("max_pixels", MAX_PIXELS) if max_pixels is None else max_pixels,
+        bands=bands_of(configuration),
     )
     beside = None if trimaps is None else Trimaps(trimaps, *data.get("trimap_widths", MatteReader().widths))
     channels_last = configuration.channels_last
@@ -394,7 +407,22 @@ def _size(maps: Tensor) -> Size:
     return maps.shape[-2], maps.shape[-1]
 
 
-def _save(rows: RowArray, path: Path, channel: int | None = None) -> None:
-    """Write pixels as a PNG file, which is renamed when it is complete."""
+def names_of_maps(name: Path) -> list[Path]:
+    """The names of an image's maps: as PNG or, if its file says where it is, as GeoTIFF."""
+    return [name.with_suffix(ending) for ending in (".png", ".tif")]
+
+
+def _save(
+    rows: RowArray,
+    path: Path,
+    place: Georeference | None = None,
+    channel: int | None = None,
+    nodata: int | None = None,
+    scale: float | None = None,
+) -> None:
+    """Write pixels as a PNG file or, with a place, as a GeoTIFF, which is renamed when it is complete."""
+    if place is not None:
+        write_geotiff(path, rows, place, channel=channel, nodata=nodata, scale=scale)
+        return
     with written(path) as file:
         rows.save(file, channel)

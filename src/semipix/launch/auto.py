@@ -47,7 +47,7 @@ from semipix.models.adapt import Adapter, features_of
 from semipix.processes import is_first
 from semipix.tasks.base import Task
 from semipix.training import run as training
-from semipix.training.build import build_data, build_method, build_task, steps_of, with_classes
+from semipix.training.build import build_data, build_method, build_task, steps_of, with_bands, with_classes
 from semipix.training.configuration import CHOSEN_FROM_DATA, Configuration
 from semipix.training.image_figures import MeasuredImages, read_images
 from semipix.training.run_folder import (
@@ -328,7 +328,7 @@ def _choose(asked: Configuration, run: Path, command: str, root: Path | None, tr
         return
     here = asked if root is None else with_root(asked, root)
     data = build_data(here)
-    task = build_task(with_classes(here, data))
+    task = build_task(with_bands(with_classes(here, data), data))
     check_serves(task, data.source)
     raise_if_interrupted()
     nodes, left_out = _trainable(here, task, settings)

@@ -22,7 +22,9 @@ _PATHS = ("run", "resume", "data.root")
 _FILLED_IN = {"self", "task", "make_model", "source", "split", "use_unlabeled", "run_classes", "needed_splits"}
 """Constructor parameters that semipix fills in."""
 
-NOT_KEYS = {"model": {"in_channels", "channels"}, "second_model": {"in_channels", "channels"}, "data": {"seed"}}
+_OF_MODELS = {"in_channels", "channels", "band_mean", "band_std"}
+
+NOT_KEYS = {"model": _OF_MODELS, "second_model": _OF_MODELS, "data": {"seed"}}
 """Constructor parameters that semipix fills in as well, by group; another group may have a key of such a name."""
 
 

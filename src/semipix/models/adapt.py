@@ -13,6 +13,9 @@ from semipix.errors import SemipixError, reason_of
 from semipix.models.checkpointing import Part, checkpointed
 from semipix.signatures import inspected
 
+BAND_NAMES = ("band_mean", "band_std")
+"""Parameters of constructors that get the mean and the standard deviation of each band."""
+
 IN_CHANNEL_NAMES = ("in_channels", "in_chans", "num_channels")
 """Names of a constructor's parameter for the image's channels; the first one that a signature has is used."""
 
@@ -213,6 +216,7 @@ def make_model(
     in_channels: int,
     channels: int,
     constrain: Constrain | None = None,
+    bands: tuple[Sequence[float], Sequence[float]] | None = None,
     /,
     **options: Any,
 ) -> Adapter:
@@ -223,6 +227,8 @@ def make_model(
         in_channels: channels of the images.
         channels: channels of the output.
         constrain: `Task.constrain`, applied to the output; by default the output is not changed.
+        bands: mean and standard deviation of each channel, if the channels are bands and no colours; a target that has
+            parameters `band_mean` and `band_std` gets them.
         **options: keyword arguments of `target`; they take precedence over both numbers of channels. The other
             arguments are positional, so that an option may have any name.
 
@@ -238,6 +244,9 @@ def make_model(
         named = next((candidate for candidate in names if candidate in signature.parameters), None)
         if named is not None:
             options.setdefault(named, value)
+    for name_of, numbers in zip(BAND_NAMES, bands or (), strict=False):
+        if name_of in signature.parameters:
+            options.setdefault(name_of, numbers)
     try:
         signature.bind(**options)
     except TypeError as error:

@@ -30,13 +30,14 @@ class DeepLabV2(nn.Module):
 
     Args:
         in_channels: channels of the images. Channels after red, green and blue are scaled to [-1, 1], and their
-            pretrained weights start at zero.
+            pretrained weights start at zero, unless all channels are bands (`band_mean`).
         channels: channels of the output.
         backbone: name of any convolutional timm model that can be dilated.
         output_stride: 8 or 16, pixels of the image per pixel of the coarse map.
         pretrained: start from the ImageNet weights that timm downloads.
         checkpointing: compute the backbone's blocks again in the backward pass instead of keeping their activations;
             needs less memory and more time.
+        band_mean, band_std: see `SMP`.
 
     Attributes:
         window: which rows of a larger image the next images are, so that the outputs of several windows fit together;
@@ -56,6 +57,8 @@ class DeepLabV2(nn.Module):
         output_stride: int = 8,
         pretrained: bool = False,
         checkpointing: bool = False,
+        band_mean: Sequence[float] | None = None,
+        band_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         check_encoder(backbone, key="backbone")
@@ -78,12 +81,14 @@ class DeepLabV2(nn.Module):
             network = download(
                 lambda: timm.create_model(backbone, pretrained=True, **options), backbone, key="backbone"
             )
-            zero_extra_channels(network, in_channels)
+            if band_mean is None:
+                zero_extra_channels(network, in_channels)
         if checkpointing:
             checkpoint_stages(network, key="backbone")
         self.backbone: nn.Module = network
         self.heads = nn.ModuleList(_head(network.num_features, channels, rate) for rate in RATES)
-        self.normalize = Normalize(in_channels)
+        bands = {} if band_mean is None or band_std is None else {"mean": band_mean, "std": band_std}
+        self.normalize = Normalize(in_channels, **bands)
         self.output_stride = output_stride
 
     def forward(self, image: Tensor) -> Tensor:

@@ -40,10 +40,10 @@ class Normalize(nn.Module):
     The statistics are part of the state dict, so that a checkpoint restores those that it was trained with.
 
     Args:
-        in_channels: channels of the images. The first three are red, green and blue; further ones (a trimap) are
-            scaled to [-1, 1]. Fewer than three are normalised by the mean of the three statistics.
-        mean: mean of red, green and blue.
-        std: standard deviation of red, green and blue.
+        in_channels: channels of the images. Where there are statistics of red, green and blue alone, further channels
+            (a trimap) are scaled to [-1, 1], and fewer than three are normalised by the mean of the three statistics.
+        mean: mean of red, green and blue, or of each channel.
+        std: standard deviation of red, green and blue, or of each channel.
     """
 
     mean: Tensor
@@ -61,7 +61,9 @@ class Normalize(nn.Module):
 
     @staticmethod
     def _per_channel(colours: Sequence[float], in_channels: int) -> Tensor:
-        if in_channels < 3:
+        if len(colours) == in_channels:
+            values = list(colours)
+        elif in_channels < 3:
             values = [sum(colours) / len(colours)] * in_channels
         else:
             values = [*colours, *[0.5] * (in_channels - 3)]

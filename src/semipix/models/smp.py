@@ -109,7 +109,7 @@ class SMP(nn.Module):
 
     Args:
         in_channels: channels of the images. Channels after red, green and blue are scaled to [-1, 1], and their
-            pretrained weights start at zero.
+            pretrained weights start at zero, unless all channels are bands (`band_mean`).
         channels: channels of the output.
         architecture: the decoder, a key of `ARCHITECTURES`.
         encoder: name of any timm model with feature maps, e.g. `resnet50` or `convnext_tiny.fb_in22k`; `dpt` takes
@@ -118,6 +118,10 @@ class SMP(nn.Module):
             other encoders are downloaded by timm.
         checkpointing: compute encoder and decoder again in the backward pass instead of keeping their activations;
             `memory=low` sets it.
+        band_mean: mean of each channel, if the channels are bands and no colours: images are normalised by it, and the
+            pretrained weights of red, green and blue are repeated over the bands and scaled, as timm does. Training
+            fills it in.
+        band_std: standard deviation of each channel.
         **options: the decoder's options, see `options_of`.
 
     Raises:
@@ -133,6 +137,8 @@ class SMP(nn.Module):
         encoder: str = OFFLINE_ENCODER,
         pretrained: bool = True,
         checkpointing: bool = False,
+        band_mean: Sequence[float] | None = None,
+        band_std: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -145,13 +151,15 @@ class SMP(nn.Module):
         network, any_size = _make_untrained(self.architecture, encoder, given)
         settings = network.encoder.model.pretrained_cfg
         mean, std = input_statistics(encoder, settings)
+        if band_mean is not None and band_std is not None:
+            mean, std = band_mean, band_std
         if pretrained and encoder == OFFLINE_ENCODER:
             backbone = network.encoder.model
             weights = offline_weights(in_channels)
             backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
         elif pretrained:
             network, any_size = download(lambda: _make(self.architecture, encoder, True, given), encoder, key="encoder")
-        if pretrained:
+        if pretrained and band_mean is None:
             zero_extra_channels(network.encoder, in_channels)
         self.network: Any = network
         self.normalize = Normalize(in_channels, mean, std)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from semipix.batch import EvalSample
+from semipix.functional.display import shown_colours
 from semipix.functional.rows import RowResizer
 from semipix.inference.evaluate import written_map
 from semipix.interruption import raise_if_interrupted
@@ -202,7 +203,7 @@ def predict(trained: Trained, sample: EvalSample) -> Predicted:
             known = target[..., rows, :].to(device)
             prediction, photo = resized[:, : task.channels], resized[0, task.channels :][: task.in_channels]
             label = task.render(photo, task.encode(known)[0]) * task.valid(known)[0]
-            drawn = (photo[:3] * 255).clamp(0, 255).round(), label, task.render(photo, prediction[0])
+            drawn = (shown_colours(photo) * 255).clamp(0, 255).round(), label, task.render(photo, prediction[0])
             for array, part in zip(arrays, drawn, strict=True):
                 array[:, rows] = part.expand(3, -1, -1).to("cpu", torch.uint8)
             found = (task.wrong if task.classification else task.error)(prediction, known)

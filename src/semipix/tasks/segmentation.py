@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from semipix.batch import VOID
 from semipix.errors import SemipixError
+from semipix.functional.display import shown_colours
 from semipix.functional.precision import at_least_float32
 from semipix.tasks.base import Task
 from semipix.tasks.label_losses import LOSSES, WITHOUT_WEIGHTS, loss_weights
@@ -219,7 +220,7 @@ class Segmentation(Task):
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         colours = palette(self.channels).to(prediction.device)[fast_argmax(prediction, 0)].movedim(-1, 0)
-        photo = (image[:3].clamp(0, 1) * 255).expand(3, -1, -1)
+        photo = shown_colours(image).clamp(0, 1) * 255
         return (0.4 * photo + 0.6 * colours).round().to(torch.uint8)
 
     @property

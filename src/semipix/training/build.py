@@ -18,6 +18,7 @@ from semipix.data.batches.strong_views import StrongViews
 from semipix.data.class_balance import balanced_weights, class_pixels, without_pixels
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.files.bands import KEYS, Bands
 from semipix.data.files.listing import SPLITS
 from semipix.data.source import Source
 from semipix.data.splits import Split
@@ -78,7 +79,15 @@ def build_task(configuration: Configuration, classes: Sequence[str] | None = Non
     node = configuration.task
     open_classes = node.takes("classes") and node.options.get("classes") is None
     task: Task = node.build(**({"classes": classes} if open_classes else {}))
+    if (bands := bands_of(configuration)) is not None and bands.count is not None:
+        task.in_channels = bands.count
     return task
+
+
+def bands_of(configuration: Configuration) -> Bands | None:
+    """The bands that the images of a configuration have; None for colours."""
+    node = configuration.data
+    return Bands.of_options(node.options) if all(map(node.takes, KEYS)) else None
 
 
 def build_method(configuration: Configuration, task: Task, *, pretrained: bool = True) -> Method:
@@ -91,13 +100,17 @@ def build_method(configuration: Configuration, task: Task, *, pretrained: bool =
             models are built as configured, since more than weights may depend on it.
     """
     nodes = configuration.model, configuration.second_model or configuration.model
+    bands = bands_of(configuration)
+    statistics = None if bands is None or bands.mean is None or bands.std is None else (bands.mean, bands.std)
 
     def make(number: int) -> Adapter:
         node = nodes[number]
         extra = {}
         if not pretrained and node.takes("pretrained") and node.target.__module__.startswith("semipix."):
             extra["pretrained"] = False
-        make_task_model = functools.partial(make_model, node.target, task.in_channels, task.channels, task.constrain)
+        make_task_model = functools.partial(
+            make_model, node.target, task.in_channels, task.channels, task.constrain, statistics
+        )
         model: Adapter = replace(node, target=make_task_model).build(**extra)
         model.recompute = configuration.memory == "low" and not node.takes("checkpointing")
         return model
@@ -303,6 +316,14 @@ def with_classes(configuration: Configuration, data: SemiSupervisedDataModule) -
     if not node.takes("classes") or node.options.get("classes") is not None:
         return configuration
     return configuration.with_options("task", {"classes": list(data.classes or [])})
+
+
+def with_bands(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
+    """The configuration with the statistics of the data's bands, so that the networks of a run folder need no data."""
+    bands = data.source.bands
+    if bands is None or bands.mean is None or bands.std is None or not configuration.data.takes("mean"):
+        return configuration
+    return configuration.with_options("data", {"mean": list(bands.mean), "std": list(bands.std)})
 
 
 def with_class_weights(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:

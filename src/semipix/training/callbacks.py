@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
+from semipix.functional.display import shown_colours
 from semipix.methods.error_maps import error_maps
 from semipix.training.learner import Learner
 
@@ -132,7 +133,7 @@ class SamplePictures(Callback):
         known = F.interpolate(task.valid(target.unsqueeze(0)).float(), image.shape[-2:])[0]  # others are black
         maps = error_maps(task, evidence).values()
         pictures = [
-            image[:3],
+            shown_colours(image),
             task.render(image, label) / 255.0 * known,
             task.render(image, prediction) / 255.0,
             *(single[0].expand(3, -1, -1) for single in maps),

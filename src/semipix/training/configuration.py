@@ -18,7 +18,7 @@ from semipix.data.source import Source
 from semipix.errors import SemipixError
 from semipix.functional.precision import fast_precision
 from semipix.methods.base import Method
-from semipix.models.adapt import CHANNEL_NAMES, IN_CHANNEL_NAMES
+from semipix.models.adapt import BAND_NAMES, CHANNEL_NAMES, IN_CHANNEL_NAMES
 from semipix.signatures import check_type
 from semipix.tasks.base import Task
 from semipix.training.stopping import early_stop
@@ -58,6 +58,7 @@ CHOSEN_FROM_DATA = (
     *("task.classes", "data.val", "data.scale", "data.labeled_per_batch", "data.rare_share", "task.class_weights"),
     *("data.strong_jitter", "data.strong_grey", "data.strong_blur", "data.strong_exposure", "data.strong_mask"),
     *("data.strong_drop", "data.strong_permute", "data.strong_gain", "data.strong_learn_hidden"),
+    *("data.mean", "data.std"),
 )
 """Keys that a configuration may leave open, and for which a run folder holds what its data led to."""
 
@@ -211,7 +212,7 @@ def _filled_in(node: Node) -> set[str]:
         found = [
             next((name for name in names if node.takes(name)), None) for names in (IN_CHANNEL_NAMES, CHANNEL_NAMES)
         ]
-        return {name for name in found if name is not None}
+        return {*BAND_NAMES, *(name for name in found if name is not None)}
     if node.name == "data" and not node.takes("seed"):
         return {"seed"}
     return {*LENGTHS} if node.name == "scheduler" else {*SET_OF_TRAINER} if node.name == "trainer" else set()

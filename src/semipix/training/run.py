@@ -28,6 +28,7 @@ from semipix.training.build import (
     build_trainer,
     data_of_run,
     steps_of,
+    with_bands,
     with_chosen_options,
     with_class_weights,
     with_classes,
@@ -135,7 +136,7 @@ def _start(configuration: Configuration, run: Path, command: str, split: Split |
     if is_first_process():
         check_new(run)
     data = build_data(configuration, split)
-    configuration = with_class_weights(with_classes(configuration, data), data)
+    configuration = with_class_weights(with_bands(with_classes(configuration, data), data), data)
     task = build_task(configuration)
     check_serves(task, data.source)
     interruption.raise_if_interrupted()
@@ -285,6 +286,6 @@ def check_steps(trainer: pl.Trainer) -> None:
 def _begin(data: SemiSupervisedDataModule, opening: Sequence[str]) -> None:
     """Print what begins, and what of the data is unusual or left out."""
     print("\n".join(opening), flush=True)
-    further = further_parts(data.source.files(SEVERAL_PAGES), data.max_pixels)
+    further = further_parts(data.source.files(SEVERAL_PAGES), data.source.reader)
     for line in [*data.source.warnings, *data.source.left_out, *further]:
         print(f"semipix: {'warning: ' if line in data.source.warnings else ''}{one_line(line)}", file=sys.stderr)

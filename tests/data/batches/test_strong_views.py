@@ -28,6 +28,41 @@ STILL = {"jitter": 0.0, "grey_probability": 0.0, "blur_probability": 0.0}
 """Settings that change nothing."""
 
 
+class TestBands:
+    """Images of bands have neither hue nor grey, and any number of channels."""
+
+    IMAGE = 0.25 + 0.5 * rand(2, 5, 12, 20)
+
+    def test_each_band_changes_alone(self) -> None:
+        """Brightness and contrast map the values of a band by a line of its own."""
+        strong = StrongViews(0.2, 1.0, blur_probability=0.0, bands=True)
+        views = strong(self.IMAGE, [5, 6], 2).view(2, 2, 5, -1)
+        lines = set()
+        for view in views:
+            for single, made in zip(self.IMAGE.view(2, 5, -1), view, strict=True):
+                for before, after in zip(single, made, strict=True):
+                    slope = after.std() / before.std()
+                    torch.testing.assert_close(after, slope * (before - before.mean()) + after.mean())
+                    lines.add(round(float(slope), 4))
+        assert len(lines) == 20
+        assert all(0.6 <= slope <= 1.45 for slope in lines)
+        assert torch.equal(strong(self.IMAGE, [5, 6], 2).view(2, 2, 5, -1), views)
+
+    def test_nothing_mixes_bands(self) -> None:
+        image = self.IMAGE.clone()
+        image[:, 3] = 0.5
+        views = StrongViews(jitter=0.5, jitter_probability=1, blur_probability=1, bands=True)(image, [5, 6], 3)
+        assert bool((views[:, 3].amax((1, 2)) - views[:, 3].amin((1, 2)) < 1e-5).all())
+        assert bool((views[:, 4].std((1, 2)) > 1e-3).all())
+
+    def test_every_band_may_be_hidden(self) -> None:
+        strong = StrongViews(**STILL, drop_probability=1.0, bands=True)
+        views = strong(self.IMAGE.repeat(20, 1, 1, 1), list(range(40)), 1)
+        flat = views.std((2, 3)) < 1e-6
+        assert flat.sum(1).tolist() == [1] * 40
+        assert bool(flat.any(0).all())
+
+
 class TestViews:
     def test_depends_only_on_its_seed(self) -> None:
         strong = StrongViews()

@@ -269,10 +269,30 @@ class TestHeaders:
     @pytest.mark.parametrize(
         ("shape", "depth", "tags", "message"),
         [
-            ((4, 6, 5), 8, {338: (0, 0)}, "holds 5 bands.*; expected 1 or 3, save the bands to use as RGB"),
-            ((4, 6, 8), 16, {338: (0,) * 5}, "holds 8 bands .*; expected 1 or 3, save the bands to use as RGB"),
-            ((4, 6, 2), 16, {338: 2}, r"holds 2 bands \(2x16-bit unsigned samples\); expected 1 or 3, save the ban"),
-            ((4, 6, 3), 32, {339: (3, 3, 3)}, "holds 3x32-bit float samples, which cannot be read; expected 8 or 16"),
+            (
+                (4, 6, 5),
+                8,
+                {338: (0, 0)},
+                "holds 5 bands.*; expected 1 or 3, set data.bands=all or .*, or save the bands to use as RGB",
+            ),
+            (
+                (4, 6, 8),
+                16,
+                {338: (0,) * 5},
+                "holds 8 bands .*; expected 1 or 3, set data.bands=all or .*, or save the bands to use as RGB",
+            ),
+            (
+                (4, 6, 2),
+                16,
+                {338: 2},
+                r"holds 2 bands \(2x16-bit unsigned samples\); expected 1 or 3, set data.bands=all",
+            ),
+            (
+                (4, 6, 3),
+                32,
+                {339: (3, 3, 3)},
+                "holds 3x32-bit float samples, which cannot be read; expected 8 or 16 .*data.range=",
+            ),
             ((4, 6), 64, {339: 3}, "holds 1x64-bit float samples, which cannot be read; expected 8 or 16"),
             ((4, 6), 8, {259: 34887}, "compressed by method 34887, which cannot be read"),
             ((4, 6, 3), 16, {284: 2}, r"holds 16-bit bands one after another \(PlanarConfiguration 2\)"),

@@ -1,5 +1,6 @@
 """Datasets: read samples of a source, augment them and convert them to tensors."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from semipix.batch import EvalSample, LabeledImages, UnlabeledImages
 from semipix.data.batches.augment import TrainTransform, augment, plain_tensor
 from semipix.data.batches.sampler import Draw, stable_seed
 from semipix.data.batches.skipped import Skipped
+from semipix.data.files.bands import missing_pixels
 from semipix.data.files.decode import unit_range
 from semipix.data.files.names import Names
 from semipix.data.files.reader import Reader
@@ -68,6 +70,10 @@ class TrainSettings:
     transform: TrainTransform
     pad: bool = False
     skipped: Skipped | None = None
+
+    def filled(self, image: Tensor) -> Tensor:
+        """An augmented image (C, H, W) of which no value is missing."""
+        return image if self.reader.bands is None else self.reader.bands.filled(image)
 
 
 class _AugmentedDataset(_SourceDataset):
@@ -136,7 +142,8 @@ class LabeledDataset(_AugmentedDataset):
         image, target = self.source.pair(name, stable_seed(seed, "source"))
         image, target = resize_and_check(name, image, self.settings), resize_target(as_target(target), self.resize)
         image, target = augment(self.settings.transform, seed, image, target)
-        return LabeledImages(plain_tensor(image), plain_tensor(target), [name], [seed], [self.places[index]])
+        image, target = plain_tensor(image), without_missing(plain_tensor(target), image, self.source.target_fill)
+        return LabeledImages(self.settings.filled(image), target, [name], [seed], [self.places[index]])
 
 
 def places_of(count: int, seed: int) -> list[float]:
@@ -158,7 +165,8 @@ class UnlabeledDataset(_AugmentedDataset):
         index, seed = item
         name = self.names[index]
         image = resize_and_check(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
-        return UnlabeledImages(plain_tensor(augment(self.settings.transform, seed, image)), [name], [seed])
+        made = self.settings.filled(plain_tensor(augment(self.settings.transform, seed, image)))
+        return UnlabeledImages(made, [name], [seed])
 
 
 class EvalDataset(_SourceDataset):
@@ -167,9 +175,10 @@ class EvalDataset(_SourceDataset):
     def read(self, item: int) -> EvalSample:
         name = self.names[item]
         image, target = self.source.pair(name)
-        return EvalSample(
-            plain_tensor(unit_range(resize_image(image, self.resize))), plain_tensor(full_precision(target)), name
-        )
+        label = without_missing(plain_tensor(full_precision(target)), image, self.source.target_fill)
+        seen = plain_tensor(unit_range(resize_image(image, self.resize)))
+        bands = self.source.reader.bands
+        return EvalSample(seen if bands is None else bands.filled(seen), label, name)
 
 
 def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:
@@ -187,6 +196,19 @@ def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings
 def with_skip_hint(error: UnreadableFileError) -> UnreadableFileError:
     """The error with a hint at `data.on_error=skip`."""
     return UnreadableFileError(f"{error}, or set data.on_error=skip to train without it")
+
+
+def without_missing(target: Tensor, image: Tensor, fill: float) -> Tensor:
+    """A label without the pixels of which the image has no value.
+
+    Args:
+        target: (H, W) integers or (C, H, W) floats.
+        image: (C, H, W) of the same size, in which values may be NaN.
+        fill: value of masks at pixels without a label; regression targets have NaN there.
+    """
+    if image.shape[-2:] != target.shape[-2:] or (missing := missing_pixels(image)) is None:
+        return target
+    return target.masked_fill(missing, math.nan if target.is_floating_point() else fill)
 
 
 def as_target(target: Target) -> Target:

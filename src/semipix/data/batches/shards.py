@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
 from semipix.batch import UnlabeledImages
 from semipix.data.batches.augment import augment, plain_tensor
@@ -220,9 +219,10 @@ class ShardDataset(Dataset[Any]):
     def _read(self, encoded: Encoded | UnreadableFileError, seed: int) -> UnlabeledImages:
         if isinstance(encoded, UnreadableFileError):
             raise encoded
-        image = tv_tensors.Image(self.settings.reader.image(encoded))
+        image = self.settings.reader.tensor(encoded)
         image = resize_and_check(encoded.name, image, self.settings)
-        return UnlabeledImages(plain_tensor(augment(self.settings.transform, seed, image)), [encoded.name], [seed])
+        made = self.settings.filled(plain_tensor(augment(self.settings.transform, seed, image)))
+        return UnlabeledImages(made, [encoded.name], [seed])
 
     def _encoded(self, draw: ShardDraw) -> Encoded | UnreadableFileError:
         if self._next != draw._replace(seed=0):

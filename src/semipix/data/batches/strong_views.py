@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from semipix.batch import StrongLabels
@@ -42,6 +42,8 @@ class StrongViews:
         permute_probability: share of the views with another order of the colour channels.
         gain: largest share of its brightness that a view loses.
         learn_hidden: whether hidden patches are compared with the label.
+        bands: images have bands instead of colours: brightness and contrast of each band change alone, and there is
+            neither saturation, hue nor grey. All bands change, and each may be hidden.
     """
 
     def __init__(
@@ -58,12 +60,13 @@ class StrongViews:
         permute_probability: float = 0.0,
         gain: float = 0.0,
         learn_hidden: bool = True,
+        bands: bool = False,
     ) -> None:
-        self.jitter, self.grey_probability = jitter, grey_probability
-        self.colour = [
-            v2.RandomApply([v2.ColorJitter(jitter, jitter, jitter, min(jitter / 2, 0.5))], jitter_probability),
-            v2.RandomGrayscale(grey_probability),
-        ]
+        self.jitter, self.grey_probability, self.bands = jitter, grey_probability, bands
+        change = BandJitter(jitter) if bands else v2.ColorJitter(jitter, jitter, jitter, min(jitter / 2, 0.5))
+        self.colour = [v2.RandomApply([change], jitter_probability)]
+        if not bands:
+            self.colour.append(v2.RandomGrayscale(grey_probability))
         self.blur_probability = blur_probability
         self.exposure = exposure
         self.mask, self.patch, self.drop_probability = mask, patch, drop_probability
@@ -73,7 +76,8 @@ class StrongViews:
         """Make strong views.
 
         Args:
-            image: (B, C, H, W) in [0, 1]; red, green and blue come first, further channels are not changed.
+            image: (B, C, H, W) in [0, 1]; red, green and blue come first, further channels are not changed. With
+                `bands`, all channels are.
             seeds: one seed for each image.
             views: number of views of each image.
 
@@ -84,8 +88,9 @@ class StrongViews:
         kernel = min(KERNEL, 2 * min(image.shape[-2:]) - 1)
         blur = v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], self.blur_probability)
         transform = v2.Compose([*self.colour, blur])
+        changed = self._changed(image)
         made = [
-            augment(transform, stable_seed(seed, f"strong {view}"), single[:COLOURS].float())
+            augment(transform, stable_seed(seed, f"strong {view}"), single[:changed].float())
             for view in range(views)
             for single, seed in zip(image, seeds, strict=True)
         ]
@@ -97,7 +102,11 @@ class StrongViews:
             colour = colour.gather(1, order[:, :, None, None].expand_as(colour)) * gain.view(-1, 1, 1, 1)
         if self.mask or self.drop_probability:
             colour = torch.where(self._hidden(image, seeds, views), colour.mean((2, 3), keepdim=True), colour)
-        return torch.cat([colour.to(image.dtype), image[:, COLOURS:].repeat(views, 1, 1, 1)], dim=1)
+        return torch.cat([colour.to(image.dtype), image[:, changed:].repeat(views, 1, 1, 1)], dim=1)
+
+    def _changed(self, image: Tensor) -> int:
+        """How many of the first channels of images (B, C, H, W) change."""
+        return image.shape[1] if self.bands else COLOURS
 
     def labels(self, image: Tensor, seeds: Sequence[int], views: int) -> StrongLabels | None:
         """How the labels of the views that a call with these arguments makes follow from those of the images.
@@ -143,14 +152,36 @@ class StrongViews:
         return torch.stack(masks).to(image.device)
 
     def _hidden(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
-        """(views B, 3, H, W) bool: the values that are hidden, by a patch or because their channel is."""
-        dropped = []
+        """(views B, 3 or C, H, W) bool: the values that are hidden, by a patch or because their channel is."""
+        dropped, count = [], self._changed(image)
         for generator in _generators("dropped", seeds, views):
             drawn = float(torch.rand((), generator=generator)) < self.drop_probability
-            channel = int(torch.randint(COLOURS, (), generator=generator))
-            dropped.append(drawn & (torch.arange(COLOURS) == channel))
+            channel = int(torch.randint(count, (), generator=generator))
+            dropped.append(drawn & (torch.arange(count) == channel))
         channels = torch.stack(dropped).to(image.device)[:, :, None, None]
         return channels | self._masked(image, seeds, views)
+
+
+class BandJitter(nn.Module):
+    """Changes brightness and contrast of each band by factors of its own, as `ColorJitter` does for all colours.
+
+    Args:
+        strength: factors are drawn from [max(0, 1 - strength), 1 + strength].
+    """
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) in [0, 1] to the same shape, by random numbers of torch's global generator."""
+        low = max(0.0, 1 - self.strength)
+        drawn = low + (1 + self.strength - low) * torch.rand(2, len(image), 1, 1)
+        brightness, contrast = drawn.to(image)
+        bright = (image * brightness).clamp(0, 1)
+        mean = bright.mean((1, 2), keepdim=True)
+        changed: Tensor = ((bright - mean) * contrast + mean).clamp(0, 1)
+        return changed
 
 
 def _generators(purpose: str, seeds: Sequence[int], views: int) -> list[torch.Generator]:

@@ -178,6 +178,37 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     return torch.from_numpy(values)
 
 
+def stored_bands(path: Path | Encoded, max_pixels: int) -> NDArray[Any]:
+    """The numbers of all bands of an image that Pillow reads, (C, H, W), upright; alpha is one of them.
+
+    Numbers of 2 and 4 bits are scaled to 8 bits; all others are as they are stored.
+
+    Args:
+        path: the file.
+        max_pixels: see `read_image`.
+
+    Raises:
+        SemipixError: the file cannot be read, or holds indices of a palette instead of numbers.
+    """
+    with open_image(path, max_pixels) as file:
+        raw_mode = raw_mode_of(file.image)
+        deep = _is_deep(raw_mode)
+        if raw_mode == _GREY_ALPHA or (deep and not raw_mode.startswith("RGB;")):
+            raise SemipixError(
+                f"{path}: found 16-bit values with alpha, of which Pillow reads 8 bits; save the image as TIFF"
+            )
+        pixels, colours = stored_numbers(file)
+        if colours is not None or not (_is_numeric(file.image.mode) or file.image.mode in ("LA", "RGBA", "1")):
+            raise SemipixError(
+                f"{path}: found pixels of mode {file.image.mode}, expected grey or bands; save it as TIFF or PNG"
+            )
+        pixels = file.to_upright(pixels * np.uint8(step) if (step := _STEPS.get(raw_mode[:3])) else pixels)
+        planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        values = None if deep else np.array(planes, order="C")
+        del file, pixels, planes
+    return values if values is not None else _deep_colours(path, max_pixels).astype(np.uint16)
+
+
 def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
     """The numbers in a file, neither scaled nor turned, (H, W) or (H, W, C).
 
@@ -465,7 +496,8 @@ def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32]) -> 
     if not (low >= 0 and high <= top):
         raise SemipixError(
             f"{path}: found values from {low:g} to {high:g} (mode {mode}), expected 0 to {top}; "
-            "scale the values, or save the image with 8 or 16 bits a channel"
+            "scale the values, save the image with 8 or 16 bits a channel or, if it has bands, set "
+            "data.range=[low,high]"
         )
     values /= np.float32(top)
     return values

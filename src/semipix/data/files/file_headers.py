@@ -39,6 +39,9 @@ _MOST_VALUES = 1 << 20
 
 _READ_TAGS = frozenset({254, 256, 257, 258, 259, 262, 273, ORIENTATION, 277, 278, 284, 322, 323, 324, 338, 339})
 
+GEOREFERENCE = frozenset({33550, 34264})
+"""Tags of a GeoTIFF that say where each pixel is: scale of pixels, or transformation. Their values are not read."""
+
 _PREVIEW = 1 | 4
 """Bits of NewSubfileType: a page at reduced resolution, or the transparency mask of another page."""
 
@@ -177,6 +180,8 @@ def tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
             if tag in _READ_TAGS and kind in _WHOLE_NUMBERS and amount:
                 field = entries[at + entry_length - inline : at + entry_length]
                 tags[tag] = _values(file, order, pointer, kind, amount, field)
+            elif tag in GEOREFERENCE:
+                tags[tag] = ()
         yield tags
         if len(following) < inline:
             return

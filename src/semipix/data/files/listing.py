@@ -41,6 +41,7 @@ class Layout:
         images, labels: folder names, in which `{split}` is replaced by train, val or test.
         image, label: words for an image and a label in messages.
         arrays: whether labels may be `.npy` files.
+        image_arrays: whether images may be `.npy` files.
         others: further folders and files below the root that are read.
     """
 
@@ -49,6 +50,7 @@ class Layout:
     image: str = "image"
     label: str = "mask"
     arrays: bool = False
+    image_arrays: bool = False
     others: tuple[str, ...] = ()
 
 
@@ -156,7 +158,7 @@ def list_folder(root: Path, layout: Layout = MASKS, *, labels_needed: bool = Tru
         return listing
     for split in SPLITS:
         _list_split(root, layout, split, listing)
-    listing.unlabeled = Names(sorted(stems(root, UNLABELED, listing).values()))
+    listing.unlabeled = Names(sorted(stems(root, UNLABELED, listing, arrays=layout.image_arrays).values()))
     _note_other_folders(root, layout, listing)
     if labels_needed and listing.bare["train"] and not listing.labels["train"]:
         listing.problems.append(
@@ -224,9 +226,10 @@ def split_extension(path: str) -> tuple[str, str]:
     return (path, "") if not dot or "/" in extension else (stem, f".{extension.lower()}")
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name has the extension of a readable image."""
-    return split_extension(name)[1] in EXTENSIONS
+def is_image(name: str, arrays: bool = False) -> bool:
+    """Whether a file name has the extension of a readable image; with `arrays`, also of an array."""
+    extension = split_extension(name)[1]
+    return extension in EXTENSIONS or (arrays and extension == ARRAY)
 
 
 def walk(folder: Path, without: Path | None = None) -> Walked:
@@ -298,7 +301,7 @@ def duplicates(root: Path, parts: dict[str, list[str]]) -> list[tuple[str, str]]
 
 def _list_split(root: Path, layout: Layout, split: str, listing: Listing) -> None:
     image_folder, label_folder = layout.images.format(split=split), layout.labels.format(split=split)
-    images = stems(root, image_folder, listing)
+    images = stems(root, image_folder, listing, arrays=layout.image_arrays)
     labels = stems(root, label_folder, listing, arrays=layout.arrays, labels_of=images)
     if split == "train" and not images:
         listing.problems.append(no_images(root / image_folder, "training images"))

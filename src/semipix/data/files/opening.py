@@ -44,6 +44,8 @@ SIDEWAYS = range(5, 9)
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
 """Errors that Pillow's decoders raise for broken files."""
 
+_CHOOSE_BANDS = "set data.bands=all or data.bands=[0,1,2], say, or save the bands to use as RGB"
+
 _Number = TypeVar("_Number", bound=np.generic)
 
 # Pillow has one limit for the whole process. `open_image` checks each file against the limit of its reader instead.
@@ -299,9 +301,12 @@ def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
         return
     samples = f"{bands}x{depths[0]}-bit" if len(set(depths)) == 1 else "-".join(map(str, depths[:8])) + "-bit"
     if bands in (1, 3):
-        problem = f"{samples} {kind} samples, which cannot be read; expected 8 or 16 bits a sample, save it like this"
+        problem = (
+            f"{samples} {kind} samples, which cannot be read; expected 8 or 16 bits a sample, save it like this, or "
+            "set data.range=[low,high], the numbers that become 0 and 1"
+        )
     else:
-        problem = f"{bands} bands ({samples} {kind} samples); expected 1 or 3, save the bands to use as RGB"
+        problem = f"{bands} bands ({samples} {kind} samples); expected 1 or 3, {_CHOOSE_BANDS}"
     raise UnreadableFileError(f"{path}: holds {problem}")
 
 
@@ -309,9 +314,10 @@ def _explain_bands(path: Path | Encoded, image: Image.Image, tags: Tags) -> None
     """Check that the bands of a TIFF would be read correctly, and not mostly ignored."""
     bands, depths, _ = headers.tiff_samples(tags)
     if bands > 4:
-        raise UnreadableFileError(f"{path}: holds {bands} bands; expected 1 or 3, save the bands to use as RGB")
+        raise UnreadableFileError(f"{path}: holds {bands} bands; expected 1 or 3, {_CHOOSE_BANDS}")
     if bands > 1 and headers.tiff_number(tags, 284, 1) == 2 and max(depths) > 8:
         raise UnreadableFileError(
             f"{path}: holds {max(depths)}-bit bands one after another (PlanarConfiguration 2), of which 8 bits would "
-            "be lost; expected all bands of a pixel together, save it as a 16-bit PNG or with PlanarConfiguration 1"
+            "be lost; expected all bands of a pixel together, save it as a 16-bit PNG or with PlanarConfiguration 1, "
+            "or set data.bands=all"
         )

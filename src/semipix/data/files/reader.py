@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
+from semipix.data.files.bands import BandImage, Bands
 from semipix.data.files.cache import Cache
-from semipix.data.files.decode import read_pixels, unit_range
+from semipix.data.files.decode import Header, read_header, read_pixels, unit_range
 from semipix.data.files.decode_colours import ColourTable, read_colour_mask
 from semipix.data.files.decode_masks import read_indices
 from semipix.data.files.opening import MAX_PIXELS, Encoded
+from semipix.data.files.rasters import bands_header, read_bands
 from semipix.data.files.sizes import Size
 
 _VERSION = 2
@@ -27,6 +30,7 @@ class Reader:
         reduced: whether large images may be decoded at a reduced scale. False if targets are images too: inputs and
             targets are then decoded whole and resized in the same way.
         max_pixels: the `data.max_pixels` setting.
+        bands: the bands that images have; None for colours.
     """
 
     def __init__(
@@ -35,22 +39,26 @@ class Reader:
         cache: Cache | None = None,
         reduced: bool = True,
         max_pixels: int = MAX_PIXELS,
+        bands: Bands | None = None,
     ) -> None:
         self.resize = resize
         self.cache = cache
         self.reduced = reduced
         self.max_pixels = max_pixels
+        self.bands = bands
 
     def image(self, path: Path | Encoded, *, whole: bool = False) -> Tensor:
-        """An image, (3, H, W) uint8 or float32 in [0, 1].
+        """An image, (3, H, W) uint8 or float32 in [0, 1]; of bands, (C, H, W) float32 with NaN for missing values.
 
         Args:
             path: its file.
-            whole: whether to read it at its own size even if `resize` is set.
+            whole: whether to read it at its own size even if `resize` is set; images of bands always are.
 
         Raises:
-            SemipixError: see `read_image`.
+            SemipixError: see `read_image` and `read_bands`.
         """
+        if (bands := self.bands) is not None:
+            return self._cached(path, f"bands {bands.identity}", lambda: read_bands(path, bands, self.max_pixels))
         resize = self.resize if self.reduced and not whole else None
         pixels = self._cached(
             path,
@@ -58,6 +66,28 @@ class Reader:
             lambda: read_pixels(path, resize, max_pixels=self.max_pixels).permute(1, 2, 0),
         )
         return pixels.permute(2, 0, 1)
+
+    def tensor(self, path: Path | Encoded) -> tv_tensors.Image:
+        """An image as `image` returns it, with the type by which transforms know whether it has bands or colours.
+
+        Raises:
+            SemipixError: see `image`.
+        """
+        return self.wrap(self.image(path))
+
+    def wrap(self, pixels: Tensor) -> tv_tensors.Image:
+        """Pixels (C, H, W) that `image` returned, with the type that `tensor` gives them."""
+        return tv_tensors.Image(pixels) if self.bands is None else BandImage(pixels)
+
+    def header(self, path: Path | Encoded) -> Header:
+        """The header of an image as `image` returns it.
+
+        Raises:
+            SemipixError: see `read_header` and `bands_header`.
+        """
+        if self.bands is not None:
+            return bands_header(path, self.max_pixels)
+        return read_header(path, max_pixels=self.max_pixels)
 
     def whole(self, path: Path | Encoded) -> Tensor:
         """An image at its own size, (3, H, W) float32 in [0, 1].

@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from semipix.data.files.bands import BandImage
 from semipix.data.files.decode import unit_range
 from semipix.data.files.sizes import Size, resized_size
 from semipix.data.targets import ImageTarget, Matte, Target
@@ -33,7 +34,7 @@ def resize_image(image: tv_tensors.Image, resize: int | Size | None) -> tv_tenso
     """Resize an image by the `data.resize` setting: colours antialiased bilinear, a trimap to the nearest pixel.
 
     Args:
-        image: (C, H, W); red, green and blue come first.
+        image: (C, H, W); red, green and blue come first, or all channels are bands (`BandImage`).
         resize: length of the longer side (aspect kept), the exact height and width, or None for no change.
 
     Returns:
@@ -150,7 +151,7 @@ def by_channel(
     resized = _ignoring_nan(plain, bilinear)
     if isinstance(inpt, Matte):
         resized[_MATTE_UNKNOWN] = nearest(plain[_MATTE_UNKNOWN][None])[0]
-    elif not isinstance(inpt, ImageTarget) and len(plain) > 3:
+    elif not isinstance(inpt, ImageTarget | BandImage) and len(plain) > 3:
         resized[3:] = nearest(plain[3:])
     return resized
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from semipix.batch import VOID
-from semipix.data.files.decode import check_label_size
+from semipix.data.files.bands import Bands, Pairs
+from semipix.data.files.decode import check_same_size
 from semipix.data.files.decode_colours import ColourTable
 from semipix.data.files.listing import MASKS, SPLITS, Layout, Listing, list_folder
 from semipix.data.files.opening import MAX_PIXELS
@@ -69,6 +70,12 @@ class FolderSource(Source):
         colours: masks are pictures whose colours are the classes, see `read_colour_table`.
         on_error: with skip, training masks that cannot be read raise no error.
         max_pixels: most pixels of a file that is read; the `data.max_pixels` setting.
+        bands: images have any bands, of which these are read: their numbers from 0, or all. By default images have
+            colours; with a range, all bands are read.
+        range: the stored numbers that become 0 and 1: one pair for all bands, or one for each. By default the range of
+            the file's type, which must be of 8 or 16 bits.
+        mean: mean of each band, as a value from 0 to 1; by default it is measured on training images.
+        std: standard deviation of each band.
         run_classes: class names of the run that uses the data; `classes.txt` must agree with them.
         needed_splits: parts whose masks are checked at once; if empty (and the classes are known), no mask is read
             before it is used.
@@ -90,10 +97,17 @@ class FolderSource(Source):
         run_classes: Sequence[str] | None = None,
         needed_splits: Sequence[str] = SPLITS,
         colours: bool = False,
+        bands: Sequence[int] | Literal["all"] | None = None,
+        range: Pairs | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         check_keys(mask_values, colours)
         self.root = Path(root).expanduser()
-        self.reader = Reader(max_pixels=max_pixels)
+        self.bands = Bands.of(bands, range, mean, std)
+        if self.bands is not None:
+            self.layout = replace(self.layout, image_arrays=True)
+        self.reader = Reader(max_pixels=max_pixels, bands=self.bands)
         self._on_error = on_error
         self._table = lookup_table(mask_values) if mask_values else None
         self.listing = list_folder(self.root, self.layout)
@@ -116,7 +130,9 @@ class FolderSource(Source):
         if names is not None and not needed_splits:
             self.classes: list[str] = names
             return
-        findings = check_masks(self.root, self.listing, names, self._table, max_pixels, self.layout, self._colours)
+        findings = check_masks(
+            self.root, self.listing, names, self._table, max_pixels, self.layout, self._colours, self.bands
+        )
         if problems := self._serious(findings, needed_splits):
             raise SemipixError(problems[0])
         self.classes = findings.classes
@@ -142,7 +158,7 @@ class FolderSource(Source):
         return self.listing.files(self.root, extensions)
 
     def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
-        return tv_tensors.Image(self.reader.image(self.root / name))
+        return self.reader.tensor(self.root / name)
 
     def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         return self.image(name, seed), self.target(name)
@@ -154,7 +170,8 @@ class FolderSource(Source):
             indices = self._class_indices(self.reader.mask(mask))
         else:
             indices = self.reader.colour_mask(mask, self._colours)
-        check_label_size(self.root / name, mask, indices, max_pixels=self.reader.max_pixels)
+        image = self.root / name
+        check_same_size(image, mask, self.reader.header(image).size, tuple(indices.shape))
         check_indices(mask, indices, len(self.classes))
         return tv_tensors.Mask(indices)
 
@@ -188,6 +205,7 @@ def check_masks(
     max_pixels: int = MAX_PIXELS,
     layout: Layout = MASKS,
     colours: ColourTable | None = None,
+    bands: Bands | None = None,
 ) -> MaskFindings:
     """Read all masks of a folder and collect classes, problems and warnings.
 
@@ -199,10 +217,11 @@ def check_masks(
         max_pixels: the `data.max_pixels` setting.
         layout: names of the folders.
         colours: the class of each colour, for masks of colours.
+        bands: the bands of the images.
     """
     folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
     masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
-    found = survey_masks(root, masks, table, max_pixels, colours)
+    found = survey_masks(root, masks, table, max_pixels, colours, bands)
     by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
     training = found.present(listing.labels["train"])
     classes = list(names or [])

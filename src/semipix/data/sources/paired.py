@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 from torchvision import tv_tensors
 
-from semipix.data.files.decode import bits, check_label_size
+from semipix.data.files.decode import bits, check_same_size
 from semipix.data.files.listing import SPLITS, split_extension
 from semipix.data.files.mattes import MatteFiles, MatteReader
 from semipix.data.files.names import Names, composed
@@ -48,12 +48,13 @@ class ImageTargets:
         self.targets = targets
 
     def image(self, name: str, reader: Reader, seed: int | None) -> tv_tensors.Image:
-        return tv_tensors.Image(reader.image(self.file(name)))
+        return reader.tensor(self.file(name))
 
     def target(self, name: str, reader: Reader) -> tv_tensors.Image:
         path = self.root / self.targets[name]
         values = self.values(path, reader)
-        check_label_size(self.file(name), path, values, "target", max_pixels=reader.max_pixels)
+        image = self.file(name)
+        check_same_size(image, path, reader.header(image).size, tuple(values.shape[-2:]), "target")
         return tv_tensors.Image(values)
 
     def pair(self, name: str, reader: Reader, seed: int | None) -> tuple[tv_tensors.Image, tv_tensors.Image]:

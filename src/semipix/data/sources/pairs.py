@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from semipix.data.batches.skipped import OnError
+from semipix.data.files.bands import Bands, Pairs
 from semipix.data.files.decode import ARRAY, check_same_size, image_size, read_header, read_values
 from semipix.data.files.listing import PAIRS, SPLITS, UNLABELED, Listing, Remarks, list_folder, stems
 from semipix.data.files.mattes import MatteFiles, MatteReader
@@ -85,6 +87,10 @@ class PairsSource(PairedSource):
             replaced.
         max_pixels: most pixels of a file that is read.
         on_error: with skip, training pairs that cannot be read raise no error.
+        bands: for regression, the bands of the inputs that are read, see `FolderSource`.
+        range: the stored numbers of the inputs that become 0 and 1, see `FolderSource`.
+        mean: mean of each band, as a value from 0 to 1; by default it is measured on training images.
+        std: standard deviation of each band.
         needed_splits: parts whose headers are checked at once; if empty, no file is opened before it is used.
 
     Raises:
@@ -105,10 +111,20 @@ class PairsSource(PairedSource):
         max_pixels: int = MAX_PIXELS,
         on_error: OnError = "stop",
         needed_splits: Sequence[str] = SPLITS,
+        bands: Sequence[int] | Literal["all"] | None = None,
+        range: Pairs | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         check_target_kind(kind, self.kinds)
+        self.bands = Bands.of(bands, range, mean, std)
+        if self.bands is not None and kind != "regression":
+            raise SemipixError(
+                f"data.bands: found it with data.kind={kind}, whose images are colours; expected data.kind=regression, "
+                "or leave data.bands and data.range out"
+            )
         folder = Path(root).expanduser()
-        listing = list_folder(folder, PAIRS)
+        listing = list_folder(folder, PAIRS if self.bands is None else replace(PAIRS, image_arrays=True))
         unlabeled = [*listing.bare["train"], *listing.unlabeled]
         targets = {name: target for part in SPLITS for name, target in sorted(listing.labels.get(part, {}).items())}
         reading: MapTargets | MatteTargets | None = None
@@ -125,7 +141,7 @@ class PairsSource(PairedSource):
         images = [*targets, *unlabeled]
         named = {name: scenes.scene(name) for name in images} if scenes.folders else {}
         super().__init__(folder, kind, listing.labels, unlabeled, named, reading, listing.left_out)
-        self.reader = Reader(max_pixels=max_pixels)
+        self.reader = Reader(max_pixels=max_pixels, bands=self.bands)
         if isinstance(reading, MapTargets):
             self.channels = reading.channels
         problems, warnings = self._misfits(needed_splits, on_error)
@@ -149,7 +165,7 @@ class PairsSource(PairedSource):
             image, target = self.reading.file(name), self.root / self._targets[name]
             try:
                 self._check_storage(target)
-                header, size = read_header(image, max_pixels=most), image_size(target, max_pixels=most)
+                header, size = self.reader.header(image), image_size(target, max_pixels=most)
                 check_same_size(image, target, header.size, size, word)
                 array = target.suffix.lower() == ARRAY
                 orientation = 1 if array else read_header(target, max_pixels=most).orientation

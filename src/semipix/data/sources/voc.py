@@ -74,7 +74,7 @@ class VOCSource(Source):
         return []
 
     def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
-        return tv_tensors.Image(self.reader.image(self.root / name))
+        return self.reader.tensor(self.root / name)
 
     def pair(self, name: str, seed: int | None = None) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         return self.image(name, seed), self.target(name)
