@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
+import semipix
 from tests.conftest import Result
 from tests.helpers.rasters import CRS, reflectances, write_folder, write_raster
 
@@ -72,6 +73,12 @@ def test_bands_are_trained_measured_and_predicted_in_place(command: Command, tmp
         assert errors.nodata == 255
         assert np.array_equal(errors.read(1) == 255, mask == 255)
     assert np.array_equal(np.asarray(Image.open("out/masks/unplaced.png")), reflectances(9)[1])
+    run = semipix.load("run", trust=True)
+    with rasterio.open(images / "7.tif") as image:
+        values = image.read(masked=True).filled(np.nan)  # an array has no nodata; a missing value is NaN
+    for array in (np.moveaxis(values, 0, -1), torch.from_numpy(values)):
+        assert np.array_equal(run.predict(array).class_map, mask)
+    assert np.array_equal(run.predict(images / "7.tif").class_map, mask)
     assert np.asarray(Image.open("out/pictures/7.png")).shape == (40, 40, 3)
 
     again = command("predict", "run", images, "--out", "out", "--skip-existing", "--write", "coco")

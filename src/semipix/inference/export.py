@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from semipix.atomic import written
+from semipix.data.files.bands import Bands
 from semipix.errors import SemipixError, one_line, reason_of
 from semipix.inference.export_check import Network, compare, example, seconds
 from semipix.inference.export_network import Deployed, exported, name_of
 from semipix.inference.predictor import how_to_calibrate
-from semipix.training.build import deploy_candidate, trained_method
+from semipix.training.build import bands_of, deploy_candidate, trained_method
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.configuration import Configuration
 from semipix.training.quiet import quiet
@@ -239,7 +240,7 @@ def _metadata(configuration: Configuration, network: Deployed, checkpoint: str) 
         "task": type(task).__name__,
         "method": configuration.method.path,
         "model": configuration.model.path,
-        "image": f"float32 (images, {task.in_channels}, height, width), RGB, 8-bit values divided by 255{trimap}",
+        "image": f"float32 (images, {task.in_channels}, height, width), {_values_of(bands_of(configuration))}{trimap}",
         "smallest_side": str(network.smallest),
         "resize": json.dumps(configuration.data.options.get("resize")),
         "prediction": f"float32 (images, {task.channels}, height, width) in [0, 1]: "
@@ -255,6 +256,18 @@ def _metadata(configuration: Configuration, network: Deployed, checkpoint: str) 
         found["error"] = f"float32 (images, 1, height, width) in [0, 1]: {kind}"
         found["error_map"] = network.error_map.name
     return found
+
+
+def _values_of(bands: Bands | None) -> str:
+    """What the channels of an image are."""
+    if bands is None:
+        return "RGB, 8-bit values divided by 255"
+    chosen = "all bands" if bands.chosen is None else f"bands {', '.join(map(str, bands.chosen))} (from 0)"
+    limits = "the range of the file's type"
+    if bands.limits is not None:
+        limits = ", ".join(f"{low:g} to {high:g}" for low, high in bands.limits)
+    missing = ", ".join(f"{value:.6g}" for value in bands.mean or ())
+    return f"{chosen}; {limits} is 0 to 1, and a missing value is the mean of its band ({missing})"
 
 
 def _architecture(configuration: Configuration) -> dict[str, str]:

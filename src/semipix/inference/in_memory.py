@@ -13,11 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision import tv_tensors
 
-from semipix.data.files.decode import unit_range
+from semipix.data.files.decode import ARRAY, unit_range
 from semipix.data.files.opening import Encoded
-from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size
 from semipix.errors import SemipixError, one_line
 from semipix.inference.drawing import Drawing
@@ -97,7 +95,7 @@ class MemoryPredictor(Predictor):
         Raises:
             SemipixError: there is no image.
         """
-        found = find_images(paths)
+        found = find_images(paths, arrays=self.reader.bands is not None)
         for line in found.left_out:
             print(f"semipix: {one_line(line)}", file=sys.stderr)
         failed = 0
@@ -116,7 +114,7 @@ class MemoryPredictor(Predictor):
         Raises:
             SemipixError: it is missing, cannot be read, or the network refuses it.
         """
-        for ended in predict_files(self, find_images([path]).files):
+        for ended in predict_files(self, find_images([path], arrays=self.reader.bands is not None).files):
             if isinstance(ended, Failure):
                 raise SemipixError(ended)
         return self._done.get()
@@ -135,9 +133,11 @@ class MemoryPredictor(Predictor):
         if isinstance(image, Image.Image):
             pixels = self.reader.image(_encoded(image), whole=True)
             seen = self.reader.image(_encoded(image))
+        elif self.reader.bands is not None:
+            pixels = seen = self.reader.image(_stored(image))
         else:
             pixels = seen = _pixels(image, self.task.in_channels)
-        resized = resize_image(tv_tensors.Image(seen), self.reader.resize).as_subclass(Tensor)
+        resized = self.for_network(seen)
         photo = Photo(Path(IN_MEMORY), Path(), pixels, resized)
         try:
             if self.large.applies((resized.shape[-2], resized.shape[-1])):
@@ -190,6 +190,28 @@ def _encoded(image: Image.Image) -> Encoded:
     return Encoded(str(getattr(image, "filename", "") or IN_MEMORY), buffer.getvalue())
 
 
+def _stored(image: Any) -> Encoded:
+    """An array (H, W) or (H, W, C), or a tensor (C, H, W) or (1, C, H, W), as a file of numpy, so that its numbers are
+    scaled by `data.range` as those of files are.
+
+    Raises:
+        SemipixError: it is neither.
+    """
+    if isinstance(image, Tensor):
+        planes = image.detach().cpu()
+        planes = planes[0] if planes.ndim == 4 and len(planes) == 1 else planes
+        image = planes.movedim(0, -1).numpy() if planes.ndim == 3 else planes.numpy()
+    if not isinstance(image, np.ndarray):
+        raise SemipixError(_no_image(image))
+    buffer = io.BytesIO()
+    np.save(buffer, image, allow_pickle=False)
+    return Encoded(f"{IN_MEMORY}{ARRAY}", buffer.getvalue())
+
+
+def _no_image(found: Any) -> str:
+    return f"{IN_MEMORY}: {type(found).__name__} found; a path, Pillow's image, a numpy array or a tensor expected"
+
+
 def _pixels(image: Any, channels: int) -> Tensor:
     """An array (H, W) or (H, W, C), or a tensor (C, H, W) or (1, C, H, W), as bytes or float32 in [0, 1], (C, H, W).
 
@@ -205,9 +227,7 @@ def _pixels(image: Any, channels: int) -> Tensor:
         pixels = pixels.movedim(-1, 0) if pixels.ndim == 3 else pixels[None] if pixels.ndim == 2 else pixels
         shapes = f"(H, W, {channels})"
     else:
-        raise SemipixError(
-            f"{IN_MEMORY}: {type(image).__name__} found; a path, Pillow's image, a numpy array or a tensor expected"
-        )
+        raise SemipixError(_no_image(image))
     if pixels.ndim != 3 or 0 in pixels.shape or len(pixels) not in ({1, 3} if channels == 3 else {channels}):
         raise SemipixError(f"{IN_MEMORY}: shape {tuple(image.shape)} found, {shapes} expected; RGB, not BGR or RGBA")
     if pixels.dtype not in SCALES and not pixels.is_floating_point():

@@ -205,7 +205,7 @@ def _opened(path: Path | Encoded, max_pixels: int) -> Iterator[_Opened]:
     if extension in TIFF:
         with _opened_tiff(path, max_pixels) as file:
             yield file
-    elif extension == ARRAY and isinstance(path, Path):
+    elif extension == ARRAY:
         yield _opened_array(path, max_pixels)
     else:
         values = stored_bands(path, max_pixels)
@@ -272,10 +272,14 @@ def _dataset(rasterio: Any, path: Path | Encoded) -> Iterator[Any]:
         yield dataset
 
 
-def _opened_array(path: Path, max_pixels: int) -> _Opened:
-    """An array (H, W) or (H, W, C), mapped into memory."""
+def _opened_array(path: Path | Encoded, max_pixels: int) -> _Opened:
+    """An array (H, W) or (H, W, C); that of a file is mapped into memory."""
     try:
-        values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        values: NDArray[Any]
+        if isinstance(path, Encoded):
+            values = np.load(io.BytesIO(path.content), allow_pickle=False)
+        else:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, ValueError, EOFError) as error:
