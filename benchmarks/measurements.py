@@ -116,6 +116,20 @@ MEASUREMENTS: dict[str, Measurement] = {
                 '--extra "gct_strong_cues:variant=gct_strong_cues;method.decay=0.99"',
                 '"unimatch:variant=unimatch;method.decay=0.99"',
             ),
+            _compare(
+                "dark",
+                "DARK",
+                "--seeds 0 1 2 --variants supervised all_labels",
+                '--extra "gct_strong_cues:variant=gct_strong_cues;method.feature_dropout=0"',
+                '"unimatch:variant=unimatch;method.complementary_dropout=false"',
+            ),
+            _compare(
+                "mattes",
+                "MATTES",
+                "--seeds 0 1 2 --variants supervised all_labels gct_strong_cues gct_strong unimatch mean_teacher",
+                "gct_half_scale_3_of_4",
+                '--extra "gct_cues_3_of_4:variant=gct_half_scale_3_of_4;method.detector=cues;method.detector_scale=1"',
+            ),
         )
     ),
     "gates": Measurement(

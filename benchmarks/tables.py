@@ -79,6 +79,7 @@ TABLES = (
     Table("docs/results.md", "diagnosis", accuracy_tables.diagnosis, ("portrait_diagnosis",)),
     Table("docs/results.md", "headroom", accuracy_tables.headroom, ("headroom", *SEGMENTATION, *REGRESSION)),
     Table("docs/results.md", "other_tasks", accuracy_tables.other_tasks, REGRESSION),
+    Table("docs/results.md", "made_tasks", accuracy_tables.made_tasks, ("error_maps",)),
     Table(
         "docs/methods/README.md",
         "results",
