@@ -10,6 +10,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from semipix.errors import SemipixError
+from semipix.inference import export_network
 from semipix.inference.export_network import Deployed, PoolingByProducts, StaticSame, exported, made_traceable
 from semipix.models.adapt import adapt
 from semipix.models.smp import SMP
@@ -112,6 +113,20 @@ def test_the_smallest_side_is_found() -> None:
 
     with pytest.raises(SemipixError, match=r"OneSize takes no image of 128x128 pixels or fewer: .*224 pixels expected"):
         Deployed(make_method("supervised", lambda n: OneSize()).eval())
+
+
+def test_a_trace_that_holds_for_larger_images_only_raises_the_smallest_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Deployed(make_method("supervised").eval())
+    assert network.smallest == 8
+
+    def traced(network: Deployed) -> str:
+        if network.smallest < 33:
+            raise ValueError("Not all values of height in the range satisfy the generated guard 33 <= height and more")
+        return "program"
+
+    monkeypatch.setattr(export_network, "_traced", traced)
+    assert exported(network) == "program"
+    assert network.smallest == 33
 
 
 @pytest.mark.slow

@@ -95,12 +95,13 @@ def export(
     source = checkpoint_of(run, checkpoint)
     error_map = _error_map(run, method, source) if with_error_map else None
     network = Deployed(method, error_map)
-    metadata = _metadata(configuration, network, source.stem)
     if format == "safetensors":
+        metadata = _metadata(configuration, network, source.stem)
         content, lines = _weights(network, {**metadata, **_architecture(configuration)})
     else:
         print(f"semipix: {name_of(network)} is traced, which takes up to some minutes", file=sys.stderr)
-        content = traced_file(network, exported(network), format, metadata)
+        program = exported(network)
+        content = traced_file(network, program, format, _metadata(configuration, network, source.stem))
         lines = _compared(network, loaded(content, format), RUNTIMES[format])
         if int8:
             from semipix.inference.export_int8 import quantized

@@ -1,6 +1,7 @@
 """The deployed network of a run as a plain module that can be exported for images of any size."""
 
 import copy
+import re
 import warnings
 from typing import Any
 
@@ -18,6 +19,12 @@ from semipix.training.calibration import ErrorMap, apply
 
 SMALLEST_SIDES = (8, 16, 32, 33, 64, 128)
 """Sides that are tried, to find the smallest image that a network takes; smaller images are of no use."""
+
+NEEDED_SIDE = re.compile(r"generated guard (\d+) <= ")
+"""Finds in an error of `torch.export` the smallest sides for which a trace holds."""
+
+HINT = re.compile(r"For more information, run with TORCH_LOGS=\S+\s*")
+"""Advice in the same errors, which is none for a user of semipix."""
 
 EXAMPLE = (2, 70, 101)
 """Images, height and width of the example that is traced; different numbers, of which none divides another."""
@@ -82,16 +89,38 @@ class Candidate(nn.Module):
 def exported(network: Deployed) -> Any:
     """Trace a network with `torch.export`, for any number of images and any height and width.
 
+    Args:
+        network: the network. Its `smallest` is raised if the trace does not hold for images as small as that.
+
     Returns:
         The exported program. Its only argument is `image`.
 
     Raises:
         SemipixError: the network contains something that `torch.export` cannot trace for all sizes.
     """
+    try:
+        return _traced(network)
+    except Exception as error:  # whatever a network does in Python may fail in any way
+        text = HINT.sub("", str(error))
+        needed = max(map(int, NEEDED_SIDE.findall(text)), default=0)
+        if network.smallest < needed <= SMALLEST_SIDES[-1]:
+            network.smallest = needed
+            return exported(network)
+        raise SemipixError(
+            f"export: {name_of(network)} cannot be traced by torch.export: {reason_of(ValueError(text), 120)}; "
+            "docs/export.md lists the models that can; --format safetensors writes the weights of any model"
+        ) from error
+
+
+def _traced(network: Deployed) -> Any:
+    """What `exported` returns.
+
+    Raises:
+        Exception: of any kind, if the network cannot be traced.
+    """
     from torch.fx.experimental import _config
 
     symbols: Any = _config
-
     count, height, width = EXAMPLE
     sides = max(height, network.smallest + 6), max(width, network.smallest + 37)
     image = torch.rand(count, network.task.in_channels, *sides, generator=torch.Generator().manual_seed(0))
@@ -99,21 +128,15 @@ def exported(network: Deployed) -> Any:
     dynamic = {0: torch.export.Dim("images", min=1), 2: torch.export.Dim("height", **of_sides)}
     dynamic[3] = torch.export.Dim("width", **of_sides)
     traced = made_traceable(copy.deepcopy(network))
-    try:
-        # Sizes of 1 are traced as any others. What cannot be proven of a size is checked when the program runs.
-        with torch.no_grad(), symbols.patch(backed_size_oblivious=True), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(
-                traced,
-                (image,),
-                dynamic_shapes={"image": dynamic},
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-    except Exception as error:  # whatever a network does in Python may fail in any way
-        raise SemipixError(
-            f"export: {name_of(network)} cannot be traced by torch.export: {reason_of(error, 120)}; docs/export.md "
-            "lists the models that can; --format safetensors writes the weights of any model"
-        ) from error
+    # Sizes of 1 are traced as any others. What cannot be proven of a size is checked when the program runs.
+    with torch.no_grad(), symbols.patch(backed_size_oblivious=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(
+            traced,
+            (image,),
+            dynamic_shapes={"image": dynamic},
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
 
 
 def name_of(network: Deployed) -> str:
