@@ -47,7 +47,9 @@ KNOWN = (*TRAIN, "method=supervised", "steps=1", "optimizer.lr=0", f"model._targ
 def test_bands_are_trained_measured_and_predicted_in_place(command: Command, tmp_path: Path) -> None:
     """A model that reads the last band is right everywhere but where there is no data; there the mask says so."""
     root = write_folder(tmp_path / "data", nodata=-9999)
-    assert command(*KNOWN, f"data.root={root}", *KEYS).code == 0
+    trained = command(*KNOWN, f"data.root={root}", *KEYS)
+    assert trained.code == 0
+    assert "1 held out for validation; 5 bands, normalised by their statistics\n" in trained.out
     config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
     assert config["bands"] == "all"
     assert [len(config[key]) for key in ("mean", "std")] == [5, 5]
