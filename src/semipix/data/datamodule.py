@@ -255,7 +255,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self.labeled_per_batch = self._labeled_share(labeled_per_batch)
 
     def counts(self) -> str:
-        """One line: how many images are labeled, unlabeled and held out, the labels that are not used, and the bands."""
+        """One line: how many images are labeled, unlabeled and held out, labels that are not used, and the bands."""
         hidden = len(set(self.source.labeled()).difference(self.split.labeled, self.split.val))
         unlabeled = f"{self.unlabeled_count} unlabeled{'' if self.use_unlabeled else ' (not used by this method)'}"
         bands = (
