@@ -133,7 +133,7 @@ KEYS = {
     "modle.width=3": "unknown key modle.width",
     "method.lambda_consistancy=1": "unknown key method.lambda_consistancy; did you mean lambda_consistency?",
     "model.widht=3": "unknown key model.widht; did you mean width?",
-    "data.split=3": "unknown key data.split; known keys: batch_size, cache,",
+    "data.split=3": "unknown key data.split; known keys: bands, batch_size, cache,",
     "optimizer.learning_rate=1": "unknown key optimizer.learning_rate",
     "trainer.max_epoch=1": "unknown key trainer.max_epoch; did you mean max_epochs?",
     "trainer.max_steps=3": "trainer.max_steps: the schedule has to know the length too; set steps=VALUE instead",

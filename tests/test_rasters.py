@@ -48,7 +48,9 @@ KNOWN = (*TRAIN, "method=supervised", "steps=1", "optimizer.lr=0", f"model._targ
 def test_bands_are_trained_measured_and_predicted_in_place(command: Command, tmp_path: Path) -> None:
     """A model that reads the last band is right everywhere but where there is no data; there the mask says so."""
     root = write_folder(tmp_path / "data", nodata=-9999)
-    assert command(*KNOWN, f"data.root={root}", *KEYS).code == 0
+    trained = command(*KNOWN, f"data.root={root}", *KEYS)
+    assert trained.code == 0
+    assert "1 held out for validation; 5 bands, normalised by their statistics\n" in trained.out
     config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
     assert config["bands"] == "all"
     assert [len(config[key]) for key in ("mean", "std")] == [5, 5]
@@ -182,8 +184,10 @@ def test_maps_of_numbers_from_bands(command: Command, tmp_path: Path) -> None:
     assert "data.bands: found it with data.kind=denoising, whose images are colours" in refused
 
 
-def test_orthophotos_need_no_keys(command: Command, finished: Path, tmp_path: Path) -> None:
-    """A run of colours predicts GeoTIFF files of three bands in place, too."""
+def test_orthophotos_need_no_keys(
+    command: Command, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of colours predicts GeoTIFF files in place, too; without rasterio a line says what is lost."""
     values = np.random.default_rng(0).integers(0, 255, (3, 64, 64)).astype(np.uint8)
     write_raster(tmp_path / "photos/a.tif", values)
     Image.fromarray(values.transpose(1, 2, 0)).save(tmp_path / "photos/b.png")
@@ -193,6 +197,12 @@ def test_orthophotos_need_no_keys(command: Command, finished: Path, tmp_path: Pa
     with rasterio.open("out/masks/a.tif") as written:
         assert written.crs == CRS
         assert np.array_equal(written.read(1), np.asarray(Image.open("out/masks/b.png")))
+    for module in ("semipix.inference.predict", "semipix.data.files.rasters"):
+        monkeypatch.setattr(f"{module}.has_rasterio", lambda: False)
+    result = command("predict", finished, tmp_path / "photos", "--out", "without")
+    assert result.code == 0
+    assert "a.tif) have a georeference, which is lost in the PNG files of their maps, since rasterio is" in result.err
+    assert Path("without/masks/a.png").read_bytes() == Path("without/masks/b.png").read_bytes()
 
 
 def test_the_commands_of_the_page(command: Command, tmp_path: Path) -> None:

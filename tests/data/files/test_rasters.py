@@ -92,6 +92,7 @@ def test_nodata_nan_and_infinity_are_missing_in_their_band_alone(tmp_path: Path)
 
 def test_near_infrared_that_is_tagged_as_alpha_masks_nothing(tmp_path: Path) -> None:
     """Many programs tag a fourth band like this."""
+    pytest.importorskip("rasterio")
     values = noise(4, 6, 7, high=255, dtype="uint8")
     values[3, :3] = 0
     Image.fromarray(values.transpose(1, 2, 0), "RGBA").save(tmp_path / "a.tif")

@@ -1,7 +1,6 @@
 """The settings of images with any bands, and pixels whose value is missing."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,12 +164,3 @@ def _statistics(
 
 def _shown(values: Sequence[float] | None) -> str:
     return "null" if values is None else f"[{','.join(f'{value:g}' for value in values)}]"
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers as text, such as "0-4, 7"."""
-    groups = [
-        [number for _, number in group]
-        for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
-    ]
-    return ", ".join(str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups)
