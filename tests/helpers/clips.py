@@ -86,15 +86,20 @@ def turn(path: Path, orientation: int) -> Path:
 
 
 def write_sound(path: Path) -> Path:
-    """A file with sound and without a picture."""
+    """A file with sound and, as its cover, a picture."""
     import av
+    from av.stream import Disposition
 
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("aac", rate=8000)
+        sound, cover = file.add_stream("aac", rate=8000), file.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = *SIZE, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 8000, 0
-        file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
+        file.mux([*sound.encode(frame), *sound.encode(None)])
+        picture = av.VideoFrame.from_ndarray(pictures()[0], format="rgb24")
+        picture.pts = 0
+        file.mux([*cover.encode(picture), *cover.encode(None)])
     return path
 
 

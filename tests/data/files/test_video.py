@@ -118,7 +118,7 @@ def test_what_is_no_video_is_one_line(what: str, tmp_path: Path) -> None:
         cut(write_clip(path))
     elif what == "sound":
         write_sound(path)
-        expected = "found no video stream (streams: audio), expected one; remove the file"
+        expected = "found no video stream (streams: audio, cover), expected one; remove the file"
     else:
         expected = "no such file"
     with pytest.raises(SemipixError) as found:

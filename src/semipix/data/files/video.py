@@ -39,9 +39,6 @@ _OPTIONS = {
 }
 """FFmpeg's formats of video files. Without the list it would also read playlists, which name other files."""
 
-_ATTACHED_PICTURE = 0x400
-"""FFmpeg's flag of a stream that is a picture, AV_DISPOSITION_ATTACHED_PIC."""
-
 _TIME_BASE = 1_000_000
 """FFmpeg's units in a second for times of a whole file."""
 
@@ -188,7 +185,8 @@ class Video:
         best = container.streams.best("video")
         stream = best if best in streams else next(iter(streams), None)
         if stream is None:
-            others = ", ".join(sorted({item.type for item in container.streams}))
+            names = {"cover" if item.type == "video" else item.type for item in container.streams}
+            others = ", ".join(sorted(names))
             if not others:
                 raise _unreadable(self.path, "no stream found")
             raise UnreadableFileError(
@@ -303,7 +301,7 @@ def at_rate(rate: float) -> Take:
 
 def _is_cover(stream: Any) -> bool:
     """Whether a stream is the picture of an audio file."""
-    return bool(int(stream.disposition) & _ATTACHED_PICTURE)
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
 
 
 def _orientation(frame: Any) -> int:
