@@ -21,7 +21,8 @@ from tests.helpers.html import ReadPage
 
 TINY = (
     *("data=scenes", "data.merge_classes=true", "data.size=64", "data.train=8", "data.val=2", "data.test=2"),
-    *("data.labels=4", "data.batch_size=4", "data.crop=64", "data.workers=0", "model=unet", "model.pretrained=false"),
+    *("data.labels=4", "data.batch_size=4", "data.crop=64", "data.workers=0"),
+    *("model=unet", "model.encoder=test_efficientnet", "model.decoder_channels=[16,8,8,4,4]", "model.pretrained=false"),
     *("trainer.accelerator=cpu", "steps=2", "validations=1"),
 )
 TEST = 2

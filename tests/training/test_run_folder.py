@@ -1,35 +1,39 @@
 """What is written into a run folder, and who may write there."""
 
 import json
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from semipix.errors import SemipixError
 from semipix.training.run_folder import LOCK, claimed, resume_or_start, write_json
 
-HELD = (
-    "import sys, time; from pathlib import Path; from semipix.training.run_folder import claimed\n"
-    "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-)
+
+def hold(folder: Path, held: Any) -> None:
+    """Claim a folder, say so, and wait to be killed."""
+    with claimed(folder):
+        held.set()
+        time.sleep(60)
 
 
 @contextmanager
 def held_elsewhere(folder: Path) -> Iterator[None]:
-    """Another process claims the folder, and is killed at the end."""
-    with subprocess.Popen([sys.executable, "-c", HELD, str(folder)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield
-        finally:
-            process.send_signal(signal.SIGKILL)
+    """Another process claims the folder, and is killed at the end. It is forked, which saves what a new one imports."""
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(folder, held))
+    process.start()
+    try:
+        assert held.wait(30)
+        yield
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
