@@ -22,5 +22,5 @@ def test_labels_that_are_no_images_allow_all_changes_of_the_image_alone() -> Non
 
 
 def test_labels_that_are_images_allow_what_changes_the_label_alike() -> None:
-    assert Denoising.strong_changes.refused == ("jitter", "grey", "blur", "exposure")
+    assert Denoising.strong_changes.refused == ("jitter", "grey", "blur")
     assert Enhancement.strong_changes.refused == ("jitter", "grey", "blur", "gain")

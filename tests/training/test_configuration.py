@@ -96,7 +96,7 @@ def test_a_key_of_both_source_and_data_module_is_open_until_the_split_is_made() 
     used = with_chosen_options(restored, build_data(restored)).data.options
     assert (used["scale"], used["strong_jitter"], used["strong_grey"]) == ([1.0, 1.0], 0.0, 0.0)
     assert (used["strong_permute"], used["strong_gain"], used["strong_learn_hidden"]) == (0.5, 0.2, False)
-    assert (used["strong_exposure"], used["strong_mask"], used["strong_drop"]) == (0.0, 0.0, 0.0)
+    assert (used["strong_mask"], used["strong_drop"]) == (0.0, 0.0)
 
 
 def test_a_run_folder_holds_every_parameter_in_order(shared_run: Path, shared_photos: Path) -> None:

@@ -8,8 +8,7 @@ class StrongChanges:
     """The changes that strong views of a task may have, each with its default strength. None means not allowed.
 
     A change is allowed if the label of the changed image is known: it is the label of the image (jitter, grey, blur,
-    exposure, mask, drop), or that label with the same change (permute, gain). The keys `data.strong_*` replace the
-    strengths.
+    exposure, mask, drop), or that label with the same change (permute, gain). The keys `data.strong_*` replace the strengths.
 
     Attributes:
         jitter: strength of the change of brightness, contrast and saturation; hue changes by half of it.

@@ -117,17 +117,6 @@ class TestUnchanged:
             assert torch.equal(view[..., 7:], view[..., :1, 7:8].expand(3, 12, 13))
             assert not torch.equal(view[..., 6], view[..., 7])
 
-    def test_another_exposure_multiplies_all_values_and_keeps_the_label(self) -> None:
-        strong = StrongViews(**STILL, exposure=1.0)
-        dark = 0.1 + 0.3 * IMAGE
-        factors = strong(dark, SEEDS, 40) / dark.repeat(40, 1, 1, 1)
-        single = factors.mean((1, 2, 3))
-        assert torch.allclose(factors, single.view(-1, 1, 1, 1).expand_as(factors))
-        assert 0.5 <= single.min() < 0.6 and 1.8 < single.max() <= 2, "as many are darker as brighter"
-        assert (single < 1).float().mean().item() == pytest.approx(0.5, abs=0.15)
-        assert strong.labels(dark, SEEDS, 1) is None
-        assert strong(IMAGE, SEEDS, 40).max() == 1
-
     def test_blur_spreads_a_point_about_itself(self) -> None:
         point = torch.zeros(8, 3, 31, 41)
         point[..., 14, 22] = 1

@@ -34,8 +34,8 @@ class StrongViews:
         jitter_probability: share of the views with colour jitter.
         grey_probability: share of the views without colour.
         blur_probability: share of the views with a Gaussian blur of sigma 0.1 to 2 pixels.
-        exposure: how much brighter or darker a view may be: its values are multiplied by a factor from
-            1 / (1 + exposure) to 1 + exposure, and end at 1.
+        exposure: how much brighter or darker a view may be: its values are multiplied by a factor from 1 / (1 + exposure)
+            to 1 + exposure, and end at 1.
         mask: share of the patches of each view that are hidden (masked image consistency, Hoyer et al., CVPR 2023).
         patch: side of the patches in pixels.
         drop_probability: share of the views in which one of the colour channels is hidden.
