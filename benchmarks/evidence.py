@@ -47,6 +47,7 @@ STATED = {
     ("docs/methods/README.md", "method"): "properties of classes, checked by tests/test_docs.py",
     ("docs/models.md", "model"): "counted parameters, checked by tests/models/test_page.py",
     ("docs/models.md", "architecture"): "counted parameters, checked by tests/models/test_page.py",
+    ("docs/paper-tables.md", "segmentation"): "values of the paper and settings",
     ("docs/search.md", "form"): "examples of values",
     ("docs/tasks.md", "task"): "constants, checked by tests/test_docs.py",
     ("docs/tasks.md", "key of `data`"): "defaults, checked by tests/tasks/test_strong_changes.py",

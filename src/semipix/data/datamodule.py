@@ -109,8 +109,6 @@ class SemiSupervisedDataModule(LightningDataModule):
             the task's `strong_changes`.
         strong_grey: share of the strong views without colour; by default 0.2, but 0 for the same tasks.
         strong_blur: share of the strong views that are blurred; by default 0.5, but 0 for the same tasks.
-        strong_exposure: how much brighter or darker a strong view may be, as a share of its brightness; by default 0,
-            and not allowed for denoising, whose target would be as much brighter.
         strong_mask: share of the patches of each strong view that are hidden; by default 0.
         strong_patch: side of these patches in pixels.
         strong_drop: share of the strong views in which one of red, green and blue is hidden; by default 0.
@@ -170,7 +168,6 @@ class SemiSupervisedDataModule(LightningDataModule):
         strong_jitter: float | None = None,
         strong_grey: float | None = None,
         strong_blur: float | None = None,
-        strong_exposure: float | None = None,
         strong_mask: float | None = None,
         strong_patch: int = 16,
         strong_drop: float | None = None,
@@ -237,7 +234,6 @@ class SemiSupervisedDataModule(LightningDataModule):
             _at_least_zero("data.strong_jitter", _strength("jitter", strong_jitter, changes, task)),
             grey_probability=_share("grey", strong_grey, changes, task),
             blur_probability=_share("blur", strong_blur, changes, task),
-            exposure=_at_least_zero("data.strong_exposure", _strength("exposure", strong_exposure, changes, task)),
             mask=_share("mask", strong_mask, changes, task),
             patch=_at_most(MOST_PATCH, "data.strong_patch", _at_least(1, "data.strong_patch", strong_patch)),
             drop_probability=_share("drop", strong_drop, changes, task),

@@ -20,7 +20,7 @@ class Denoising(Restoration):
 
     # The clean image of a darker noisy image is darker by the same factor. Noise depends on brightness, so a much
     # darker copy has noise that no camera makes; a brighter one would be clipped at 1.
-    strong_changes: ClassVar[StrongChanges] = replace(Restoration.strong_changes, exposure=None, gain=0.2)
+    strong_changes: ClassVar[StrongChanges] = replace(Restoration.strong_changes, gain=0.2)
 
     def __init__(self, loss: Literal["l1", "charbonnier"] = "l1") -> None:
         if loss not in ("l1", "charbonnier"):

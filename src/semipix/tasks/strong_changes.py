@@ -8,13 +8,12 @@ class StrongChanges:
     """The changes that strong views of a task may have, each with its default strength. None means not allowed.
 
     A change is allowed if the label of the changed image is known: it is the label of the image (jitter, grey, blur,
-    exposure, mask, drop), or that label with the same change (permute, gain). The keys `data.strong_*` replace the strengths.
+    mask, drop), or that label with the same change (permute, gain). The keys `data.strong_*` replace the strengths.
 
     Attributes:
         jitter: strength of the change of brightness, contrast and saturation; hue changes by half of it.
         grey: share of the views without colour.
         blur: share of the views with a Gaussian blur.
-        exposure: how much brighter or darker a view may be, as a share of its brightness.
         mask: share of the patches of each view that are hidden.
         drop: share of the views in which one of red, green and blue is hidden.
         permute: share of the views of which image and label have their colour channels in another order.
@@ -26,7 +25,6 @@ class StrongChanges:
     jitter: float | None = 0.5
     grey: float | None = 0.2
     blur: float | None = 0.5
-    exposure: float | None = 0.0
     mask: float | None = 0.0
     drop: float | None = 0.0
     permute: float | None = None

@@ -363,7 +363,6 @@ def with_chosen_options(configuration: Configuration, data: SemiSupervisedDataMo
         "strong_jitter": data.strong.jitter,
         "strong_grey": data.strong.grey_probability,
         "strong_blur": data.strong.blur_probability,
-        "strong_exposure": data.strong.exposure,
         "strong_mask": data.strong.mask,
         "strong_drop": data.strong.drop_probability,
         "strong_permute": data.strong.permute_probability,

@@ -56,9 +56,8 @@ SHARING: dict[str, Callable[..., Any]] = {"data": SemiSupervisedDataModule, "tra
 
 CHOSEN_FROM_DATA = (
     *("task.classes", "data.val", "data.scale", "data.labeled_per_batch", "data.rare_share", "task.class_weights"),
-    *("data.strong_jitter", "data.strong_grey", "data.strong_blur", "data.strong_exposure", "data.strong_mask"),
-    *("data.strong_drop", "data.strong_permute", "data.strong_gain", "data.strong_learn_hidden"),
-    *("data.mean", "data.std"),
+    *("data.strong_jitter", "data.strong_grey", "data.strong_blur", "data.strong_mask", "data.strong_drop"),
+    *("data.strong_permute", "data.strong_gain", "data.strong_learn_hidden", "data.mean", "data.std"),
 )
 """Keys that a configuration may leave open, and for which a run folder holds what its data led to."""
 

@@ -22,7 +22,7 @@ class StrongViews:
 
     The views are made in this order:
 
-    1. Jitter, grey, blur and another exposure. The label stays that of the image.
+    1. Jitter, grey and blur. The label stays that of the image.
     2. Another order of the colour channels, and less brightness. The label changes in the same way.
     3. Patches and a colour channel are hidden: set to the mean of the channel. The label stays that of the whole image.
 
@@ -34,8 +34,6 @@ class StrongViews:
         jitter_probability: share of the views with colour jitter.
         grey_probability: share of the views without colour.
         blur_probability: share of the views with a Gaussian blur of sigma 0.1 to 2 pixels.
-        exposure: how much brighter or darker a view may be: its values are multiplied by a factor from 1 / (1 + exposure)
-            to 1 + exposure, and end at 1.
         mask: share of the patches of each view that are hidden (masked image consistency, Hoyer et al., CVPR 2023).
         patch: side of the patches in pixels.
         drop_probability: share of the views in which one of the colour channels is hidden.
@@ -53,7 +51,6 @@ class StrongViews:
         grey_probability: float = 0.2,
         blur_probability: float = 0.5,
         *,
-        exposure: float = 0.0,
         mask: float = 0.0,
         patch: int = 16,
         drop_probability: float = 0.0,
@@ -68,7 +65,6 @@ class StrongViews:
         if not bands:
             self.colour.append(v2.RandomGrayscale(grey_probability))
         self.blur_probability = blur_probability
-        self.exposure = exposure
         self.mask, self.patch, self.drop_probability = mask, patch, drop_probability
         self.permute_probability, self.gain, self.learn_hidden = permute_probability, gain, learn_hidden
 
@@ -95,8 +91,6 @@ class StrongViews:
             for single, seed in zip(image, seeds, strict=True)
         ]
         colour = torch.stack(made)
-        if self.exposure:
-            colour = (colour * self._exposures(image, seeds, views)).clamp(max=1)
         if self.permute_probability or self.gain:
             order, gain = self._recoloured(image, seeds, views)
             colour = colour.gather(1, order[:, :, None, None].expand_as(colour)) * gain.view(-1, 1, 1, 1)
@@ -133,11 +127,6 @@ class StrongViews:
             orders.append(order if permuted < self.permute_probability else torch.arange(COLOURS))
             gains.append(1 - self.gain * lost)
         return torch.stack(orders).to(image.device), torch.tensor(gains, device=image.device)
-
-    def _exposures(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
-        """The factor of each view, (views B, 1, 1, 1); as many are darker as brighter."""
-        drawn = [float(torch.rand((), generator=each)) for each in _generators("exposed", seeds, views)]
-        return (1 + self.exposure) ** (2 * torch.tensor(drawn, device=image.device) - 1).view(-1, 1, 1, 1)
 
     def _masked(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
         """(views B, 1, H, W) bool: the pixels of hidden patches, whose grid starts at a random pixel."""
