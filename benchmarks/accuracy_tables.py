@@ -79,6 +79,7 @@ MADE_ROWS: Rows = {
     BASELINE: "supervised",
     "gct_strong_cues": "`gct_strong`, the default",
     "gct_strong": "`gct_strong`, the paper's detector",
+    "same_colours": "`gct_strong`, views keep the order of colours and hide patches",
     "unimatch": "`unimatch`",
     "gct_cues_3_of_4": "`gct`, `detector=cues`",
     "gct_half_scale_3_of_4": "`gct`, the paper's detector",

@@ -121,6 +121,7 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "DARK",
                 "--seeds 0 1 2 --variants supervised all_labels",
                 '--extra "gct_strong_cues:variant=gct_strong_cues;method.feature_dropout=0"',
+                '"same_colours:variant=gct_strong_cues;method.feature_dropout=0;data.strong_permute=0;data.strong_mask=0.3"',
                 '"unimatch:variant=unimatch;method.complementary_dropout=false"',
             ),
             _compare(
