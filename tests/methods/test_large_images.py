@@ -27,6 +27,16 @@ class TestWhich:
             "1 image of more than 1000 pixels"
         ]
 
+    def test_tiles_of_very_wide_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 5_800_000)
+        large = LargeImages(make_method("supervised").eval())
+        monkeypatch.setattr(type(large.slabs), "halo", 192)
+        assert large.slabs.repeats((20_000, 6_000)) == pytest.approx(960 / 576, rel=0.02)
+        assert large.tiles.repeats((20_000, 20_000)) == pytest.approx((1024 / 640) ** 2, rel=0.03)
+        assert large.slabs.repeats((20_000, 20_000)) > 6, "64 rows of 448 are kept"
+        assert large._parts((20_000, 6_000)) is large.slabs
+        assert large._parts((20_000, 20_000)) is large.tiles
+
     def test_tiles_of_far_too_large_images_where_it_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         large = LargeImages(make_method("supervised").eval())
         monkeypatch.setattr(type(large.slabs), "halo", None)

@@ -19,7 +19,8 @@ class LargeImages:
     """Computes images that are too large for one pass: in slabs of rows where the network allows it, or else in tiles.
 
     A network whose output depends on the whole image gives other outputs in tiles, so that it computes images whole as
-    long as they are not much too large.
+    long as they are not much too large. Slabs of very wide images would be halo for the most part, and larger than one
+    pass should be: such images are computed in tiles too, if that is less work.
 
     Args:
         method: in evaluation mode, on its device.
@@ -58,5 +59,6 @@ class LargeImages:
         if self._always_in_tiles:
             return self.tiles if self.tiles.applies(size) else None
         if self._in_slabs and self.slabs.applies(size):
-            return self.slabs
+            wide = self.tiles.applies(size) and self.slabs.repeats(size) > self.tiles.repeats(size)
+            return self.tiles if wide else self.slabs
         return self.tiles if math.prod(size) > self._most_pixels else None

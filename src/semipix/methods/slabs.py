@@ -81,6 +81,11 @@ class Slabs:
         """Whether an image of this height and width is computed in slabs."""
         return math.prod(size) > self._most_pixels and self.halo is not None
 
+    def repeats(self, size: Size) -> float:
+        """How often a pixel of an image of this size is computed, on average."""
+        slabs = slabs_of(size, self._most_pixels, self.halo or 0)
+        return sum(len(slab.computed) for slab in slabs) / size[0]
+
     @property
     def halo(self) -> int | None:
         """Rows of the method's halo; None if its networks depend on the whole image. Measured at the first use."""

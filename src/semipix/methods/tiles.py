@@ -96,6 +96,10 @@ class Tiles:
         """Whether an image of this height and width has more than one tile."""
         return max(size) > self.tiling.tile
 
+    def repeats(self, size: Size) -> float:
+        """How often a pixel of an image of this size is computed, on average."""
+        return math.prod(sum(axis_of(side, self.tiling).lengths) / side for side in size)
+
     def compute(self, image: Tensor, forward: Callable[[Tensor], Maps]) -> Iterator[Maps]:
         """Compute an image tile by tile, from the top.
 
