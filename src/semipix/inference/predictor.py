@@ -221,6 +221,7 @@ class Predictor:
                 drawing.add_scores(scores)
                 part = maps.sum((-2, -1), dtype=torch.float64)
                 sums = part if sums is None else sums + part
+            del output, scores, maps  # before the next part is computed
         if self._error_map is not None and sums is not None:
             means = (sums / math.prod(_size(photo.seen))).float()
             drawing.finish(self._error_map, float(self._error_map.constant(means)), self.threshold)

@@ -7,7 +7,7 @@ the rows that are not complete yet are in memory.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -116,15 +116,11 @@ class Tiles:
         ends = [*rows.starts[1:], image.shape[-2]]  # where the rows of each row of tiles are complete
         for top, height, weights, end in zip(*rows, ends, strict=True):
             sums = self._row_of_tiles(image[:, top : top + height], columns, forward)
-            for index, total in enumerate(sums):
-                if total is None:
-                    continue
-                total.mul_(weights.to(total.device).view(-1, 1))
-                if waiting and (before := waiting[index]) is not None:
-                    total[..., : before.shape[-2], :] += before
+            _blend(sums, weights, waiting)
             done = end - top
-            yield tuple(None if total is None else total[..., :done, :] for total in sums)
             waiting = [None if total is None else total[..., done:, :].clone() for total in sums]
+            yield tuple(None if total is None else total[..., :done, :] for total in sums)
+            del sums  # before the next row of tiles is computed
 
     def _row_of_tiles(self, image: Tensor, columns: Axis, forward: Callable[[Tensor], Maps]) -> list[Tensor | None]:
         """Weighted sums (1, C, h, W) over the tiles of some rows (C, h, W) of an image."""
@@ -152,6 +148,15 @@ class Tiles:
             f"{self.images} {were} computed in tiles of {self.tiling.tile} pixels that overlap by "
             f"{self.tiling.overlap}, each as an image of its own"
         )
+
+
+def _blend(sums: Sequence[Tensor | None], weights: Tensor, waiting: Sequence[Tensor | None]) -> None:
+    """Weigh the rows (1, C, h, W) of a row of tiles, and add what the tiles above them left."""
+    for index, total in enumerate(sums):
+        if total is not None:
+            total.mul_(weights.to(total.device).view(-1, 1))
+            if waiting and (before := waiting[index]) is not None:
+                total[..., : before.shape[-2], :] += before
 
 
 def axis_of(length: int, tiling: Tiling) -> Axis:
