@@ -79,7 +79,7 @@ def test_a_table_has_means_intervals_and_paired_differences() -> None:
     # Student's t with 2 degrees of freedom is 4.303: the deviations are 3 and 1, each over the root of 3
     assert rows["GCT (`gct`)"][5:7] == ["74.0 ± 7.5 (3)", "+2.0 ± 2.5"]
     assert rows["`supervised`, as many steps"][5:7] == ["72.0 ± 5.0 (3)", "-"]
-    assert rows["S4L (`s4l`)"][5:7] == ["65.0 (2)", "-6.0"]
+    assert rows["S4L (`s4l`)"][5:7] == ["60.0, 70.0 (2)", "-10.0, -2.0"]
     assert rows["all labels"][5] == "90.0 (1)"
     assert rows["MT (`mean_teacher`)"][5:] == ["not measured", "-"] * 2
 
@@ -102,9 +102,9 @@ def test_both_parts_of_table_4_share_a_run() -> None:
         for seed in range(2)
     ]
     threshold, rampup = grid_tables.hyper_parameters(records).split("\n\n")
-    assert [row[3] for row in table_of(threshold)] == ["72.14", "70.5 (2)", "-"]
-    assert [row[3] for row in table_of(rampup)] == ["72.14", "70.5 (2)", "-"]
-    assert [row[5] for row in table_of(rampup)] == ["71.95", "65.5 (2)", "-5.0"]
+    assert [row[3] for row in table_of(threshold)] == ["72.14", "70.0, 71.0 (2)", "-"]
+    assert [row[3] for row in table_of(rampup)] == ["72.14", "70.0, 71.0 (2)", "-"]
+    assert [row[5] for row in table_of(rampup)] == ["71.95", "65.0, 66.0 (2)", "-5.0, -5.0"]
 
 
 def test_the_tables_name_runs_of_the_grids() -> None:

@@ -1,6 +1,7 @@
 """A small part of each section of benchmarks/reliability, by a fixed seed: nothing in it may end badly."""
 
 import importlib
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,9 @@ def test_what_outlives_a_command_is_found_and_ended(tmp_path: Path, monkeypatch:
     command = commands.Command(["--help"], tmp_path, prepare=start_sleeper)
     end = command.wait()
     assert (end.code, end.left) == (0, 1)
+    until = time.monotonic() + 20  # the system may take a while to end what was killed
+    while commands.session(command.pid) and time.monotonic() < until:
+        time.sleep(0.05)
     assert commands.session(command.pid) == []
 
 
