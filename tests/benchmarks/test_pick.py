@@ -56,4 +56,4 @@ def test_only_what_is_missing_is_trained(
     ]
 
     monkeypatch.setattr(common, "FOLDERS", [tmp_path])
-    assert "| `portrait` | `supervised` | 2 | `kmeans-late` | 50.0 |" in accuracy_tables.picks()
+    assert "| `portrait` | `supervised` | 2 | `kmeans-late` | 1 | 50.0 |" in accuracy_tables.picks()
