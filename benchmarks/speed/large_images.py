@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=int, nargs="+", default=[1, 4, 9, 36])
     parser.add_argument("--methods", nargs="+", default=["supervised", "gct"])
     parser.add_argument("--tile", type=int, help="of semipix predict")
+    parser.add_argument("--overlap", type=int, help="of semipix predict, with --tile")
     parser.add_argument(
         "--keys", nargs="*", default=[], metavar="KEY=VALUE", help="of the training, such as model.NAME"
     )
@@ -111,9 +112,11 @@ def main() -> None:
                             "megapixels": megapixels,
                         }
                         if options.tile or options.keys:
-                            found |= {"tile": options.tile, "keys": options.keys}
+                            found |= {"tile": options.tile, "overlap": options.overlap, "keys": options.keys}
                         before = os.getloadavg()[0]
-                        large = ["--max-pixels", 10**9, *(["--tile", options.tile] if options.tile else [])]
+                        large: list[Any] = ["--max-pixels", 10**9]
+                        large += ["--tile", options.tile] if options.tile else []
+                        large += ["--overlap", options.overlap] if options.overlap else []
                         measured = run(source, "predict", trained, photo, "--out", folder / "out", *large)
                         records = [record for record in records if any(record.get(key) != found[key] for key in found)]
                         loads = {"load_average": [round(load, 1) for load in (before, os.getloadavg()[0])]}
