@@ -1,8 +1,9 @@
 """How close are `semipix predict` and `evaluate` to the speed of the model's bare forward pass?
 
 Three things take turns in one run: bare forward passes over images that are already decoded, in the batches that
-`predict` makes, and whole passes of `predict` and of `evaluate` over the folder of files. `predict` is compared with
-the prediction and its flaw map, `evaluate` with all candidates for deployment, which is what each has to compute.
+`predict` makes, and whole passes of `predict` and of `evaluate` over the folder of files. Some cases predict in tiles;
+their images are computed whole by the others. `predict` is compared with the prediction and its flaw map, `evaluate`
+with all candidates for deployment, which is what each has to compute.
 Figures are medians of images a second. Shares are medians over the rounds: by the clock, and for `predict` by processor
 time too, which is the share to expect if reading and writing have no core of their own. A record of the same case and
 threads is replaced.
@@ -39,6 +40,7 @@ from semipix.launch.variants import environment
 from semipix.methods.base import Method
 from semipix.methods.gct import GCT
 from semipix.methods.supervised import Supervised
+from semipix.methods.tiles import Tiling
 from semipix.models.adapt import make_model
 from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.smp import SMP
@@ -50,7 +52,7 @@ CLASSES = 11
 
 
 class Case(NamedTuple):
-    """A method and model, and the files they are given."""
+    """A method and model, the files they are given, and the tiles that `predict` computes them in, if any."""
 
     method: Callable[..., Method]
     model: Callable[..., nn.Module]
@@ -58,11 +60,19 @@ class Case(NamedTuple):
     width: int
     images: int
     suffix: str
+    tiling: Tiling | None = None
 
 
 CASES = {
     "unet_160x120_jpeg": Case(Supervised, partial(SMP, pretrained=False), 120, 160, 257, "jpg"),
     "unet_480x360_jpeg": Case(Supervised, partial(SMP, pretrained=False), 360, 480, 65, "jpg"),
+    "unet_1600x1200_jpeg": Case(Supervised, partial(SMP, pretrained=False), 1200, 1600, 5, "jpg"),
+    "unet_1600x1200_jpeg_tiles_of_512": Case(
+        Supervised, partial(SMP, pretrained=False), 1200, 1600, 5, "jpg", Tiling(512, 64)
+    ),
+    "unet_1600x1200_jpeg_tiles_of_1024": Case(
+        Supervised, partial(SMP, pretrained=False), 1200, 1600, 5, "jpg", Tiling(1024, 384)
+    ),
     "gct_unet_160x120_png": Case(GCT, partial(SMP, pretrained=False), 120, 160, 257, "png"),
     "deeplab_v2_321x321_jpeg": Case(Supervised, partial(DeepLabV2, pretrained=False), 321, 321, 9, "jpg"),
 }
@@ -91,7 +101,7 @@ def rounds_of(case: Case, root: Path, repeats: int) -> Iterator[dict[str, float]
     task = Segmentation(classes=[str(index) for index in range(CLASSES)])
     method = case.method(task, lambda number: make_model(case.model, task.in_channels, task.channels))
     files = find_images([root / "images/test"]).files
-    predictor = Predictor(method, root / "out")
+    predictor = Predictor(method, root / "out", tiling=case.tiling)
     photos = [predictor.read(*pair) for pair in files]
     size = max(1, batch_pixels(predictor.device.type) // (case.height * case.width))
     batches = [torch.stack([photo.seen for photo in photos[at : at + size]]) for at in range(0, len(photos), size)]
