@@ -195,7 +195,13 @@ MEASUREMENTS: dict[str, Measurement] = {
     "inference": Measurement(
         tuple(f"OMP_NUM_THREADS={threads} speed.inference --json JSON" for threads in (1, 2)), minutes=20
     ),
-    "large_images": Measurement(("OMP_NUM_THREADS=2 speed.large_images --tree before=EARLIER --json JSON",)),
+    "large_images": Measurement(
+        (
+            "OMP_NUM_THREADS=2 speed.large_images --tree before=EARLIER --json JSON",
+            "OMP_NUM_THREADS=1 speed.large_images --megapixels 400 --methods supervised --classes 11 --tile 512 "
+            "--overlap 64 --keys model.decoder_channels=[16,8,8,8,8] --json JSON",
+        )
+    ),
     "export": Measurement(("speed.export_models --json JSON",), minutes=60),
     "startup": Measurement(("speed.startup --json JSON",), minutes=2),
     "scaling": Measurement(("speed.scaling --json JSON",), minutes=10),
