@@ -4,6 +4,7 @@ Every file is opened by `opening.open_image`. Only the first of several pages or
 `decode_masks`.
 """
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -464,10 +465,22 @@ def _load(path: Path, max_pixels: int) -> NDArray[np.float32]:
     return values[None] if values.ndim == 2 else values
 
 
-def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
-    """An array file, (H, W) or (C, H, W), mapped into memory: only the used parts are read."""
+def load_array(path: Path | Encoded, planes: str) -> NDArray[Any]:
+    """The numbers of an array file of two or three dimensions; those of a file on disk are mapped into memory.
+
+    Args:
+        path: the file.
+        planes: the expected shape of three dimensions, for the message.
+
+    Raises:
+        SemipixError: it cannot be read, is empty, or holds no real numbers of such a shape.
+    """
     try:
-        values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        values: NDArray[Any]
+        if isinstance(path, Encoded):
+            values = np.load(io.BytesIO(path.content), allow_pickle=False)
+        else:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, ValueError, EOFError) as error:
@@ -477,8 +490,14 @@ def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
     if values.ndim not in (2, 3) or values.size == 0 or values.dtype.kind not in "fiub":
         raise SemipixError(
             f"{path}: found {values.dtype} numbers of shape {list(values.shape)}, expected real ones of shape "
-            "[height,width] or [channels,height,width]"
+            f"[height,width] or {planes}"
         )
+    return values
+
+
+def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
+    """An array file, (H, W) or (C, H, W), mapped into memory: only the used parts are read."""
+    values = load_array(path, "[channels,height,width]")
     height, width = values.shape[-2:]
     check_pixels(path, (height, width), max_pixels)
     if values.size > 3 * max_pixels:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from semipix.data.files import file_headers as headers
 from semipix.data.files.bands import Bands
-from semipix.data.files.decode import ARRAY, Header, stored_bands
+from semipix.data.files.decode import ARRAY, Header, load_array, stored_bands
 from semipix.data.files.listing import split_extension
 from semipix.data.files.opening import Encoded, check_pixels
 from semipix.data.files.sizes import Size
@@ -274,23 +274,7 @@ def _dataset(rasterio: Any, path: Path | Encoded) -> Iterator[Any]:
 
 def _opened_array(path: Path | Encoded, max_pixels: int) -> _Opened:
     """An array (H, W) or (H, W, C); that of a file is mapped into memory."""
-    try:
-        values: NDArray[Any]
-        if isinstance(path, Encoded):
-            values = np.load(io.BytesIO(path.content), allow_pickle=False)
-        else:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UnreadableFileError(f"{path}: no such file; restore it") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFileError(
-            f"{path}: not an array of numpy ({reason_of(error, 80)}); replace or remove the file"
-        ) from None
-    if values.ndim not in (2, 3) or values.size == 0 or values.dtype.kind not in "fiub":
-        raise SemipixError(
-            f"{path}: found {values.dtype} numbers of shape {list(values.shape)}, expected real ones of shape "
-            "[height,width] or [height,width,bands]"
-        )
+    values = load_array(path, "[height,width,bands]")
     planes = values[..., None] if values.ndim == 2 else values
     size = planes.shape[0], planes.shape[1]
     check_pixels(path, size, max_pixels)
