@@ -1,7 +1,7 @@
 """Exponential moving average of a whole module: parameters and buffers."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def ema_decay(step: int, maximum: float = 0.99) -> float:
@@ -25,8 +25,12 @@ def ema_update(average: nn.Module, source: nn.Module, decay: float) -> None:
         decay: weight of the old average in [0, 1].
     """
     theirs = source.state_dict()
+    floating: tuple[list[Tensor], list[Tensor]] = [], []
+    counters: tuple[list[Tensor], list[Tensor]] = [], []
     for name, mine in average.state_dict().items():
-        if mine.is_floating_point():
-            mine.lerp_(theirs[name].to(mine.dtype), 1.0 - decay)
-        else:
-            mine.copy_(theirs[name])
+        averaged, trained = floating if mine.is_floating_point() else counters
+        averaged.append(mine)
+        trained.append(theirs[name].to(mine.dtype))
+    torch._foreach_lerp_(*floating, 1.0 - decay)  # a few kernels on a GPU instead of one for each tensor
+    if counters[0]:
+        torch._foreach_copy_(*counters)

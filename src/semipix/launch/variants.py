@@ -97,13 +97,17 @@ def state_of(name: str, folder: Path) -> str:
     return f"{name} {last.split('|')[0].removeprefix('train:').strip()[:16]}"
 
 
-def environment(kind: str = "CPU", threads: int = 1) -> dict[str, Any]:
+def environment(kind: str | None = None, threads: int = 1) -> dict[str, Any]:
     """The machine and the versions that a result belongs to.
 
     Args:
-        kind: name of the device that computed.
+        kind: name of the device that computed; by default the GPU that a training takes, or `CPU` where there is none.
         threads: of each process.
     """
+    if kind is None:
+        import torch
+
+        kind = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {
         "device": {"machine": platform.machine(), "kind": kind, "cores": os.cpu_count(), "threads_per_run": threads},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

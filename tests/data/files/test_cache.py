@@ -4,7 +4,9 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,23 @@ class TestDisk:
         self.cache(tmp_path)
         assert not dead.exists()
         assert path.exists()
+
+    def test_what_another_process_is_writing_is_no_strange_file(self, tmp_path: Path) -> None:
+        self.cache(tmp_path)
+        for name, age in ((".0123456789abcdef.partial", 1e9), (".fedcba9876543210.partial", 0.0)):
+            (tmp_path / "kept" / name).write_text("1")
+            os.utime(tmp_path / "kept" / name, (time.time() - age, time.time() - age))
+        self.cache(tmp_path)
+        assert [path.name for path in (tmp_path / "kept").glob(".*")] == [".fedcba9876543210.partial"]
+
+    def test_it_is_opened_while_others_write(self, tmp_path: Path) -> None:
+        cache = self.cache(tmp_path)
+        with ThreadPoolExecutor(1) as writer:
+            written = writer.submit(lambda: [cache.put(key(number), noise(9)) for number in range(250)])
+            while not written.done():
+                self.cache(tmp_path)
+            written.result()
+        assert all(cache.get(key(number)) is not None for number in range(250))
 
     @pytest.mark.parametrize("name", ["used", "lock"])
     def test_a_link_is_not_written_through(self, tmp_path: Path, name: str) -> None:

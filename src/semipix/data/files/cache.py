@@ -29,6 +29,9 @@ _PART = re.compile(r"[0-9a-f]{2}")
 
 _ENTRY = re.compile(r"[0-9a-f]{30}\.npy")
 
+_UNFINISHED = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(ENDING)}")
+"""Names that `semipix.atomic` gives to files that are being written."""
+
 _ABANDONED = 3600
 """Seconds after which an unfinished entry of a folder is taken for that of a process that died."""
 
@@ -201,15 +204,14 @@ class DiskCache(Cache):
     def _tidy(self) -> int:
         """Remove entries that were never finished and, beyond the limit, the oldest ones; bytes of the rest."""
         found = []
-        for part in os.scandir(self.folder):
-            if part.name.endswith(ENDING) and time.time() - part.stat().st_mtime > _ABANDONED:
-                Path(part.path).unlink()
-            if part.is_dir() and _PART.fullmatch(part.name):
-                for entry in os.scandir(part):
+        for part in [*os.scandir(self.folder)]:
+            entries = [*os.scandir(part)] if _PART.fullmatch(part.name) and part.is_dir() else [part]
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another process has finished it, or given it up
                     state = entry.stat()
                     if entry.name.endswith(ENDING) and time.time() - state.st_mtime > _ABANDONED:
                         Path(entry.path).unlink()
-                    elif entry.name.endswith(ENDING) or _ENTRY.fullmatch(entry.name):
+                    elif entry is not part and (entry.name.endswith(ENDING) or _ENTRY.fullmatch(entry.name)):
                         found.append((state.st_mtime_ns, state.st_size, entry.path))
         used = sum(length for _, length, _ in found)
         for _, length, path in sorted(found):
@@ -238,7 +240,8 @@ class DiskCache(Cache):
 
 def _is_strange(path: Path) -> bool:
     """Whether a file in a cache's folder is not of the cache; links never are, so that nothing elsewhere is removed."""
-    return path.is_symlink() or not (path.name in ("lock", "used") or _PART.fullmatch(path.name))
+    ours = path.name in ("lock", "used") or _PART.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)
+    return path.is_symlink() or not ours
 
 
 def _halves(key: bytes) -> tuple[int, int]:
