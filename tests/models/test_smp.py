@@ -333,8 +333,8 @@ def test_a_seed_gives_the_weights_of_the_library_itself(name: str) -> None:
         ({"architecture": "pspnet", "output_stride": 4}, "model.output_stride=4: expected 8 or 16"),
         ({"architecture": "pspnet", "dropout": 1.0}, "model.dropout=1.0: expected a number from 0 to below 1"),
         (
-            {"architecture": "pspnet", "encoder": "swin_tiny_patch4_window7_224"},
-            "model.encoder=swin_tiny_patch4_window7_224: cannot be dilated to output stride 8",
+            {"architecture": "pspnet", "encoder": "pvt_v2_b0"},
+            "model.encoder=pvt_v2_b0: cannot be dilated to output stride 8",
         ),
     ],
 )
