@@ -38,6 +38,10 @@ GATES = {
 """What lets a pixel teach, by the name of the run."""
 
 
+GATE_RECORDS = ("gates", "error_maps", "portrait", "camvid_1000")
+"""Benchmarks with runs of these names; where several have the same run, the first one counts."""
+
+
 def error_maps() -> str:
     """How well the error maps of each training find wrong pixels of the test images: mean and interval over seeds."""
     return _maps("auroc", OF_CLASSES)
@@ -70,9 +74,10 @@ def _maps(first: str, measures: Measures) -> str:
 def gates() -> str:
     """What `gct_strong` reaches with each gate, and the difference to the gate of confidence with the same seeds."""
     found: dict[tuple[str, str], dict[str, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
-    for record in (*_records("error_maps"), *_records("gates")):
+    for record in (each for name in GATE_RECORDS for each in _records(name)):
         if record["variant"] in GATES:
-            found[record["setting"], str(record["labels"])][record["variant"]][int(record["seed"])] = record
+            of_gate = found[record["setting"], str(record["labels"])][record["variant"]]
+            of_gate.setdefault(int(record["seed"]), record)
     parts = _header(
         ["data, labels", "who teaches is decided by", "seeds", "mIoU", "difference", "labels right", "pixels taught"]
     )

@@ -61,17 +61,51 @@ ALL = (
 
 OF_REGRESSION = "supervised mean_teacher s4l advssl"
 
+DEFAULT = "gct_strong_cues"
+"""The variant with the recommended setting."""
+
+SLOWLY = "method.decay=0.99"
+"""Averages of trainings of 1,000 steps forget in 100 steps."""
+
+
+def _changed(variant: str, *changes: str) -> str:
+    """A variant of a long training, as a further run of `accuracy.compare`."""
+    return f'"{variant}:{";".join((f"variant={variant}", SLOWLY, *changes))}"'
+
+
+FORGETTING_SLOWLY = f"{_changed(DEFAULT)} {_changed('unimatch')}"
+
+
+def _gate(name: str, *changes: str) -> str:
+    """The recommended setting with another gate, as a further run of `accuracy.compare`."""
+    return f'"gate_{name}:{";".join((f"variant={DEFAULT}", *changes))}"'
+
+
+def _gates(*changes: str) -> str:
+    """The gates that every setting has."""
+    agreed = ("method.gate=agreed", "method.confidence=0", "method.flaw_threshold=0.1")
+    return " ".join(
+        (
+            _gate("nothing", *changes, "method.gate=open", "method.confidence=0"),
+            _gate("confidence", *changes, "method.gate=open"),
+            _gate("disagreement", *changes, *agreed),
+        )
+    )
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     "portrait": Measurement(
         (
             _compare(
                 "portrait",
                 "PORTRAIT",
-                f"--labels 8 --variants {ALL} mean_teacher gct_strong_all_channels gct_strong_by_flaw_alone",
+                f"--labels 8 --seeds 0 1 2 --variants {ALL} gct_cues mean_teacher gct_strong_all_channels",
+                "gct_strong_by_flaw_alone",
             ),
             _compare("portrait", "PORTRAIT", "--labels 8 --seeds 0 --variants s4l_rotated_labels_alone"),
             _compare("portrait", "PORTRAIT", f"--labels 16 --variants {FOUR}"),
-            _compare("portrait", "PORTRAIT", f"--labels 32 --variants {ALL} mean_teacher gct_strong_all_channels"),
+            _compare("portrait", "PORTRAIT", f"--labels 32 --seeds 0 1 2 --variants {ALL} gct_cues mean_teacher"),
+            _compare("portrait", "PORTRAIT", "--labels 32 --variants gct_strong_all_channels"),
         )
     ),
     "camvid": Measurement((_compare("camvid", "CAMVID", f"--variants {FOUR}"),)),
@@ -113,9 +147,10 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "camvid_1000",
                 "CAMVID",
                 "--seeds 0 1 2 --variants supervised",
-                '--extra "gct_strong_cues:variant=gct_strong_cues;method.decay=0.99"',
-                '"unimatch:variant=unimatch;method.decay=0.99"',
+                f"--extra {FORGETTING_SLOWLY} {_changed('gct_strong')}",
             ),
+            _compare("camvid_1000", "CAMVID", "--labels 8 --seeds 0 1 2 --variants", f"--extra {_changed(DEFAULT)}"),
+            _compare("portrait", "PORTRAIT", "--labels 32 --seeds 0 1 2 --variants gct_strong_cues"),
             _compare(
                 "dark",
                 "DARK",
@@ -139,12 +174,45 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "portrait",
                 "PORTRAIT",
                 "--labels 8 --seeds 0 1 2 --variants gct_strong_features",
-                '--extra "gate_nothing:variant=gct_strong_cues;method.gate=open;method.confidence=0"',
-                '"gate_confidence:variant=gct_strong_cues;method.gate=open"',
-                '"gate_disagreement:variant=gct_strong_cues;method.gate=agreed;method.confidence=0;'
-                'method.flaw_threshold=0.1"',
-                '"gate_probability:variant=gct_strong_cues;method.confidence=0;method.flaw_threshold=0.05"',
-                '"gate_label_accuracy:variant=gct_strong_cues;method.label_accuracy=0.95"',
+                f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.95')}",
+                _gate("probability", "method.confidence=0", "method.flaw_threshold=0.05"),
+            ),
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 32 --seeds 0 1 2 --variants",
+                f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.97')}",
+            ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                "--seeds 0 1 2 --variants",
+                f"--extra {_gates(SLOWLY)} {_gate('label_accuracy', SLOWLY, 'method.label_accuracy=0.97')}",
+            ),
+        )
+    ),
+    "camvid_1000": Measurement(
+        (
+            _compare(
+                "camvid_1000", "CAMVID", "--seeds 0 1 2 --variants gct gct_cues mean_teacher s4l advssl all_labels"
+            ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                f"--labels 8 --seeds 0 1 2 --variants supervised --extra {_changed('unimatch')}",
+            ),
+        )
+    ),
+    "rare_classes": Measurement(
+        (
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                "--seeds 0 1 2 --variants",
+                '--extra "rare_share:variant=supervised;data.rare_share=0.333"',
+                '"balanced:variant=supervised;task.class_weights=balanced"',
+                '"rare_share_balanced:variant=supervised;data.rare_share=0.333;task.class_weights=balanced"',
+                f'"strong_rare_share:variant={DEFAULT};{SLOWLY};data.rare_share=0.333"',
             ),
         )
     ),
@@ -230,12 +298,23 @@ def minutes_of(name: str) -> str:
 
 
 def _seconds(content: list[Record] | dict[str, Any]) -> list[float]:
-    """What was spent on each record or section of a file; half of a training, since two run at a time."""
+    """What was spent on each record or section of a file; half of a training, since two run at a time.
+
+    Nothing where a training ran on a GPU, which says little of two cores.
+    """
     if isinstance(content, dict) and "sections" in content:
         return [section["seconds"] for section in content["sections"].values()]
     records: list[Record] = content if isinstance(content, list) else content["records"]
+    if any("trained" in record and _device_of(record, content) != "CPU" for record in records):
+        return []
     trained = [record["trained"]["seconds"] / 2 for record in records if "seconds" in record.get("trained", {})]
     return trained or [record["seconds"] for record in records if isinstance(record.get("seconds"), float)]
+
+
+def _device_of(record: Record, content: list[Record] | dict[str, Any]) -> str:
+    """The device that a record, or else its file, names."""
+    device = record.get("device") or (content["device"] if isinstance(content, dict) else {"kind": "CPU"})
+    return str(device["kind"])
 
 
 def arguments_of(command: str, name: str, out: Path, data: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:

@@ -19,7 +19,8 @@ from benchmarks.accuracy.compare import REGRESSION
 from benchmarks.common import run
 from semipix.errors import SemipixError
 
-SEGMENTATION = ("portrait", "camvid_long", "camvid")
+SEGMENTATION = ("portrait", "camvid_1000", "camvid_long", "camvid")
+MAIN = ("portrait", "camvid_long", "camvid_1000", "error_maps")
 
 
 class Table(NamedTuple):
@@ -73,11 +74,14 @@ SENTENCES = (
 """Sentences with the figures of a whole benchmark, which are written by hand and compared."""
 
 TABLES = (
-    Table("README.md", "short_results", accuracy_tables.short_results, ("portrait", "camvid_long", "error_maps")),
-    Table("docs/results.md", "main_results", accuracy_tables.main_results, ("portrait", "camvid_long", "error_maps")),
+    Table("README.md", "short_results", accuracy_tables.short_results, ("portrait", "camvid_1000", "error_maps")),
+    Table("docs/results.md", "main_results", accuracy_tables.main_results, MAIN),
     Table("docs/results.md", "weak_views", accuracy_tables.weak_views, ("portrait", "error_maps")),
     Table("docs/results.md", "diagnosis", accuracy_tables.diagnosis, ("portrait_diagnosis",)),
     Table("docs/results.md", "headroom", accuracy_tables.headroom, ("headroom", *SEGMENTATION, *REGRESSION)),
+    Table(
+        "docs/results.md", "rare_classes", accuracy_tables.rare_classes, ("rare_classes", "camvid_1000", "error_maps")
+    ),
     Table("docs/results.md", "other_tasks", accuracy_tables.other_tasks, REGRESSION),
     Table("docs/results.md", "made_tasks", accuracy_tables.made_tasks, ("error_maps",)),
     Table(
@@ -96,7 +100,7 @@ TABLES = (
     Table("docs/tasks.md", "results", partial(accuracy_tables.results, *REGRESSION), REGRESSION),
     Table("docs/error-maps.md", "error_maps", error_tables.error_maps, ("error_maps",)),
     Table("docs/error-maps.md", "maps_of_values", error_tables.maps_of_values, ("error_maps",)),
-    Table("docs/error-maps.md", "gates", error_tables.gates, ("error_maps", "gates")),
+    Table("docs/error-maps.md", "gates", error_tables.gates, error_tables.GATE_RECORDS),
     *(
         Table("docs/paper-tables.md", name, partial(grid_tables.content, name), (grid_tables.RECORDS,))
         for name in grid_tables.NAMES

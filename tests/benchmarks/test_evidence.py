@@ -234,7 +234,7 @@ def test_the_list_has_every_table_and_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = called(monkeypatch, capsys, "--list")[1]
-    assert "README.md#short_results: portrait, camvid_long, error_maps" in printed
+    assert "README.md#short_results: portrait, camvid_1000, error_maps" in printed
     assert "    OMP_NUM_THREADS=1 python -m benchmarks.speed.inference --json JSON" in printed
     seconds = sum(record["trained"]["seconds"] for record in common.recorded("portrait"))
     assert f"portrait: about {seconds / 120:.0f} minutes on two cores" in printed
