@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from benchmarks import common, tables
 from benchmarks.common import record_file, run
-from benchmarks.measurements import DATA, MEASUREMENTS, minutes_of, shown_command, train
+from benchmarks.measurements import DATA, MEASUREMENTS, duration_of, shown_command, train
 from semipix.errors import SemipixError
 
 UNRECORDED = {
@@ -182,7 +182,7 @@ def listed() -> str:
     lines = [f"{table.name}: {', '.join(table.records)}" for table in tables.TABLES]
     lines += [f"{sentence.page}, a sentence: {', '.join(sentence.records)}" for sentence in tables.SENTENCES]
     for name, (commands, _, why_not) in MEASUREMENTS.items():
-        lines += ["", f"{name}: {why_not or f'about {minutes_of(name)} minutes on two cores'}"]
+        lines += ["", f"{name}: {why_not or duration_of(name)}"]
         lines += [f"    {shown_command(command)}" for command in commands]
     lines += ["", *(f"{name}: {about}" for name, about in DATA.items())]
     return "\n".join(lines)

@@ -285,16 +285,18 @@ def shown_command(command: str) -> str:
     return " ".join([*words[:first], f"python -m benchmarks.{words[first]}", *words[first + 1 :]])
 
 
-def minutes_of(name: str) -> str:
-    """About how long the commands of a file of records take on two cores; from its own seconds where it has them."""
-    commands, minutes, _ = MEASUREMENTS[name]
-    if not commands:
-        return "-"
+def duration_of(name: str) -> str:
+    """About how long the commands of a file of records take; from its own seconds where it has them."""
+    minutes = MEASUREMENTS[name].minutes
     if minutes is None:
         path = record_file(name)
         seconds = _seconds(json.loads(path.read_text())) if path.exists() else []
         minutes = sum(seconds) / 60 if seconds else None
-    return "?" if minutes is None else f"{minutes:.0f}"
+    return (
+        "no record of how long it takes on two cores"
+        if minutes is None
+        else f"about {minutes:.0f} minutes on two cores"
+    )
 
 
 def _seconds(content: list[Record] | dict[str, Any]) -> list[float]:
