@@ -203,15 +203,15 @@ class DiskCache(Cache):
 
     def _tidy(self) -> int:
         """Remove entries that were never finished and, beyond the limit, the oldest ones; bytes of the rest."""
-        found = []
+        found: list[tuple[int, int, str]] = []
         for part in [*os.scandir(self.folder)]:
-            entries = [*os.scandir(part)] if _PART.fullmatch(part.name) and part.is_dir() else [part]
-            for entry in entries:
+            inside = _PART.fullmatch(part.name) and part.is_dir()
+            for entry in [*os.scandir(part)] if inside else [part]:
                 with contextlib.suppress(FileNotFoundError):  # another process has finished it, or given it up
                     state = entry.stat()
                     if entry.name.endswith(ENDING) and time.time() - state.st_mtime > _ABANDONED:
                         Path(entry.path).unlink()
-                    elif entry is not part and (entry.name.endswith(ENDING) or _ENTRY.fullmatch(entry.name)):
+                    elif inside and (entry.name.endswith(ENDING) or _ENTRY.fullmatch(entry.name)):
                         found.append((state.st_mtime_ns, state.st_size, entry.path))
         used = sum(length for _, length, _ in found)
         for _, length, path in sorted(found):
