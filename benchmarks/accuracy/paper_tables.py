@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.common import Record, new_parser, node, options, records_in, run, write_records
 from semipix.config import target_of
+from semipix.data.class_balance import BALANCE
 from semipix.errors import SemipixError, reason_of
 from semipix.launch.comparison import NODE, Grid, jobs_of, shared_overrides
 from semipix.launch.compose import configuration_of
@@ -25,7 +26,7 @@ from semipix.launch.overrides import open_overrides, parse_flags, quoted
 from semipix.launch.sweep import leaves
 from semipix.launch.variants import environment
 from semipix.report.comparison_runs import ELSEWHERE
-from semipix.training.configuration import BALANCED, CHOSEN_FROM_DATA, Configuration
+from semipix.training.configuration import CHOSEN_FROM_DATA, Configuration
 from semipix.training.run_folder import CONFIG, SUMMARY, is_finished, read_config
 
 GROUP = "experiment/paper"
@@ -135,7 +136,7 @@ def differing(config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     root = found.get("data.root")
     given = [*overrides, *([f"++data.root={quoted(str(root))}"] if root is not None else [])]
     expected = leaves(Configuration.parse(configuration_of(parse_flags(given))).as_mapping())
-    open_keys = {key for key in CHOSEN_FROM_DATA if expected.get(key) in (None, BALANCED)}  # the data decide on them
+    open_keys = {key for key in CHOSEN_FROM_DATA if expected.get(key) in (None, *BALANCE)}  # the data decide on them
     keys = sorted((found.keys() | expected.keys()) - open_keys - {*ELSEWHERE})
     return [
         f"{key}={found.get(key)!r} instead of {expected.get(key)!r}"

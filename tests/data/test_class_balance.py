@@ -1,5 +1,6 @@
 """Counting classes and weighting them."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,14 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torchvision import tv_tensors
 
-from semipix.data.class_balance import MOST_WEIGHT, balanced_weights, class_counts, class_pixels, without_pixels
+from semipix.data.class_balance import (
+    BALANCE,
+    MOST_WEIGHT,
+    balanced_weights,
+    class_counts,
+    class_pixels,
+    without_pixels,
+)
 from semipix.data.source import Source
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import UnreadableFileError
@@ -58,4 +66,10 @@ class TestBalancedWeights:
     def test_a_class_without_a_pixel_has_weight_1_and_changes_no_other(self) -> None:
         assert balanced_weights({0: 30, 2: 10}, 3) == [0.6667, 1.0, 2.0]
         assert balanced_weights({}, 2) == [1.0, 1.0]
+
+    def test_a_power_of_one_half_is_half_way_to_equal_weights(self) -> None:
+        pixels = {0: 900_000, 1: 90_000, 2: 10_000}
+        roots = [math.sqrt(weight) for weight in balanced_weights(pixels, 3)]
+        assert balanced_weights(pixels, 3, BALANCE["sqrt_balanced"]) == pytest.approx(roots, rel=1e-3)
+        assert roots[2] == pytest.approx(math.sqrt(MOST_WEIGHT)), "the largest weight is that before the root"
         assert without_pixels({0: 30, 1: 0, 2: 10}, ["a", "b", "c", "d"]) == ["b", "d"]

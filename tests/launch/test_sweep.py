@@ -133,6 +133,10 @@ def test_class_weights_that_a_job_computed_are_its_own(finished: Path, tmp_path:
     for weights, state in (("balanced", "finished before"), (None, "failed"), ([1, 2], "failed")):
         given = {**config, "run": "elsewhere", "task": {**config["task"], "class_weights": weights}}
         assert run_job(a_job(tmp_path / "sweep", given)).state == state, weights
+    path.write_text(path.read_text().replace("command: ", "command: task.class_weights=sqrt_balanced "))
+    for weights, state in (("sqrt_balanced", "finished before"), ("balanced", "failed")):
+        given = {**config, "run": "elsewhere", "task": {**config["task"], "class_weights": weights}}
+        assert run_job(a_job(tmp_path / "sweep", given)).state == state, weights
 
 
 def test_a_folder_that_is_trained_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,12 @@ from semipix.batch import VOID
 from semipix.data.source import Source
 from semipix.errors import UnreadableFileError
 
+BALANCE = {"balanced": 1.0, "sqrt_balanced": 0.5}
+"""Values of `task.class_weights` that a training replaces by numbers: the power of the inverse of a class's share."""
+
 MOST_WEIGHT = 10.0
-"""Largest class weight. Without a limit, a few wrong labels of a class that hardly occurs would outweigh all others."""
+"""Largest class weight, before the root of `sqrt_balanced`. Without a limit, a few wrong labels of a class that hardly
+occurs would outweigh all others."""
 
 _READING_DELAY = 2.0
 """Seconds after which reading masks shows a progress bar."""
@@ -55,16 +59,18 @@ def class_pixels(source: Source, names: Sequence[str], *, skip: bool = False) ->
     return pixels
 
 
-def balanced_weights(pixels: Mapping[int, int], classes: int) -> list[float]:
-    """Weights by which all classes count alike: the inverse of their shares of the pixels.
+def balanced_weights(pixels: Mapping[int, int], classes: int, power: float = 1.0) -> list[float]:
+    """Weights that make up for rare classes: a power of the inverse of their shares of the pixels.
 
     As in scikit-learn's `class_weight="balanced"`, a class has the weight n / (K n_c): n pixels in all, n_c of the
-    class, K classes that occur. A class with an equal share has weight 1. Here, no weight is above `MOST_WEIGHT`, and a
-    class without a pixel has weight 1.
+    class, K classes that occur: all classes count alike, and one with an equal share has weight 1. Here, no weight is
+    above `MOST_WEIGHT`, and a class without a pixel has weight 1. A power of 1/2 is half way between that and equal
+    weights, the inverse square root of the number of samples.
 
     Args:
         pixels: number of pixels by class index, without void.
         classes: number of classes.
+        power: of the weights, one of `BALANCE`.
 
     Returns:
         A weight for each class, rounded to four digits.
@@ -74,7 +80,7 @@ def balanced_weights(pixels: Mapping[int, int], classes: int) -> list[float]:
     weights = []
     for index in range(classes):
         count = pixels.get(index, 0)
-        weights.append(min(MOST_WEIGHT, total / (present * count)) if count else 1.0)
+        weights.append(min(MOST_WEIGHT, total / (present * count)) ** power if count else 1.0)
     return [float(f"{weight:.4g}") for weight in weights]
 
 

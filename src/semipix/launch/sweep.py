@@ -155,7 +155,8 @@ def _check_same(job: Job) -> bool:
     Raises:
         SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
-    from semipix.training.configuration import BALANCED, CHOSEN_FROM_DATA, KINDS, Configuration
+    from semipix.data.class_balance import BALANCE
+    from semipix.training.configuration import CHOSEN_FROM_DATA, KINDS, Configuration
     from semipix.training.run_folder import read_config
     from semipix.training.trust import refused
 
@@ -166,14 +167,17 @@ def _check_same(job: Job) -> bool:
     path = place / CONFIG
     if not path.exists():
         return False
-    config, _ = read_config(place, trust=True)  # compared below; nothing in it is imported
+    config, about = read_config(place, trust=True)  # compared below; nothing in it is imported
     found = leaves(config)
     asked = leaves(Configuration.parse(settings).as_mapping())
     for key, value in given.items():  # a default may have changed since the folder was trained
         if key not in found or found[key] == asked.get(key, value):
             continue
-        open_value = BALANCED if key == "task.class_weights" else None
-        if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and value == open_value):
+        is_open = value is None
+        if key == "task.class_weights":  # numbers, whose word only the command tells
+            said = [word for word in BALANCE if f"{key}={word}" in str(about.get("command"))]
+            is_open = value in (said or [*BALANCE])
+        if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and is_open):
             continue
         raise SemipixError(
             f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "

@@ -93,14 +93,15 @@ class Segmentation(Task):
 
     Args:
         classes: names of the classes in index order, or their number.
-        class_weights: weight of each class in the supervised loss; none means equal weights. `balanced` lets a training
-            compute them from its labels, so that all classes count alike. `lovasz` takes none.
+        class_weights: weight of each class in the supervised loss; none means equal weights. `balanced` and
+            `sqrt_balanced` let a training compute them from its labels, so that all classes count alike, or by the
+            square roots of these weights. `lovasz` takes none.
         loss: `cross_entropy`, `dice`, `focal`, `jaccard` or `lovasz`; a list of them, which are summed; or a mapping
             from their names to their weights in the sum.
 
     Raises:
         SemipixError: there are fewer than 2 or more than 255 classes, the number of weights differs from the number of
-            classes, weights are negative or all 0, `balanced` is used without a training, a loss is unknown, or
+            classes, weights are negative or all 0, such a word is used without a training, a loss is unknown, or
             `lovasz` is used with weights.
     """
 
@@ -114,7 +115,7 @@ class Segmentation(Task):
     def __init__(
         self,
         classes: int | Sequence[str],
-        class_weights: Sequence[float] | Literal["balanced"] | None = None,
+        class_weights: Sequence[float] | Literal["balanced", "sqrt_balanced"] | None = None,
         loss: str | Sequence[str] | Mapping[str, float] = "cross_entropy",
     ) -> None:
         self.channels = classes if isinstance(classes, int) else len(classes)

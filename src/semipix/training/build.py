@@ -15,7 +15,7 @@ from lightning.pytorch.profilers import Profiler
 
 from semipix.config import RESERVED, call
 from semipix.data.batches.strong_views import StrongViews
-from semipix.data.class_balance import balanced_weights, class_pixels, without_pixels
+from semipix.data.class_balance import BALANCE, balanced_weights, class_pixels, without_pixels
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.bands import KEYS, Bands
@@ -29,7 +29,7 @@ from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_weights
-from semipix.training.configuration import BALANCED, LENGTHS, MOST_STEPS, Configuration
+from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
 from semipix.training.cost import Cost
 from semipix.training.learner import Learner
 from semipix.training.loggers import NONE, make_logger
@@ -327,7 +327,7 @@ def with_bands(configuration: Configuration, data: SemiSupervisedDataModule) -> 
 
 
 def with_class_weights(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
-    """The configuration with numbers for `task.class_weights=balanced`, so that later commands need no labels.
+    """The configuration with numbers for a word of `task.class_weights`, so that later commands need no labels.
 
     The pixels of the run's labeled training images are counted. A class that none of them has gets weight 1; the data's
     warnings then name it.
@@ -336,18 +336,19 @@ def with_class_weights(configuration: Configuration, data: SemiSupervisedDataMod
         SemipixError: a label cannot be read.
     """
     node = configuration.task
-    if node.options.get("class_weights") != BALANCED:
+    word = node.options.get("class_weights")
+    if not isinstance(word, str) or word not in BALANCE:
         return configuration
     pixels = class_pixels(data.source, data.split.labeled, skip=data.on_error == "skip")
     classes = node.options.get("classes") or data.classes or []
     names = [str(index) for index in range(classes)] if isinstance(classes, int) else classes
     if absent := without_pixels(pixels, names):
         line = (
-            f"task.class_weights=balanced: none of the {len(data.split.labeled)} labeled images has a pixel of "
+            f"task.class_weights={word}: none of the {len(data.split.labeled)} labeled images has a pixel of "
             f"{', '.join(absent)}, whose weight is 1; label images with these classes"
         )
         data.source.warnings = [*data.source.warnings, line]
-    return configuration.with_options("task", {"class_weights": balanced_weights(pixels, len(names))})
+    return configuration.with_options("task", {"class_weights": balanced_weights(pixels, len(names), BALANCE[word])})
 
 
 def with_chosen_options(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:

@@ -61,9 +61,6 @@ CHOSEN_FROM_DATA = (
 )
 """Keys that a configuration may leave open, and for which a run folder holds what its data led to."""
 
-BALANCED = "balanced"
-"""Value of `task.class_weights` that a training replaces by numbers."""
-
 LENGTHS = ("total_iters", "T_max", "total_steps")
 """What schedules call their length; `build_learner` sets it from the steps."""
 
