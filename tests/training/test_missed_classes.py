@@ -46,7 +46,7 @@ def test_advice_leaves_out_what_is_set_already() -> None:
     assert (
         "hardly finds classes that its labels have (IoU below 0.05): class 1 (0.012); try task.class_weights=" in line
     )
-    assert "task.class_weights=balanced, a data.rare_share above 0.33, a smaller data.crop, or more labels" in line
+    assert "task.class_weights=sqrt_balanced or balanced, a data.rare_share above 0.33, a smaller data.crop" in line
     assert line.endswith("no labeled training image has a pixel of class 1")
     line = advice({"class 0": 0.0}, make_data(method, TinySource(label=0), rare_share=1.0), weighted=True)
     assert "balanced" not in line

@@ -85,7 +85,7 @@ def advice(missed: Mapping[str, float], data: SemiSupervisedDataModule, weighted
         weighted: whether the task has class weights.
     """
     found = ", ".join(f"{name} ({iou:.3f})" for name, iou in missed.items())
-    changes = [] if weighted else ["task.class_weights=balanced"]
+    changes = [] if weighted else ["task.class_weights=sqrt_balanced or balanced"]
     changes += [f"a data.rare_share above {data.rare_share:.2g}"] if data.rare_share < 1 else []
     line = f"the last validation hardly finds classes that its labels have (IoU below {LEAST_IOU}): {found}; "
     line += f"try {', '.join([*changes, 'a smaller data.crop', 'or more labels with these classes'])}"
