@@ -63,3 +63,13 @@ def test_records_no_gradient() -> None:
     average, source = network(), network()
     ema_update(average, source, decay=0.5)
     assert all(value.requires_grad and value.is_leaf and value.grad is None for value in average.parameters())
+
+
+def test_a_module_without_parameters() -> None:
+    ema_update(nn.Flatten(), nn.Flatten(), decay=0.9)
+    counting = nn.BatchNorm2d(1, affine=False, track_running_stats=False)
+    counting.register_buffer("calls", torch.tensor(0))
+    source = copy.deepcopy(counting)
+    source.calls += 3
+    ema_update(counting, source, decay=0.9)
+    assert int(counting.calls) == 3

@@ -31,6 +31,7 @@ def ema_update(average: nn.Module, source: nn.Module, decay: float) -> None:
         averaged, trained = floating if mine.is_floating_point() else counters
         averaged.append(mine)
         trained.append(theirs[name].to(mine.dtype))
-    torch._foreach_lerp_(*floating, 1.0 - decay)  # a few kernels on a GPU instead of one for each tensor
+    if floating[0]:
+        torch._foreach_lerp_(*floating, 1.0 - decay)  # a few kernels on a GPU instead of one for each tensor
     if counters[0]:
         torch._foreach_copy_(*counters)
