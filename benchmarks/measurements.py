@@ -150,7 +150,7 @@ MEASUREMENTS: dict[str, Measurement] = {
                 f"--extra {FORGETTING_SLOWLY} {_changed('gct_strong')}",
             ),
             _compare("camvid_1000", "CAMVID", "--labels 8 --seeds 0 1 2 --variants", f"--extra {_changed(DEFAULT)}"),
-            _compare("portrait", "PORTRAIT", "--labels 32 --seeds 0 1 2 --variants gct_strong_cues"),
+            _compare("portrait", "PORTRAIT", "--labels 16 32 --seeds 0 1 2 --variants gct_strong_cues"),
             _compare(
                 "dark",
                 "DARK",
@@ -177,6 +177,7 @@ MEASUREMENTS: dict[str, Measurement] = {
                 f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.95')}",
                 _gate("probability", "method.confidence=0", "method.flaw_threshold=0.05"),
             ),
+            _compare("portrait", "PORTRAIT", f"--labels 16 --seeds 0 1 2 --variants --extra {_gates()}"),
             _compare(
                 "portrait",
                 "PORTRAIT",
@@ -213,6 +214,20 @@ MEASUREMENTS: dict[str, Measurement] = {
                 '"balanced:variant=supervised;task.class_weights=balanced"',
                 '"rare_share_balanced:variant=supervised;data.rare_share=0.333;task.class_weights=balanced"',
                 f'"strong_rare_share:variant={DEFAULT};{SLOWLY};data.rare_share=0.333"',
+            ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                "--labels 8 --seeds 0 1 2 --variants",
+                '--extra "supervised_sqrt_balanced:variant=supervised;task.class_weights=sqrt_balanced"',
+                f'"strong_sqrt_balanced:variant={DEFAULT};{SLOWLY};task.class_weights=sqrt_balanced"',
+            ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                "--labels 8 --seeds 0 --variants supervised_half_batch",
+                f'--extra "strong_balanced:variant={DEFAULT};{SLOWLY};task.class_weights=balanced"',
+                f'"strong_6_of_8:variant={DEFAULT};{SLOWLY};data.labeled_per_batch=6"',
             ),
         )
     ),
