@@ -28,6 +28,7 @@ from semipix.methods.error_maps import error_maps
 from semipix.tasks.regression import Regression
 from semipix.training.finiteness import Finiteness
 from semipix.training.learner import Learner
+from tests.helpers.data import steps
 from tests.helpers.learners import Count, fit, make_learner
 from tests.helpers.tiny import (
     CLASSES,
@@ -400,3 +401,35 @@ def test_random_numbers_of_a_step_depend_on_seed_and_step_alone() -> None:
 
     assert draws(1, disturb=False) == draws(1, disturb=True) != draws(2, disturb=False)
     assert len(set(draws(1, disturb=False))) == 2
+
+
+@pytest.mark.parametrize("name", ["gct", "gct_strong"])
+def test_a_method_gets_strong_views_and_places_of_the_labeled_images(name: str) -> None:
+    """Without them, a detector learns from errors on memorised images, and no label is withheld."""
+    method = make_method(name, detector="cues", withhold=0.25, detection_images=2)
+    data = make_data(method, TinySource())
+    learner = make_learner(method)
+    step = next(iter(steps(data)))
+    batch = learner._assemble(step)
+    labeled = step["labeled"]
+    assert batch.place is not None
+    assert batch.place.tolist() == pytest.approx(labeled.places)
+    views = batch.labeled_views()
+    assert len(views) == 2
+    for view in views:
+        assert view.image.shape == labeled.image[:2].shape
+        assert not torch.equal(view.image, labeled.image[:2])
+    assert not torch.equal(views[0].image, views[1].image), "a different view for each of the pair"
+    plain = make_learner(make_method("supervised"))._assemble(step)
+    assert plain.labeled_views() == []
+
+
+def test_a_training_withholds_labels() -> None:
+    """Half of the labels for each model: it ends elsewhere than one that learns from all."""
+    ends = []
+    for withhold in (0.0, 0.5):
+        torch.manual_seed(0)
+        method = make_method("gct", detector="cues", withhold=withhold)
+        fit(make_learner(method), TinySource(), max_steps=3)
+        ends.append(torch.cat([weight.detach().flatten() for weight in method.models[0].parameters()]))
+    assert not torch.equal(*ends)

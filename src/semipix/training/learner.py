@@ -141,8 +141,21 @@ class Learner(pl.LightningModule):
                     memory_format=self.memory_format
                 )
                 strong_labels = self.strong.labels(unlabeled.image, unlabeled.seeds, views)
-        image = image.contiguous(memory_format=self.memory_format)
-        return Batch(image, batch["labeled"].target, strong, strong_labels)
+        labeled = batch["labeled"]
+        labeled_strong, labeled_strong_labels = None, None
+        if count := min(self.method.labeled_views, len(labeled.image)):
+            first, seeds = labeled.image[:count], labeled.seeds[:count]
+            labeled_strong = self.strong(first, seeds, 2).contiguous(memory_format=self.memory_format)
+            labeled_strong_labels = self.strong.labels(first, seeds, 2)
+        return Batch(
+            image.contiguous(memory_format=self.memory_format),
+            labeled.target,
+            strong,
+            strong_labels,
+            labeled_strong,
+            labeled_strong_labels,
+            torch.tensor(labeled.places, device=image.device),
+        )
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop the training if a term is not finite.
