@@ -369,12 +369,13 @@ class TestWhoGetsViews:
         method = make_method(name)
         learner = make_learner(method, strong=Forbidden())
         count = Count(method)
-        if method.strong_views:
+        if method.strong_views or method.labeled_views:
             with pytest.raises(AssertionError, match="nobody asked"):
                 fit(learner)
             return
         fit(learner)
         assert [batch.strong for batch in count.batches] == [None, None]
+        assert [batch.labeled_strong for batch in count.batches] == [None, None]
 
     def test_views_come_from_the_seeds_of_the_batch(self) -> None:
         method = two_views()
