@@ -306,7 +306,6 @@ RARE_ROWS: Rows = {
     "strong_rare_share": "... `data.rare_share=1/3`",
     "strong_balanced": "... `task.class_weights=balanced`",
     "strong_sqrt_balanced": "... `task.class_weights=sqrt_balanced`",
-    "strong_per_class": "... `method.per_class=true`",
     "unimatch": "`unimatch`",
     "all_labels": "all labels, supervised",
 }

@@ -61,7 +61,7 @@ class Batch(NamedTuple):
             before the second ones. None if the method needs none.
         labeled_strong_labels: how their labels follow from those of the images; None if they are the same.
         place: (L,) float in (0, 1): the place of each labeled image in a random order of all labeled images, which is
-            the same throughout a training. None if the loader does not know it.
+            the same throughout a training; on the CPU. None if the loader does not know it.
     """
 
     image: Tensor

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 from tqdm import tqdm
 
-from semipix.batch import Batch, EvalSample
+from semipix.batch import Batch, EvalSample, StrongLabels
 from semipix.data.batches.strong_views import StrongViews
 from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
@@ -132,30 +132,30 @@ class Learner(pl.LightningModule):
 
     def _assemble(self, batch: dict[str, Any]) -> Batch:
         """Make the method's batch from the loaders' parts: labeled images first, then unlabeled ones."""
-        image, strong, strong_labels = batch["labeled"].image, None, None
+        labeled = batch["labeled"]
+        image, strong, strong_labels = labeled.image, None, None
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]
             image = torch.cat([image, unlabeled.image])
-            if views := self.method.strong_views:
-                strong = self.strong(unlabeled.image, unlabeled.seeds, views).contiguous(
-                    memory_format=self.memory_format
-                )
-                strong_labels = self.strong.labels(unlabeled.image, unlabeled.seeds, views)
-        labeled = batch["labeled"]
-        labeled_strong, labeled_strong_labels = None, None
-        if count := min(self.method.labeled_views, len(labeled.image)):
-            first, seeds = labeled.image[:count], labeled.seeds[:count]
-            labeled_strong = self.strong(first, seeds, 2).contiguous(memory_format=self.memory_format)
-            labeled_strong_labels = self.strong.labels(first, seeds, 2)
+            strong, strong_labels = self._views(unlabeled.image, unlabeled.seeds, self.method.strong_views)
+        count = self.method.labeled_views
+        labeled_strong, labeled_labels = self._views(labeled.image[:count], labeled.seeds[:count], 2 if count else 0)
         return Batch(
             image.contiguous(memory_format=self.memory_format),
             labeled.target,
             strong,
             strong_labels,
             labeled_strong,
-            labeled_strong_labels,
-            torch.tensor(labeled.places, device=image.device),
+            labeled_labels,
+            torch.tensor(labeled.places),  # not on a GPU: making it there would wait for the device
         )
+
+    def _views(self, images: Tensor, seeds: Sequence[int], count: int) -> tuple[Tensor | None, StrongLabels | None]:
+        """Strong views of images, see `Batch.strong`, and how their labels follow; None for no view."""
+        if not count:
+            return None, None
+        views = self.strong(images, seeds, count).contiguous(memory_format=self.memory_format)
+        return views, self.strong.labels(images, seeds, count)
 
     def _refuse_non_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Stop the training if a term is not finite.
