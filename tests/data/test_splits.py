@@ -79,6 +79,16 @@ def test_shares_count_what_validation_leaves(source: MakeSource) -> None:
     assert len(make_split(source(labeled=20), labels="1/2", val=10, seed=0).labeled) == 5
 
 
+@pytest.mark.parametrize(
+    ("labeled", "val", "count"), [(7, 0.1, 1), (8, 0.1, 2), (8, "1/8", 2), (8, 1, 1), (8, "1", 1), (40, 0.1, 4)]
+)
+def test_a_share_of_eight_labels_validates_on_two_images(
+    source: MakeSource, labeled: int, val: Amount, count: int
+) -> None:
+    """With one, no error map could be calibrated."""
+    assert len(make_split(source(labeled=labeled), labels="all", val=val, seed=0).val) == count
+
+
 def test_no_validation(source: MakeSource) -> None:
     split = make_split(source(labeled=8), labels="all", val=0, seed=0)
     assert (len(split.val), len(split.labeled), len(split.unlabeled)) == (0, 8, 0)

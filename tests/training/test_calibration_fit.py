@@ -1,5 +1,7 @@
 """Fitted error maps are calibrated on images that they were not fitted on, and what cannot be fitted is refused."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from semipix.tasks.segmentation import Segmentation
 from semipix.training.calibration import Calibration, apply
 from semipix.training.calibration_fit import (
     PENALTY,
+    Drawn,
     _folds,
     _Grid,
     calibrate,
@@ -122,9 +125,64 @@ def test_the_split_of_a_fit_is_by_image() -> None:
     assert all(len(each) == len(found["thresholds"]) for each in found["losses"])
 
 
-def make_drawn(pixel: np.ndarray, image: np.ndarray, errors: np.ndarray):  # type: ignore[no-untyped-def]
-    from semipix.training.calibration_fit import Drawn
+def images_of(levels: Sequence[float], slope: float, pixels: int = 500) -> list[Drawn]:
+    """Images of one cue with a rate of errors of their own each, whose logit rises by `slope` with the cue."""
+    pixel, image = feature_names(["softmax"])
+    found = []
+    for number, level in enumerate(levels):
+        generate = np.random.default_rng(number)
+        cue = generate.normal(size=pixels)
+        errors = (generate.random(pixels) < 1 / (1 + np.exp(-level - slope * cue))).astype(float)
+        features = np.repeat(cue[:, None], len(pixel), 1).astype(np.float32)
+        found.append(make_drawn(features, np.zeros(len(image)), errors))
+    return found
 
+
+@pytest.mark.parametrize("levels", [(-4.0, 1.0), (1.0, -4.0), (0.0, -3.0, 2.0)])
+@pytest.mark.parametrize("slope", [1.0, -0.1])
+def test_a_map_of_few_unlike_images_keeps_the_order_of_its_cue(levels: tuple[float, ...], slope: float) -> None:
+    """With the level of the other images, the pixels of the worst image got the lowest scores, and the map lost all
+    order; and so it did where the cue happened to speak against errors in these images."""
+    found = fit(images_of(levels, slope), ["softmax"], classification=True)
+    assert len(found["weights"]) == 1, "so few images do not say more than the cue"
+    cue = np.linspace(-2, 2, 101)
+    scores = cue * next(iter(found["weights"].values())) + found["intercept"]
+    values = np.interp(scores, found["knot_scores"], found["knot_values"])
+    assert (np.diff(values) > 0).all()
+    assert found["figures"]["auroc"] == pytest.approx(found["figures"]["auroc/softmax"], abs=1e-6)
+
+
+def test_a_choice_that_ranks_worse_than_a_cue_alone_is_not_used() -> None:
+    """Beside a cue that finds errors, one whose sense differs from image to image, and only means of both are lower."""
+    drawn = []
+    pixel, image = feature_names(["softmax", "gradient"])
+    for number in range(4):
+        generate = np.random.default_rng(number)
+        cue, changing = generate.normal(size=(2, 500))
+        sense = 3 if number % 2 else -3
+        errors = (generate.random(500) < 1 / (1 + np.exp(2 - cue - sense * changing))).astype(float)
+        columns = [cue if name.startswith("softmax") else changing for name in pixel]
+        drawn.append(make_drawn(np.stack(columns, 1).astype(np.float32), np.zeros(len(image)), errors))
+    found = fit(drawn, ["softmax", "gradient"], classification=True)
+    assert found["features"] == "softmax"
+    assert found["figures"]["auroc"] == pytest.approx(found["figures"]["auroc/softmax"], abs=0.02)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(9, False), (10, True)])
+def test_means_over_the_image_are_weighted_from_ten_images_on(images: int, expected: bool) -> None:
+    drawn = []
+    pixel, image = feature_names(["softmax"])
+    for number in range(images):
+        generate = np.random.default_rng(number)
+        cue = generate.normal(size=500)
+        level = generate.normal() * 2
+        errors = (generate.random(500) < 1 / (1 + np.exp(2 - cue - level))).astype(float)
+        features = np.repeat(cue[:, None], len(pixel), 1).astype(np.float32)
+        drawn.append(make_drawn(features, np.full(len(image), level), errors))
+    assert (fit(drawn, ["softmax"], classification=True)["features"] == "image") is expected
+
+
+def make_drawn(pixel: np.ndarray, image: np.ndarray, errors: np.ndarray) -> Drawn:
     return Drawn(pixel, image, errors, errors, frozenset())
 
 
@@ -134,7 +192,7 @@ def test_knots_ascend_and_are_never_certain(scores: np.ndarray) -> None:
     places, values = isotonic_knots(scores, errors)
     assert 2 <= len(places) == len(values) <= 64
     assert (np.diff(places) > 0).all()
-    assert (np.diff(values) >= 0).all()
+    assert (np.diff(values) > 0).all() or len(np.unique(scores)) == 1, "no order is lost"
     assert values[0] > 0
     assert values[-1] < 1
     assert np.interp(scores, places, values).mean() == pytest.approx(errors.mean(), abs=0.01)

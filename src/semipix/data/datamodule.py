@@ -89,7 +89,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         labels: how many labels are used: all, or for an experiment a count (8), a share ("1/8", 0.125) or a file that
             lists names. The other labeled images count as unlabeled.
         val: how many labeled images, a count or a share, are set aside for validation if the source has no validation
-            images; 0 means none.
+            images; 0 means none. Of 8 labeled images or more, a share takes at least 2, so that the error map can be
+            calibrated.
         batch_size: images of one step.
         labeled_per_batch: labeled images among them, by default half; all of them if no unlabeled images are used.
         crop: side, or height and width, of training images. For matting, crops are centred at unknown pixels.

@@ -211,10 +211,11 @@ def _labeled_by_scene(source: Source, seed: int) -> list[list[str]]:
 
 
 def _parse_val(val: Amount, available: int) -> int:
+    """The count for `data.val`; a share gives at least 2, which a calibration needs, if it is a quarter at most."""
     count = _parse_amount("data.val", val, available)
     if count < 0:
         raise SemipixError(f"data.val={val}: expected 0 (no validation), a count or a share such as 0.1")
-    return count
+    return max(count, 2) if count and available >= 8 and not _is_integer(str(val).strip()) else count
 
 
 def _parse_amount(key: str, amount: Amount, available: int) -> int:

@@ -179,7 +179,7 @@ def lines_of(calibration: Calibration) -> list[str]:
     compared = ", ".join(f"{name} {value:.3f}" for name, value in singles.items() if value is not None)
     lines = [
         f"error map: calibrated on {calibration.images} {calibration.split} images for {calibration.checkpoint}.ckpt, "
-        f"each measured by a map of the others: {words} {figures[rank] or math.nan:.3f}"
+        f"each measured by a map of the others, from {calibration.features}: {words} {figures[rank] or math.nan:.3f}"
         f"{f' ({compared})' if compared else ''}, calibration error {figures['calibration_error']:.3f}"
     ]
     if calibration.absent:

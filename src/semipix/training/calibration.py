@@ -97,7 +97,8 @@ class Calibration:
         split: which images it was fitted on.
         images: how many.
         pixels: how many of their pixels.
-        features: which features were chosen: `first`, `pixel` or `pixel and image`.
+        features: which were chosen: a cue alone by its name, or `all cues`, `surroundings` (their means around the pixel
+            too) or `image` (those over the image too).
         figures: measured on images that the map was not fitted on: AUROC and ECE in classification, rank correlation
             and mean difference of bins in regression; and of single cues the AUROC or the rank correlation.
         squares: in regression, mean squared error divided by the mean square of the map; in classification 1.

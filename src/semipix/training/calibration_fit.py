@@ -5,9 +5,11 @@
    Poisson regression (a log link, and no assumption but the mean) of the absolute error. Weights of cues that can only
    speak for an error are never negative. Free weights fit differences of such cues, which hold on images like the
    fitted ones and may reverse the map on others. Choices of features are compared on images that a model was not fitted
-   on: each cue alone, all cues, their means around the pixel too, and those over the image too.
+   on: each cue alone, all cues, their means around the pixel too, and those over the image too. A choice that ranks the
+   pixels of such images worse than a cue alone is not used.
 3. An isotonic regression maps scores to probabilities, or to errors. It is fitted on the scores of images that the
-   linear model was not fitted on, since those of its own images are too good.
+   linear model was not fitted on, since those of its own images are too good. Its steps become one knot each, so that
+   scores between two steps keep their order.
 
 Images are left out in groups of neighbours in the order of their names, since frames of a video are too much alike to
 say something of new images.
@@ -54,8 +56,14 @@ PENALTY = 1e-3
 GAIN = 0.001
 """Decrease of the loss, as a share of that of the best cue alone, for which more features are used."""
 
+FEWEST_IMAGES = 10
+"""Fewest images from which means over the image are weighted: each image is one sample of them."""
+
 KNOTS = 62
-"""Most knots of the isotonic regression."""
+"""Most steps of the isotonic regression."""
+
+BEYOND = 0.1
+"""How far the value goes on from the outermost step of the regression to the outermost score, as a share of it."""
 
 THRESHOLDS = 100
 """Thresholds at which the losses are kept."""
@@ -298,24 +306,25 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     errors = np.concatenate([each.errors for each in drawn])
     image_of = np.repeat(np.arange(len(drawn)), [len(each.errors) for each in drawn])
     fold_of = _folds(len(drawn))[image_of]
-    larger = {"all cues": list(cues), "surroundings": pixel_names, "image": names}
+    larger = {"all cues": list(cues), "surroundings": pixel_names}
+    if len(drawn) >= FEWEST_IMAGES:
+        larger["image"] = names
     choices = {**{name: [name] for name in cues}, **larger}
-    tried = {}
+    tried: dict[str, tuple[NDArray[np.intp], Vector, float]] = {}
     for choice, chosen in choices.items():
         interruption.raise_if_interrupted()
         columns = np.array([names.index(name) for name in chosen])
-        scores = np.empty(len(errors))
-        for fold in np.unique(fold_of):
-            out = fold_of == fold
-            model = fit_linear(features[~out], errors[~out], columns, rising[columns], classification)
-            scores[out] = model.scores(features[out])
-        tried[choice] = columns, scores, _loss(scores, errors, classification)
+        scores = _scores_of_others(features, errors, fold_of, columns, rising[columns], classification)
+        tried[choice] = columns, scores, _loss(_leveled(scores, errors, classification), errors, classification)
     best = single = min(cues, key=lambda name: tried[name][2])
     for choice in larger:
         if tried[choice][2] < tried[best][2] - GAIN * abs(tried[single][2]):
             best = choice
+    ranks = {name: _rank(tried[name][1], errors, classification) for name in {*cues, best}}
+    if ranks[best] < max(ranks.values()):
+        best = max(cues, key=lambda name: ranks[name])
     columns, scores, _ = tried[best]
-    model = fit_linear(features, errors, columns, rising[columns], classification)
+    model = _centred(features, errors, columns, rising[columns], classification)
     knots = isotonic_knots(scores, errors)
     estimates = np.empty(len(errors))  # by knots of other images too
     for fold in np.unique(fold_of):
@@ -332,11 +341,58 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
         "knot_scores": knots[0].tolist(),
         "knot_values": knots[1].tolist(),
         "features": best,
-        "figures": _figures(estimates, errors, features, names, classification),
+        "figures": _figures(scores, estimates, errors, features, names, classification),
         "squares": float(np.mean(squares)) / mean_square if mean_square and not classification else 1.0,
         "thresholds": thresholds.tolist(),
         "losses": [np.round(each, 6).tolist() for each in losses],
     }
+
+
+def _scores_of_others(
+    features: Matrix,
+    errors: Vector,
+    fold_of: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    rising: NDArray[np.bool_],
+    classification: bool,
+) -> Vector:
+    """Scores (P,) of pixels by linear models of the other folds.
+
+    Each model's scores have a mean of 0 over all pixels. By its own level, fitted on images without the worst one, the
+    pixels of the worst image would get the lowest scores, and with few images that reverses the order of all pixels.
+    """
+    scores = np.empty(len(errors))
+    for fold in np.unique(fold_of):
+        out = fold_of == fold
+        model = _centred(features, errors, columns, rising, classification, ~out)
+        scores[out] = model.scores(features[out])
+    return scores
+
+
+def _centred(
+    features: Matrix,
+    errors: Vector,
+    columns: NDArray[np.intp],
+    rising: NDArray[np.bool_],
+    classification: bool,
+    fitted: NDArray[np.bool_] | slice = slice(None),
+) -> Linear:
+    """A linear model of some of the pixels, whose scores have a mean of 0 over all pixels.
+
+    A cue alone that can only speak for an error is taken as it is: it needs no fit, and a few images in which it
+    happens to speak against one would leave a constant map.
+    """
+    if len(columns) == 1 and rising[0]:
+        weights = np.ones(1)
+    else:
+        weights = fit_linear(features[fitted], errors[fitted], columns, rising, classification).weights
+    return Linear(columns, weights, -float(np.mean(features[:, columns] @ weights, dtype=np.float64)))
+
+
+def _leveled(scores: Vector, errors: Vector, classification: bool) -> Vector:
+    """Scores with the scale (not below 0) and the level for which they fit the errors best."""
+    model = fit_linear(scores[:, None], errors, np.array([0]), np.array([True]), classification)
+    return model.scores(scores[:, None])
 
 
 def fit_linear(
@@ -390,7 +446,9 @@ def fit_linear(
 
 
 def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
-    """Knots of the ascending function of the score that is closest to the errors: scores and values, at most `KNOTS`.
+    """Knots of the ascending function of the score that is closest to the errors: scores and values, at most `KNOTS` + 2.
+
+    Both ascend strictly, also where these errors do not, so that no order of these scores is lost.
 
     Scores are put into bins first, half of them with equal numbers of pixels and half with equal sums of errors, so
     that both the many right and the few wrong pixels are resolved.
@@ -415,6 +473,14 @@ def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
     means, first = np.unique(means, return_index=True)
     values, counts = values[first], counts[first]
     values = IsotonicRegression(y_min=0, y_max=1).fit_transform(means, values, sample_weight=counts)
+    # One knot in the middle of each step (centred isotonic regression, Oron and Flournoy 2017), and two at the ends.
+    values, step_of = np.unique(values, return_inverse=True)
+    means = np.bincount(step_of, counts * means) / np.bincount(step_of, counts)
+    if scores[0] < means[0]:
+        means, values = np.append(scores[0], means), np.append((1 - BEYOND) * values[0], values)
+    if scores[-1] > means[-1]:
+        beyond = min((1 + BEYOND) * values[-1], (1 + values[-1]) / 2)
+        means, values = np.append(means, scores[-1]), np.append(values, beyond)
     if len(means) == 1:
         return np.array([means[0], means[0] + 1]), np.array([values[0], values[0]])
     return means, np.asarray(values, np.float64)
@@ -438,32 +504,45 @@ def _loss(scores: Vector, errors: Vector, classification: bool) -> float:
     return float(np.mean(np.exp(np.clip(scores, -50, 50)) - errors * scores))
 
 
-def _figures(
-    estimates: Vector, errors: Vector, features: Matrix, names: Sequence[str], classification: bool
-) -> dict[str, float | None]:
-    """How well the map and single cues find errors, and how far the map is from what happened."""
+def _rank(values: Vector | Matrix, errors: Vector, classification: bool) -> float:
+    """How well values find errors: the AUROC or, in regression, Spearman's rank correlation, 0 of a constant."""
     if classification:
         from sklearn.metrics import roc_auc_score
 
+        return float(roc_auc_score(errors, values))
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(errors, values).statistic) if np.ptp(values) else 0.0
+
+
+def _figures(
+    scores: Vector,
+    estimates: Vector,
+    errors: Vector,
+    features: Matrix,
+    names: Sequence[str],
+    classification: bool,
+) -> dict[str, float | None]:
+    """How well the map and single cues find errors, and how far the map is from what happened.
+
+    Pixels are ranked by their scores: estimates of different folds have knots, and so levels, of their own.
+    """
+    if classification:
         single = {"softmax": "softmax", "disagreement": "disagreement", "flaw": "flaw"}
         rank = "auroc"
-
-        def measure(values: Any) -> float:
-            return float(roc_auc_score(errors, values))
-
         edges = np.linspace(0, 1, BINS + 1)[1:-1]
     else:
-        from scipy.stats import spearmanr
-
         single = {"disagreement": "difference", "flaw": "flaw"}
         rank = "rank_correlation"
-
-        def measure(values: Any) -> float:
-            return float(spearmanr(errors, values).statistic)
-
         edges = np.quantile(estimates, np.linspace(0, 1, BINS + 1)[1:-1])
     bins = np.digitize(estimates, edges)
     off = np.abs(np.bincount(bins, estimates - errors, BINS)).sum() / len(errors)
-    found = {rank: measure(estimates), "calibration_error": float(off), "mean": float(errors.mean())}
-    found |= {f"{rank}/{name}": measure(features[:, names.index(cue)]) for name, cue in single.items() if cue in names}
+    found = {
+        rank: _rank(scores, errors, classification),
+        "calibration_error": float(off),
+        "mean": float(errors.mean()),
+    }
+    for name, cue in single.items():
+        if cue in names:
+            found[f"{rank}/{name}"] = _rank(features[:, names.index(cue)], errors, classification)
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
