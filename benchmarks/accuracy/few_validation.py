@@ -1,0 +1,134 @@
+"""How well does a calibrated map find errors if few validation images calibrate it?
+
+Maps are fitted on random choices of the validation images of finished runs, and measured on pixels of all test images,
+beside the maps that cost nothing.
+
+    python -m benchmarks.accuracy.few_validation RUN [RUN ...] --json benchmarks/results/few_validation.json
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from benchmarks.common import Record, new_parser, records_in, run, write_records
+from semipix.errors import SemipixError
+from semipix.functional.cues import feature_names
+from semipix.launch.variants import environment
+from semipix.training.build import data_of_run, trained_method
+from semipix.training.calibration_fit import PIXELS_OF_IMAGE, Drawn, draw, fit
+from semipix.training.run_folder import load_config
+
+COUNTS = (2, 3, 5, 10)
+"""Numbers of validation images, beside all."""
+
+CHOICES = 10
+"""Random choices of so many."""
+
+FREE = ("softmax", "disagreement", "flaw")
+"""Maps that need no validation image."""
+
+TEST_PIXELS = 400
+"""Pixels of each test image that are ranked."""
+
+
+class Pixels(NamedTuple):
+    """Pixels of one split of a run.
+
+    Attributes:
+        images: what was drawn of each image.
+        cues: names of the cues.
+    """
+
+    images: list[Drawn]
+    cues: list[str]
+
+    def features(self) -> tuple[NDArray[np.float64], list[str]]:
+        """Features (P, F) of all pixels, and their names."""
+        pixel, image = feature_names(self.cues)
+        parts = [np.hstack([each.pixel, np.repeat(each.image[None], len(each.errors), 0)]) for each in self.images]
+        return np.concatenate(parts).astype(np.float64), [*pixel, *image]
+
+
+def pixels_of(run_folder: Path, split: str, each: int) -> Pixels:
+    """Pixels of the images of a split, with the cues of the run's network.
+
+    Raises:
+        SemipixError: the run is not one of classification, or has no image in this split.
+    """
+    configuration = load_config(run_folder)
+    method = trained_method(configuration, run_folder).eval()
+    if not method.task.classification:
+        raise SemipixError(f"{run_folder}: a run of classification expected")
+    data = data_of_run(configuration, run_folder, method.task, ["train", "val", "test"])
+    samples = (data.val_dataloader() if split == "val" else data.test_dataloader()).dataset
+    images, cues = [], list[str]()
+    for number in tqdm(range(len(samples)), desc=f"{run_folder.name}, {split}", unit="image"):  # type: ignore[arg-type]
+        found, names = draw(method, samples[number], number, each)
+        if found is not None:
+            images.append(found)
+            cues = names
+    if not images:
+        raise SemipixError(f"{run_folder}: no {split} image with a label found")
+    return Pixels(images, cues)
+
+
+def auroc_of_map(validation: Sequence[Drawn], test: Pixels) -> float:
+    """The AUROC on test pixels of a map that is fitted on some images."""
+    found = fit(validation, test.cues, classification=True)
+    features, names = test.features()
+    columns = [names.index(name) for name in found["weights"]]
+    scores = features[:, columns] @ np.array([*found["weights"].values()]) + found["intercept"]
+    values = np.interp(scores, found["knot_scores"], found["knot_values"])
+    return float(roc_auc_score(np.concatenate([each.errors for each in test.images]), values))
+
+
+def measure(run_folder: Path) -> list[Record]:
+    """Records of a run: the AUROC of each fitted map by the number of validation images, and that of the free maps."""
+    validation = pixels_of(run_folder, "val", PIXELS_OF_IMAGE)
+    test = pixels_of(run_folder, "test", TEST_PIXELS)
+    features, names = test.features()
+    errors = np.concatenate([each.errors for each in test.images])
+    free = {name: float(roc_auc_score(errors, features[:, names.index(name)])) for name in FREE if name in names}
+    records = []
+    for count in [*(count for count in COUNTS if count < len(validation.images)), len(validation.images)]:
+        generator = np.random.default_rng(count)
+        found = []
+        for _ in range(1 if count == len(validation.images) else CHOICES):
+            chosen = sorted(generator.choice(len(validation.images), count, replace=False))
+            found.append(auroc_of_map([validation.images[place] for place in chosen], test))
+        all_of_them = count == len(validation.images)
+        records.append(
+            {
+                "setting": run_folder.parent.name,
+                "run": run_folder.name,
+                "images": "all" if all_of_them else count,
+                "map": found,
+                "free": free,
+                **environment(),
+            }
+        )
+        print(f"{run_folder.name} {count:4}: {np.mean(found):.3f}, lowest {min(found):.3f}; free {free}", flush=True)
+    return records
+
+
+def main() -> None:
+    parser = new_parser("accuracy.few_validation", __doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="finished runs of classification")
+    given = parser.parse_args()
+    records = records_in(given.json)
+    for folder in given.runs:
+        new = measure(folder)
+        records = [
+            record for record in records if (record["setting"], record["run"]) != (folder.parent.name, folder.name)
+        ]
+        records += new
+        write_records(given.json, records, environment())
+
+
+if __name__ == "__main__":
+    run(main)
