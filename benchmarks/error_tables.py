@@ -1,5 +1,6 @@
 """The tables of docs/error-maps.md: how well maps find errors, and what steering by them changes."""
 
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -50,6 +51,29 @@ def error_maps() -> str:
 def maps_of_values() -> str:
     """The same in regression: how well they find large errors."""
     return _maps("ause", OF_VALUES)
+
+
+def few_validation() -> str:
+    """What fitted maps find above the best map that costs nothing, by the number of validation images they have."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for record in recorded("few_validation"):
+        labels, variant, _ = record["run"].split("-")
+        best = max(record["free"].values())
+        gains = [value - best for value in record["map"]]
+        found[f"`{record['setting']}`, {labels}", f"`{variant}`"][str(record["images"])].append(
+            (statistics.mean(gains), min(gains))
+        )
+    counts = list(dict.fromkeys(count for by_count in found.values() for count in by_count))
+    titles = [f"{count} images" if count != "all" else "all of them" for count in counts]
+    parts = _header(["data, labels", "training", *titles])
+    for (data, training), by_count in found.items():
+        cells = []
+        for count in counts:
+            text = over_seeds([mean for mean, _ in by_count[count]], 3, signed=True)
+            lowest = min(least for _, least in by_count[count])
+            cells.append(text if count == "all" else f"{text}, lowest {lowest:+.3f}")
+        parts.append(_row([data, training, *cells]))
+    return "\n".join(parts)
 
 
 def _maps(first: str, measures: Measures) -> str:

@@ -256,6 +256,13 @@ MEASUREMENTS: dict[str, Measurement] = {
         )
     ),
     "paper_tables": Measurement(why_not="its sweeps are commands of semipix train; docs/paper-tables.md names them"),
+    "few_validation": Measurement(
+        (
+            "accuracy.few_validation TRAINED/portrait/8-gct_strong_cues-? TRAINED/portrait/8-supervised-? "
+            "TRAINED/portrait/8-unimatch-? TRAINED/camvid_1000/4-supervised-? --json JSON",
+        ),
+        minutes=15,
+    ),
     "tile_seams": Measurement(
         ("accuracy.tile_seams TRAINED/portrait/all-all_labels-0 PORTRAIT/images/test --json JSON",), minutes=5
     ),

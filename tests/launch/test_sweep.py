@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from torch import Tensor
 
 from semipix.launch import sweep
@@ -128,15 +129,27 @@ def test_class_weights_that_a_job_computed_are_its_own(finished: Path, tmp_path:
     (tmp_path / "sweep").mkdir()
     finished.rename(tmp_path / "sweep/one")
     path = tmp_path / "sweep/one/config.yaml"
-    path.write_text(path.read_text().replace("class_weights: null", "class_weights: [0.7, 1.8]"))
     config, _ = read_config(tmp_path / "sweep/one", trust=True)
-    for weights, state in (("balanced", "finished before"), (None, "failed"), ([1, 2], "failed")):
-        given = {**config, "run": "elsewhere", "task": {**config["task"], "class_weights": weights}}
-        assert run_job(a_job(tmp_path / "sweep", given)).state == state, weights
-    path.write_text(path.read_text().replace("command: ", "command: task.class_weights=sqrt_balanced "))
-    for weights, state in (("sqrt_balanced", "finished before"), ("balanced", "failed")):
-        given = {**config, "run": "elsewhere", "task": {**config["task"], "class_weights": weights}}
-        assert run_job(a_job(tmp_path / "sweep", given)).state == state, weights
+    assert isinstance(config["task"]["class_weights"], list)
+
+    def state(weights: Any, **task: Any) -> str:
+        given = {**config, "run": "elsewhere", "task": {**config["task"], **task, "class_weights": weights}}
+        return run_job(a_job(tmp_path / "sweep", given)).state
+
+    by_default = ["auto", "sqrt_balanced", "balanced", None, [1, 2]]
+    finished_before = [weights for weights in by_default if state(weights) == "finished before"]
+    assert finished_before == ["auto", "sqrt_balanced"], "two words of the same weights, which no word asked for"
+    path.write_text(path.read_text().replace("command: ", "command: task.class_weights=balanced "))
+    assert [state(weights) for weights in ("balanced", "auto")] == ["finished before", "failed"]
+
+    def write(**task: Any) -> None:
+        content = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**content, "task": {**content["task"], **task}}))
+
+    write(class_weights=None)
+    assert [state(weights) for weights in (None, "auto")] == ["finished before", "failed"]
+    write(loss="lovasz")
+    assert state("auto", loss="lovasz") == "finished before", "this loss takes none"
 
 
 def test_a_folder_that_is_trained_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from semipix.data.class_balance import balanced_weights, class_pixels
+from semipix.launch.compose import compose
 from semipix.tasks.segmentation import Segmentation
+from semipix.training import build
+from semipix.training.configuration import Configuration
 from semipix.training.learner import Learner
 from semipix.training.missed_classes import LEAST_IOU, LabelCounts, advice, below
 from tests.conftest import Result
@@ -42,16 +46,17 @@ def test_counts_are_those_of_one_validation() -> None:
 def test_advice_leaves_out_what_is_set_already() -> None:
     method = make_method("supervised")
     data = make_data(method, TinySource(label=0))
-    line = advice({"class 1": 0.012}, data, weighted=False)
+    line = advice({"class 1": 0.012}, data, weights=None)
     assert (
         "hardly finds classes that its labels have (IoU below 0.05): class 1 (0.012); try task.class_weights=" in line
     )
     assert "task.class_weights=sqrt_balanced or balanced, a data.rare_share above 0.33, a smaller data.crop" in line
     assert line.endswith("no labeled training image has a pixel of class 1")
-    line = advice({"class 0": 0.0}, make_data(method, TinySource(label=0), rare_share=1.0), weighted=True)
+    line = advice({"class 0": 0.0}, make_data(method, TinySource(label=0), rare_share=1.0), weights=[0.3, 9.0])
     assert "balanced" not in line
     assert "rare_share" not in line
     assert line.endswith("or more labels with these classes")
+    assert "try task.class_weights=balanced, a" in advice({"class 0": 0.0}, data, weights=[0.6, 3.16])
 
 
 def never_finds(monkeypatch: pytest.MonkeyPatch, label: int) -> None:
@@ -99,6 +104,41 @@ def test_weights_of_a_run_are_numbers_from_its_labels(
     for name in names:  # no label is needed any more
         (photos / f"masks/train/{Path(name).stem}.png").unlink()
     assert command("predict", "run", photos / "images/test", "--out", "out").code == 0
+
+
+def weights_of_run(run: str) -> Any:
+    return yaml.safe_load(Path(run, "config.yaml").read_text())["task"]["class_weights"]
+
+
+def test_a_training_weights_classes_by_default(train: Callable[..., Result], photos: Path) -> None:
+    """By the roots of balanced weights, without a line about a class that no label has, and not where that cannot be."""
+    (photos / "classes.txt").write_text("ground\nsquare\nnothing\n")
+    root = f"data.root={photos}"
+    found: dict[str, Any] = {}
+    for word in ("auto", "sqrt_balanced"):
+        result = train(f"task.class_weights={word}", root, "validations=0", f"run={word}")
+        found[word] = weights_of_run(word)
+        assert ("nothing, whose weight is 1" in result.err) == (word != "auto"), result.err
+    assert train(root, "validations=0", "run=default").code == 0
+    assert weights_of_run("default") == found["auto"] == found["sqrt_balanced"]
+    assert min(found["auto"]) < 1 < max(found["auto"])
+    assert train(root, "validations=0", "task.class_weights=null", "run=equal").code == 0
+    assert weights_of_run("equal") is None
+    assert train(root, "validations=0", "task.loss=[cross_entropy,lovasz]", "run=lovasz").code == 0
+    assert weights_of_run("lovasz") is None
+
+
+def test_of_many_labels_some_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "MOST_COUNTED", 3)
+    source = TinySource(labeled=7, unlabeled=0, val=1)
+    read: list[str] = []
+    whole = source.target
+    monkeypatch.setattr(source, "target", lambda name: (read.append(name), whole(name))[1])
+    data = make_data(make_method("supervised"), source)
+    configuration = Configuration.parse(compose(["data=scenes", "task.classes=3"]))
+    weights = build.with_class_weights(configuration, data).task.options["class_weights"]
+    assert read == data.split.labeled[::3]
+    assert weights == balanced_weights(class_pixels(source, [*read]), len(weights), 0.5)
 
 
 class Field(TinySource):

@@ -13,8 +13,12 @@ from semipix.batch import VOID
 from semipix.data.source import Source
 from semipix.errors import UnreadableFileError
 
-BALANCE = {"balanced": 1.0, "sqrt_balanced": 0.5}
-"""Values of `task.class_weights` that a training replaces by numbers: the power of the inverse of a class's share."""
+BALANCE = {"auto": 0.5, "balanced": 1.0, "sqrt_balanced": 0.5}
+"""Values of `task.class_weights` that a training replaces by numbers: the power of the inverse of a class's share.
+`auto` is `sqrt_balanced`, or no weights for a loss that takes none."""
+
+MOST_COUNTED = 1000
+"""Most masks whose pixels are counted for weights; of more, as many are taken at equal distances by name."""
 
 MOST_WEIGHT = 10.0
 """Largest class weight, before the root of `sqrt_balanced`. Without a limit, a few wrong labels of a class that hardly

@@ -156,6 +156,7 @@ def _check_same(job: Job) -> bool:
         SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
     from semipix.data.class_balance import BALANCE
+    from semipix.tasks.label_losses import WITHOUT_WEIGHTS
     from semipix.training.configuration import CHOSEN_FROM_DATA, KINDS, Configuration
     from semipix.training.run_folder import read_config
     from semipix.training.trust import refused
@@ -175,8 +176,11 @@ def _check_same(job: Job) -> bool:
             continue
         is_open = value is None
         if key == "task.class_weights":  # numbers, whose word only the command tells
-            said = [word for word in BALANCE if f"{key}={word}" in str(about.get("command"))]
-            is_open = value in (said or [*BALANCE])
+            command = str(about.get("command") or "")
+            said = [word for word in BALANCE if f"{key}={word}" in command] or (["auto"] if command else [*BALANCE])
+            powers = [BALANCE[word] for word in said]
+            is_open = isinstance(value, str) and BALANCE.get(value) in powers and found[key] is not None
+            is_open |= value == "auto" and any(loss in str(found.get("task.loss")) for loss in WITHOUT_WEIGHTS)
         if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and is_open):
             continue
         raise SemipixError(
@@ -198,7 +202,7 @@ def _check_same(job: Job) -> bool:
     for key, value in found.items():
         same = key in asked and asked[key] == value
         items = value if isinstance(value, list) else [value]
-        chosen = key in CHOSEN_FROM_DATA and all(isinstance(item, str | int | float) for item in items)
+        chosen = key in CHOSEN_FROM_DATA and all(isinstance(item, str | int | float | None) for item in items)
         precision = key == "trainer.precision" and isinstance(value, str)
         if not (same or chosen or precision):
             raise SemipixError(

@@ -95,7 +95,8 @@ class Segmentation(Task):
         classes: names of the classes in index order, or their number.
         class_weights: weight of each class in the supervised loss; none means equal weights. `balanced` and
             `sqrt_balanced` let a training compute them from its labels, so that all classes count alike, or by the
-            square roots of these weights. `lovasz` takes none.
+            square roots of these weights. `auto`, the default of trainings, is `sqrt_balanced`; or none with `lovasz`,
+            which takes no weights.
         loss: `cross_entropy`, `dice`, `focal`, `jaccard` or `lovasz`; a list of them, which are summed; or a mapping
             from their names to their weights in the sum.
 
@@ -115,7 +116,7 @@ class Segmentation(Task):
     def __init__(
         self,
         classes: int | Sequence[str],
-        class_weights: Sequence[float] | Literal["balanced", "sqrt_balanced"] | None = None,
+        class_weights: Sequence[float] | Literal["auto", "balanced", "sqrt_balanced"] | None = None,
         loss: str | Sequence[str] | Mapping[str, float] = "cross_entropy",
     ) -> None:
         self.channels = classes if isinstance(classes, int) else len(classes)

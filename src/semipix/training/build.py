@@ -1,6 +1,7 @@
 """Build what a configuration names: data, task, method, learner and trainer."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from lightning.pytorch.profilers import Profiler
 
 from semipix.config import RESERVED, call
 from semipix.data.batches.strong_views import StrongViews
-from semipix.data.class_balance import BALANCE, balanced_weights, class_pixels, without_pixels
+from semipix.data.class_balance import BALANCE, MOST_COUNTED, balanced_weights, class_pixels, without_pixels
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.files.bands import KEYS, Bands
@@ -27,6 +28,7 @@ from semipix.functional.length import training_steps
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
+from semipix.tasks.label_losses import WITHOUT_WEIGHTS, loss_weights
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_weights
 from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
@@ -329,8 +331,8 @@ def with_bands(configuration: Configuration, data: SemiSupervisedDataModule) -> 
 def with_class_weights(configuration: Configuration, data: SemiSupervisedDataModule) -> Configuration:
     """The configuration with numbers for a word of `task.class_weights`, so that later commands need no labels.
 
-    The pixels of the run's labeled training images are counted. A class that none of them has gets weight 1; the data's
-    warnings then name it.
+    The pixels of the run's labeled training images are counted, of at most `MOST_COUNTED`. A class that none of them
+    has gets weight 1; where the weights were asked for, the data's warnings then name it.
 
     Raises:
         SemipixError: a label cannot be read.
@@ -339,12 +341,17 @@ def with_class_weights(configuration: Configuration, data: SemiSupervisedDataMod
     word = node.options.get("class_weights")
     if not isinstance(word, str) or word not in BALANCE:
         return configuration
-    pixels = class_pixels(data.source, data.split.labeled, skip=data.on_error == "skip")
+    if word == "auto" and {*loss_weights(node.options.get("loss", "cross_entropy"))} & {*WITHOUT_WEIGHTS}:
+        return configuration.with_options("task", {"class_weights": None})
+    labeled = data.split.labeled
+    counted = labeled[:: math.ceil(len(labeled) / MOST_COUNTED)]
+    pixels = class_pixels(data.source, counted, skip=data.on_error == "skip")
     classes = node.options.get("classes") or data.classes or []
     names = [str(index) for index in range(classes)] if isinstance(classes, int) else classes
-    if absent := without_pixels(pixels, names):
+    if word != "auto" and (absent := without_pixels(pixels, names)):
+        drawn = "" if len(counted) == len(labeled) else f" {len(counted)} that were read of the"
         line = (
-            f"task.class_weights={word}: none of the {len(data.split.labeled)} labeled images has a pixel of "
+            f"task.class_weights={word}: none of the{drawn} {len(labeled)} labeled images has a pixel of "
             f"{', '.join(absent)}, whose weight is 1; label images with these classes"
         )
         data.source.warnings = [*data.source.warnings, line]

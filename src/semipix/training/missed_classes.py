@@ -1,5 +1,6 @@
 """Classes that validation labels have and the trained network hardly finds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from semipix.batch import VOID, EvalSample
-from semipix.data.class_balance import class_pixels, without_pixels
+from semipix.data.class_balance import MOST_WEIGHT, class_pixels, without_pixels
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.errors import SemipixError
 from semipix.tasks.base import Task
@@ -76,16 +77,18 @@ def below(metrics: Mapping[str, Tensor], counts: Tensor, classes: Sequence[str])
     return {name: iou for name, iou in ious.items() if iou < LEAST_IOU}
 
 
-def advice(missed: Mapping[str, float], data: SemiSupervisedDataModule, weighted: bool) -> str:
+def advice(missed: Mapping[str, float], data: SemiSupervisedDataModule, weights: Sequence[float] | None) -> str:
     """One line that names the missed classes and what to change.
 
     Args:
         missed: IoU by class.
         data: of the training; its labels are read to find classes that no label has.
-        weighted: whether the task has class weights.
+        weights: the class weights of the task, if it has any.
     """
     found = ", ".join(f"{name} ({iou:.3f})" for name, iou in missed.items())
-    changes = [] if weighted else ["task.class_weights=sqrt_balanced or balanced"]
+    changes = ["task.class_weights=sqrt_balanced or balanced"] if weights is None else []
+    if weights is not None and max(weights) <= math.sqrt(MOST_WEIGHT):  # none that only `balanced` gives
+        changes = ["task.class_weights=balanced"]
     changes += [f"a data.rare_share above {data.rare_share:.2g}"] if data.rare_share < 1 else []
     line = f"the last validation hardly finds classes that its labels have (IoU below {LEAST_IOU}): {found}; "
     line += f"try {', '.join([*changes, 'a smaller data.crop', 'or more labels with these classes'])}"

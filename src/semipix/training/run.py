@@ -247,8 +247,9 @@ def _fit(
     if is_first_process():
         if missed := missed_classes(trainer, learner.method.task):
             summary["missed_classes"] = list(missed)
-            weighted = getattr(learner.method.task, "class_weights", None) is not None
-            print(f"semipix: {one_line(advice(missed, data, weighted))}", file=sys.stderr)
+            weights = getattr(learner.method.task, "class_weights", None)
+            weights = None if weights is None else weights.tolist()
+            print(f"semipix: {one_line(advice(missed, data, weights))}", file=sys.stderr)
         if skipped := data.skipped.count():
             summary["skipped"] = skipped
             line = f"{skipped} files could not be read and were skipped, see {data.skipped.path}"
