@@ -163,7 +163,7 @@ KEYS = {
     "data.strong_grey=2": "data.strong_grey=2: expected a probability from 0 to 1",
     "data.strong_blur=-1": "data.strong_blur=-1: expected a probability from 0 to 1",
     "data.rare_share=1.5": "data.rare_share=1.5: expected a probability from 0 to 1",
-    "task.class_weights=inverse": "task.class_weights: 'inverse' found, a list or auto or balanced or sqrt_balanced or null",
+    "task.class_weights=inverse": "task.class_weights: 'inverse' found, a list or auto or balanced or sqrt_balanced or",
     "data.strong_gain=0.5": "data.strong_gain=0.5: expected 0, since the target of such a view is not known in "
     "Segmentation; set data.strong_gain=0",
     "data.workers=-1": "data.workers=-1: expected at least 0",

@@ -111,7 +111,7 @@ def weights_of_run(run: str) -> Any:
 
 
 def test_a_training_weights_classes_by_default(train: Callable[..., Result], photos: Path) -> None:
-    """By the roots of balanced weights, without a line about a class that no label has, and not where that cannot be."""
+    """By the roots of balanced weights, without a line about a class without a label, and not where that cannot be."""
     (photos / "classes.txt").write_text("ground\nsquare\nnothing\n")
     root = f"data.root={photos}"
     found: dict[str, Any] = {}

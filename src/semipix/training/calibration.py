@@ -97,7 +97,7 @@ class Calibration:
         split: which images it was fitted on.
         images: how many.
         pixels: how many of their pixels.
-        features: which were chosen: a cue alone by its name, or `all cues`, `surroundings` (their means around the pixel
+        features: which were chosen: the name of a cue alone, `all cues`, `surroundings` (their means around the pixel
             too) or `image` (those over the image too).
         figures: measured on images that the map was not fitted on: AUROC and ECE in classification, rank correlation
             and mean difference of bins in regression; and of single cues the AUROC or the rank correlation.

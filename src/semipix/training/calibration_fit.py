@@ -391,8 +391,9 @@ def _centred(
 
 def _leveled(scores: Vector, errors: Vector, classification: bool) -> Vector:
     """Scores with the scale (not below 0) and the level for which they fit the errors best."""
-    model = fit_linear(scores[:, None], errors, np.array([0]), np.array([True]), classification)
-    return model.scores(scores[:, None])
+    as_feature = scores[:, None].astype(np.float32)
+    model = fit_linear(as_feature, errors, np.array([0]), np.array([True]), classification)
+    return model.scores(as_feature)
 
 
 def fit_linear(
@@ -446,9 +447,9 @@ def fit_linear(
 
 
 def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
-    """Knots of the ascending function of the score that is closest to the errors: scores and values, at most `KNOTS` + 2.
+    """Knots of the ascending function of the score that is closest to the errors: scores and values.
 
-    Both ascend strictly, also where these errors do not, so that no order of these scores is lost.
+    There are at most `KNOTS` and two. Both ascend strictly, also where these errors do not, so that no order of these scores is lost.
 
     Scores are put into bins first, half of them with equal numbers of pixels and half with equal sums of errors, so
     that both the many right and the few wrong pixels are resolved.
