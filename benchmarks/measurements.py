@@ -363,7 +363,9 @@ def arguments_of(command: str, name: str, out: Path, data: Mapping[str, Path]) -
         if first == "TRAINED":
             runs = sorted((out / "runs").glob(rest))
             if not runs:
-                raise SemipixError(f"{name}: no run {out / 'runs' / rest} found; measure portrait in {out} first")
+                raise SemipixError(
+                    f"{name}: no run {out / 'runs' / rest} found; measure {Path(rest).parent} in {out} first"
+                )
             found += map(str, runs)
             continue
         places = {"JSON": out / f"{name}.json", "RUNS": out / "runs", **data}

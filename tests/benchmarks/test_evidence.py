@@ -78,9 +78,9 @@ def test_each_table_has_records_and_each_file_of_records_a_measurement() -> None
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_a_command_is_one_of_a_module_that_is_there(name: str, tmp_path: Path) -> None:
-    (tmp_path / "runs/portrait").mkdir(parents=True)
-    for run in ("8-gct-0", "8-gct_strong-0", "8-supervised-0", "8-unimatch-0", "all-all_labels-0"):
-        (tmp_path / "runs/portrait" / run).mkdir()
+    runs = ("8-gct-0", "8-gct_strong-0", "8-supervised-0", "8-unimatch-0", "8-gct_strong_cues-0", "all-all_labels-0")
+    for run in (*(f"portrait/{run}" for run in runs), "camvid_1000/4-supervised-0"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
     folders = {key: Path("data") / key for key in measurements.DATA}
     for command in MEASUREMENTS[name].commands:
         variables, (module, *arguments) = arguments_of(command, name, tmp_path, folders)

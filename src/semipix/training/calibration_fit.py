@@ -449,7 +449,8 @@ def fit_linear(
 def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
     """Knots of the ascending function of the score that is closest to the errors: scores and values.
 
-    There are at most `KNOTS` and two. Both ascend strictly, also where these errors do not, so that no order of these scores is lost.
+    There are at most `KNOTS` and two. Both ascend strictly, also where these errors do not, so that no order of these
+    scores is lost.
 
     Scores are put into bins first, half of them with equal numbers of pixels and half with equal sums of errors, so
     that both the many right and the few wrong pixels are resolved.
