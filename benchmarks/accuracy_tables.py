@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.accuracy.bf16 import pairs, part_of
 from benchmarks.accuracy.compare import ABLATIONS, SETTINGS, TRAINED, figure, measure_of
-from benchmarks.common import Record, half_interval, over_seeds, recorded
+from benchmarks.common import Record, half_interval, over_seeds, recorded, without_views
 
 BASELINE = "supervised"
 
@@ -197,8 +197,10 @@ def results(*settings: str) -> str:
         notes = ""
         if ceiling := cells.get(("all_labels", "all")):
             notes += f"\nTrained with all labels: {_cell(ceiling, digits)}."
-        if any(_mark(found) for found in cells.values()):
+        if any("*" in _mark(found) for found in cells.values()):
             notes += "\n`*`: evaluated on the statistics that training took, the others on earlier ones."
+        if any(without_views(found.values()) for found in cells.values()):
+            notes += "\n`†`: before a fault was repaired ([what it affects](../error-maps.md#measured))."
         parts.append(
             f"### {setting}\n\nTest {measure}; in brackets the difference to the equally long supervised run with the "
             f"same seed.{notes}\n"
@@ -243,9 +245,9 @@ def _gained(found: Mapping[int, Record], baseline: Mapping[int, Record]) -> list
 
 
 def _mark(found: Mapping[int, Record]) -> str:
-    """A star at runs that were evaluated with the statistics of training, where others were not."""
+    """A star at runs that were evaluated with the statistics of training, where others were not; and other marks."""
     new = [record.get("input_statistics") == TRAINED for record in found.values()]
-    return " `*`" if new and all(new) else ""
+    return (" `*`" if new and all(new) else "") + without_views(found.values())
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -334,6 +336,7 @@ def rare_classes() -> str:
                 gained = [] if variant == BASELINE else _gained(records, baseline)
                 cells = [_cell(records, 1), over_seeds(gained, 1, signed=True) if gained else "-"]
                 cells += [over_seeds(often, 1), over_seeds(seldom, 1)]
+                title += without_views(records.values())
                 parts.append(_row([labels, title, f"{len(records)}", *cells]))
     return "\n".join(parts)
 

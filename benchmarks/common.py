@@ -6,7 +6,7 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,11 @@ def write_records(path: Path | None, records: Sequence[Record], about: Mapping[s
     if path is not None:
         content = list(records) if about is None else {**about, "records": list(records)}
         write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def without_views(records: Iterable[Record]) -> str:
+    """A mark at trainings of `cues` or `features` whose detector got no strong views of labeled images, by a fault."""
+    return " `†`" if any(record.get("without_views") for record in records) else ""
 
 
 def half_interval(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from benchmarks.accuracy.compare import figure
-from benchmarks.common import Record, over_seeds, recorded
+from benchmarks.common import Record, over_seeds, recorded, without_views
 
 Measures = Mapping[str, tuple[str, int]]
 """Measures that are shown: their titles, and digits after the point."""
@@ -78,12 +78,14 @@ def few_validation() -> str:
 
 def _maps(first: str, measures: Measures) -> str:
     cells: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    of_training = defaultdict(list)
     for record in _records("error_maps"):
         for name, value in record["test"].items():
             kind, _, rest = name.partition("/")
             if kind == "errors" and value is not None:
                 shown, measure = rest.split("/")
                 cells[record["setting"], str(record["labels"]), record["variant"], shown][measure].append(value)
+        of_training[record["setting"], str(record["labels"]), record["variant"]].append(record)
     cells = {key: measured for key, measured in cells.items() if first in measured}
     if not cells:
         return "not measured"
@@ -91,7 +93,8 @@ def _maps(first: str, measures: Measures) -> str:
     parts = _header(["data, labels", "training", "seeds", "map", *titles])
     for (setting, labels, variant, shown), measured in cells.items():
         values = [over_seeds(measured[key], digits) for key, (_, digits) in measures.items()]
-        parts.append(_row([f"`{setting}`, {labels}", f"`{variant}`", len(measured[first]), f"`{shown}`", *values]))
+        training = f"`{variant}`{without_views(of_training[setting, labels, variant])}"
+        parts.append(_row([f"`{setting}`, {labels}", training, len(measured[first]), f"`{shown}`", *values]))
     return "\n".join(parts)
 
 
@@ -115,6 +118,7 @@ def gates() -> str:
                 gained = [figure(records[seed]) - figure(by_gate[BASELINE][seed]) for seed in sorted(common)]
                 difference = "" if gate == BASELINE or not gained else over_seeds(gained, 1, signed=True)
                 shares = [_share(list(records.values()), name) for name in ("accuracy", "share")]
+                title += without_views(records.values())
                 parts.append(_row([f"`{setting}`, {labels}", title, len(records), mean, difference, *shares]))
     return "\n".join(parts) if len(parts) > 2 else "not measured"
 
