@@ -435,14 +435,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluation = measured(
         options.run,
         options.split,
-        options.checkpoint,
-        options.batch_size,
-        options.data,
-        options.max_pixels,
-        options.trust,
-        Tiling.given(options.tile, options.overlap),
-        options.tta,
-        options.deploy,
+        checkpoint=options.checkpoint,
+        batch_size=options.batch_size,
+        root=options.data,
+        max_pixels=options.max_pixels,
+        trust=options.trust,
+        tiling=Tiling.given(options.tile, options.overlap),
+        tta=options.tta,
+        deploy=options.deploy,
     )
     print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
     name = kept_name(options.split, options.deploy, options.tta)
@@ -471,20 +471,20 @@ def _predict(options: argparse.Namespace) -> int:
         options.run,
         options.images,
         options.out,
-        options.checkpoint,
-        options.skip_existing,
-        options.trimaps,
-        options.engine,
-        options.max_pixels,
-        options.trust,
-        options.risk,
-        options.write,
-        options.uncertain,
-        Tiling.given(options.tile, options.overlap),
-        options.tta,
-        options.deploy,
-        options.every,
-        options.video,
+        checkpoint=options.checkpoint,
+        skip_existing=options.skip_existing,
+        trimaps=options.trimaps,
+        engine=options.engine,
+        max_pixels=options.max_pixels,
+        trust=options.trust,
+        risk=options.risk,
+        write=options.write,
+        uncertain=options.uncertain,
+        tiling=Tiling.given(options.tile, options.overlap),
+        tta=options.tta,
+        deploy=options.deploy,
+        every=options.every,
+        video=options.video,
     )
     for failure in failures:
         _print_error(failure)
@@ -499,12 +499,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     quiet()
     lines = calibrate_run(
         options.run,
-        options.checkpoint,
-        options.data,
-        options.max_pixels,
-        options.trust,
-        options.tta,
-        options.deploy,
+        checkpoint=options.checkpoint,
+        root=options.data,
+        max_pixels=options.max_pixels,
+        trust=options.trust,
+        tta=options.tta,
+        deploy=options.deploy,
     )
     print("\n".join(lines))
     return 0

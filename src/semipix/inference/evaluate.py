@@ -53,6 +53,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     run: Path,
     split: str = "test",
+    *,
     checkpoint: str | None = None,
     batch_size: int | None = None,
     root: Path | None = None,
@@ -70,7 +71,18 @@ def evaluate(
     Raises:
         SemipixError: as `measured` and `keep`.
     """
-    evaluation = measured(run, split, checkpoint, batch_size, root, max_pixels, trust, tiling, tta, deploy)
+    evaluation = measured(
+        run,
+        split,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        root=root,
+        max_pixels=max_pixels,
+        trust=trust,
+        tiling=tiling,
+        tta=tta,
+        deploy=deploy,
+    )
     keep(run, kept_name(split, deploy, tta), evaluation, checkpoint)
     return evaluation.figures
 
@@ -78,6 +90,7 @@ def evaluate(
 def measured(
     run: Path,
     split: str = "test",
+    *,
     checkpoint: str | None = None,
     batch_size: int | None = None,
     root: Path | None = None,

@@ -3,7 +3,7 @@
 import importlib
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from semipix.inference.pipeline import Ended, predict_files
 from semipix.inference.predictor import load_predictor
 from semipix.inference.scores import Score
 from semipix.interruption import install_again
-from semipix.methods.tiles import Tiling
 
 BLOCK = 64
 """Images that a worker gets at a time. If it dies, the block is predicted again."""
@@ -22,23 +21,12 @@ class Worker:
     """Runs the same pipeline as without Ray, on one block of files after another.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy: see `load_predictor`.
+        run, out: see `load_predictor`.
+        options: the others of its arguments, by name.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        out: Path,
-        checkpoint: str | None,
-        trimaps: Path | None,
-        max_pixels: int | None,
-        trust: bool,
-        risk: float | None,
-        tiling: Tiling | None,
-        tta: str | None,
-        deploy: str | None,
-    ) -> None:
-        self.predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
+    def __init__(self, run: Path, out: Path, options: Mapping[str, Any]) -> None:
+        self.predictor = load_predictor(run, out, **options)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
         """Predict a block of columns `file` and `name`; return for each image how it ended, as JSON."""
@@ -46,26 +34,15 @@ class Worker:
         return {"ended": [json.dumps(ended) for ended in predict_files(self.predictor, pairs)]}
 
 
-def predict_on_ray(
-    run: Path,
-    out: Path,
-    checkpoint: str | None,
-    trimaps: Path | None,
-    files: Sequence[tuple[Path, Path]],
-    max_pixels: int | None = None,
-    trust: bool = False,
-    risk: float | None = None,
-    tiling: Tiling | None = None,
-    tta: str | None = None,
-    deploy: str | None = None,
-) -> Generator[Ended]:
+def predict_on_ray(run: Path, out: Path, files: Sequence[tuple[Path, Path]], **options: Any) -> Generator[Ended]:
     """Predict files on the cluster of `RAY_ADDRESS`, or on one that is started on this machine.
 
     A worker has one GPU if the cluster has GPUs, otherwise one processor core. A worker that dies is replaced.
 
     Args:
-        run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy: see `load_predictor`.
+        run, out: see `load_predictor`.
         files: image files, each with the name of its results.
+        options: of `load_predictor`; a path must be one that every node has.
 
     Yields:
         How each image ended.
@@ -88,18 +65,7 @@ def predict_on_ray(
     context.enable_progress_bars = False
     predicted = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         Worker,
-        fn_constructor_args=(
-            run.resolve(),
-            out.resolve(),
-            checkpoint,
-            trimaps and trimaps.resolve(),
-            max_pixels,
-            trust,
-            risk,
-            tiling,
-            tta,
-            deploy,
-        ),
+        fn_constructor_args=(run.resolve(), out.resolve(), options),
         batch_size=BLOCK,
         concurrency=(1, max(1, min(int(found.get(kind, 1)), blocks))),
         **({"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}),

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ def predict(
     run: Path,
     paths: Sequence[Path],
     out: Path,
+    *,
     checkpoint: str | None = None,
     skip_existing: bool = False,
     trimaps: Path | None = None,
@@ -104,7 +105,17 @@ def predict(
         raise SemipixError(f"{videos.given}: found no video among the inputs; leave it out, or name a video")
     refuse_collisions(files)
     refuse_same_folders(found.videos)
-    predictor = load_predictor(run, out, checkpoint, trimaps, max_pixels, trust, risk, tiling, tta, deploy)
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "trimaps": trimaps,
+        "max_pixels": max_pixels,
+        "trust": trust,
+        "risk": risk,
+        "tiling": tiling,
+        "tta": tta,
+        "deploy": deploy,
+    }
+    predictor = load_predictor(run, out, **options)
     refuse_overwriting(files, predictor)
     videos.refuse_overwriting(found.videos, files, predictor)
     videos.check(predictor)
@@ -131,7 +142,8 @@ def predict(
     if engine == "ray":
         from semipix.inference.on_ray import predict_on_ray
 
-        ended = predict_on_ray(run, out, checkpoint, trimaps, files, max_pixels, trust, risk, tiling, tta, deploy)
+        place = trimaps and trimaps.resolve()  # a worker has another working folder
+        ended = predict_on_ray(run, out, files, **{**options, "trimaps": place})
     else:
         ended = predict_files(predictor, files)
     failures, done = [], 0

@@ -292,6 +292,7 @@ class Predictor:
 def load_predictor(
     run: Path,
     out: Path,
+    *,
     checkpoint: str | None = None,
     trimaps: Path | None = None,
     max_pixels: int | None = None,

@@ -54,6 +54,7 @@ class Samples(Sequence[EvalSample]):
 
 def calibrate_run(
     run: Path,
+    *,
     checkpoint: str | None = None,
     root: Path | None = None,
     max_pixels: int | None = None,
