@@ -24,6 +24,8 @@ from semipix.training.calibration_fit import (
     Drawn,
     _folds,
     _Grid,
+    _order,
+    _rank,
     calibrate,
     draw,
     fit,
@@ -166,6 +168,15 @@ def test_a_choice_that_ranks_worse_than_a_cue_alone_is_not_used() -> None:
     found = fit(drawn, ["softmax", "gradient"], classification=True)
     assert found["features"] == "softmax"
     assert found["figures"]["auroc"] == pytest.approx(found["figures"]["auroc/softmax"], abs=0.02)
+
+
+def test_in_regression_the_order_counts_the_size_of_errors() -> None:
+    """Of two scores, one finds the few large errors, the other orders the many small ones."""
+    errors = np.append(np.linspace(0, 0.01, 90), np.full(10, 1.0))
+    large, small = (errors == 1).astype(float), np.where(errors == 1, -1.0, errors)
+    assert _order(large, errors, False) > _order(small, errors, False)
+    assert _rank(large, errors, False) < _rank(small, errors, False)
+    assert _order(errors, errors, False) == -np.mean(np.cumsum(errors) / np.arange(1, 101))
 
 
 @pytest.mark.parametrize(("images", "expected"), [(9, False), (10, True)])

@@ -321,9 +321,9 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     for choice in larger:
         if tried[choice][2] < tried[best][2] - GAIN * abs(tried[single][2]):
             best = choice
-    ranks = {name: _rank(tried[name][1], errors, classification) for name in {*cues, best}}
-    if ranks[best] < max(ranks.values()):
-        best = max(cues, key=lambda name: ranks[name])
+    found = {name: _order(tried[name][1], errors, classification) for name in {*cues, best}}
+    if found[best] < max(found.values()):
+        best = max(cues, key=lambda name: found[name])
     columns, scores, _ = tried[best]
     model = _centred(features, errors, columns, rising[columns], classification)
     knots = isotonic_knots(scores, errors)
@@ -505,6 +505,18 @@ def _loss(scores: Vector, errors: Vector, classification: bool) -> float:
     if classification:
         return float(np.mean(np.logaddexp(0, scores) - errors * scores))
     return float(np.mean(np.exp(np.clip(scores, -50, 50)) - errors * scores))
+
+
+def _order(scores: Vector, errors: Vector, classification: bool) -> float:
+    """How well scores order pixels, higher is better.
+
+    The AUROC or, in regression, minus the mean error of the pixels with the lowest scores, over all shares of pixels:
+    the AUSE up to its sign and a constant.
+    """
+    if classification:
+        return _rank(scores, errors, classification)
+    accepted = np.cumsum(errors[np.argsort(scores, kind="stable")])
+    return -float(np.mean(accepted / np.arange(1, len(errors) + 1)))
 
 
 def _rank(values: Vector | Matrix, errors: Vector, classification: bool) -> float:
