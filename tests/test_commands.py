@@ -49,7 +49,7 @@ def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None
     result = train("trainer.log_every_n_steps=1")
     assert result.code == 0
     assert result.out.splitlines() == [
-        "task: segmentation, 2 classes: 0, 1",
+        "task: segmentation, 2 classes: 0, 1; weights 0.8165, 1.414",
         "data: 4 labeled, 8 unlabeled (not used by this method), 4 labels hidden by data.labels=4, 2 held out for "
         "validation",
         "model: TinyModel, 190 parameters",
@@ -327,15 +327,17 @@ def test_prediction_keeps_sizes_subfolders_and_the_good_images(
 def test_large_images_are_predicted_and_measured_in_tiles(command: Command, finished: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (66, 131, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    masks = []
+    masks, maps = [], []
     for tiling in ([], ["--tile", "64", "--overlap", "32"]):
         result = command("predict", finished, tmp_path / "a.png", "--out", "out", *tiling)
         assert result.code == 0
         masks.append(np.asarray(Image.open("out/masks/a.png")))
+        maps.append(np.asarray(Image.open("out/errors/a.png")).astype(int))
     line = "semipix: 1 image was computed in tiles of 64 pixels that overlap by 32, each as an image of its own"
     assert line in result.err.splitlines()
     assert masks[0].shape == masks[1].shape == (66, 131)
-    assert 0.7 < (masks[0] == masks[1]).mean() < 1
+    assert (masks[0] == masks[1]).mean() > 0.7
+    assert 0 < np.abs(maps[0] - maps[1]).mean() < 30
     assert command("evaluate", finished, "--tile", "64").code == 0
     result = command("predict", finished, tmp_path / "a.png", "--out", "out", "--overlap", "32")
     assert result.error == "semipix: error: --overlap: 32 found without --tile; give the side of a tile by --tile N"

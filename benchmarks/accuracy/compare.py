@@ -71,9 +71,6 @@ ABLATED = "camvid_ablation"
 TRAINED = "trained"
 """Mark of a record: evaluation used the input statistics of training; records without it used 0.5 and 0.5."""
 
-EARLIER = {"task.class_weights": None}
-"""Defaults of the time of records that hold no configuration, where they were others."""
-
 ELSEWHERE = ("run", "data.root", "trainer.precision")
 """Keys that differ from machine to machine; `precision` of a record says which one it was trained in."""
 
@@ -132,10 +129,7 @@ def is_same(record: Record, keys: Record, config: Mapping[str, Any]) -> bool:
     """Whether a record is of a run with these keys and this configuration; keys that came later count as unchanged."""
     if keys_of(record) != keys_of(keys):
         return False
-    trained = record.get("config")
-    if trained is None:
-        trained = configuration(record["overrides"])
-        trained |= {key: value for key, value in EARLIER.items() if key in trained}
+    trained = record.get("config") or configuration(record["overrides"])
     return all(config.get(key) == value for key, value in trained.items())
 
 

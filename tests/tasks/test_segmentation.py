@@ -342,3 +342,8 @@ def test_an_error_is_one_line(arguments: tuple, key: str) -> None:
 def test_the_first_of_equal_classes_is_taken() -> None:
     prediction = torch.tensor([0.2, 0.4, 0.4, 0.0]).view(4, 1, 1).expand(4, 3, 5)
     assert torch.equal(Segmentation(4).to_file(prediction), torch.ones(3, 5, dtype=torch.uint8))
+
+
+def test_without_a_training_classes_count_alike() -> None:
+    assert Segmentation(2).class_weights is None
+    assert Segmentation(2, "auto", loss="lovasz").class_weights is None

@@ -95,8 +95,8 @@ class Segmentation(Task):
         classes: names of the classes in index order, or their number.
         class_weights: weight of each class in the supervised loss; none means equal weights. `balanced` and
             `sqrt_balanced` let a training compute them from its labels, so that all classes count alike, or by the
-            square roots of these weights. `auto`, the default of trainings, is `sqrt_balanced`; or none with `lovasz`,
-            which takes no weights.
+            square roots of these weights. `auto` lets it compute those of `sqrt_balanced`, or none for `lovasz`, which
+            takes no weights; without a training it means equal weights.
         loss: `cross_entropy`, `dice`, `focal`, `jaccard` or `lovasz`; a list of them, which are summed; or a mapping
             from their names to their weights in the sum.
 
@@ -116,7 +116,7 @@ class Segmentation(Task):
     def __init__(
         self,
         classes: int | Sequence[str],
-        class_weights: Sequence[float] | Literal["auto", "balanced", "sqrt_balanced"] | None = None,
+        class_weights: Sequence[float] | Literal["auto", "balanced", "sqrt_balanced"] | None = "auto",
         loss: str | Sequence[str] | Mapping[str, float] = "cross_entropy",
     ) -> None:
         self.channels = classes if isinstance(classes, int) else len(classes)
@@ -124,7 +124,8 @@ class Segmentation(Task):
             raise SemipixError(f"task.classes: {self.channels} classes found, 2 to {VOID} expected")
         self.classes = [str(index) for index in range(classes)] if isinstance(classes, int) else list(classes)
         self.loss_weights = loss_weights(loss)
-        self.class_weights = None if class_weights is None else self._checked_weights(class_weights)
+        given = None if isinstance(class_weights, str) and class_weights == "auto" else class_weights
+        self.class_weights = None if given is None else self._checked_weights(given)
 
     def _checked_weights(self, class_weights: Sequence[float] | str) -> Tensor:
         """Class weights (K,), checked against the classes and the losses.

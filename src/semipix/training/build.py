@@ -343,9 +343,10 @@ def with_class_weights(configuration: Configuration, data: SemiSupervisedDataMod
         return configuration
     if word == "auto" and {*loss_weights(node.options.get("loss", "cross_entropy"))} & {*WITHOUT_WEIGHTS}:
         return configuration.with_options("task", {"class_weights": None})
+    build_task(configuration.with_options("task", {"class_weights": None}), data.classes)  # refuses impossible classes
     labeled = data.split.labeled
     counted = labeled[:: math.ceil(len(labeled) / MOST_COUNTED)]
-    pixels = class_pixels(data.source, counted, skip=data.on_error == "skip")
+    pixels = class_pixels(data.source, counted, skip=word == "auto" or data.on_error == "skip")
     classes = node.options.get("classes") or data.classes or []
     names = [str(index) for index in range(classes)] if isinstance(classes, int) else classes
     if word != "auto" and (absent := without_pixels(pixels, names)):
@@ -355,6 +356,8 @@ def with_class_weights(configuration: Configuration, data: SemiSupervisedDataMod
             f"{', '.join(absent)}, whose weight is 1; label images with these classes"
         )
         data.source.warnings = [*data.source.warnings, line]
+    if not pixels:
+        return configuration.with_options("task", {"class_weights": None})
     return configuration.with_options("task", {"class_weights": balanced_weights(pixels, len(names), BALANCE[word])})
 
 
