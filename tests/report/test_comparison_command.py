@@ -217,6 +217,15 @@ def test_variants_of_one_method_are_called_by_what_differs(sweep: Path) -> None:
     assert {"gct (lambda_dc=None)", "gct (lambda_dc=3.0)"} < names
 
 
+def test_weighted_and_equal_classes_are_two_variants_whatever_the_weights(sweep: Path) -> None:
+    for seed, weights in enumerate(([0.7, 1.4], [0.8, 1.3])):
+        changes = {"task": {"class_weights": weights}, "seed": seed}
+        write_run(sweep / f"weighted-{seed}", "gct", 8, seed, 0.55, changes=changes)
+    found = compare([sweep])
+    assert row_of(found, "gct (task.class_weights=auto)", 8).seeds == [0, 1]
+    assert row_of(found, "gct (task.class_weights=None)", 8).seeds == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -33,6 +33,8 @@ ELSEWHERE = (
 )
 """Keys that say where and how fast a run is trained, but not what."""
 
+WEIGHTS = "task.class_weights"
+
 MOST_NAMED = 3
 """Keys that the name of a variant lists, where two variants differ in nothing else."""
 
@@ -254,7 +256,11 @@ def _kind(run: Found) -> dict[str, Any]:
     leaves = _leaves(run.settings)
     left_out = {*SEVERAL, *ELSEWHERE, *CHOSEN_FROM_DATA}
     kept = {key: value for key, value in leaves.items() if key not in left_out}
-    return kept | {key: run.command[key] for key in CHOSEN_FROM_DATA if key in run.command}
+    kept |= {key: run.command[key] for key in CHOSEN_FROM_DATA if key in run.command}
+    # Weights that were counted differ with the labels; whether classes are weighted at all was a default that changed.
+    if leaves.get(WEIGHTS, "") is None:
+        return {**kept, WEIGHTS: None}
+    return {WEIGHTS: "auto", **kept} if WEIGHTS in leaves else kept
 
 
 def _leaves(node: Any, name: str = "") -> dict[str, Any]:
