@@ -77,14 +77,16 @@ def pixels_of(run_folder: Path, split: str, each: int) -> Pixels:
     return Pixels(images, cues)
 
 
-def auroc_of_map(validation: Sequence[Drawn], test: Pixels) -> float:
-    """The AUROC on test pixels of a map that is fitted on some images."""
-    found = fit(validation, test.cues, classification=True)
-    features, names = test.features()
+def auroc_of_map(
+    validation: Sequence[Drawn], cues: Sequence[str], features: NDArray[np.float64], errors: NDArray[np.float64]
+) -> float:
+    """The AUROC of a map that is fitted on some images, on pixels of others with features (P, F) and errors (P,)."""
+    found = fit(validation, cues, classification=True)
+    names = [name for part in feature_names(cues) for name in part]
     columns = [names.index(name) for name in found["weights"]]
     scores = features[:, columns] @ np.array([*found["weights"].values()]) + found["intercept"]
     values = np.interp(scores, found["knot_scores"], found["knot_values"])
-    return float(roc_auc_score(np.concatenate([each.errors for each in test.images]), values))
+    return float(roc_auc_score(errors, values))
 
 
 def measure(run_folder: Path) -> list[Record]:
@@ -100,7 +102,7 @@ def measure(run_folder: Path) -> list[Record]:
         found = []
         for _ in range(1 if count == len(validation.images) else CHOICES):
             chosen = sorted(generator.choice(len(validation.images), count, replace=False))
-            found.append(auroc_of_map([validation.images[place] for place in chosen], test))
+            found.append(auroc_of_map([validation.images[place] for place in chosen], test.cues, features, errors))
         all_of_them = count == len(validation.images)
         records.append(
             {

@@ -150,6 +150,8 @@ def test_class_weights_that_a_job_computed_are_its_own(finished: Path, tmp_path:
     assert [state(weights) for weights in (None, "auto")] == ["finished before", "failed"]
     write(loss="lovasz")
     assert state("auto", loss="lovasz") == "finished before", "this loss takes none"
+    write(loss={"cross_entropy": 1.0, "lovasz": 0.5})
+    assert state("auto", loss={"cross_entropy": 1.0, "lovasz": 0.5}) == "finished before"
 
 
 def test_a_folder_that_is_trained_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

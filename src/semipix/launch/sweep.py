@@ -156,7 +156,7 @@ def _check_same(job: Job) -> bool:
         SemipixError: it does, or it names code that this command does not, or the configuration is at fault.
     """
     from semipix.data.class_balance import BALANCE
-    from semipix.tasks.label_losses import WITHOUT_WEIGHTS
+    from semipix.tasks.label_losses import takes_weights
     from semipix.training.configuration import CHOSEN_FROM_DATA, KINDS, Configuration
     from semipix.training.run_folder import read_config
     from semipix.training.trust import refused
@@ -180,7 +180,7 @@ def _check_same(job: Job) -> bool:
             said = [word for word in BALANCE if f"{key}={word}" in command] or (["auto"] if command else [*BALANCE])
             powers = [BALANCE[word] for word in said]
             is_open = isinstance(value, str) and BALANCE.get(value) in powers and found[key] is not None
-            is_open |= value == "auto" and any(loss in str(found.get("task.loss")) for loss in WITHOUT_WEIGHTS)
+            is_open |= value == "auto" and not takes_weights(config["task"].get("loss", "cross_entropy"))
         if (key, value) == ("trainer.precision", "auto") or (key in CHOSEN_FROM_DATA and is_open):
             continue
         raise SemipixError(

@@ -79,3 +79,12 @@ def loss_weights(loss: str | Sequence[str] | Mapping[str, float]) -> dict[str, f
         if not number or not 0 < weight < math.inf:
             raise SemipixError(f"task.loss.{name}: {weight!r} found, a positive number expected")
     return {name: float(weight) for name, weight in weights.items()}
+
+
+def takes_weights(loss: str | Sequence[str] | Mapping[str, float]) -> bool:
+    """Whether class weights can be used with a loss, or a sum of losses, of `Segmentation`.
+
+    Raises:
+        SemipixError: see `loss_weights`.
+    """
+    return not {*loss_weights(loss)} & {*WITHOUT_WEIGHTS}

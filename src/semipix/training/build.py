@@ -28,7 +28,7 @@ from semipix.functional.length import training_steps
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
-from semipix.tasks.label_losses import WITHOUT_WEIGHTS, loss_weights
+from semipix.tasks.label_losses import takes_weights
 from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_weights
 from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
@@ -341,14 +341,14 @@ def with_class_weights(configuration: Configuration, data: SemiSupervisedDataMod
     word = node.options.get("class_weights")
     if not isinstance(word, str) or word not in BALANCE:
         return configuration
-    if word == "auto" and {*loss_weights(node.options.get("loss", "cross_entropy"))} & {*WITHOUT_WEIGHTS}:
-        return configuration.with_options("task", {"class_weights": None})
-    build_task(configuration.with_options("task", {"class_weights": None}), data.classes)  # refuses impossible classes
+    unweighted = configuration.with_options("task", {"class_weights": None})
+    task = build_task(unweighted, data.classes)  # refuses impossible classes and losses
+    if word == "auto" and not takes_weights(node.options.get("loss", "cross_entropy")):
+        return unweighted
     labeled = data.split.labeled
     counted = labeled[:: math.ceil(len(labeled) / MOST_COUNTED)]
     pixels = class_pixels(data.source, counted, skip=word == "auto" or data.on_error == "skip")
-    classes = node.options.get("classes") or data.classes or []
-    names = [str(index) for index in range(classes)] if isinstance(classes, int) else classes
+    names: Sequence[str] = getattr(task, "classes", ())
     if word != "auto" and (absent := without_pixels(pixels, names)):
         drawn = "" if len(counted) == len(labeled) else f" {len(counted)} that were read of the"
         line = (
@@ -357,7 +357,7 @@ def with_class_weights(configuration: Configuration, data: SemiSupervisedDataMod
         )
         data.source.warnings = [*data.source.warnings, line]
     if not pixels:
-        return configuration.with_options("task", {"class_weights": None})
+        return unweighted
     return configuration.with_options("task", {"class_weights": balanced_weights(pixels, len(names), BALANCE[word])})
 
 
