@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.accuracy.compare import figure
 from benchmarks.common import Record, over_seeds, recorded, without_views
@@ -55,23 +55,52 @@ def maps_of_values() -> str:
 
 def few_validation() -> str:
     """What fitted maps find above the best map that costs nothing, by the number of validation images they have."""
-    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+
+    def gains(record: Record) -> list[float]:
+        best = max(record["free"].values())
+        return [value - best for value in record["map"]]
+
+    return _by_validation(gains, lambda values, text: f"{text}, lowest {min(values):+.3f}", signed=True)
+
+
+def few_validation_levels() -> str:
+    """How far the values of fitted maps are from what is wrong, by the number of validation images they have."""
+    return _by_validation(
+        lambda record: record["ece"],
+        lambda values, text: f"{text}, highest {max(values):.3f}",
+        beside=("softmax", "softmax_ece"),
+    )
+
+
+def _by_validation(
+    values_of: Callable[[Record], list[float]],
+    cell: Callable[[list[float], str], str],
+    signed: bool = False,
+    beside: tuple[str, str] | None = None,
+) -> str:
+    """A table of the records of few validation images.
+
+    Args:
+        values_of: a figure of each map of a record.
+        cell: what is shown of all these values, beside the text of their mean over seeds.
+        signed: whether that mean has its sign.
+        beside: title of one column more, and the key of a record whose mean it shows.
+    """
+    found: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in recorded("few_validation"):
         labels, variant, _ = record["run"].split("-")
-        best = max(record["free"].values())
-        gains = [value - best for value in record["map"]]
-        found[f"`{record['setting']}`, {labels}", f"`{variant}`"][str(record["images"])].append(
-            (statistics.mean(gains), min(gains))
-        )
+        found[f"`{record['setting']}`, {labels}", f"`{variant}`"][str(record["images"])].append(record)
     counts = list(dict.fromkeys(count for by_count in found.values() for count in by_count))
     titles = [f"{count} images" if count != "all" else "all of them" for count in counts]
-    parts = _header(["data, labels", "training", *titles])
+    parts = _header(["data, labels", "training", *titles, *([beside[0]] if beside else [])])
     for (data, training), by_count in found.items():
         cells = []
         for count in counts:
-            text = over_seeds([mean for mean, _ in by_count[count]], 3, signed=True)
-            lowest = min(least for _, least in by_count[count])
-            cells.append(text if count == "all" else f"{text}, lowest {lowest:+.3f}")
+            values = [values_of(record) for record in by_count[count]]
+            text = over_seeds([statistics.mean(each) for each in values], 3, signed=signed)
+            cells.append(text if count == "all" else cell([value for each in values for value in each], text))
+        if beside:
+            cells.append(over_seeds([record[beside[1]] for record in by_count["all"]], 3))
         parts.append(_row([data, training, *cells]))
     return "\n".join(parts)
 

@@ -113,6 +113,7 @@ TABLES = (
     Table("docs/data.md", "loading", speed_tables.loading, ("loading",)),
     Table("docs/models.md", "paper_steps", speed_tables.paper_steps, ("paper_steps",)),
     Table("docs/inference.md", "few_validation", error_tables.few_validation, ("few_validation",)),
+    Table("docs/inference.md", "few_validation_levels", error_tables.few_validation_levels, ("few_validation",)),
     Table("docs/inference.md", "tile_seams", speed_tables.tile_seams, ("tile_seams",)),
     Table("docs/inference.md", "large_images", speed_tables.large_images, ("large_images",)),
     Table("docs/inference.md", "inference", speed_tables.inference, ("inference",)),

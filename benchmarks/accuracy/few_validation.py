@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
@@ -18,10 +19,13 @@ from tqdm import tqdm
 from benchmarks.common import Record, new_parser, records_in, run, write_records
 from semipix.errors import SemipixError
 from semipix.functional.cues import feature_names
+from semipix.functional.error_measures import SCORE_BINS, calibration_error, score_bins
 from semipix.launch.variants import environment
 from semipix.training.build import data_of_run, trained_method
 from semipix.training.calibration_fit import PIXELS_OF_IMAGE, Drawn, draw, fit
 from semipix.training.run_folder import load_config
+
+Values = NDArray[np.float64]
 
 COUNTS = (2, 3, 5, 10)
 """Numbers of validation images, beside all."""
@@ -47,7 +51,7 @@ class Pixels(NamedTuple):
     images: list[Drawn]
     cues: list[str]
 
-    def features(self) -> tuple[NDArray[np.float64], list[str]]:
+    def features(self) -> tuple[Values, list[str]]:
         """Features (P, F) of all pixels, and their names."""
         pixel, image = feature_names(self.cues)
         parts = [np.hstack([each.pixel, np.repeat(each.image[None], len(each.errors), 0)]) for each in self.images]
@@ -77,32 +81,41 @@ def pixels_of(run_folder: Path, split: str, each: int) -> Pixels:
     return Pixels(images, cues)
 
 
-def auroc_of_map(
-    validation: Sequence[Drawn], cues: Sequence[str], features: NDArray[np.float64], errors: NDArray[np.float64]
-) -> float:
-    """The AUROC of a map that is fitted on some images, on pixels of others with features (P, F) and errors (P,)."""
+def values_of_map(validation: Sequence[Drawn], cues: Sequence[str], features: Values) -> Values:
+    """Probabilities (P,) of a map that is fitted on some images, at pixels of others with features (P, F)."""
     found = fit(validation, cues, classification=True)
     names = [name for part in feature_names(cues) for name in part]
     columns = [names.index(name) for name in found["weights"]]
     scores = features[:, columns] @ np.array([*found["weights"].values()]) + found["intercept"]
-    values = np.interp(scores, found["knot_scores"], found["knot_values"])
-    return float(roc_auc_score(errors, values))
+    return np.asarray(np.interp(scores, found["knot_scores"], found["knot_values"]), np.float64)
+
+
+def level_error(values: Values, errors: Values) -> float:
+    """The expected calibration error of probabilities (P,) that pixels are wrong, of which `errors` (P,) are."""
+    bins = score_bins(torch.from_numpy(values)).long()
+    wrong = torch.from_numpy(errors)
+    parts = [torch.bincount(bins, share, SCORE_BINS).double() for share in (1 - wrong, wrong)]
+    return float(calibration_error(*parts))
 
 
 def measure(run_folder: Path) -> list[Record]:
-    """Records of a run: the AUROC of each fitted map by the number of validation images, and that of the free maps."""
+    """Records of a run by the number of validation images: AUROC and ECE of each fitted map, and of the free maps."""
     validation = pixels_of(run_folder, "val", PIXELS_OF_IMAGE)
     test = pixels_of(run_folder, "test", TEST_PIXELS)
     features, names = test.features()
     errors = np.concatenate([each.errors for each in test.images])
     free = {name: float(roc_auc_score(errors, features[:, names.index(name)])) for name in FREE if name in names}
+    softmax = 1 / (1 + np.exp(-features[:, names.index("softmax")]))  # the cue is a logit
+    free_level = level_error(softmax, errors)
     records = []
     for count in [*(count for count in COUNTS if count < len(validation.images)), len(validation.images)]:
         generator = np.random.default_rng(count)
-        found = []
+        found, levels = [], []
         for _ in range(1 if count == len(validation.images) else CHOICES):
             chosen = sorted(generator.choice(len(validation.images), count, replace=False))
-            found.append(auroc_of_map([validation.images[place] for place in chosen], test.cues, features, errors))
+            values = values_of_map([validation.images[place] for place in chosen], test.cues, features)
+            found.append(float(roc_auc_score(errors, values)))
+            levels.append(level_error(values, errors))
         all_of_them = count == len(validation.images)
         records.append(
             {
@@ -110,11 +123,17 @@ def measure(run_folder: Path) -> list[Record]:
                 "run": run_folder.name,
                 "images": "all" if all_of_them else count,
                 "map": found,
+                "ece": levels,
                 "free": free,
+                "softmax_ece": free_level,
                 **environment(),
             }
         )
-        print(f"{run_folder.name} {count:4}: {np.mean(found):.3f}, lowest {min(found):.3f}; free {free}", flush=True)
+        print(
+            f"{run_folder.name} {count:4}: AUROC {np.mean(found):.3f}, lowest {min(found):.3f}; free {free}; "
+            f"ECE {np.mean(levels):.3f}, highest {max(levels):.3f}; softmax {free_level:.3f}",
+            flush=True,
+        )
     return records
 
 

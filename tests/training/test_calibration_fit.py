@@ -154,6 +154,21 @@ def test_a_map_of_few_unlike_images_keeps_the_order_of_its_cue(levels: tuple[flo
     assert found["figures"]["auroc"] == pytest.approx(found["figures"]["auroc/softmax"], abs=1e-6)
 
 
+@pytest.mark.parametrize("count", [2, 20])
+def test_few_images_move_the_level_of_softmax_as_far_as_their_number(count: int) -> None:
+    """Two images in which more is wrong than softmax expects may be two hard ones; twenty are not."""
+    drawn = images_of([1.0] * count, slope=1.0)
+    found = fit(drawn, ["softmax"], classification=True)
+    cue = np.concatenate([each.pixel[:, 0] for each in drawn])
+    errors = np.concatenate([each.errors for each in drawn])
+    (weight,) = found["weights"].values()
+    mapped = np.interp(weight * cue + found["intercept"], found["knot_scores"], found["knot_values"])
+    expected = float(np.mean(1 / (1 + np.exp(-cue))))
+    level = (count * errors.mean() + expected) / (count + 1)
+    assert abs(expected - errors.mean()) > 0.15
+    assert mapped.mean() == pytest.approx(level, abs=0.01)
+
+
 def test_a_choice_that_ranks_worse_than_a_cue_alone_is_not_used() -> None:
     """Beside a cue that finds errors, one whose sense differs from image to image, and only means of both are lower."""
     drawn = []

@@ -9,7 +9,8 @@
    pixels of such images worse than a cue alone is not used.
 3. An isotonic regression maps scores to probabilities, or to errors. It is fitted on the scores of images that the
    linear model was not fitted on, since those of its own images are too good. Its steps become one knot each, so that
-   scores between two steps keep their order.
+   scores between two steps keep their order. In classification the errors are mixed with those that the softmax
+   expects, as if one more image had shown these: two images do not say how many pixels are wrong in others.
 
 Images are left out in groups of neighbours in the order of their names, since frames of a video are too much alike to
 say something of new images.
@@ -59,6 +60,9 @@ GAIN = 0.001
 
 FEWEST_IMAGES = 10
 """Fewest images from which means over the image are weighted: each image is one sample of them."""
+
+EXPECTED_IMAGES = 1
+"""Images whose weight the errors have that the softmax expects."""
 
 KNOTS = 62
 """Most steps of the isotonic regression."""
@@ -326,11 +330,15 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
         best = max(cues, key=lambda name: found[name])
     columns, scores, _ = tried[best]
     model = _centred(features, errors, columns, rising[columns], classification)
-    knots = isotonic_knots(scores, errors)
+    wanted = errors
+    if classification:
+        expected = 1 / (1 + np.exp(-features[:, names.index("softmax")].astype(np.float64)))  # the cue is a logit
+        wanted = (len(drawn) * errors + EXPECTED_IMAGES * expected) / (len(drawn) + EXPECTED_IMAGES)
+    knots = isotonic_knots(scores, wanted)
     estimates = np.empty(len(errors))  # by knots of other images too
     for fold in np.unique(fold_of):
         out = fold_of == fold
-        estimates[out] = np.interp(scores[out], *isotonic_knots(scores[~out], errors[~out]))
+        estimates[out] = np.interp(scores[out], *isotonic_knots(scores[~out], wanted[~out]))
     thresholds = np.unique(np.append(np.quantile(estimates, np.linspace(0, 1, THRESHOLDS)), 1.0))
     losses = [monotone_losses(estimates[image_of == i], errors[image_of == i], thresholds) for i in range(len(drawn))]
     squares = np.concatenate([each.squares for each in drawn])
