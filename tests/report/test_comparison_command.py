@@ -5,6 +5,7 @@ report/comparison_tables.py.
 """
 
 import csv
+import dataclasses
 import json
 import math
 import shutil
@@ -18,6 +19,7 @@ from semipix.errors import SemipixError
 from semipix.functional.bootstrap import Interval
 from semipix.report.comparison import Comparison, LabelsNeeded, Row
 from semipix.report.comparison_command import compare, write
+from semipix.report.comparison_statistics import _sentence
 from semipix.report.comparison_tables import terminal_table
 from tests.conftest import Result
 from tests.helpers.compared import write_run
@@ -76,6 +78,11 @@ def test_ahead_is_said_where_the_interval_excludes_0_alone(comparison: Compariso
         "mIoU on 30 test images and 3 seeds; for as much, supervised needs "
         f"{ahead.efficiency.text if ahead.efficiency else ''} labels."
     )
+
+
+def test_where_lower_is_better_the_answer_says_so(comparison: Comparison) -> None:
+    assert "lower" not in comparison.sentence
+    assert "points of mIoU (lower is better) on" in _sentence(dataclasses.replace(comparison, higher_is_better=False))
 
 
 def test_a_mean_has_its_seeds_deviation_and_interval(comparison: Comparison) -> None:

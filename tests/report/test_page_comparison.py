@@ -35,6 +35,10 @@ def test_figures_are_those_of_the_comparison(comparison: Comparison, tmp_path: P
     for cells, row in zip(rows, comparison.rows, strict=True):
         assert cells[3].split(" ± ")[0] == f"{100 * row.mean.estimate:.1f}"
         assert cells[4] == f"{100 * row.mean.low:.1f} to {100 * row.mean.high:.1f}"
+    titles, *costs = page.tables[1]
+    assert titles[:4] == ["variant", "labels", "seeds", "minutes"]
+    assert [cells[0] for cells in costs] == [row.variant for row in comparison.rows]
+    assert "minutes" not in page.tables[0][0]
     lines = {line["name"]: line for line in page.figures["mIoU by number of labels"]["data"]}
     means = [row.mean for row in comparison.rows if row.variant == "supervised"]
     assert lines["supervised"]["x"] == [8, 16]
@@ -65,6 +69,24 @@ def test_one_number_of_labels_has_bars(comparison: Comparison, tmp_path: Path) -
     (bars,) = page.figures["mIoU of each training"]["data"]
     assert bars["x"] == ["supervised, 8 labels", "gct, 8 labels"]
     assert bars["y"] == pytest.approx([100 * row.mean.estimate for row in rows])
+
+
+def test_what_is_said_of_several_variants_is_said_once(comparison: Comparison, tmp_path: Path) -> None:
+    page = ReadPage(write_comparison_page(comparison, tmp_path).read_text())
+    (said,) = [rows for titles, *rows in page.tables if "what more labels would bring" in titles]
+    assert sorted(name for names, _ in said for name in names.split(", ")) == sorted(
+        {each.variant for each in comparison.forecast}
+    )
+    assert len({text for _, text in said}) == len(said) == len({each.text for each in comparison.forecast})
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_single_validation_is_no_curve(comparison: Comparison, tmp_path: Path, count: int) -> None:
+    curves = [
+        dataclasses.replace(each, steps=[10, 20][:count], values=[0.5, 0.6][:count]) for each in comparison.curves
+    ]
+    page = ReadPage(write_comparison_page(dataclasses.replace(comparison, curves=curves), tmp_path).read_text())
+    assert ("mIoU on the validation images, 8 labels" in page.figures) == (count > 1)
 
 
 def test_pictures_are_those_of_the_runs(

@@ -1,5 +1,6 @@
 """The page of a run has the figures of its files. Also tests report/page_sections.py."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -88,6 +89,9 @@ def test_regression_has_sparsification_and_no_classes(tmp_path: Path) -> None:
     drawn = {line["name"]: line["y"] for line in chart.figure["data"]}  # type: ignore[union-attr]
     assert drawn == {"map": [1.0, 0.6], "oracle": [1.0, 0.2]}
     assert chart.note.endswith("on 3 images")
+    several = error_maps_section([run, dataclasses.replace(run, title="other")], "on 3 images", [run]).parts
+    assert [part.kind for part in several] == ["table", "chart"], "figures of both, curves of one"
+    assert [row[0] for row in several[0].rows] == [run.title, "other"]  # type: ignore[union-attr]
 
 
 def test_learning_curves_join_the_tables_of_a_resumed_run(tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def _sentence(comparison: Comparison) -> str:
     assert best.difference is not None
     where = f"With {_several(fewest, 'label')}"
     on = f"on {_several(comparison.images, f'{comparison.split} image')}"
-    shown = _signed(comparison, best.difference)
+    shown = _signed(comparison, best.difference) + ("" if comparison.higher_is_better else " (lower is better)")
     if len(best.seeds) < 2 or math.isnan(best.difference.low):
         limit = "one seed says nothing about other trainings" if len(best.seeds) < 2 else "one image is no interval"
         return f"{where}, {best.variant} differs from supervised by {shown} {on}, but {limit}."

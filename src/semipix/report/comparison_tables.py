@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from semipix.functional.bootstrap import Interval
 from semipix.report.comparison import BASELINE, Comparison, Row
 
+NEEDED = "supervised needs"
+"""Title of the column that says with how many labels supervised training is as good."""
+
+COST = ("minutes", "MiB", "step")
+"""Titles of the columns that say what a training cost."""
+
 VERDICTS = {True: "ahead", False: "behind", None: ""}
 """What a row says of its difference."""
 
@@ -50,16 +56,24 @@ def level(comparison: Comparison) -> str:
     return f"{100 * comparison.level:g} %"
 
 
+def forecasts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What more labels would bring: the variants of which the same is said, and the text."""
+    variants: dict[str, list[str]] = {}
+    for each in comparison.forecast:
+        variants.setdefault(each.text, []).append(each.variant)
+    return [(", ".join(names), text) for text, names in variants.items()]
+
+
 def _further(comparison: Comparison, before: str) -> list[str]:
-    forecasts = [f"{before}{each.variant}: {each.text}" for each in comparison.forecast]
-    return [*forecasts, *(f"{before}note: {note}" for note in comparison.notes)]
+    lines = [f"{before}{names}: {text}" for names, text in forecasts(comparison)]
+    return [*lines, *(f"{before}note: {note}" for note in comparison.notes)]
 
 
 def cells(comparison: Comparison) -> list[list[str]]:
     """The titles, then the texts of each row; columns that all rows leave empty are left out."""
     unit = f" {comparison.unit}" if comparison.unit else ""
     titles = ["variant", "labels", "seeds", f"{comparison.metric}{unit}", "interval", f"to {BASELINE}", "interval", ""]
-    titles += ["supervised needs", "minutes", "MiB", "step"]
+    titles += [NEEDED, *COST]
     rows = [_texts(comparison, row) for row in comparison.rows]
     kept = [number for number in range(len(titles)) if number < 5 or any(row[number] for row in rows)]
     return [[row[number] for number in kept] for row in [titles, *rows]]

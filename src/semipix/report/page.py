@@ -30,7 +30,7 @@ class Table:
         rows: cells.
         note: what the table says and what it was measured on.
         marked: indices of rows that are shown in bold.
-        texts: indices of columns that are aligned to the left.
+        texts: indices of columns that are aligned to the left, with long cells in several lines.
     """
 
     columns: Sequence[str]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from semipix.errors import SemipixError, one_line
 from semipix.report.comparison import ALL_LABELS, BASELINE, Comparison, Row
-from semipix.report.comparison_tables import cells, level
+from semipix.report.comparison_tables import COST, NEEDED, cells, forecasts, level
 from semipix.report.page import Chart, Page, Pictures, Section, Table, write_page
 from semipix.report.page_charts import Line, bar_chart, confusion_chart, line_chart
 from semipix.report.page_sections import (
@@ -69,7 +69,7 @@ def write_comparison_page(
             _pictures(comparison, pictured, rows),
             _classes(comparison, runs),
             _learning(comparison),
-            error_maps_section(_shown_maps(runs), _of_one_training(comparison)),
+            error_maps_section(runs, _of_one_training(comparison), _shown_maps(runs)),
             _runs(comparison),
         ],
     )
@@ -98,15 +98,24 @@ def _axis(comparison: Comparison) -> str:
 
 
 def _figures(comparison: Comparison) -> Section:
-    """The table that the terminal shows."""
-    titles, *rows = cells(comparison)
+    """The table that the terminal shows, as two: figures and costs side by side are wider than a window."""
+    found = cells(comparison)
     marked = [number for number, row in enumerate(comparison.rows) if row.ahead]
     note = (
         f"{_measured_on(comparison)} Intervals of {level(comparison)} are over images and seeds. A row is ahead or "
-        f"behind only where the interval of its difference to {BASELINE} excludes 0. Minutes and cost of a step: the "
-        "mean (smallest to largest)."
+        f"behind only where the interval of its difference to {BASELINE} excludes 0."
     )
-    return Section("Figures", [Table(titles, rows, note, marked)])
+    figures, cost = (
+        [number for number, title in enumerate(found[0]) if number < 3 or (title in COST) == of_cost]
+        for of_cost in (False, True)
+    )
+    parts: list[Table | Chart | Pictures] = []
+    for columns, text in ((figures, note), (cost, "Minutes and cost of a step: the mean (smallest to largest).")):
+        titles, *rows = ([row[column] for column in columns] for row in found)
+        if len(titles) > 3:
+            wrapped = tuple(number for number, title in enumerate(titles) if title in ("variant", NEEDED))
+            parts.append(Table(titles, rows, text, marked, texts=wrapped))
+    return Section("Figures", parts)
 
 
 def _labels(comparison: Comparison) -> Section:
@@ -141,7 +150,7 @@ def _labels(comparison: Comparison) -> Section:
         figure = line_chart(lines, "labeled images", _axis(comparison), logarithmic=True, ticks=ticks)
         parts.append(Chart(f"{metric_title(comparison.metric)} by number of labels", figure, note))
     if comparison.forecast:
-        rows_of = [[each.variant, each.text] for each in comparison.forecast]
+        rows_of = [[*each] for each in forecasts(comparison)]
         parts.append(Table(["variant", "what more labels would bring"], rows_of, texts=(0, 1)))
     return Section("Labels", parts)
 
@@ -246,10 +255,10 @@ def _shown_maps(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
 
 
 def _learning(comparison: Comparison) -> Section:
-    """The validation metric of each run over its steps, a chart for each number of labels."""
+    """The validation metric of each run over its steps, a chart for each number of labels; single points are none."""
     variants = _variants(comparison)
     parts: list[Table | Chart | Pictures] = []
-    for labels in sorted({curve.labels for curve in comparison.curves if curve.steps}):
+    for labels in sorted({curve.labels for curve in comparison.curves if len(curve.steps) > 1}):
         curves = [curve for curve in comparison.curves if curve.labels == labels and curve.steps]
         named: set[str] = set()
         lines = []

@@ -265,8 +265,10 @@ EXPLAINED = {
 """What the measures are."""
 
 
-def error_maps_section(runs: Sequence[MeasuredRun], note: str) -> Section:
-    """The figures and the curves of the error maps of each run."""
+def error_maps_section(
+    runs: Sequence[MeasuredRun], note: str, with_curves: Sequence[MeasuredRun] | None = None
+) -> Section:
+    """The figures of the error maps of each run, and curves of some of them, by default of all."""
     maps = {run.title: maps_of(run.figures) for run in runs}
     there = {measure for of_run in maps.values() for figures in of_run.values() for measure in figures}
     measures = [measure for measure in MEASURES if measure in there]
@@ -282,7 +284,7 @@ def error_maps_section(runs: Sequence[MeasuredRun], note: str) -> Section:
     text = ", ".join(explained for name, explained in MAPS.items() if name in used) + ". "
     text += ", ".join(explained for measure, explained in EXPLAINED.items() if measure in measures) + "."
     parts: list[Table | Chart | Pictures] = [Table(columns, rows, note, texts=(0, 1) if len(runs) > 1 else (0,))]
-    for run in runs:
+    for run in runs if with_curves is None else with_curves:
         parts += _map_charts(run, note, f" of {run.title}" if len(runs) > 1 else "")
     return Section("Which map finds the errors", parts, f"{text[0].upper()}{text[1:]}")
 
