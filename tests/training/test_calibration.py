@@ -169,6 +169,9 @@ def test_without_a_calibration_the_best_other_map_is_taken() -> None:
     assert uncalibrated(Segmentation(3), Evidence(prediction, pair, flaw)) == Uncalibrated("softmax")
     assert uncalibrated(Denoising(), Evidence(prediction, pair, flaw)) == Uncalibrated("disagreement")
     assert uncalibrated(Denoising(), Evidence(prediction, (prediction,), flaw)) == Uncalibrated("flaw")
+    assert uncalibrated(Denoising(), Evidence(prediction, pair, flaw), True) == Uncalibrated("flaw")
+    assert uncalibrated(Denoising(), Evidence(prediction, pair), True) == Uncalibrated("disagreement")
+    assert uncalibrated(Segmentation(3), Evidence(prediction, pair, flaw), True) == Uncalibrated("softmax")
     assert uncalibrated(Denoising(), Evidence(prediction, (prediction,))) is None
     evidence = Evidence(prediction, pair, flaw)
     found = apply(Uncalibrated("flaw"), Denoising(), evidence, prediction)

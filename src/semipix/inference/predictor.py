@@ -200,7 +200,7 @@ class Predictor:
         """Network outputs of images (B, C, h, w) on the device, and what `ErrorMap.parts` returns of them."""
         evidence = self.views.evidence(images)
         if self._error_map is None:
-            self._error_map = uncalibrated(self.task, evidence)
+            self._error_map = uncalibrated(self.task, evidence, self.method.flaw_is_error)
         if self._error_map is None:
             return evidence.output, None, None
         return evidence.output, *self._error_map.parts(self.task, evidence, images)
@@ -363,7 +363,7 @@ def _threshold(
         what = f"{file} with{options}" if options else file
         if risk is not None:
             raise SemipixError(f"--risk: {run} has no calibration of {what}; {how}")
-        instead = "1 - the largest probability" if task.classification else "the pair's disagreement, or the flaw map"
+        instead = "1 - the largest probability" if task.classification else "the flaw map, or the pair's disagreement"
         return None, [
             f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and there is no scores.csv; {how}"
         ]

@@ -60,6 +60,8 @@ class Method(nn.Module, ABC):
         labeled_views: of how many labeled images of a batch there are two strong views.
         labelers: names of the candidates whose predictions become pseudo labels.
         classification_only: whether predictions have to be distributions over classes, so that regression is refused.
+        flaw_is_error: whether `Evidence.flaw` estimates the error itself, so that in regression it orders pixels better
+            than the disagreement of a pair does.
 
         trains: the networks that each term trains. A network is named as its parameters are, `detector` or `models.0`;
             `model.features` and `model.head` are the two parts of a model that follows the feature protocol.
@@ -81,6 +83,7 @@ class Method(nn.Module, ABC):
     labeled_views: int = 0
     labelers: ClassVar[tuple[str, ...]] = ()
     classification_only: ClassVar[bool] = False
+    flaw_is_error: bool = False
 
     trains: ClassVar[Routes] = {}
     off_by_default: ClassVar[tuple[str, ...]] = ()

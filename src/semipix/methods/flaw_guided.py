@@ -105,6 +105,7 @@ class FlawGuidedPair(ModelPair):
         self.corrupted = corrupted
         self.withhold = withhold
         self.labeled_views = detection_images if self.detector.probabilistic else 0
+        self.flaw_is_error = self.detector.probabilistic
 
     def forward(self, image: Tensor) -> Tensor:
         if self.deployed_name() == "fused":

@@ -33,7 +33,8 @@ CALIBRATION = "calibration.json"
 
 PREFERRED = {True: ("softmax", "disagreement", "flaw"), False: ("disagreement", "flaw")}
 """Uncalibrated maps in classification and in regression, the best first: those that mean about what an error map does,
-a probability of error and a difference in the range of the values."""
+a probability of error and a difference in the range of the values. In regression a flaw map that estimates the error
+itself comes first (docs/error-maps.md)."""
 
 Kind = Literal["probability", "absolute error"]
 
@@ -187,10 +188,19 @@ def apply(
     return error_map.values(scores)
 
 
-def uncalibrated(task: Task, evidence: Evidence) -> Uncalibrated | None:
-    """The best map that needs no calibration; None if the evidence holds none, as of a single regression model."""
+def uncalibrated(task: Task, evidence: Evidence, flaw_is_error: bool = False) -> Uncalibrated | None:
+    """The best map that needs no calibration; None if the evidence holds none, as of a single regression model.
+
+    Args:
+        task: of the method.
+        evidence: what the method knows of its predictions.
+        flaw_is_error: see `Method.flaw_is_error`.
+    """
     found = error_maps(task, evidence)
-    return next((Uncalibrated(name) for name in PREFERRED[task.classification] if name in found), None)
+    names = PREFERRED[task.classification]
+    if flaw_is_error and not task.classification:
+        names = names[::-1]
+    return next((Uncalibrated(name) for name in names if name in found), None)
 
 
 def fingerprint(method: Method) -> str:
