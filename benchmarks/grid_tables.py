@@ -125,16 +125,25 @@ TABLE_4 = {
 SHARED = "threshold_0.4"
 """The run of Table 4 with which the others are compared."""
 
+SCALES = {"miou": 100.0, "psnr": 1.0}
+"""Metrics of the paper's tables, in all of which higher is better, and what they are multiplied by."""
+
 Values = Mapping[tuple[str, str], Mapping[int, float]]
 """Values by name of the run and labels, then by seed."""
 
 
 def values_of(records: Sequence[Record], grid: str) -> Values:
-    """The figures of a grid, as they are shown: mIoU in percent, PSNR in dB."""
+    """The figures of a grid, as they are shown: mIoU in percent, PSNR in dB.
+
+    Raises:
+        ValueError: a record has another metric, of which a higher value may be worse.
+    """
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for record in records:
         if record["grid"] == grid:
-            scale = 100.0 if record["metric"] == "miou" else 1.0
+            if record["metric"] not in SCALES:
+                raise ValueError(f"{grid}: {record['metric']} found, {' or '.join(SCALES)} expected")
+            scale = SCALES[record["metric"]]
             found[record["name"], str(record["labels"])][int(record["seed"])] = scale * record["value"]
     return dict(found)
 

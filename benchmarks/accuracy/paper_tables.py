@@ -36,6 +36,9 @@ GRIDS = [name for name in options(GROUP) if name.endswith("_small") and NODE in 
 FOLDER = re.compile(r"(?P<name>.+)-(?P<labels>[^-]+)-(?P<seed>\d+)")
 """Name of a run's folder in a sweep of a grid (`semipix.launch.comparison.jobs_of`)."""
 
+PAPER_METRIC = {"table3_matting_small": "psnr"}
+"""The metric of the paper's table where it is not the task's primary one."""
+
 MOST_NAMED = 3
 """Keys of a run that are named where it differs from the grid."""
 
@@ -102,7 +105,7 @@ def _record(grid_name: str, grid: Grid, folder: Path, name: str, labels: str, se
     if not is_finished(folder):
         raise SemipixError("not finished; the same command trains what is missing")
     summary = _json(folder / SUMMARY)
-    metric = str(getattr(target_of("task", config["task"]), "primary", ""))
+    metric = PAPER_METRIC.get(grid_name) or str(getattr(target_of("task", config["task"]), "primary", ""))
     split = next((each for each in ("test", "val") if (folder / f"evaluation-{each}.json").exists()), None)
     if split is None:
         raise SemipixError(f"not measured; run semipix compare {folder.parent}")

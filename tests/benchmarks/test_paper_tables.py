@@ -95,6 +95,24 @@ def test_the_order_is_said_where_all_of_the_papers_methods_are_measured() -> Non
     )
 
 
+def test_a_metric_that_is_better_when_lower_is_not_shown_as_one_of_the_papers() -> None:
+    """The order of the methods would be reversed."""
+    with pytest.raises(ValueError, match="table1_small: mse found, miou or psnr expected"):
+        grid_tables.methods_table("table1", [{**record("gct", "8", 0, 0.2), "metric": "mse"}])
+
+
+def test_of_mattes_the_papers_metric_is_collected(tmp_path: Path) -> None:
+    given = ["experiment=paper/matting_small", "data.root=mattes", "method=gct", "data.labels=4", "seed=0"]
+    config = Configuration.parse(compose(given)).as_mapping()
+    folder = tmp_path / "gct-4-0"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "versions": {"torch": "2"}, "command": "x"}))
+    (folder / "summary.json").write_text(json.dumps({"steps": 150, "seconds": 1.5, "labeled": 4}))
+    (folder / "evaluation-test.json").write_text(json.dumps({"mse": 0.2, "psnr": 8.5}))
+    ((found,), left_out) = collect("table3_matting_small", tmp_path)
+    assert (found["metric"], found["value"], left_out) == ("psnr", 8.5, [])
+
+
 def test_both_parts_of_table_4_share_a_run() -> None:
     records = [
         record(name, "8", seed, value + seed / 100, grid="table4_small")

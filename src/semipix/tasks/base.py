@@ -4,12 +4,16 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from semipix.functional.precision import at_least_float32
 from semipix.tasks.measures import image_means
 from semipix.tasks.strong_changes import StrongChanges
+
+BETA = 0.1
+"""Error below which smooth L1 is quadratic, as a share of the range."""
 
 
 class Task(ABC):
@@ -133,8 +137,12 @@ class Task(ABC):
         return levels[0] if len(levels) == 1 else levels
 
     def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
-        """Loss of each pixel (N, 1, H, W) of network outputs against a goal (N, K, H, W) in prediction space."""
-        return (self.activate(output) - goal).abs().mean(1, keepdim=True)
+        """Loss of each pixel (N, 1, H, W) of network outputs against a goal (N, K, H, W) in prediction space.
+
+        The goal is another prediction, such as a pseudo label. By default smooth L1, whose gradient vanishes at the
+        goal: that of L1 has the same size there as anywhere, and holds a model at what its teacher already says.
+        """
+        return F.smooth_l1_loss(self.activate(output), goal, reduction="none", beta=BETA).mean(1, keepdim=True)
 
     def sharpen(self, prediction: Tensor, temperature: float) -> Tensor:
         """A prediction (N, K, H, W) as a pseudo label: unchanged at temperature 1 and in regression, one-hot at 0."""

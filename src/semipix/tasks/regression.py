@@ -11,7 +11,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import masked_mean
-from semipix.tasks.base import Task
+from semipix.tasks.base import BETA, Task
 from semipix.tasks.measures import ValidPixelMetric
 
 Penalty = Literal["l1", "l2", "charbonnier", "smooth_l1"]
@@ -19,9 +19,6 @@ Penalty = Literal["l1", "l2", "charbonnier", "smooth_l1"]
 
 CHARBONNIER_EPSILON = 1e-3
 """Error below which Charbonnier's loss is roughly quadratic, as a share of the range (Lai et al., CVPR 2017)."""
-
-BETA = 0.1
-"""Error below which smooth L1 is quadratic, as a share of the range."""
 
 COLOURS = ((0.10, 0.07, 0.30), (0.16, 0.35, 0.65), (0.13, 0.62, 0.60), (0.62, 0.80, 0.30), (1.00, 0.93, 0.45))
 """Red, green and blue from the smallest value to the largest, evenly spaced, with increasing brightness."""
@@ -105,6 +102,7 @@ class Regression(Task):
         self.low = low
         self.high = high
         self.penalty = PENALTIES[loss]
+        self.between_predictions = torch.square if loss == "l2" else smooth_l1  # see `Task.pixel_loss`
         self.mu = 1 / channels if mu is None else mu
         self.nu = nu
 
@@ -134,7 +132,7 @@ class Regression(Task):
         return masked_mean(errors, self.valid(target))
 
     def pixel_loss(self, output: Tensor, goal: Tensor) -> Tensor:
-        return self.penalty(at_least_float32(output) - goal).mean(1, keepdim=True)
+        return self.between_predictions(at_least_float32(output) - goal).mean(1, keepdim=True)
 
     @property
     def span(self) -> float:
