@@ -133,6 +133,7 @@ def other_tasks() -> str:
 def made_tasks() -> str:
     """Test PSNR of the methods in settings of regression with headroom."""
     columns = (
+        Column("noisy", "1", "denoising: `noisy`, 1 label"),
         Column("dark", "4", "enhancement: `dark`, 4 labels"),
         Column("mattes", "4", "matting: `mattes`, 4 labels"),
     )
