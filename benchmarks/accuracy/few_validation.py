@@ -105,8 +105,7 @@ def measure(run_folder: Path) -> list[Record]:
     features, names = test.features()
     errors = np.concatenate([each.errors for each in test.images])
     free = {name: float(roc_auc_score(errors, features[:, names.index(name)])) for name in FREE if name in names}
-    softmax = 1 / (1 + np.exp(-features[:, names.index("softmax")]))  # the cue is a logit
-    free_level = level_error(softmax, errors)
+    free_level = level_error(features[:, names.index("doubt")], errors)  # the cue is 1 - the largest probability
     records = []
     for count in [*(count for count in COUNTS if count < len(validation.images)), len(validation.images)]:
         generator = np.random.default_rng(count)

@@ -34,6 +34,7 @@ ELSEWHERE = (
 """Keys that say where and how fast a run is trained, but not what."""
 
 WEIGHTS = "task.class_weights"
+"""Key of the weights of the classes."""
 
 MOST_NAMED = 3
 """Keys that the name of a variant lists, where two variants differ in nothing else."""

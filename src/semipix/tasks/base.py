@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -14,6 +13,11 @@ from semipix.tasks.strong_changes import StrongChanges
 
 BETA = 0.1
 """Error below which smooth L1 is quadratic, as a share of the range."""
+
+
+def smooth_l1(error: Tensor) -> Tensor:
+    """The absolute value, less BETA / 2; quadratic near 0."""
+    return torch.where(error.abs() < BETA, error.square() / (2 * BETA), error.abs() - BETA / 2)
 
 
 class Task(ABC):
@@ -142,7 +146,7 @@ class Task(ABC):
         The goal is another prediction, such as a pseudo label. By default smooth L1, whose gradient vanishes at the
         goal: that of L1 has the same size there as anywhere, and holds a model at what its teacher already says.
         """
-        return F.smooth_l1_loss(self.activate(output), goal, reduction="none", beta=BETA).mean(1, keepdim=True)
+        return smooth_l1(self.activate(output) - goal).mean(1, keepdim=True)
 
     def sharpen(self, prediction: Tensor, temperature: float) -> Tensor:
         """A prediction (N, K, H, W) as a pseudo label: unchanged at temperature 1 and in regression, one-hot at 0."""

@@ -11,7 +11,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from semipix.errors import SemipixError
 from semipix.functional.precision import at_least_float32
 from semipix.functional.routing import masked_mean
-from semipix.tasks.base import BETA, Task
+from semipix.tasks.base import Task, smooth_l1
 from semipix.tasks.measures import ValidPixelMetric
 
 Penalty = Literal["l1", "l2", "charbonnier", "smooth_l1"]
@@ -27,11 +27,6 @@ COLOURS = ((0.10, 0.07, 0.30), (0.16, 0.35, 0.65), (0.13, 0.62, 0.60), (0.62, 0.
 def charbonnier(error: Tensor, epsilon: float = CHARBONNIER_EPSILON) -> Tensor:
     """A smooth approximation of the absolute value: sqrt(error^2 + epsilon^2)."""
     return (error.square() + epsilon**2).sqrt()
-
-
-def smooth_l1(error: Tensor) -> Tensor:
-    """The absolute value, less BETA / 2; quadratic near 0."""
-    return torch.where(error.abs() < BETA, error.square() / (2 * BETA), error.abs() - BETA / 2)
 
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -199,7 +199,7 @@ def uncalibrated(task: Task, evidence: Evidence, flaw_is_error: bool = False) ->
     found = error_maps(task, evidence)
     names = PREFERRED[task.classification]
     if flaw_is_error and not task.classification:
-        names = names[::-1]
+        names = "flaw", *names
     return next((Uncalibrated(name) for name in names if name in found), None)
 
 

@@ -332,7 +332,9 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     model = _centred(features, errors, columns, rising[columns], classification)
     wanted = errors
     if classification:
-        expected = 1 / (1 + np.exp(-features[:, names.index("softmax")].astype(np.float64)))  # the cue is a logit
+        from scipy.special import expit
+
+        expected = expit(features[:, names.index("softmax")].astype(np.float64))  # the cue is a logit
         wanted = (len(drawn) * errors + EXPECTED_IMAGES * expected) / (len(drawn) + EXPECTED_IMAGES)
     knots = isotonic_knots(scores, wanted)
     estimates = np.empty(len(errors))  # by knots of other images too
