@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.accuracy.bf16 import pairs, part_of
 from benchmarks.accuracy.compare import ABLATIONS, SETTINGS, TRAINED, figure, measure_of
-from benchmarks.common import Record, half_interval, over_seeds, recorded, without_views
+from benchmarks.common import Record, half_interval, over_seeds, recorded, table_head, table_row, without_views
 
 BASELINE = "supervised"
 
@@ -146,7 +146,7 @@ def methods_table(rows: Rows, columns: Sequence[Column]) -> str:
     Rows without any run are left out.
     """
     measured = {column.setting: compared(column.setting) for column in columns}
-    parts = [_row(["method", *(column.title for column in columns)]), "|" + " --- |" * (len(columns) + 1)]
+    parts = table_head(["method", *(column.title for column in columns)])
     for names, title in rows.items():
         cells = []
         for setting, labels, _ in columns:
@@ -157,7 +157,7 @@ def methods_table(rows: Rows, columns: Sequence[Column]) -> str:
             baseline = {} if names == BASELINE else measured[setting].get((BASELINE, labels), {})
             cells.append(_shown(found, baseline, digits))
         if set(cells) != {"-"}:
-            parts.append(_row([title, *cells]))
+            parts.append(table_row([title, *cells]))
     return "\n".join(parts)
 
 
@@ -179,7 +179,7 @@ def diagnosis() -> str:
         records = [record for _, record in sorted(found[variant].items())]
         maps = [[record["trained"].get(key) for key in _AUROC] for record in records]
         shown = " / ".join(f"{first:.2f} {second:.2f}" for first, second in maps) if None not in maps[0] else ""
-        parts.append(_row([title, over_seeds([figure(record) for record in records], 1), shown]))
+        parts.append(table_row([title, over_seeds([figure(record) for record in records], 1), shown]))
     return "\n".join(parts)
 
 
@@ -206,8 +206,7 @@ def results(*settings: str) -> str:
             f"### {setting}\n\nTest {measure}; in brackets the difference to the equally long supervised run with the "
             f"same seed.{notes}\n"
         )
-        parts.append(_row(["run", *(f"{count} labels" for count in labels)]))
-        parts.append("| --- |" + " --- |" * len(labels))
+        parts += table_head(["run", *(f"{count} labels" for count in labels)])
         variants = {name for name, _ in cells} - {"all_labels"}
         for variant in sorted(variants, key=lambda name: (_rank(name, labels, cells), name)):
             row = []
@@ -215,7 +214,7 @@ def results(*settings: str) -> str:
                 found = cells.get((variant, count), {})
                 baseline = {} if variant == BASELINE else cells.get((BASELINE, count), {})
                 row.append(_shown(found, baseline, digits))
-            parts.append(_row([variant, *row]))
+            parts.append(table_row([variant, *row]))
         parts.append("")
     return "\n".join(parts).strip() or "not measured"
 
@@ -249,10 +248,6 @@ def _mark(found: Mapping[int, Record]) -> str:
     """A star at runs that were evaluated with the statistics of training, where others were not; and other marks."""
     new = [record.get("input_statistics") == TRAINED for record in found.values()]
     return (" `*`" if new and all(new) else "") + without_views(found.values())
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 HEADROOM = {"miou": 2.0, "psnr": 0.5}
@@ -333,7 +328,7 @@ def rare_classes() -> str:
             of_run = found[record["setting"], record["variant"], str(record["labels"])]
             of_run.setdefault(int(record["seed"]), record)
     titles = ["data, labels", "training", "seeds", "mIoU", "to supervised", "6 frequent classes", "5 rare classes"]
-    parts = [_row(titles), "|" + " --- |" * len(titles)]
+    parts = table_head(titles)
     cases = [*(("camvid_1000", "CamVid", labels) for labels in ("4", "8", "all")), ("portrait", "portraits", "8")]
     for setting, data, labels in cases:
         baseline = found.get((setting, BASELINE, labels), {})
@@ -345,7 +340,7 @@ def rare_classes() -> str:
                 cells = [_cell(records, 1), over_seeds(gained, 1, signed=True) if gained else "-"]
                 cells += _by_frequency(records) if setting == "camvid_1000" else ["-", "-"]
                 title += without_views(records.values())
-                parts.append(_row([f"{data}, {labels}", title, f"{len(records)}", *cells]))
+                parts.append(table_row([f"{data}, {labels}", title, f"{len(records)}", *cells]))
     return "\n".join(parts)
 
 
@@ -437,42 +432,6 @@ def _earlier(setting: str) -> list[Record]:
     """Records that are compared with others from before the statistics of evaluation were those of training."""
     records = [*recorded(setting), *recorded("earlier_statistics")]
     return [record for record in records if record["setting"] == setting and "input_statistics" not in record]
-
-
-PICKS = {
-    "label grid": "Labels: the label images at 8x8 cells",
-    "class shares": "Classes: the shares of the classes",
-    "all features": "Features: those of all depths",
-}
-"""Measures of `benchmarks.accuracy.pick coverage` that are shown, and the headings of their tables."""
-
-
-def picks() -> str:
-    """How well each strategy's images represent all images, against random ones, and what was trained with them."""
-    cells: dict[tuple[str, int, str], list[dict[str, float]]] = defaultdict(list)
-    trained: dict[tuple[str, str, int, str], list[float]] = defaultdict(list)
-    for record in recorded("pick"):
-        if record["kind"] == "coverage":
-            cells[record["setting"], record["labels"], record["strategy"]].append(record["measured"])
-        else:
-            key = record["setting"], record["variant"], record["labels"], record["strategy"]
-            trained[key].append(figure(record))
-    columns = sorted({(setting, labels) for setting, labels, _ in cells})
-    parts = []
-    for measure, title in PICKS.items() if columns else []:
-        parts += [f"{title}.", "", _row(["strategy", *(f"{setting}, {labels} images" for setting, labels in columns)])]
-        parts.append("| --- |" + " --- |" * len(columns))
-        for strategy in dict.fromkeys(strategy for _, _, strategy in cells):
-            found = ([each[measure] for each in cells[*column, strategy]] for column in columns)
-            parts.append(_row([f"`{strategy}`", *(over_seeds(values, 2) for values in found)]))
-        parts.append("")
-    if trained:
-        parts += ["| setting | variant | labels | strategy | seeds | test metric |", "| --- |" + " --- |" * 5]
-    for (setting, variant, labels, strategy), values in sorted(trained.items()):
-        digits = MEASURES[measure_of(setting).metric][1]
-        row = [f"`{setting}`", f"`{variant}`", f"{labels}", f"`{strategy}`", f"{len(values)}"]
-        parts.append(_row([*row, over_seeds(values, digits)]))
-    return "\n".join(parts).strip() or "not measured"
 
 
 def statistics_table() -> str:

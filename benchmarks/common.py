@@ -122,6 +122,16 @@ def over_seeds(values: Sequence[float], digits: int, *, signed: bool = False) ->
     return f"{statistics.mean(values):{form}} ± {half_interval(values):.{digits}f}"
 
 
+def table_row(cells: Iterable[object]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table_head(titles: Sequence[str]) -> list[str]:
+    """The two lines that a Markdown table begins with."""
+    return [table_row(titles), "|" + " --- |" * len(titles)]
+
+
 def device() -> Any:
     """The `torch.device` that is measured: the GPU where there is one."""
     import torch

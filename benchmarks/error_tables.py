@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.accuracy.compare import figure
-from benchmarks.common import Record, over_seeds, recorded, without_views
+from benchmarks.common import Record, over_seeds, recorded, table_head, table_row, without_views
 
 Measures = Mapping[str, tuple[str, int]]
 """Measures that are shown: their titles, and digits after the point."""
@@ -92,7 +92,7 @@ def _by_validation(
         found[f"`{record['setting']}`, {labels}", f"`{variant}`"][str(record["images"])].append(record)
     counts = list(dict.fromkeys(count for by_count in found.values() for count in by_count))
     titles = [f"{count} images" if count != "all" else "all of them" for count in counts]
-    parts = _header(["data, labels", "training", *titles, *([beside[0]] if beside else [])])
+    parts = table_head(["data, labels", "training", *titles, *([beside[0]] if beside else [])])
     for (data, training), by_count in found.items():
         cells = []
         for count in counts:
@@ -101,7 +101,7 @@ def _by_validation(
             cells.append(text if count == "all" else cell([value for each in values for value in each], text))
         if beside:
             cells.append(over_seeds([record[beside[1]] for record in by_count["all"]], 3))
-        parts.append(_row([data, training, *cells]))
+        parts.append(table_row([data, training, *cells]))
     return "\n".join(parts)
 
 
@@ -119,11 +119,11 @@ def _maps(first: str, measures: Measures) -> str:
     if not cells:
         return "not measured"
     titles = [title for title, _ in measures.values()]
-    parts = _header(["data, labels", "training", "seeds", "map", *titles])
+    parts = table_head(["data, labels", "training", "seeds", "map", *titles])
     for (setting, labels, variant, shown), measured in cells.items():
         values = [over_seeds(measured[key], digits) for key, (_, digits) in measures.items()]
         training = f"`{variant}`{without_views(of_training[setting, labels, variant])}"
-        parts.append(_row([f"`{setting}`, {labels}", training, len(measured[first]), f"`{shown}`", *values]))
+        parts.append(table_row([f"`{setting}`, {labels}", training, len(measured[first]), f"`{shown}`", *values]))
     return "\n".join(parts)
 
 
@@ -134,7 +134,7 @@ def gates() -> str:
         if record["variant"] in GATES:
             of_gate = found[record["setting"], str(record["labels"])][record["variant"]]
             of_gate.setdefault(int(record["seed"]), record)
-    parts = _header(
+    parts = table_head(
         ["data, labels", "who teaches is decided by", "seeds", "mIoU", "difference", "labels right", "pixels taught"]
     )
     for (setting, labels), by_gate in sorted(found.items()):
@@ -148,7 +148,7 @@ def gates() -> str:
                 difference = "" if gate == BASELINE or not gained else over_seeds(gained, 1, signed=True)
                 shares = [_share(list(records.values()), name) for name in ("accuracy", "share")]
                 title += without_views(records.values())
-                parts.append(_row([f"`{setting}`, {labels}", title, len(records), mean, difference, *shares]))
+                parts.append(table_row([f"`{setting}`, {labels}", title, len(records), mean, difference, *shares]))
     return "\n".join(parts) if len(parts) > 2 else "not measured"
 
 
@@ -159,14 +159,6 @@ def _share(records: Sequence[Record], measure: str) -> str:
         both = [record["trained"].get(f"val/pseudo_labels/{measure}/{model}") for model in ("first", "second")]
         values += [sum(both) / 2] if None not in both else []
     return over_seeds(values, 3) if values else "-"
-
-
-def _header(titles: Sequence[str]) -> list[str]:
-    return [_row(titles), "|" + " --- |" * len(titles)]
-
-
-def _row(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _records(name: str) -> list[Record]:

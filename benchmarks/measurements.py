@@ -253,6 +253,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         (
             "accuracy.pick coverage camvid --data CAMVID --labels 4 12 32 --json JSON",
             "accuracy.pick coverage portrait --data PORTRAIT --labels 4 8 32 --json JSON",
+            "accuracy.pick train portrait --data PORTRAIT --labels 8 --runs RUNS --json JSON",
         )
     ),
     "paper_tables": Measurement(why_not="its sweeps are commands of semipix train; docs/paper-tables.md names them"),

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accuracy_tables, common, error_tables, grid_tables, speed_tables
+from benchmarks import accuracy_tables, choice_tables, common, error_tables, grid_tables, speed_tables
 from benchmarks.accuracy.compare import REGRESSION
 from benchmarks.common import run
 from semipix.errors import SemipixError
@@ -105,7 +105,8 @@ TABLES = (
         Table("docs/paper-tables.md", name, partial(grid_tables.content, name), (grid_tables.RECORDS,))
         for name in grid_tables.NAMES
     ),
-    Table("docs/picking.md", "picks", accuracy_tables.picks, ("pick",)),
+    Table("docs/picking.md", "picks", choice_tables.picks, ("pick",)),
+    Table("docs/picking.md", "trained_picks", choice_tables.trained_picks, ("pick",)),
     Table("docs/speed.md", "steps", speed_tables.steps, ("step",)),
     Table("docs/speed.md", "operations", speed_tables.operations, ("step",)),
     Table("docs/speed.md", "bf16", accuracy_tables.bf16, ("bf16", "camvid_long", "portrait", "earlier_statistics")),
