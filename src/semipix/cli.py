@@ -432,6 +432,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         require_plotly()
         if options.tta or options.deploy:
             raise SemipixError("--report: it shows the deployed network; leave --tta and --deploy out")
+    tiling = Tiling.given(options.tile, options.overlap)
     evaluation = measured(
         options.run,
         options.split,
@@ -440,13 +441,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         root=options.data,
         max_pixels=options.max_pixels,
         trust=options.trust,
-        tiling=Tiling.given(options.tile, options.overlap),
+        tiling=tiling,
         tta=options.tta,
         deploy=options.deploy,
     )
     print(results_table(evaluation.figures), flush=True)  # before they are written: a full disk costs the file alone
     name = kept_name(options.split, options.deploy, options.tta)
-    keep(options.run, name, evaluation, options.checkpoint)
+    keep(options.run, name, evaluation, options.checkpoint, tiled=tiling is not None)
     if options.report is not None:
         from semipix.report.page_run import write_run_page
 

@@ -123,3 +123,28 @@ def test_intervals_of_miou_contain_the_truth_as_often_as_they_should() -> None:
     truth = run(200_000).value(mean_ratio)
     found = [mean_interval([run(30)], samples=400, seed=case) for case in range(300)]
     assert 0.9 <= sum(each.low <= truth <= each.high for each in found) / 300 <= 0.985
+
+
+def test_images_of_a_scene_count_as_one() -> None:
+    figures = ImageFigures(("1", "2", "3"), np.array([[1.0], [2.0], [3.0]]), np.array([[2.0], [3.0], [4.0]]))
+    found = figures.summed_by(["b", "a", "b"])
+    assert found.names == ("a", "b")
+    assert found.numerators.tolist() == [[2.0], [4.0]]
+    assert found.denominators.tolist() == [[3.0], [6.0]]
+
+
+def test_a_class_in_few_images_has_the_interval_of_these() -> None:
+    """40 images, of which few have the class: as many draws contain the truth as with a frequent one."""
+    draw = np.random.default_rng(5)
+    hits = 0
+    for case in range(150):
+        unions = np.zeros((40, 1))
+        unions[:3] = 100
+        run = figures(unions * (0.6 + draw.normal(0, 0.1, (40, 1))), unions)
+        found = mean_interval([run], samples=400, seed=case)
+        hits += found.low <= 0.6 <= found.high
+    assert hits / 150 >= 0.9
+    one = figures(np.array([[62.0]] + [[0.0]] * 39), np.array([[100.0]] + [[0.0]] * 39))
+    alone = mean_interval([one])
+    assert alone.estimate == pytest.approx(0.62)
+    assert math.isnan(alone.low) and math.isnan(alone.high)

@@ -20,7 +20,7 @@ from semipix.errors import SemipixError
 from semipix.functional.bootstrap import ImageFigures, Interval, mean_ratio
 from semipix.launch import auto, sweep
 from semipix.launch.auto import Auto, Settings
-from semipix.launch.auto_choice import Pilot, best_method, decide, summed_by
+from semipix.launch.auto_choice import Pilot, best_method, decide
 from semipix.launch.compose import compose
 from semipix.launch.runner import Ended
 from semipix.launch.sweep import Job
@@ -93,14 +93,6 @@ def test_the_reason_has_the_figures(tmp_path: Path) -> None:
         "no candidate is better in miou than supervised (0.5000) beyond the 90 % interval on 1 held-out image: "
         "gct +0.3000 (-0.1000 to +0.5000)"
     )
-
-
-def test_images_of_a_scene_count_as_one() -> None:
-    figures = ImageFigures(("1", "2", "3"), np.array([[1.0], [2.0], [3.0]]), np.array([[2.0], [3.0], [4.0]]))
-    found = summed_by(["b", "a", "b"], figures)
-    assert found.names == ("a", "b")
-    assert found.numerators.tolist() == [[2.0], [4.0]]
-    assert found.denominators.tolist() == [[3.0], [6.0]]
 
 
 # The keys
@@ -199,7 +191,7 @@ def trained(in_process: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]
         names = tuple(load_split(folder).val)
         numerators = np.array([[50 + 40 * (folder.name == "unimatch") + number] for number in range(len(names))], float)
         figures = ImageFigures(names, numerators, np.full_like(numerators, 100))
-        return MeasuredImages("miou", "best", ("a",), (100,) * len(names), figures, mean_ratio)
+        return MeasuredImages("miou", "best", ("a",), names, (100,) * len(names), figures, mean_ratio)
 
     monkeypatch.setattr(auto, "_measured", measured)
     return in_process

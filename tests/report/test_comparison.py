@@ -1,5 +1,6 @@
 """`compare.json` holds all of a comparison."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -22,7 +23,7 @@ from semipix.report.comparison import (
 def a_comparison() -> Comparison:
     """One row with everything, one with as little as there can be."""
     nothing = Interval(math.nan, math.nan, math.nan)
-    needed = LabelsNeeded(21.0, 16.0, None, 8, 32, "", "21 (16 to more than 32)")
+    needed = LabelsNeeded(21.0, 16.0, None, 8, 32, "", [0, 1], "21 (16 to more than 32)")
     full = Interval(0.8, 0.7, 0.9)
     cost = Interval(2.0, 1.0, 3.0), 900.0, Interval(2.0, 2.0, 2.0)
     return Comparison(
@@ -33,20 +34,23 @@ def a_comparison() -> Comparison:
         unit="%",
         split="test",
         images=40,
+        scenes=40,
         seeds=[0, 1],
         level=0.95,
         sentence="gct is ahead.",
         notes=["one failed"],
         rows=[
-            Row("gct", 8, [0, 1], [0.7, 0.9], 0.14, full, Interval(0.1, 0.05, 0.2), True, needed, *cost),
-            Row("gct", 16, [0], [math.nan], None, nothing, None, None, None, None, None, None),
+            Row("gct", 8, [0, 1], [0.7, 0.9], 0.14, full, Interval(0.1, 0.05, 0.2), [0, 1], True, needed, *cost),
+            Row("gct", 16, [0], [math.nan], None, nothing, None, [], None, None, None, None, None),
         ],
         runs=[Run("runs/a", "gct", 8, 0, "finished", True), Run("runs/b", "gct", None, None, "failed", False, "why")],
         curves=[Curve("runs/a", "gct", 8, 0, [10, 20], [0.5, math.nan])],
         per_class=[ClassFigure("gct", 8, "sky", full, None), ClassFigure("gct", 8, "sea", nothing, full)],
         forecast=[
-            Forecast("gct", 16, 16, full, [{"labels": 8, "estimate": 0.7, "low": 0.6, "high": 0.8}], "16 more labels"),
-            Forecast("cps", 8, 8, None, [], "one number of labels"),
+            Forecast(
+                "gct", 16, 16, full, [0, 1], [{"labels": 8, "estimate": 0.7, "low": 0.6, "high": 0.8}], "16 more labels"
+            ),
+            Forecast("cps", 8, 8, None, [], [], "one number of labels"),
         ],
     )
 
@@ -65,6 +69,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_values_are_shown_in_their_unit() -> None:
     comparison = a_comparison()
     assert (comparison.shown(0.8125), comparison.shown(math.nan)) == ("81.2", "-")
+    small = Interval(0.000412, 0.000401, 0.000423)
+    row = dataclasses.replace(comparison.rows[0], mean=small, difference=None)
+    errors = dataclasses.replace(comparison, metric="mse", scale=1.0, unit="", rows=[row])
+    assert errors.shown(small.estimate) == "0.0004120"
+    assert dataclasses.replace(comparison, scale=1.0, unit="", rows=[]).shown(0.5) == "0.5000"
+
+
+def test_scenes_are_named_where_there_are_fewer_than_images() -> None:
+    comparison = a_comparison()
+    assert comparison.measured_on == "40 test images"
+    assert dataclasses.replace(comparison, scenes=5).measured_on == "40 test images of 5 scenes"
 
 
 def test_a_file_that_is_no_comparison_is_named(tmp_path: Path) -> None:

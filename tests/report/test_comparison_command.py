@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from semipix.report.comparison import Comparison, LabelsNeeded, Row
 from semipix.report.comparison_command import compare, write
 from semipix.report.comparison_statistics import _sentence
 from semipix.report.comparison_tables import terminal_table
+from semipix.training.image_figures import read_images
 from tests.conftest import Result
 from tests.helpers.compared import write_run
 
@@ -31,7 +33,7 @@ QUALITIES = {
     ("gct", 8): 0.63,
     ("gct", 16): 0.601,
     ("supervised_short", 8): 0.3,
-    ("all_labels", 48): 0.75,
+    ("all_labels", 48): 0.683,
 }
 """About the mIoU of each variant and number of labels."""
 
@@ -99,7 +101,7 @@ def test_labels_are_read_from_the_supervised_curve_up_to_all_labels(comparison: 
     assert 16 < needed.labels < 32
     assert (needed.fewest, needed.most, needed.beyond) == (8, 48, "")
     short = row_of(comparison, "supervised_short", 8).efficiency
-    assert short == LabelsNeeded(None, None, None, 8, 48, "below", "at most 8")
+    assert short == LabelsNeeded(None, None, None, 8, 48, "below", [0, 1, 2], "at most 8")
 
 
 def test_costs_are_relative_to_supervised(comparison: Comparison) -> None:
@@ -115,6 +117,32 @@ def test_more_labels_are_forecast_from_three_numbers_of_labels(comparison: Compa
     assert supervised.points[-1]["labels"] == 96
     assert gct.gain is None
     assert gct.text == "what more labels are worth cannot be told: 2 numbers of labels run, 3 needed"
+
+
+def test_the_largest_number_of_labels_is_held_out_to_check_the_forecast(sweep: Path) -> None:
+    (text,) = [each.text for each in compare([sweep]).forecast if each.variant == "supervised"]
+    form = r"48 more labels: \+.*; 48 labels were forecast at (\d\d\.\d) to (\d\d\.\d) from fewer, and have (\d\d\.\d)"
+    figures = re.fullmatch(form, text)
+    assert figures is not None, text
+    low, high, value = map(float, figures.groups())
+    assert low < value < high
+    for seed in range(3):
+        shutil.rmtree(sweep / f"all_labels-48-{seed}")
+        write_run(sweep / f"all_labels-48-{seed}", "all_labels", 48, seed, 0.9 + 0.004 * seed)
+    (text,) = [each.text for each in compare([sweep]).forecast if each.variant == "supervised"]
+    assert text.startswith("what 48 more labels are worth cannot be told")
+
+
+@pytest.mark.parametrize(
+    ("last", "gain"), [(0.6, "cannot be told"), (0.57, "no learning curve goes through"), (0.66, r"\+")]
+)
+def test_a_curve_that_is_level_or_falls_forecasts_no_gain(tmp_path: Path, last: float, gain: str) -> None:
+    for labels, quality in ((8, 0.5), (16, 0.6), (32, last)):
+        for seed in range(5):
+            write_run(tmp_path / f"{labels}-{seed}", "supervised", labels, seed, quality + 0.004 * (seed - 2))
+    (forecast,) = compare([tmp_path]).forecast
+    assert re.search(gain, forecast.text), forecast.text
+    assert forecast.gain is None or forecast.gain.low <= 0 or last > 0.6
 
 
 def test_classes_have_their_own_intervals(comparison: Comparison) -> None:
@@ -150,6 +178,129 @@ def test_of_one_seed_nothing_is_ahead(sweep: Path) -> None:
     assert found.sentence.endswith("on 30 test images, but one seed says nothing about other trainings.")
     assert any("over images alone" in note for note in found.notes)
     assert terminal_table(found).count("(one seed: images alone)") == 2
+
+
+def test_a_difference_counts_the_seeds_that_both_have(sweep: Path) -> None:
+    for seed in (1, 2):
+        shutil.rmtree(sweep / f"supervised-8-{seed}")
+    found = compare([sweep])
+    row = row_of(found, "gct", 8)
+    assert (row.seeds, row.paired, row.ahead) == ([0, 1, 2], [0], None)
+    assert "but one seed that both have says nothing about other trainings" in found.sentence
+    assert "(1 seed)" in terminal_table(found)
+
+
+def test_a_number_of_labels_that_lacks_seeds_does_not_cost_the_others_theirs(sweep: Path) -> None:
+    for seed in (1, 2):
+        shutil.rmtree(sweep / f"all_labels-48-{seed}")
+    found = compare([sweep])
+    needed = row_of(found, "gct", 8).efficiency
+    assert needed is not None and (needed.most, needed.seeds) == (32, [0, 1, 2])
+    (forecast,) = [each for each in found.forecast if each.variant == "supervised"]
+    assert (forecast.labels, forecast.seeds) == (32, [0, 1, 2])
+
+
+def test_images_of_a_scene_count_as_one(sweep: Path) -> None:
+    before = row_of(compare([sweep]), "gct", 16).mean
+    for path in sweep.glob("*/evaluation-test.csv"):
+        with path.open() as file:
+            header, *rows = csv.reader(file)
+        place = header.index("scene")
+        with path.open("w") as file:
+            table = csv.writer(file)
+            table.writerow(header)
+            table.writerows(
+                [*row[:place], f"scene{number // 10}", *row[place + 1 :]] for number, row in enumerate(rows)
+            )
+    found = compare([sweep])
+    assert (found.images, found.scenes) == (30, 3)
+    assert "on 30 test images of 3 scenes and 3 seeds" in found.sentence
+    assert any("the intervals are over scenes" in note for note in found.notes)
+    mean = row_of(found, "gct", 16).mean
+    assert mean.estimate == pytest.approx(before.estimate)
+    assert mean.high - mean.low > 1.3 * (before.high - before.low)
+
+
+def test_a_class_in_few_images_is_named(sweep: Path) -> None:
+    for path in sweep.glob("*/evaluation-test.csv"):
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        for row in rows[3:]:
+            row |= {"intersection/square": "0", "union/square": "0"}
+        with path.open("w") as file:
+            table = csv.DictWriter(file, rows[0])
+            table.writeheader()
+            table.writerows(rows)
+        path.with_suffix(".json").write_text(json.dumps({"miou": read_images(path).value}))
+    (note,) = [note for note in compare([sweep]).notes if "fewer than 10" in note]
+    assert note.startswith("in fewer than 10 images: square (3); ")
+
+
+def test_labels_that_differ_by_seed_are_one_row(tmp_path: Path) -> None:
+    for seed, labels in enumerate((34, 38, 33)):
+        for method in ("gct", "supervised"):
+            folder = write_run(tmp_path / f"{method}-{seed}", method, labels, seed, 0.6 if method == "gct" else 0.5)
+            config = (folder / "config.yaml").read_text()
+            (folder / "config.yaml").write_text(config.replace(f"labels: {labels}", "labels: 4"))
+    row = row_of(compare([tmp_path]), "gct", 35)
+    assert (row.seeds, row.paired, row.ahead) == ([0, 1, 2], [0, 1, 2], True)
+
+
+def test_a_copy_takes_the_place_of_a_run_that_cannot_be_measured(sweep: Path) -> None:
+    shutil.copytree(sweep / "gct-8-0", sweep / "z-again")
+    shutil.copytree(sweep / "gct-8-1", sweep / "z-too")
+    (sweep / "gct-8-0/evaluation-test.csv").unlink()
+    (sweep / "gct-8-1/summary.json").unlink()
+    assert row_of(compare([sweep], evaluate=False), "gct", 8).seeds == [0, 1, 2]
+    shutil.copy(sweep / "z-again/evaluation-test.csv", sweep / "gct-8-0")
+    (sweep / "gct-8-0/evaluation-test.json").write_text('{"miou": 0.1}')
+    assert row_of(compare([sweep], evaluate=False), "gct", 8).seeds == [0, 1, 2]
+
+
+def test_another_supervised_run_does_not_take_the_baseline_away(sweep: Path) -> None:
+    write_run(sweep / "slow", "supervised", 8, 0, 0.4, changes={"optimizer": {"lr": 0.0001}})
+    names = {row.variant for row in compare([sweep]).rows if row.labels == 8}
+    assert names == {"supervised", "supervised (optimizer.lr=0.0001)", "supervised_short", "gct"}
+
+
+def test_variants_are_told_apart_by_as_many_keys_as_it_takes(tmp_path: Path) -> None:
+    for number, values in enumerate(((1, 1, 1, 1), (2, 2, 2, 1), (1, 1, 1, 2))):
+        changes = {"method": dict(zip("abcd", values, strict=True))}
+        write_run(tmp_path / str(number), "gct", 8, 0, 0.5 + 0.1 * number, changes=changes)
+    assert {row.variant for row in compare([tmp_path]).rows} == {"gct (a=1, d=1)", "gct (a=2, d=1)", "gct (a=1, d=2)"}
+
+
+def test_what_differs_beside_the_method_is_said(sweep: Path) -> None:
+    for seed in range(3):
+        shutil.rmtree(sweep / f"gct-8-{seed}")
+        write_run(
+            sweep / f"gct-8-{seed}", "gct", 8, seed, 0.63, changes={"model": {"encoder": "large"}}, device="a GPU"
+        )
+    for folder in sweep.glob("supervised-*"):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "device": "cpu"}))
+    found = compare([sweep])
+    assert (
+        "gct (model.encoder=large) differs in more than its method: model.encoder=large (supervised: None)"
+        in found.notes
+    )
+    assert "trained on a GPU and cpu: compare minutes and memory of one device alone" in found.notes
+    assert row_of(found, "gct (model.encoder=large)", 8).step_cost is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda config: config.replace("seed: 0", "seed: null"), "seed: None found, a whole number expected"),
+        (lambda config: re.sub("batch_size: .*", "batch_size: many", config), "data.batch_size: many found"),
+        (lambda config: re.sub(r"(?s)task:\n.*?(\n\w)", r"task: segmentation\1", config), "task: segmentation found"),
+    ],
+)
+def test_a_damaged_configuration_costs_its_run_alone(sweep: Path, damage: Callable[[str], str], message: str) -> None:
+    path = sweep / "gct-8-0/config.yaml"
+    path.write_text(damage(path.read_text()))
+    (left_out,) = [run for run in compare([sweep]).runs if not run.compared]
+    assert message in left_out.reason
 
 
 def test_without_supervised_the_answer_is_open(sweep: Path) -> None:
@@ -239,12 +390,20 @@ def test_weighted_and_equal_classes_are_two_variants_whatever_the_weights(sweep:
         ({"task": {"_target_": "semipix.tasks.denoising.Denoising"}}, "different tasks: Segmentation and Denoising"),
         ({"task": {"classes": ["a", "b"]}}, "different classes: ground, square and a, b"),
         ({"data": {"_target_": "semipix.data.sources.voc.VOCSource"}}, "different data: FolderSource and VOCSource"),
+        (
+            {"data": {"mask_values": {0: 1, 1: 0}}},
+            "different data: FolderSource and FolderSource with data.mask_values={0: 1, 1: 0}",
+        ),
     ],
 )
-def test_runs_of_something_else_are_refused(sweep: Path, changes: dict[str, object], message: str) -> None:
-    write_run(sweep / "zother", "gct", 8, 7, 0.5, changes=changes)
-    with pytest.raises(SemipixError, match=rf"all_labels-48-0 and .*zother: {message}; compare runs of the same"):
-        compare([sweep])
+def test_a_run_of_something_else_is_left_out(sweep: Path, changes: dict[str, object], message: str) -> None:
+    other = write_run(sweep / "zother", "gct", 8, 7, 0.5, changes=changes)
+    found = compare([sweep])
+    (left_out,) = [run for run in found.runs if not run.compared]
+    assert re.fullmatch(rf".*all_labels-48-0 and .*zother: {re.escape(message)}", left_out.reason)
+    assert row_of(found, "gct", 8).seeds == [0, 1, 2]
+    with pytest.raises(SemipixError, match=rf"gct-8-0 and .*zother: {re.escape(message)}; compare runs of the same"):
+        compare([sweep / "gct-8-0", other])
 
 
 @pytest.mark.parametrize(
@@ -255,23 +414,27 @@ def test_runs_of_something_else_are_refused(sweep: Path, changes: dict[str, obje
         ("test", "different test images"),
     ],
 )
-def test_runs_on_other_splits_are_refused(sweep: Path, part: str, message: str) -> None:
+def test_a_run_on_another_split_is_left_out(sweep: Path, part: str, message: str) -> None:
     path = sweep / "gct-8-0/split.json"
     split = json.loads(path.read_text())
     path.write_text(json.dumps({**split, part: [*split[part][1:], "elsewhere"]}))
-    with pytest.raises(SemipixError, match=rf"sweep/.* and .*/sweep/.*: {message}"):
-        compare([sweep])
+    found = compare([sweep])
+    (left_out,) = [run for run in found.runs if not run.compared]
+    assert left_out.folder.endswith("gct-8-0") and re.search(message, left_out.reason)
+    assert row_of(found, "gct", 8).seeds == [1, 2]
+    with pytest.raises(SemipixError, match=rf"gct-8-0 and .*/supervised-8-0: {message}"):
+        compare([sweep / "gct-8-0", sweep / "supervised-8-0"])
 
 
-def test_images_of_another_size_are_refused(sweep: Path) -> None:
+def test_a_run_on_images_of_another_size_is_left_out(sweep: Path) -> None:
     path = sweep / "gct-8-0/evaluation-test.csv"
     path.write_text(path.read_text().replace(",1000,", ",999,"))
-    json_path = path.with_suffix(".json")
-    from semipix.training.image_figures import read_images
-
-    json_path.write_text(json.dumps({"miou": read_images(path).value}))
-    with pytest.raises(SemipixError, match="1000 and 999 pixels count in test00; compare runs on the same data"):
-        compare([sweep])
+    path.with_suffix(".json").write_text(json.dumps({"miou": read_images(path).value}))
+    message = "1000 and 999 pixels count in test00; compare runs on the same data"
+    (left_out,) = [run for run in compare([sweep]).runs if not run.compared]
+    assert message in left_out.reason
+    with pytest.raises(SemipixError, match="999 and 1000 pixels count in test00"):
+        compare([sweep / "gct-8-0", sweep / "supervised-8-0"])
 
 
 def test_figures_that_do_not_give_the_metric_are_left_out(sweep: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from semipix.report.comparison import Comparison, Row, Run
 from semipix.report.comparison_command import compare
-from semipix.report.page_comparison import write_comparison_page
+from semipix.report.page_comparison import _chooser, write_comparison_page
 from tests.conftest import Result
 from tests.helpers.compared import write_run
 from tests.helpers.html import ReadPage
@@ -69,6 +69,21 @@ def test_one_number_of_labels_has_bars(comparison: Comparison, tmp_path: Path) -
     (bars,) = page.figures["mIoU of each training"]["data"]
     assert bars["x"] == ["supervised, 8 labels", "gct, 8 labels"]
     assert bars["y"] == pytest.approx([100 * row.mean.estimate for row in rows])
+
+
+def test_the_images_are_those_of_the_best_that_learns_from_unlabeled_ones() -> None:
+    assert _chooser(["supervised", "supervised_short", "unimatch", "gct"]) == "unimatch"
+    assert _chooser(["unimatch", "gct"]) == "unimatch"
+    assert _chooser(["supervised", "gct", "gct_strong"]) == "gct_strong"
+    assert _chooser(["supervised"]) == "supervised"
+
+
+def test_the_page_says_which_intervals_are_over_images_alone(comparison: Comparison, tmp_path: Path) -> None:
+    first = dataclasses.replace(comparison.rows[0], seeds=[0])
+    some = dataclasses.replace(comparison, rows=[first, *comparison.rows[1:]])
+    text = " ".join(ReadPage(write_comparison_page(some, tmp_path).read_text()).text)
+    assert "Measured on 30 test images, 1 to 2 seeds each." in text
+    assert "are over images and seeds; of one seed, over images alone." in text
 
 
 def test_what_is_said_of_several_variants_is_said_once(comparison: Comparison, tmp_path: Path) -> None:

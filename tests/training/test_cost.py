@@ -59,5 +59,6 @@ def test_the_summary_of_a_training_has_its_cost(train: Callable[..., Result]) ->
     summary = json.loads(Path("run/summary.json").read_text())
     assert 0 < summary["step_seconds"] <= summary["seconds"]
     assert summary["peak_memory_mib"] > 50
+    assert summary["device"] == "cpu"
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert state["callbacks"]["Cost"]["seconds"] > 0

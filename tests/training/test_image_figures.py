@@ -1,5 +1,6 @@
 """The figures of each image: their sums give the metric of all images, whatever the task."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +86,24 @@ def test_rows_of_a_large_image_add_up(tmp_path: Path) -> None:
 
 
 def test_the_row_of_an_image_has_its_own_metric(tmp_path: Path) -> None:
-    task, records = Segmentation(["sky", "sea"]), ImageRecords()
+    task, records = Segmentation(["sky", "sea"]), ImageRecords(scene=lambda name: "field")
     target = torch.tensor([[[0, 0, 1, 1]], [[VOID] * 4]])
     prediction = torch.tensor([[[[0.9, 0.1, 0.1, 0.1]], [[0.1, 0.9, 0.9, 0.9]]]]).expand(2, -1, -1, -1)
     records.add(["z\udc80.png", "a.png"], task, prediction, target)
     records.write(tmp_path / "evaluation.csv", "last, unfinished")
     header, first, second = (tmp_path / "evaluation.csv").read_text(errors="surrogateescape").splitlines()
-    assert header == "name,checkpoint,pixels,miou,intersection/sky,intersection/sea,union/sky,union/sea"
-    assert first == 'a.png,"last, unfinished",0,,0,0,0,0'
-    assert second == f'z\udc80.png,"last, unfinished",4,{(1 / 2 + 2 / 3) / 2},1,2,2,3'
-    assert read_images(tmp_path / "evaluation.csv").of_part(1).numerators.tolist() == [[0], [2]]
+    assert header == "name,checkpoint,scene,pixels,miou,intersection/sky,intersection/sea,union/sky,union/sea"
+    assert first == 'a.png,"last, unfinished",field,0,,0,0,0,0'
+    assert second == f'z\udc80.png,"last, unfinished",field,4,{(1 / 2 + 2 / 3) / 2},1,2,2,3'
+    found = read_images(tmp_path / "evaluation.csv")
+    assert found.figures.numerators[:, 1].tolist() == [0, 2]
+    assert (found.independent.names, found.of_part(1).numerators.tolist()) == (("field",), [[2]])
+
+
+def test_files_of_earlier_versions_have_no_scenes(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.csv").write_text("name,checkpoint,pixels,mae,sum/mae,count/mae\nb,best,4,2.0,8,4\n")
+    found = read_images(tmp_path / "evaluation.csv")
+    assert (found.scenes, found.pixels, found.value, found.within) == (("b",), (4,), 2.0, (0.0, math.inf))
 
 
 def test_a_prediction_that_is_not_finite_leaves_no_value(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ Also tests training/checkpoints.py.
 """
 
 import errno
+import json
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from semipix.errors import SemipixError
 from semipix.models import flaw_detector
@@ -141,6 +144,24 @@ def test_a_finished_run_has_nothing_to_resume(command: Command, finished: Path) 
     assert "finished already, nothing to resume" in result.out
     assert (finished / "summary.json").read_text() == kept
     assert (finished / "checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def test_figures_of_a_finished_run_that_goes_on_keep_their_steps(
+    command: Command, finished: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "longer"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    steps = json.loads((run / "summary.json").read_text())["steps"]
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "steps": steps + 2}))
+    for name in ("evaluation-test.csv", "evaluation-test.json"):
+        (run / name).write_text("of the shorter training")
+    result = command("train", f"resume={run}", "--trust")
+    assert result.code == 0, result.err
+    assert json.loads((run / "summary.json").read_text())["steps"] == steps + 2
+    assert json.loads((run / f"summary-{steps}-steps.json").read_text())["steps"] == steps
+    assert not (run / "evaluation-test.csv").exists()
+    assert (run / f"evaluation-test-{steps}-steps.csv").read_text() == "of the shorter training"
+    assert f"kept as evaluation-*-{steps}-steps.*" in result.out
 
 
 def fail_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ decides. A draw takes both into account:
    were drawn for each run, the images' share of the variance would shrink with the number of seeds, although further
    seeds bring no further images. Means of a few draws vary too little. So their distances from the estimate are
    enlarged by sqrt(N / (N - 1)) x t(N - 1) / z, the factor between a Student interval and that of the plain bootstrap
-   (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015).
+   (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015). Images of one scene,
+   such as frames of a video, are no independent ones: `ImageFigures.summed_by` makes one of them before.
 2. Seeds: with 3 seeds, drawing them with replacement cannot leave the range from the worst to the best, which contains
    the true mean in only 75 % of all cases. So their part is drawn from Student's t distribution with the seeds'
    deviation, which is exact for normally distributed values, be they 3 or 30.
@@ -56,7 +57,7 @@ SHARE: Range = (0.0, 1.0)
 class Interval(NamedTuple):
     """An estimate and the bounds between which the truth is.
 
-    All three are NaN where the metric has no value, and the bounds alone where there is only one image.
+    All three are NaN where the metric has no value, and the bounds alone where only one image says something.
     """
 
     estimate: float
@@ -89,6 +90,21 @@ class ImageFigures:
     def value(self, metric: Metric) -> float:
         """The metric over all images, each of them once."""
         return float(metric(self.numerators.sum(0), self.denominators.sum(0)))
+
+    def summed_by(self, groups: Sequence[str]) -> "ImageFigures":
+        """The figures of groups of images, such as those of one scene, which are no independent images.
+
+        Args:
+            groups: the group of each image.
+        """
+        names = sorted(set(groups))
+        rows = np.array([[group == name for group in groups] for name in names], dtype=float)  # (G, N)
+        return ImageFigures(tuple(names), rows @ self.numerators, rows @ self.denominators)
+
+    @property
+    def informative(self) -> int:
+        """The number of images that say something: of a single class, those in whose label or prediction it is."""
+        return len(self.names) if self.denominators.shape[1] > 1 else int((self.denominators > 0).sum())
 
 
 def mean_ratio(numerators: Floats, denominators: Floats) -> Floats:
@@ -233,11 +249,14 @@ def _times(samples: int, images: int, generator: np.random.Generator) -> Floats:
 
 
 def _image_factor(groups: Sequence[Sequence[ImageFigures]]) -> float:
-    """By how much draws of N images are spread, see the module's first point; NaN for one image."""
+    """By how much draws of N images are spread, see the module's first point; NaN for one image.
+
+    The images that say nothing do not count: the interval of a class that is in 2 of 40 images is one of 2 images.
+    """
     from scipy.special import ndtri, stdtrit  # here, since the command's help needs neither
 
-    images = min(len(run.names) for run in groups[0])
-    if images == 1:
+    images = min(run.informative for group in groups for run in group)
+    if images < 2:
         return math.nan
     share = (1 + LEVEL) / 2
     return float(math.sqrt(images / (images - 1)) * stdtrit(images - 1, share) / ndtri(share))

@@ -1,21 +1,31 @@
 """The metric as a function of the number of labels: what a value is worth in labels, and what more labels would bring.
 
-A learning curve is a - b n^-c over n labels. With few points its three parameters cannot be told apart. So c is one of
-`EXPONENTS`, a and b are fitted by least squares, and c counts by how well its curve fits.
+A learning curve is a - b n^-c over n labels, or a - b exp(-n / tau), which levels off sooner (pow3 and exp3 in Viering
+and Loog, "The Shape of Learning Curves: a Review", IEEE TPAMI 2023). With few points three parameters cannot be told
+apart. So c and tau are some fixed values, a and b are fitted by least squares, and each curve that the points do not
+contradict counts: an interval is the union of theirs. Where the last two points do not differ measurably, a curve that
+is level from there on counts too.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from semipix.functional.bootstrap import Floats
+from semipix.functional.bootstrap import ANY, LEVEL, Floats, Interval, Range, interval
 
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Values of c: from 0, which stands for a + b log n that never ends to rise, to 1, which flattens soon."""
+EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Values of c; 0 stands for a + b log n, which never ends to rise."""
+
+SCALES = (0.15, 0.2, 0.3, 0.5, 1.0)
+"""Values of tau, as shares of the largest number of labels."""
 
 FEWEST = 3
 """Numbers of labels from which something is said about others."""
+
+ROUNDING = 1e-18
+"""Squared misfit of a label count that is only rounding."""
 
 
 def labels_needed(labels: Sequence[int], curve: Floats, value: Floats) -> Floats:
@@ -40,42 +50,87 @@ def labels_needed(labels: Sequence[int], curve: Floats, value: Floats) -> Floats
     return np.where(reached[..., 0], 0.0, found)
 
 
+class Extrapolation(NamedTuple):
+    """Fitted learning curves at some numbers of labels.
+
+    Attributes:
+        estimates: (P,) their mean, weighted by how well they fit; NaN where no curve fits.
+        drawn: (E, B, P) draws of each of the E curves that fit.
+    """
+
+    estimates: Floats
+    drawn: Floats
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is a curve that the points do not contradict."""
+        return len(self.drawn) > 0
+
+    def interval_of(self, weights: Sequence[float] | Floats, within: Range = ANY) -> Interval:
+        """The interval of a weighted sum of the P points, such as their difference: the union over the curves."""
+        combined = np.asarray(weights, dtype=float)
+        estimate = float(self.estimates @ combined)
+        each = [interval(estimate, drawn @ combined, within=within) for drawn in self.drawn]
+        if not each:
+            return Interval(math.nan, math.nan, math.nan)
+        return Interval(estimate, min(found.low for found in each), max(found.high for found in each))
+
+
 def extrapolate(
-    labels: Sequence[int], estimates: Floats, drawn: Floats, points: Sequence[float], *, seed: int = 0
-) -> tuple[Floats, Floats]:
-    """The fitted learning curve at other numbers of labels.
+    labels: Sequence[int], estimates: Floats, drawn: Floats, points: Sequence[float], *, within: Range = ANY
+) -> Extrapolation:
+    """The fitted learning curves at other numbers of labels.
+
+    A curve fits if its distance from the estimates is none that draws seldom have: not above the quantile `LEVEL` of
+    the distances that the draws' deviations from the estimates have from curves of this kind.
 
     Args:
         labels: G numbers of labels, at least 2 different ones.
         estimates: (G,) the metric at each.
         drawn: (B, G) draws of it, see `semipix.functional.bootstrap.draw_means`.
         points: P numbers of labels.
-        seed: of the exponents that are drawn.
-
-    Returns:
-        The curve (P,), averaged over the exponents, and its draws (B, P), each of a drawn exponent.
+        within: the values that the metric can have; curves end there.
 
     Raises:
         ValueError: there are fewer than 2 different numbers of labels.
     """
     if len(set(labels)) < 2:
         raise ValueError(f"{len(set(labels))} numbers of labels found, at least 2 expected")
-    variance = np.nanvar(drawn, axis=0)
+    variance = drawn.var(axis=0) if len(drawn) else np.zeros(len(labels))
     precision = 1 / np.sqrt(variance) if (variance > 0).all() else np.ones(len(labels))
-    fits, misfits = [], []
-    for exponent in EXPONENTS:
-        design = _design(labels, exponent)
-        solve = np.linalg.pinv(design * precision[:, None]) * precision  # (2, G)
-        fits.append(_design(points, exponent) @ solve)  # (P, G)
-        misfits.append(float((((estimates - design @ solve @ estimates) * precision) ** 2).sum()))
+    curves, misfits = [], []
+    for before, after in zip(_designs(labels, labels[-1]), _designs(points, labels[-1]), strict=True):
+        solve = np.linalg.pinv(before * precision[:, None]) * precision  # (2, G)
+        residual = (np.eye(len(labels)) - before @ solve) * precision[:, None]  # (G, G)
+        misfit = float(((residual @ estimates) ** 2).sum())
+        usual = (((drawn - estimates) @ residual.T) ** 2).sum(1)
+        if not len(usual) or misfit <= max(np.quantile(usual, LEVEL), ROUNDING * (precision**2).sum()):
+            curves.append(after @ solve)  # (P, G)
+            misfits.append(misfit)
+    if interval(0.0, drawn[:, -1] - drawn[:, -2]).excludes() or not len(drawn):
+        level = []
+    else:
+        level = [_level(labels, points)]
+        misfits += [min(misfits, default=0.0)]
+    if not curves and not level:
+        return Extrapolation(np.full(len(points), math.nan), np.empty((0, len(drawn), len(points))))
     likelihoods = np.exp(-(np.array(misfits) - min(misfits)) / 2)
-    shares = likelihoods / likelihoods.sum()
-    chosen = np.random.default_rng(seed).choice(len(EXPONENTS), size=len(drawn), p=shares)
-    curves = np.einsum("bpg,bg->bp", np.stack(fits)[chosen], drawn)
-    return np.einsum("c,cpg,g->p", shares, np.stack(fits), estimates), curves
+    found = np.stack([*curves, *level])
+    mean = np.einsum("c,cpg,g->p", likelihoods / likelihoods.sum(), found, estimates)
+    return Extrapolation(np.clip(mean, *within), np.clip(np.einsum("cpg,bg->cbp", found, drawn), *within))
 
 
-def _design(labels: Sequence[float], exponent: float) -> Floats:
-    """The two columns (G, 2) whose weighted sum is the curve."""
-    counts = np.asarray(labels, dtype=float)
-    return np.stack([np.ones_like(counts), np.log(counts) if exponent == 0 else -(counts**-exponent)], 1)
+def _level(labels: Sequence[int], points: Sequence[float]) -> Floats:
+    """Weights (P, G) of the metric at each count: straight over log n, and level from the last but one on."""
+    ends = np.eye(len(labels))
+    ends[-2:] = ends[-2:].mean(0)
+    known = np.log(labels)
+    return np.stack([np.interp(np.log(points), known, column) for column in ends.T], 1)
+
+
+def _designs(counts: Sequence[float], most: int) -> list[Floats]:
+    """For each curve the two columns (G, 2) whose weighted sum it is."""
+    numbers = np.asarray(counts, dtype=float)
+    shapes = [np.log(numbers) if exponent == 0 else -(numbers**-exponent) for exponent in EXPONENTS]
+    shapes += [-np.exp(-numbers / (scale * most)) for scale in SCALES]
+    return [np.stack([np.ones_like(numbers), shape], 1) for shape in shapes]

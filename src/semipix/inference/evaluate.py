@@ -20,7 +20,7 @@ from semipix.training.build import build_learner, data_of_run, deploy_candidate,
 from semipix.training.calibration import ErrorMap, load, uncalibrated
 from semipix.training.callbacks import RunProgress
 from semipix.training.failures import memory_short
-from semipix.training.image_figures import UNFINISHED, ImageRecords
+from semipix.training.image_figures import TILED, UNFINISHED, ImageRecords
 from semipix.training.quiet import quiet
 from semipix.training.run_folder import checkpoint_of, is_finished, load_config, with_root, write_json
 from semipix.training.stopping import StopOnSignal
@@ -83,7 +83,7 @@ def evaluate(
         tta=tta,
         deploy=deploy,
     )
-    keep(run, kept_name(split, deploy, tta), evaluation, checkpoint)
+    keep(run, kept_name(split, deploy, tta), evaluation, checkpoint, tiled=tiling is not None)
     return evaluation.figures
 
 
@@ -134,7 +134,7 @@ def measured(
     learner.written = written_map(run, method, checkpoint, tta or "")
     learner.tiling = tiling
     learner.views = AveragedViews(method, tta, configuration.data.options.get("rotate", 0.0))
-    learner.records = ImageRecords()
+    learner.records = ImageRecords(data.source.scene)
     options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
     # A run may be measured on a machine without the accelerator that it was trained on.
     options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
@@ -191,7 +191,7 @@ def kept_name(split: str, deploy: str | None = None, tta: str | None = None) -> 
     return "-".join(part for part in (split, deploy, tta) if part)
 
 
-def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None = None) -> None:
+def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None = None, *, tiled: bool = False) -> None:
     """Write what was measured to the run folder, null for NaN.
 
     - `evaluation-{split}.csv`: the figures of each image.
@@ -203,11 +203,12 @@ def keep(run: Path, split: str, evaluation: Evaluation, checkpoint: str | None =
         split: what was measured, see `kept_name`.
         evaluation: what was measured.
         checkpoint: the network that was measured, as `measured` takes it.
+        tiled: whether large images were computed in tiles, which changes the figures.
 
     Raises:
         SemipixError: a file cannot be written.
     """
-    network = checkpoint_of(run, checkpoint).stem
+    network = checkpoint_of(run, checkpoint).stem + (TILED if tiled else "")
     metrics: dict[str, Any] = dict(evaluation.figures)
     if evaluation.confusion is not None:
         metrics[CONFUSION] = evaluation.confusion

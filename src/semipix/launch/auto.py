@@ -30,13 +30,12 @@ import yaml
 from semipix.config import Node, unknown_key
 from semipix.data.compatibility import check_serves
 from semipix.data.datamodule import SemiSupervisedDataModule
-from semipix.data.source import Source
 from semipix.data.splits import Split, hold_out
 from semipix.errors import SemipixError, one_line
 from semipix.functional.bootstrap import mean_interval, paired_difference
 from semipix.inference.evaluate import evaluate
 from semipix.interruption import raise_if_interrupted
-from semipix.launch.auto_choice import BASELINE, Choice, Pilot, decide, summed_by
+from semipix.launch.auto_choice import BASELINE, Choice, Pilot, decide
 from semipix.launch.runner import USERS_ERROR, has_trained, semipix, side_by_side, surroundings
 from semipix.launch.runner import run as run_command
 from semipix.launch.sweep import leaves
@@ -342,7 +341,7 @@ def _choose(asked: Configuration, run: Path, command: str, root: Path | None, tr
         _prepare(here, nodes, steps_of(here, data), split, run, command)
         left_out |= _train_pilots(run, list(nodes), root, trust)
         names = [name for name in nodes if name not in left_out]
-        choice = _compared(names, run, task, data.source, settings, left_out, root, trust)
+        choice = _compared(names, run, task, settings, left_out, root, trust)
     choice.write(run)
     if left_out:
         lines = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -520,7 +519,6 @@ def _compared(
     names: Sequence[str],
     run: Path,
     task: Task,
-    source: Source,
     settings: Settings,
     left_out: dict[str, str],
     root: Path | None,
@@ -532,7 +530,6 @@ def _compared(
         names: methods whose pilot is finished, supervised training first.
         run: the run folder.
         task: names the metric.
-        source: names the scenes: images of one scene are no independent ones, so that they are drawn together.
         settings: of the choice.
         left_out: candidates that are not compared, with the reason; those that cannot be measured are added.
         root: the data folder, if it has moved.
@@ -547,8 +544,8 @@ def _compared(
                 return Choice(BASELINE, f"the held-out images cannot be measured: {error}", left_out=left_out)
             left_out[name] = str(error)
     images, metric = measured[BASELINE].figures.names, measured[BASELINE].function
-    scenes = [source.scene(image) for image in images]
-    figures = {name: summed_by(scenes, found.figures) for name, found in measured.items()}
+    # Images of one scene are no independent ones, so they are drawn together.
+    figures = {name: found.independent for name, found in measured.items()}
     pilots = {}
     for name, found in figures.items():
         summary = json.loads((run / PILOTS / name / SUMMARY).read_text())

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from semipix.functional.bootstrap import ImageFigures, Interval
+from semipix.functional.bootstrap import Interval
 from semipix.training.run_folder import CHOICE, write_json
 
 BASELINE = "supervised"
@@ -132,15 +130,3 @@ def decide(
 
 def _shown(difference: Interval) -> str:
     return f"{difference.estimate:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-
-
-def summed_by(groups: Sequence[str], figures: ImageFigures) -> ImageFigures:
-    """The figures of groups of images, such as those of one scene, which are no independent images.
-
-    Args:
-        groups: the group of each image.
-        figures: of the images.
-    """
-    names = sorted(set(groups))
-    rows = np.array([[group == name for group in groups] for name in names], dtype=float)  # (G, N)
-    return ImageFigures(tuple(names), rows @ figures.numerators, rows @ figures.denominators)

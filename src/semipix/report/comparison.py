@@ -21,6 +21,10 @@ ALL_LABELS = "all_labels"
 """The variant that learns from all labels of the data: what more labels can win at most."""
 
 
+MOST_DIGITS = 10
+"""Digits after the point of very small values."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder that was found.
@@ -57,6 +61,7 @@ class LabelsNeeded:
         fewest, most: the ends of the curve: the smallest and the largest number of labels that were run.
         beyond: `above` where even `most` labels do not reach the value, `below` where `fewest` labels exceed it,
             otherwise empty.
+        seeds: of the runs that it is read from; of one seed, the interval is over images alone.
         text: the number in words, such as `21 (16 to 30)`, `more than 48` or `at most 8`.
     """
 
@@ -66,6 +71,7 @@ class LabelsNeeded:
     fewest: int
     most: int
     beyond: str
+    seeds: list[int]
     text: str
 
 
@@ -75,15 +81,16 @@ class Row:
 
     Attributes:
         variant: what was trained.
-        labels: number of labeled images.
+        labels: number of labeled images; the mean where `data.labels` means other numbers with other seeds.
         seeds: of its runs, sorted.
         values: the metric of each seed, as in `evaluation-SPLIT.json`.
         deviation: standard deviation over the seeds; None of one seed.
         mean: mean over the seeds, with the interval of the mean over images and seeds.
         difference: to `supervised` with as many labels, on the seeds that both have, with its interval; None where
             there is no such run, and for `supervised` itself. Above 0 the row's metric is larger.
+        paired: the seeds that both have.
         ahead: True where the interval says that the row is better than `supervised`, False where it says that it is
-            worse, and None where it includes 0, where there is one seed, or without a difference.
+            worse, and None where it includes 0, where both have one seed alone, or without a difference.
         efficiency: the labels that `supervised` needs for the same; None where `supervised` was not run.
         minutes: of training: the mean over seeds, between the smallest and the largest; None where a run does not say.
         peak_memory_mib: largest memory of a training: of the GPU if it used one, otherwise of the process; None where
@@ -99,6 +106,7 @@ class Row:
     deviation: float | None
     mean: Interval
     difference: Interval | None
+    paired: list[int]
     ahead: bool | None
     efficiency: LabelsNeeded | None
     minutes: Interval | None
@@ -151,6 +159,7 @@ class Forecast:
         labels: the largest number of labels that was run.
         more: labels beside those.
         gain: by how much the metric would change, with its interval; None where nothing can be said.
+        seeds: of the runs that it is made from.
         points: the fitted curve, `labels`, `estimate`, `low` and `high` of each point, also beyond the runs.
         text: the forecast in words, such as `32 more labels: +2.1 (0.8 to 3.5) mIoU`, or why there is none.
     """
@@ -159,6 +168,7 @@ class Forecast:
     labels: int
     more: int
     gain: Interval | None
+    seeds: list[int]
     points: list[dict[str, float]]
     text: str
 
@@ -175,6 +185,8 @@ class Comparison:
         unit: of the shown values, such as `%` or `dB`; empty without one.
         split: the images that were measured, `test` or `val`.
         images: their number; the smallest one where it differs between seeds.
+        scenes: the number of their scenes, as many as images where the data name none. Images of one scene are no
+            independent ones, so intervals are over scenes.
         seeds: all seeds of the compared runs.
         level: of the intervals, such as 0.95.
         sentence: the answer, in one sentence.
@@ -193,6 +205,7 @@ class Comparison:
     unit: str
     split: str
     images: int
+    scenes: int
     seeds: list[int]
     level: float
     sentence: str
@@ -250,8 +263,21 @@ class Comparison:
 
     @property
     def digits(self) -> int:
-        """Digits after the point of shown values."""
-        return 1 if self.scale == 100 else 2 if self.unit == "dB" else 4
+        """Digits after the point of shown values: one of percent, two of dB, otherwise those that intervals need."""
+        if self.scale == 100 or self.unit == "dB":
+            return 1 if self.scale == 100 else 2
+        shown = [each for row in self.rows for each in (row.mean, row.difference) if each is not None]
+        sizes = [abs(value) for each in shown for value in (each.high - each.low, each.estimate) if value]
+        known = [size for size in sizes if math.isfinite(size)]
+        return min(MOST_DIGITS, max(1, 2 - math.floor(math.log10(min(known))))) if known else 4
+
+    @property
+    def measured_on(self) -> str:
+        """The images in words, such as `30 test images of 5 scenes`."""
+        found = f"{self.images:,} {self.split} image{'' if self.images == 1 else 's'}"
+        if self.scenes == self.images:
+            return found
+        return f"{found} of {self.scenes:,} scene{'' if self.scenes == 1 else 's'}"
 
 
 def _plain(value: Any) -> Any:

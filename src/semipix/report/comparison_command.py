@@ -7,9 +7,9 @@ from tqdm import tqdm
 
 from semipix.atomic import write_text
 from semipix.errors import SemipixError
-from semipix.report.comparison import FILE, Comparison
-from semipix.report.comparison_figures import check_images, measured, split_of
-from semipix.report.comparison_runs import check_same, find_runs, without_twins
+from semipix.report.comparison import FILE, Comparison, Run
+from semipix.report.comparison_figures import Measured, is_measured, measured, split_of, with_same_pixels
+from semipix.report.comparison_runs import alike, find_runs, named, without_twins
 from semipix.report.comparison_statistics import comparison_of
 from semipix.report.comparison_tables import markdown, table_csv
 
@@ -38,26 +38,40 @@ def compare(
         KeyboardInterrupt: the user interrupted; what was evaluated is kept in the run folders.
     """
     found, others = find_runs(paths, trust)
-    found, twins = without_twins(found)
     finished = [run for run in found if run.state == "finished" and run.split is not None]
     for run in found:
         if run not in finished:
             reason = run.reason or "its split.json cannot be read; restore the file"
             others.append(run.as_run(False, reason))
-    others += twins
     if not finished:
         reasons = "; ".join(f"{run.folder}: {run.reason}" for run in others[:3])
         raise SemipixError(f"none of {len(others)} runs is finished, so that nothing can be compared: {reasons}")
-    check_same(finished)
+    finished, unlike = alike(finished)
+    finished = named(finished)
     chosen = split or split_of(finished)
-    kept, unmeasured = measured(finished, chosen, evaluate=evaluate, root=root, trust=trust)
-    others += unmeasured
+    kept: list[Measured] = []
+    unmeasured: list[Run] = []
+    waiting = sorted(finished, key=lambda run: not is_measured(run, chosen))
+    while waiting:  # a copy of a run takes its place where that cannot be measured
+        first, copies = without_twins(waiting)
+        more, failed = measured(first, chosen, evaluate=evaluate, root=root, trust=trust)
+        kept += more
+        unmeasured += failed
+        waiting = [run for run, twin in copies if any(str(twin.folder) == each.folder for each in failed)]
+        others += [
+            run.as_run(False, f"the same variant, labels and seed as {twin.folder}")
+            for run, twin in copies
+            if run not in waiting
+        ]
+    others += [*unlike, *unmeasured]
     if not kept:
-        first = unmeasured[0]
+        first_one = unmeasured[0]
         raise SemipixError(
-            f"none of {len(finished)} finished runs has figures of its {chosen} images: {first.folder}: {first.reason}"
+            f"none of {len(finished)} finished runs has figures of its {chosen} images: {first_one.folder}: "
+            f"{first_one.reason}"
         )
-    check_images(kept)
+    kept, others_measured = with_same_pixels(kept)
+    others += others_measured
     runs = sorted([*(each.run.as_run(True) for each in kept), *others], key=lambda run: run.folder)
     return comparison_of(kept, runs, chosen, progress=lambda rows: tqdm(rows, desc="compare", unit="row", delay=5))
 

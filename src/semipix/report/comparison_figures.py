@@ -85,6 +85,11 @@ def measured(
     return kept, left_out
 
 
+def is_measured(run: Found, split: str) -> bool:
+    """Whether a run folder has the figures of its deployed network."""
+    return _kept(run, split) is not None
+
+
 def _kept(run: Found, split: str) -> MeasuredImages | None:
     """The figures that a run folder has of its deployed network, or None.
 
@@ -138,21 +143,30 @@ def _check_value(run: Found, images: MeasuredImages, split: str) -> None:
         )
 
 
-def check_images(kept: Sequence[Measured]) -> None:
-    """Refuse runs that were measured on images of another size or with other labels.
+def with_same_pixels(kept: Sequence[Measured]) -> tuple[list[Measured], list[Run]]:
+    """The runs in which as many pixels of each image count as in most, and the others with the reason.
 
     Raises:
-        SemipixError: of an image, another number of pixels counts in two runs. Names both.
+        SemipixError: of an image, as many runs have another number of pixels. Names two of them.
     """
-    pixels: dict[str, tuple[int, Measured]] = {}
+    counts: dict[str, dict[int, list[Measured]]] = {}
     for each in kept:
         for name, count in zip(each.images.figures.names, each.images.pixels, strict=True):
-            first, other = pixels.setdefault(name, (count, each))
-            if first != count:
-                raise SemipixError(
-                    f"{other.run.folder} and {each.run.folder}: {first} and {count} pixels count in {name}; compare "
-                    "runs on the same data, with the same data.resize and mask values"
-                )
+            counts.setdefault(name, {}).setdefault(count, []).append(each)
+    reasons: dict[Path, str] = {}
+    for name, groups in counts.items():
+        (usual, most), *others = sorted(groups.items(), key=lambda group: -len(group[1]))
+        for count, runs in others:
+            reason = (
+                f"{most[0].run.folder} and {runs[0].run.folder}: {usual} and {count} pixels count in {name}; compare "
+                "runs on the same data, with the same data.resize and mask values"
+            )
+            if len(runs) == len(most):
+                raise SemipixError(reason)
+            for each in runs:
+                reasons.setdefault(each.run.folder, reason)
+    same = [each for each in kept if each.run.folder not in reasons]
+    return same, [each.run.as_run(False, reasons[each.run.folder]) for each in kept if each not in same]
 
 
 def curve_of(each: Measured) -> Curve:

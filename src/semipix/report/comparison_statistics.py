@@ -4,12 +4,22 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from semipix.config import target_of
-from semipix.functional.bootstrap import LEVEL, ImageFigures, Interval, draw_means, interval, mean_ratio
+from semipix.functional.bootstrap import (
+    LEVEL,
+    Floats,
+    ImageFigures,
+    Interval,
+    Range,
+    draw_means,
+    interval,
+    mean_ratio,
+)
 from semipix.functional.learning_curve import FEWEST, extrapolate, labels_needed
 from semipix.report.comparison import (
     ALL_LABELS,
@@ -22,6 +32,7 @@ from semipix.report.comparison import (
     Run,
 )
 from semipix.report.comparison_figures import Measured, curve_of
+from semipix.report.comparison_runs import beside_method
 from semipix.training.image_figures import SHARES
 
 SHORT = "supervised_short"
@@ -38,6 +49,12 @@ UNITS = {"psnr": "dB"}
 
 CLASS_SAMPLES = 500
 """Draws of the interval of each class."""
+
+FEW_IMAGES = 10
+"""Images below which the interval of a class is too narrow."""
+
+MOST_NAMED = 3
+"""Settings that a note lists."""
 
 AHEAD_OF = (1.0, 1.25, 1.5, 2.0)
 """Multiples of the largest number of labels at which the forecast's curve is kept; the last one is the forecast."""
@@ -91,6 +108,7 @@ def comparison_of(
         unit=unit,
         split=split,
         images=min(len(each.images.pixels) for each in kept),
+        scenes=min(len(each.images.independent.names) for each in kept),
         seeds=sorted({each.run.seed for each in kept}),
         level=LEVEL,
         sentence="",
@@ -118,7 +136,7 @@ def _baseline(cell: Cell, cells: Cells) -> Mapping[int, Measured]:
 
 
 def _figures(runs: Mapping[int, Measured], seeds: Sequence[int]) -> list[ImageFigures]:
-    return [runs[seed].images.figures for seed in seeds]
+    return [runs[seed].images.independent for seed in seeds]
 
 
 def _same_images(*groups: Mapping[int, Measured]) -> list[int]:
@@ -148,6 +166,7 @@ def _row(cell: Cell, cells: Cells, higher: bool, scale: float, unit: str) -> Row
         deviation=statistics.stdev(values) if len(values) > 1 else None,
         mean=mean,
         difference=difference,
+        paired=common,
         ahead=ahead,
         efficiency=_efficiency(cell, cells, higher),
         minutes=_range([_number(runs[seed], "seconds", 60) for seed in seeds]),
@@ -176,6 +195,8 @@ def _step_cost(runs: Mapping[int, Measured], baseline: Mapping[int, Measured], s
     """Time of a step relative to that of the baseline with the same seed."""
     ratios = []
     for seed in seeds:
+        if _device(runs[seed]) != _device(baseline[seed]):
+            return None
         first, second = (_number(each[seed], "step_seconds") for each in (runs, baseline))
         ratios.append(first / second if first is not None and second else None)
     return _range(ratios)
@@ -191,10 +212,9 @@ def supervised_curve(cells: Cells) -> dict[int, Mapping[int, Measured]]:
 
 def _efficiency(cell: Cell, cells: Cells, higher: bool) -> LabelsNeeded | None:
     """The labels that supervised training needs for a row's value."""
-    curve = supervised_curve(cells)
-    if cell.variant in SUPERVISED or not curve:
+    if cell.variant in SUPERVISED:
         return None
-    seeds = _same_images(cells[cell], *curve.values())
+    curve, seeds = _with_most_seeds(supervised_curve(cells), cells[cell])
     if not seeds:
         return None
     counts = list(curve)
@@ -207,11 +227,33 @@ def _efficiency(cell: Cell, cells: Cells, higher: bool) -> LabelsNeeded | None:
         return None
     each = labels_needed(counts, sign * known[:, 1:], sign * known[:, 0])
     low, high = np.quantile(each, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest").tolist()
-    return _labels_needed(needed, low, high, counts[0], counts[-1])
+    return _labels_needed(needed, low, high, counts, seeds)
 
 
-def _labels_needed(needed: float, low: float, high: float, fewest: int, most: int) -> LabelsNeeded:
+def _with_most_seeds(
+    curve: Mapping[int, Mapping[int, Measured]], *others: Mapping[int, Measured], fewest: int = 1
+) -> tuple[dict[int, Mapping[int, Measured]], list[int]]:
+    """The points of a curve that have seeds in common, and these: such that both are many.
+
+    A point that lacks seeds, such as all labels, which take longest, would cost the others theirs.
+
+    Args:
+        curve: runs by number of labels, then by seed.
+        others: runs that have to have the seeds too.
+        fewest: points that are kept at least.
+    """
+    best: tuple[dict[int, Mapping[int, Measured]], list[int]] = ({}, [])
+    for size in range(len(curve), fewest - 1, -1):
+        for counts in combinations(sorted(curve), size):
+            seeds = _same_images(*others, *(curve[count] for count in counts))
+            if len(seeds) * size > len(best[1]) * len(best[0]):
+                best = {count: curve[count] for count in counts}, seeds
+    return best
+
+
+def _labels_needed(needed: float, low: float, high: float, counts: Sequence[int], seeds: Sequence[int]) -> LabelsNeeded:
     """Numbers of labels, 0 and infinity beyond the ends of the curve, as fields and in words."""
+    fewest, most = counts[0], counts[-1]
 
     def word(value: float) -> str:
         return f"more than {most}" if value == math.inf else f"at most {fewest}" if value == 0 else f"{value:.0f}"
@@ -221,7 +263,8 @@ def _labels_needed(needed: float, low: float, high: float, fewest: int, most: in
 
     beyond = "above" if needed == math.inf else "below" if needed == 0 else ""
     text = word(needed) if word(low) == word(high) == word(needed) else f"{word(needed)} ({word(low)} to {word(high)})"
-    return LabelsNeeded(inside(needed), inside(low), inside(high), fewest, most, beyond, text)
+    text += " (one seed)" if len(seeds) == 1 else ""
+    return LabelsNeeded(inside(needed), inside(low), inside(high), fewest, most, beyond, list(seeds), text)
 
 
 def _per_class(cells: Cells) -> list[ClassFigure]:
@@ -264,35 +307,69 @@ def _forecasts(cells: Cells, comparison: Comparison) -> list[Forecast]:
 
 
 def _forecast(variant: str, curve: Mapping[int, Mapping[int, Measured]], comparison: Comparison) -> Forecast:
-    counts = sorted(curve)
-    most = counts[-1]
-    seeds = _same_images(*curve.values())
-    more = most
-    if len(counts) < FEWEST:
-        why = f"{len(counts)} number{'' if len(counts) == 1 else 's'} of labels run, {FEWEST} needed"
-        return Forecast(variant, most, more, None, [], f"what more labels are worth cannot be told: {why}")
-    if len(seeds) < 2:
-        return Forecast(
-            variant, most, more, None, [], "what more labels are worth cannot be told: 2 seeds needed at each number"
-        )
-    first = curve[most][seeds[0]]
-    estimates, drawn = draw_means([_figures(curve[count], seeds) for count in counts], first.images.function)
+    whole = curve
+    curve, seeds = _with_most_seeds(whole, fewest=FEWEST)
+    counts = sorted(curve or whole)
+    most = more = counts[-1]
+    unknown = f"what {more} more labels are worth cannot be told"
+    why = ""
+    if len(whole) < FEWEST:
+        why = f"{len(whole)} number{'' if len(whole) == 1 else 's'} of labels run, {FEWEST} needed"
+    elif len(seeds) < 2:
+        why = f"2 seeds needed at each of {FEWEST} numbers"
+    if why:
+        return Forecast(variant, most, more, None, seeds, [], f"what more labels are worth cannot be told: {why}")
+    within = curve[most][seeds[0]].images.within
+    estimates, drawn = draw_means(
+        [_figures(curve[count], seeds) for count in counts], curve[most][seeds[0]].images.function
+    )
     drawn = drawn[~np.isnan(drawn).any(1)]
     points = [*counts[:-1], *(most * factor for factor in AHEAD_OF)]
-    fitted, curves = extrapolate(counts, estimates, drawn, points)
-    gain = interval(float(fitted[-1] - fitted[-len(AHEAD_OF)]), curves[:, -1] - curves[:, -len(AHEAD_OF)])
+    fitted = extrapolate(counts, estimates, drawn, points, within=within)
+    if not len(drawn):
+        return Forecast(variant, most, more, None, seeds, [], f"{unknown}: one image is no interval")
+    if not fitted.fits:
+        why = f"no learning curve goes through the values at {_listed(counts)} labels"
+        return Forecast(variant, most, more, None, seeds, [], f"{unknown}: {why}")
+    places = np.eye(len(points))
+    gain = fitted.interval_of(places[-1] - places[-len(AHEAD_OF)])
     kept = [
-        {"labels": float(point), "estimate": value, "low": bounds.low, "high": bounds.high}
-        for point, value, bounds in (
-            (point, float(value), interval(float(value), curves[:, number], within=first.images.within))
-            for number, (point, value) in enumerate(zip(points, fitted, strict=True))
-        )
+        {"labels": float(point), **fitted.interval_of(place, within)._asdict()}
+        for point, place in zip(points, places, strict=True)
     ]
     shown = _signed(comparison, gain)
-    text = f"{more} more labels: {shown}"
-    if not gain.excludes():
-        text = f"what {more} more labels are worth cannot be told: {shown}, which includes 0"
-    return Forecast(variant, most, more, gain, kept, text)
+    checked, right = _held_out(counts, estimates, drawn, within, comparison)
+    if not right:
+        return Forecast(variant, most, more, gain, seeds, kept, f"{unknown}: {checked}")
+    text = f"{more} more labels: {shown}" if gain.excludes() else f"{unknown}: {shown}, which includes 0"
+    return Forecast(variant, most, more, gain, seeds, kept, f"{text}{checked and f'; {checked}'}")
+
+
+def _held_out(
+    counts: Sequence[int], estimates: Floats, drawn: Floats, within: Range, comparison: Comparison
+) -> tuple[str, bool]:
+    """What the smaller numbers of labels would have forecast for the largest, and whether that is right.
+
+    Returns:
+        The forecast and the measured value in words, empty where there are too few numbers; and whether the interval of
+        their difference contains 0.
+    """
+    if len(counts) <= FEWEST:
+        return "", True
+    before = extrapolate(counts[:-1], estimates[:-1], drawn[:, :-1], [counts[-1]], within=within)
+    if not before.fits:
+        return "", True
+    low, high = (comparison.shown(value) for value in before.interval_of([1.0], within)[1:])
+    missed = before.drawn[:, :, 0] - drawn[:, -1]
+    right = not Interval(
+        0.0, *(pick(interval(0.0, each)[end] for each in missed) for pick, end in ((min, 1), (max, 2)))
+    ).excludes()
+    value = comparison.shown(float(estimates[-1]))
+    return f"{counts[-1]} labels were forecast at {low} to {high} from fewer, and have {value}", right
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def points_of(comparison: Comparison) -> str:
@@ -333,12 +410,18 @@ def _sentence(comparison: Comparison) -> str:
     best = max(ahead or of_fewest, key=gain)
     assert best.difference is not None
     where = f"With {_several(fewest, 'label')}"
-    on = f"on {_several(comparison.images, f'{comparison.split} image')}"
+    on = f"on {comparison.measured_on}"
     shown = _signed(comparison, best.difference) + ("" if comparison.higher_is_better else " (lower is better)")
-    if len(best.seeds) < 2 or math.isnan(best.difference.low):
-        limit = "one seed says nothing about other trainings" if len(best.seeds) < 2 else "one image is no interval"
-        return f"{where}, {best.variant} differs from supervised by {shown} {on}, but {limit}."
-    seeds = f"and {len(best.seeds)} seeds"
+    if math.isnan(best.difference.low):
+        value = f"{best.difference.estimate * comparison.scale:+.{comparison.digits}f} {points_of(comparison)}"
+        return f"{where}, {best.variant} differs from supervised by {value} {on}, but one image is no interval."
+    if len(best.paired) < 2:
+        seed = "one seed" if best.seeds == best.paired else "one seed that both have"
+        return (
+            f"{where}, {best.variant} differs from supervised by {shown} {on}, but {seed} says nothing about other "
+            "trainings."
+        )
+    seeds = f"and {len(best.paired)} seeds" + ("" if best.seeds == best.paired else " that both have")
     if not ahead:
         return (
             f"{where}, no method is ahead of supervised: the best one, {best.variant}, differs by {shown} {on} {seeds}."
@@ -367,7 +450,61 @@ def _notes(comparison: Comparison, cells: Cells) -> list[str]:
         notes.append("one seed: the intervals are over images alone, and nothing is called ahead; run further seeds")
     if comparison.split == "val":
         notes.append("measured on validation images, which also chose the checkpoints: the values are too good")
-    return notes + _other_lengths(cells) + _moved(cells)
+    if comparison.scenes < comparison.images:
+        notes.append(f"{comparison.measured_on}: images of one scene are alike, so the intervals are over scenes")
+    return (
+        notes
+        + _rare(comparison, cells)
+        + _other_lengths(cells)
+        + _other_settings(cells)
+        + _other_devices(cells)
+        + _moved(cells)
+    )
+
+
+def _rare(comparison: Comparison, cells: Cells) -> list[str]:
+    """Classes that are in few images, so that their intervals say little."""
+    images = next(iter(next(iter(cells.values())).values())).images
+    if len(images.parts) < 2:
+        return []
+    shown = [
+        f"{name} ({count})"
+        for number, name in enumerate(images.parts)
+        if (count := images.of_part(number).informative) < FEW_IMAGES
+    ]
+    if not shown:
+        return []
+    what = "images" if comparison.scenes == comparison.images else "scenes"
+    names = ", ".join(shown)
+    return [f"in fewer than {FEW_IMAGES} {what}: {names}; their intervals, and that of the mean, are too narrow"]
+
+
+def _other_settings(cells: Cells) -> list[str]:
+    """Variants that differ from the baseline in more than their method."""
+    notes: dict[str, str] = {}
+    for cell, runs in cells.items():
+        baseline = _baseline(cell, cells)
+        for seed in _same_images(runs, baseline)[:1]:
+            own, other = beside_method(runs[seed].run), beside_method(baseline[seed].run)
+            keys = [key for key in sorted({*own, *other}) if own.get(key) != other.get(key)]
+            shown = ", ".join(f"{key}={own.get(key)} (supervised: {other.get(key)})" for key in keys[:MOST_NAMED])
+            more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+            if keys:
+                notes.setdefault(cell.variant, f"{cell.variant} differs in more than its method: {shown}{more}")
+    return list(notes.values())
+
+
+def _other_devices(cells: Cells) -> list[str]:
+    """Whether trainings ran on several kinds of devices, whose costs cannot be compared."""
+    devices = {device for runs in cells.values() for each in runs.values() if (device := _device(each))}
+    if len(devices) < 2:
+        return []
+    return [f"trained on {' and '.join(sorted(devices))}: compare minutes and memory of one device alone"]
+
+
+def _device(each: Measured) -> str:
+    """The device that a run says it was trained on; empty if it says none."""
+    return str(each.run.summary.get("device") or "")
 
 
 def _other_lengths(cells: Cells) -> list[str]:
@@ -399,7 +536,7 @@ def _moved(cells: Cells) -> list[str]:
     if len(roots) < 2:
         return []
     first, second = list(roots)[:2]
-    return [f"data.root differs: {first} and {second}; names and pixels of the images are the same"]
+    return [f"data.root differs: {first} and {second}; names and numbers of pixels of the images are the same"]
 
 
 def _several(count: int, noun: str) -> str:

@@ -30,25 +30,38 @@ def terminal_table(comparison: Comparison) -> str:
         ).rstrip()
         for row in [title, *rows]
     ]
-    return "\n".join([comparison.sentence, "", *lines, "", *_further(comparison, "")]).rstrip()
+    return "\n".join([comparison.sentence, "", about(comparison), *lines, "", *_further(comparison, "")]).rstrip()
 
 
 def markdown(comparison: Comparison) -> str:
     """The content of `compare.md`."""
     title, *rows = [[text.replace("|", "\\|") for text in row] for row in cells(comparison)]
     lines = [f"| {' | '.join(row)} |" for row in [title, ["---", *["---:"] * (len(title) - 1)], *rows]]
-    several = f"{len(comparison.seeds)} seed{'' if len(comparison.seeds) == 1 else 's'}"
-    about = (
-        f"{comparison.task}, {comparison.images} {comparison.split} images, {several}; intervals of {level(comparison)}"
-    )
     runs = ["| run | variant | labels | seed | state | left out because |", "| --- | --- | ---: | ---: | --- | --- |"]
     for run in comparison.runs:
         found = (run.folder, run.variant, run.labels, run.seed, run.state, run.reason)
         shown = ["" if cell is None else str(cell).replace("|", "\\|") for cell in found]
         runs.append(f"| {' | '.join(shown)} |")
     further = _further(comparison, "- ")
-    parts = ["# Comparison", "", comparison.sentence, "", about, "", *lines, "", *further, *([""] if further else [])]
+    parts = [
+        "# Comparison",
+        "",
+        comparison.sentence,
+        "",
+        about(comparison),
+        "",
+        *lines,
+        "",
+        *further,
+        *([""] if further else []),
+    ]
     return "\n".join([*parts, "## Runs", "", *runs, ""])
+
+
+def about(comparison: Comparison) -> str:
+    """What was measured, in words."""
+    several = f"{len(comparison.seeds)} seed{'' if len(comparison.seeds) == 1 else 's'}"
+    return f"{comparison.task}, {comparison.measured_on}, {several}; intervals of {level(comparison)}"
 
 
 def level(comparison: Comparison) -> str:
@@ -88,13 +101,20 @@ def _texts(comparison: Comparison, row: Row) -> list[str]:
         f"{comparison.shown(row.mean.estimate)}{deviation}",
         _bounds(comparison, row.mean, "") + ("" if len(row.seeds) > 1 else " (one seed: images alone)"),
         "" if row.difference is None else _signed(comparison, row.difference.estimate),
-        "" if row.difference is None else _bounds(comparison, row.difference, "+"),
+        "" if row.difference is None else _bounds(comparison, row.difference, "+") + _of_paired(row),
         VERDICTS[row.ahead],
         "" if row.efficiency is None else row.efficiency.text,
         "" if row.minutes is None else _range(row.minutes, 1),
         "" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}",
         "" if row.step_cost is None else f"{_range(row.step_cost, 2)}x",
     ]
+
+
+def _of_paired(row: Row) -> str:
+    """The number of seeds of a difference where it is not that of the row."""
+    if row.paired == row.seeds:
+        return ""
+    return f" ({len(row.paired)} seed{'' if len(row.paired) == 1 else 's'})"
 
 
 def _signed(comparison: Comparison, value: float) -> str:
@@ -117,8 +137,8 @@ def _range(values: Interval, digits: int) -> str:
 
 COLUMNS = (
     *("variant", "labels", "seeds", "values", "mean", "deviation", "mean_low", "mean_high"),
-    *("difference", "difference_low", "difference_high", "ahead", "supervised_needs"),
-    *("minutes", "peak_memory_mib", "step_cost"),
+    *("difference", "difference_low", "difference_high", "paired", "ahead", "supervised_needs"),
+    *("minutes", "peak_memory_mib", "step_cost", "split", "images", "scenes"),
 )
 """Columns of `compare.csv`."""
 
@@ -134,8 +154,10 @@ def table_csv(comparison: Comparison) -> str:
         cost = [_mean(row.minutes), row.peak_memory_mib, _mean(row.step_cost)]
         needed = "" if row.efficiency is None else row.efficiency.text
         ahead = "" if row.ahead is None else str(row.ahead).lower()
-        seeds, values = (" ".join(map(repr, each)) for each in (row.seeds, row.values))
-        table.writerow([row.variant, row.labels, seeds, values, *_numbers(figures), ahead, needed, *_numbers(cost)])
+        seeds, values, paired = (" ".join(map(repr, each)) for each in (row.seeds, row.values, row.paired))
+        measured = [comparison.split, comparison.images, comparison.scenes]
+        found = [row.variant, row.labels, seeds, values, *_numbers(figures), paired, ahead, needed]
+        table.writerow([*found, *_numbers(cost), *measured])
     return text.getvalue()
 
 

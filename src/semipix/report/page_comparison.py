@@ -1,11 +1,12 @@
 """The page of several runs: `semipix compare RUNS --out DIR`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from semipix.errors import SemipixError, one_line
 from semipix.report.comparison import ALL_LABELS, BASELINE, Comparison, Row
+from semipix.report.comparison_statistics import LABELED_ALONE
 from semipix.report.comparison_tables import COST, NEEDED, cells, forecasts, level
 from semipix.report.page import Chart, Page, Pictures, Section, Table, write_page
 from semipix.report.page_charts import Line, bar_chart, confusion_chart, line_chart
@@ -83,13 +84,30 @@ def _variants(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(row.variant for row in comparison.rows))
 
 
-def _measured_on(comparison: Comparison) -> str:
-    seeds = f"{len(comparison.seeds)} seed{'' if len(comparison.seeds) == 1 else 's'}"
-    return f"Measured on {comparison.images:,} {comparison.split} images, {seeds}."
+def _measured_on(comparison: Comparison, labels: int | None = None) -> str:
+    """The images and the seeds, of all rows or of those with as many labels."""
+    rows = [row for row in comparison.rows if labels in (None, row.labels)] or comparison.rows
+    numbers = sorted({len(row.seeds) for row in rows})
+    seeds = f"{_range(numbers)} seed{'' if numbers == [1] else 's'}"
+    each = " each" if len(numbers) > 1 else ""
+    return f"Measured on {comparison.measured_on}, {seeds}{each}."
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _over(comparison: Comparison) -> str:
+    """What the intervals are over."""
+    images = "images" if comparison.scenes == comparison.images else "scenes"
+    if all(len(row.seeds) == 1 for row in comparison.rows):
+        return f"{images} alone, since each training has one seed"
+    alone = f"; of one seed, over {images} alone" if any(len(row.seeds) == 1 for row in comparison.rows) else ""
+    return f"{images} and seeds{alone}"
 
 
 def _of_one_training(comparison: Comparison) -> str:
-    return f"Measured on {comparison.images:,} {comparison.split} images, one training each: those with pictures."
+    return f"Measured on {comparison.measured_on}, one training each: those with pictures."
 
 
 def _axis(comparison: Comparison) -> str:
@@ -102,8 +120,8 @@ def _figures(comparison: Comparison) -> Section:
     found = cells(comparison)
     marked = [number for number, row in enumerate(comparison.rows) if row.ahead]
     note = (
-        f"{_measured_on(comparison)} Intervals of {level(comparison)} are over images and seeds. A row is ahead or "
-        f"behind only where the interval of its difference to {BASELINE} excludes 0."
+        f"{_measured_on(comparison)} Intervals of {level(comparison)} are over {_over(comparison)}. A row is ahead or "
+        f"behind only where the interval of its difference to {BASELINE} excludes 0, and on two seeds at least."
     )
     figures, cost = (
         [number for number, title in enumerate(found[0]) if number < 3 or (title in COST) == of_cost]
@@ -177,9 +195,16 @@ def _pictured(comparison: Comparison) -> dict[str, Path]:
     return dict(list(found.items())[:MOST_PICTURED])
 
 
-def _chooser(pictured: Mapping[str, Path]) -> str:
-    """The variant that chooses the images: the recommended one, otherwise the best beside `supervised`."""
-    return RECOMMENDED if RECOMMENDED in pictured else list(pictured)[min(1, len(pictured) - 1)]
+def _chooser(pictured: Iterable[str]) -> str:
+    """The variant that chooses the images: the recommended one, otherwise the best that learns from unlabeled images.
+
+    Args:
+        pictured: variants in the order of their rows, where better ones come first, after those of labels alone.
+    """
+    names = list(pictured)
+    if RECOMMENDED in names:
+        return RECOMMENDED
+    return next((name for name in names if name not in LABELED_ALONE), names[0])
 
 
 def _rows(
@@ -200,10 +225,15 @@ def _pictures(comparison: Comparison, pictured: Mapping[str, Path], rows: Sequen
     if not rows:
         return Section("Images", [])
     chooser = _chooser(pictured)
-    used = next(run for run in comparison.runs if run.folder == str(pictured[chooser]))
+    used = {name: run for name, folder in pictured.items() for run in comparison.runs if run.folder == str(folder)}
+    seeds = dict.fromkeys(run.seed for run in used.values())
+    trained = f"All networks learned from {used[chooser].labels} labels with seed {used[chooser].seed}"
+    if len(seeds) > 1:
+        listed = ", ".join(f"{name} seed {run.seed}" for name, run in used.items())
+        trained = f"The networks learned from {used[chooser].labels} labels, but not from the same ones: {listed}"
     note = (
         f"The worst, median and best {comparison.split} images by the {metric_title(comparison.metric)} of each under "
-        f"{chooser}. All networks learned from {used.labels} labels with seed {used.seed}; one training each."
+        f"{chooser}. {trained}; one training each."
     )
     return pictures_section(rows, note, (BASELINE if BASELINE in pictured else "label", chooser))
 
@@ -224,7 +254,8 @@ def _classes(comparison: Comparison, runs: Sequence[MeasuredRun]) -> Section:
         missing = math.nan, math.nan, math.nan
         bars = {variant: [found.get(name, missing) for name in names] for variant, found in groups.items()}
         unit = f" in {comparison.unit}" if comparison.unit else ""
-        note = f"{_measured_on(comparison)} Bars are intervals of {level(comparison)} over images and seeds."
+        on = _measured_on(comparison, labels)
+        note = f"{on} Bars are intervals of {level(comparison)} over {_over(comparison)}."
         parts.append(Chart(f"IoU of each class, {labels} labels", bar_chart(bars, names, f"IoU{unit}", colours), note))
         for variant, values in bars.items():
             table.append([variant, str(labels), *(_iou(value) for value in values)])
@@ -250,7 +281,7 @@ def _shown_maps(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
     """The runs with curves and matrices: that which chooses the images, and the baseline."""
     if not runs:
         return []
-    chooser = _chooser({run.title: run.folder for run in runs})
+    chooser = _chooser([run.title for run in runs])
     return sorted((run for run in runs if run.title in (chooser, BASELINE)), key=lambda run: run.title != chooser)
 
 

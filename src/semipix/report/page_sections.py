@@ -122,7 +122,7 @@ def between(found: Interval | None) -> str:
 def primary_interval(run: MeasuredRun) -> Interval | None:
     """The primary metric with its 95 % interval over images; None without figures of images."""
     images = run.images
-    return None if images is None else mean_interval([images.figures], images.function, within=images.within)
+    return None if images is None else mean_interval([images.independent], images.function, within=images.within)
 
 
 def metrics_table(run: MeasuredRun) -> Table:

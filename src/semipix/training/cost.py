@@ -58,8 +58,8 @@ class Cost(Callback):
         """Of the training so far, from its start, with validation."""
         return self._before + time.perf_counter() - self._began
 
-    def summary(self, device: torch.device) -> dict[str, float]:
-        """`seconds`, `step_seconds` and `peak_memory_mib` for `summary.json`.
+    def summary(self, device: torch.device) -> dict[str, float | str]:
+        """`seconds`, `step_seconds`, `peak_memory_mib` and the name of the `device` for `summary.json`.
 
         `step_seconds` is the median time from the end of a step to the end of the next one, with the reading of its
         images and without validation. `peak_memory_mib` is what tensors took on a GPU at most, otherwise the largest
@@ -69,7 +69,8 @@ class Cost(Callback):
         Args:
             device: on which the training ran.
         """
-        found = {"seconds": round(self.seconds, 1)}
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        found: dict[str, float | str] = {"device": name, "seconds": round(self.seconds, 1)}
         if self._steps:
             found["step_seconds"] = round(statistics.median(self._steps), 5)
         if (peak := peak_memory(device)) is not None:

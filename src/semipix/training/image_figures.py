@@ -3,7 +3,9 @@
 One row for each image:
 
 - `name`;
-- `checkpoint`: the network that was measured, `best` or `last`; `best, unfinished` while the training had not ended;
+- `checkpoint`: the network that was measured, `best` or `last`; `best, tiled` if large images were computed in tiles;
+  `best, unfinished` while the training had not ended;
+- `scene`: the scene that it shows; its own name where the data name none. Files of earlier versions lack it;
 - `pixels` that count;
 - the primary metric of this image alone, such as `miou`; empty if it has none;
 - the figures whose sums over images give the metric of all of them. Of segmentation these are `intersection/CLASS` and
@@ -14,8 +16,9 @@ One row for each image:
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +30,20 @@ from semipix.errors import SemipixError
 from semipix.functional.bootstrap import ANY, SHARE, Floats, ImageFigures, Metric, Range, mean_ratio, root_mean_ratio
 from semipix.tasks.base import Task
 
-FIXED = ("name", "checkpoint", "pixels")
+FIXED = ("name", "checkpoint", "scene", "pixels")
 """The first columns; the next one is the primary metric."""
+
+SCENE = FIXED.index("scene")
+"""The column that files of earlier versions lack."""
 
 SHARES = ("miou", "accuracy")
 """Metrics that are shares, from 0 to 1."""
+
+ERRORS = ("mae", "mse", "rmse", "sad", "grad", "conn")
+"""Metrics that are 0 at best."""
+
+TILED = ", tiled"
+"""Follows the network where large images were computed in tiles."""
 
 UNFINISHED = ", unfinished"
 """Ends `checkpoint` while the training of the run had not ended."""
@@ -50,10 +62,12 @@ class ImageRecords:
     Attributes:
         metric: the task's primary metric; empty before the first image.
         rows: for each image its figures by column.
+        scene: names the scene that an image shows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scene: Callable[[str], str] = str) -> None:
         self.metric = ""
+        self.scene = scene
         self.rows: dict[str, dict[str, float]] = {}
 
     def add(self, names: Sequence[str], task: Task, prediction: Tensor, target: Tensor) -> None:
@@ -92,7 +106,8 @@ class ImageRecords:
             numerators, denominators, metric = _parts(columns, np.array([[row[key] for key in columns]]))
             value = float(metric(numerators, denominators)[0])
             figures = [_text(row[key]) for key in columns]
-            table.writerow([name, checkpoint, int(row["pixels"]), "" if math.isnan(value) else repr(value), *figures])
+            alone = "" if math.isnan(value) else repr(value)
+            table.writerow([name, checkpoint, self.scene(name), int(row["pixels"]), alone, *figures])
         write_text(path, text.getvalue(), errors="surrogateescape")
 
 
@@ -104,6 +119,7 @@ class MeasuredImages:
         metric: name of the primary metric.
         checkpoint: the network that was measured, see the module.
         parts: names of the K ratios: the classes, or the metric.
+        scenes: (N,) the scene that each image shows.
         pixels: (N,) that count, of each image.
         figures: of each image.
         function: computes the metric from sums of the figures.
@@ -112,6 +128,7 @@ class MeasuredImages:
     metric: str
     checkpoint: str
     parts: tuple[str, ...]
+    scenes: tuple[str, ...]
     pixels: tuple[int, ...]
     figures: ImageFigures
     function: Metric
@@ -124,7 +141,12 @@ class MeasuredImages:
     @property
     def within(self) -> Range:
         """The values that the metric and its parts can have."""
-        return SHARE if self.metric in SHARES else ANY
+        return SHARE if self.metric in SHARES else (0.0, math.inf) if self.metric in ERRORS else ANY
+
+    @cached_property
+    def independent(self) -> ImageFigures:
+        """The figures of each scene: what intervals are computed from, since images of one scene are alike."""
+        return self.figures if len(set(self.scenes)) == len(self.scenes) else self.figures.summed_by(self.scenes)
 
     @property
     def alone(self) -> dict[str, float]:
@@ -133,8 +155,8 @@ class MeasuredImages:
         return dict(zip(self.figures.names, values, strict=True))
 
     def of_part(self, number: int) -> ImageFigures:
-        """The figures of one class."""
-        figures = self.figures
+        """The figures of one class in each scene."""
+        figures = self.independent
         chosen = slice(number, number + 1)
         return ImageFigures(figures.names, figures.numerators[:, chosen], figures.denominators[:, chosen])
 
@@ -147,6 +169,9 @@ def read_images(path: Path) -> MeasuredImages:
     """
     try:
         header, *rows = csv.reader(io.StringIO(path.read_text("utf-8", errors="surrogateescape")))
+        if header[SCENE : SCENE + 1] != ["scene"]:
+            header = [*header[:SCENE], "scene", *header[SCENE:]]
+            rows = [[*row[:SCENE], row[0], *row[SCENE:]] for row in rows]
         metric, columns = header[len(FIXED)], header[len(FIXED) + 1 :]
         if tuple(header[: len(FIXED)]) != FIXED or not rows or any(len(row) != len(header) for row in rows):
             raise ValueError
@@ -157,7 +182,8 @@ def read_images(path: Path) -> MeasuredImages:
             metric,
             rows[0][1],
             tuple(parts),
-            tuple(int(row[2]) for row in rows),
+            tuple(row[SCENE] for row in rows),
+            tuple(int(row[SCENE + 1]) for row in rows),
             ImageFigures(tuple(row[0] for row in rows), numerators, denominators),
             function,
         )

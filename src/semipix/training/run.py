@@ -193,7 +193,23 @@ def resume(run: Path, root: Path | None = None, trust: bool = False) -> dict[str
             if is_first_process():
                 claim.enter_context(claimed(run))
         method = build_method(configuration, task, pretrained=False)
-        return _fit(configuration, data, *_built(configuration, data, method, run), run, last)
+        built = _built(configuration, data, method, run)
+        if is_first_process() and is_finished(run):
+            _set_aside(run, done)
+        return _fit(configuration, data, *built, run, last)
+
+
+def _set_aside(run: Path, steps: int) -> None:
+    """Rename the figures of a finished training that goes on: they are not those of the network that it will have.
+
+    Args:
+        run: run folder.
+        steps: of the training until now; they are added to the names.
+    """
+    for path in [*run.glob("evaluation-*.*"), run / SUMMARY]:
+        if "-steps." not in path.name:
+            path.rename(path.with_name(f"{path.stem}-{steps}-steps{path.suffix}"))
+    print(f"{run}: the figures after {steps} steps are kept as evaluation-*-{steps}-steps.*", flush=True)
 
 
 def _built(
@@ -264,7 +280,7 @@ _EXPLAINED = (MisconfigurationException, RuntimeError, MemoryError, OSError, Val
 """Errors of a training that may have a translation."""
 
 
-def _cost(trainer: pl.Trainer) -> dict[str, float]:
+def _cost(trainer: pl.Trainer) -> dict[str, float | str]:
     """The cost of a training for its summary."""
     measured = next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, Cost))
     return measured.summary(trainer.strategy.root_device)
