@@ -239,7 +239,7 @@ def _never_begun(path: Path) -> list[Run]:
                 record = json.loads((Path(place) / file).read_text())
                 folder, state = Path(record["folder"]), str(record["state"])
                 if state in ("failed", "killed", "interrupted", "running") and not (folder / CONFIG).exists():
-                    reason = one_line(str(record["reason"])) or "it ended before its training began"
+                    reason = one_line(str(record.get("reason") or "it ended before its training began"))
                     found.append(Run(str(folder), folder.name, None, None, "failed", False, reason))
     return found
 

@@ -7,6 +7,7 @@ from semipix.report.page import Page, Section, write_page
 from semipix.report.page_sections import (
     MeasuredRun,
     classes_section,
+    drawn,
     error_maps_section,
     learning_section,
     metric_title,
@@ -100,7 +101,7 @@ def _sentence(run: MeasuredRun, configuration: Configuration, metric: str) -> st
     found = primary_interval(run)
     interval = ""
     if found is not None and not math.isnan(found.low):
-        interval = f" (95 % interval over images {shown(found.low)} to {shown(found.high)}; one seed)"
+        interval = f" (95 % interval over {drawn([run])} {shown(found.low)} to {shown(found.high)}; one seed)"
     method = configuration.method.path.split(".")[-2]
     learned = f"{method} learned from {len(split.labeled):,} labeled"
     if configuration.method.target.uses_unlabeled:  # type: ignore[attr-defined]

@@ -120,7 +120,7 @@ def between(found: Interval | None) -> str:
 
 
 def primary_interval(run: MeasuredRun) -> Interval | None:
-    """The primary metric with its 95 % interval over images; None without figures of images."""
+    """The primary metric with its 95 % interval over images, or scenes; None without figures of images."""
     images = run.images
     return None if images is None else mean_interval([images.independent], images.function, within=images.within)
 
@@ -138,8 +138,14 @@ def metrics_table(run: MeasuredRun) -> Table:
         for name in names
     ]
     marked = [names.index(primary)] if primary in names else []
-    note = "Intervals are over images, by 2,000 bootstrap draws; they say nothing of another training. "
+    note = f"Intervals are over {drawn([run])}, by 2,000 bootstrap draws; they say nothing of another training. "
     return Table(["metric", "value", "95 % interval"], rows, note + on_images([run]), marked)
+
+
+def drawn(runs: Sequence[MeasuredRun]) -> str:
+    """What intervals are over: scenes where the data name some, otherwise images."""
+    found = [run.images for run in runs if run.images is not None]
+    return "scenes" if any(images.independent is not images.figures for images in found) else "images"
 
 
 def on_images(runs: Sequence[MeasuredRun], seeds: Sequence[int] = ()) -> str:
@@ -174,7 +180,7 @@ def classes_section(runs: Sequence[MeasuredRun], note: str) -> Section:
     ]
     bars = {title: [(iou.estimate, iou.low, iou.high) for iou in ious] for title, ious in found.items()}
     parts: list[Table | Chart | Pictures] = [
-        Chart("IoU of each class", bar_chart(bars, names, "IoU"), f"With 95 % intervals over images. {note}"),
+        Chart("IoU of each class", bar_chart(bars, names, "IoU"), f"With 95 % intervals over {drawn(runs)}. {note}"),
     ]
     for run in runs:
         assert run.confusion is not None
