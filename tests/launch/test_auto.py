@@ -27,7 +27,14 @@ from semipix.launch.sweep import Job
 from semipix.training.build import build_task
 from semipix.training.configuration import Configuration
 from semipix.training.image_figures import MeasuredImages
-from semipix.training.run_folder import is_choosing, last_line, load_split, resume_or_start
+from semipix.training.run_folder import (
+    claimed,
+    is_choosing,
+    last_line,
+    load_split,
+    resume_or_start,
+    write_config,
+)
 from tests.conftest import QUICK, Result
 from tests.helpers.processes import environment
 from tests.helpers.runs import assert_same
@@ -292,6 +299,37 @@ def test_an_interruption_before_the_first_step_leaves_nothing_behind(
     assert result.code == 130
     assert result.err.splitlines()[-1] == "semipix: interrupted before the first step; nothing was trained"
     assert not Path("run").exists()
+
+
+def written_pilots(*overrides: str) -> list[Path]:
+    """The files of a run whose pilots have made no step, as another command may have written them."""
+    Path("run/pilots/supervised").mkdir(parents=True)
+    write_config(Path("run/pilots"), configuration(*overrides), "semipix train")
+    for name in ("pilots/supervised/config.yaml", "choice.json"):
+        Path("run", name).write_text("{}")
+    return [path for path in sorted(Path("run").rglob("*")) if path.name != ".lock"]
+
+
+def test_a_second_command_leaves_the_files_of_the_first_one_alone(train: Command) -> None:
+    """While the first one writes the folder, and where it has left pilots of another configuration."""
+    files = written_pilots()
+    with claimed(Path("run")):
+        assert "run: another training is writing this folder" in train(*ASKED).error
+    assert [path for path in files if path.exists()] == files
+    assert "it holds another training" in train(*ASKED).error
+    assert [path for path in files if path.exists()] == files
+
+
+def test_the_folder_stays_locked_between_choice_and_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any) -> None:
+        with claimed(tmp_path / "run"):
+            pass
+
+    monkeypatch.setattr(auto, "_choose", lambda *given: None)
+    monkeypatch.setattr(auto, "_chosen", refused)
+    with pytest.raises(SemipixError, match="another training is writing"):
+        auto.start(configuration(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_choice_that_is_made_is_kept(train: Command, trained: list[str]) -> None:

@@ -266,10 +266,9 @@ def _choose_and_train(
         )
     if is_first():
         training.check_new(run)
-        with no_empty_folders(run), _nothing_left_untrained(run):
-            with claimed(run):
-                _choose(asked, run, command, root, trust)
-            return training.start(_chosen(asked, run, root), run, command)
+        with no_empty_folders(run), claimed(run), _nothing_left_untrained(run):
+            _choose(asked, run, command, root, trust)
+            return training.start_claimed(_chosen(asked, run, root), run, command)
     return training.start(_chosen(asked, run, root), run, command)
 
 
@@ -303,13 +302,22 @@ def _with_method(configuration: Configuration, node: Mapping[str, Any], **top: A
 
 @contextlib.contextmanager
 def _nothing_left_untrained(run: Path) -> Iterator[None]:
-    """Remove what was written if the training is refused or interrupted before any pilot has made a step."""
+    """Remove what was written if the training is refused or interrupted before any pilot has made a step.
+
+    What was there before, such as the pilots of another configuration, stays.
+
+    Args:
+        run: the run folder, locked by this process.
+    """
+    pilots, choice = (not (run / name).exists() for name in (PILOTS, CHOICE))
     try:
         yield
     except (SemipixError, KeyboardInterrupt):
         if not has_checkpoint(run) and not any((run / PILOTS).glob("*/checkpoints/*.ckpt")):
-            shutil.rmtree(run / PILOTS, ignore_errors=True)
-            (run / CHOICE).unlink(missing_ok=True)
+            if pilots:
+                shutil.rmtree(run / PILOTS, ignore_errors=True)
+            if choice:
+                (run / CHOICE).unlink(missing_ok=True)
         raise
 
 

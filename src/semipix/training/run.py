@@ -103,7 +103,7 @@ def start(
         if is_first_process():
             claim.enter_context(no_empty_folders(run))
             claim.enter_context(claimed(run))
-        return _start(configuration, run, command, split)
+        return start_claimed(configuration, run, command, split)
 
 
 def check_name(run: Path) -> None:
@@ -132,7 +132,10 @@ def check_new(run: Path) -> None:
         raise SemipixError(f"{run}: holds a training already; continue it with resume={run} or choose another run=PATH")
 
 
-def _start(configuration: Configuration, run: Path, command: str, split: Split | None) -> dict[str, float]:
+def start_claimed(
+    configuration: Configuration, run: Path, command: str = "Python", split: Split | None = None
+) -> dict[str, float]:
+    """Train in a new run folder that the first process has locked, as `start` does."""
     if is_first_process():
         check_new(run)
     data = build_data(configuration, split)
