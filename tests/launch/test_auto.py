@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import semipix
 from semipix.cli import main
+from semipix.data.splits import Split
 from semipix.errors import SemipixError
 from semipix.functional.bootstrap import ImageFigures, Interval, mean_ratio
 from semipix.launch import auto, sweep
@@ -202,6 +203,39 @@ def trained(in_process: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]
 
     monkeypatch.setattr(auto, "_measured", measured)
     return in_process
+
+
+def a_pilot(folder: Path, val: Sequence[str] = ("a", "b")) -> Path:
+    """A folder with what is read of a pilot after its training."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints/best.ckpt").touch()
+    Split(["x"], ["y"], val, []).to_json(folder / "split.json")
+    return folder
+
+
+def figures_of(folder: Path, value: float, checkpoint: str = "best", names: Sequence[str] = ("a", "b")) -> None:
+    """Write a pilot's accuracy on each image."""
+    rows = "".join(f"{name},{checkpoint},{name},100,{value},{100 * value},100\n" for name in names)
+    header = "name,checkpoint,scene,pixels,accuracy,sum/accuracy,count/accuracy\n"
+    (folder / "evaluation-val.csv").write_text(header + rows)
+
+
+def test_only_the_figures_of_a_finished_pilot_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pilot = a_pilot(tmp_path / "pilot")
+    monkeypatch.setattr(auto, "evaluate", lambda folder, split, **options: figures_of(folder, 0.75))
+
+    def measured() -> float:
+        return auto._measured(pilot, None, trust=True).value
+
+    figures_of(pilot, 0.5)
+    assert measured() == 0.5
+    for checkpoint in ("best, unfinished", "best, tiled", "last"):
+        figures_of(pilot, 0.5, checkpoint)
+        assert measured() == 0.75
+    figures_of(pilot, 0.5, names=["a"])
+    assert measured() == 0.75
+    (pilot / "evaluation-val.csv").write_text("damaged")
+    assert measured() == 0.75
 
 
 def chosen_method(folder: str | Path) -> str:

@@ -54,6 +54,7 @@ from semipix.training.run_folder import (
     CONFIG,
     PILOTS,
     SUMMARY,
+    checkpoint_of,
     claimed,
     has_checkpoint,
     is_choosing,
@@ -575,8 +576,14 @@ def _compared(
 
 
 def _measured(folder: Path, root: Path | None, trust: bool) -> MeasuredImages:
-    """The figures of a pilot on each held-out image, measured unless they are there."""
+    """The figures of a pilot on each held-out image, measured unless those of the finished network are there.
+
+    A user may have measured the pilot before it was finished, or in tiles.
+    """
     path = folder / "evaluation-val.csv"
-    if not path.exists():
-        evaluate(folder, "val", root=root, trust=trust)
+    with contextlib.suppress(SemipixError):  # missing or damaged
+        kept = read_images(path)
+        if kept.checkpoint == checkpoint_of(folder).stem and [*kept.figures.names] == sorted(load_split(folder).val):
+            return kept
+    evaluate(folder, "val", root=root, trust=trust)
     return read_images(path)
