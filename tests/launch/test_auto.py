@@ -238,6 +238,46 @@ def test_only_the_figures_of_a_finished_pilot_are_kept(tmp_path: Path, monkeypat
     assert measured() == 0.75
 
 
+def test_pilots_that_were_measured_on_different_images_are_not_compared(tmp_path: Path) -> None:
+    for name, images in (("supervised", ("a", "b")), ("gct", ("a", "c"))):
+        figures_of(a_pilot(tmp_path / "pilots" / name, images), 0.5, names=images)
+    here = configuration()
+    task, settings = build_task(here, ["a", "b"]), Settings.of(here.method)
+    with pytest.raises(SemipixError, match="pilots/gct: measured on other images than supervised"):
+        auto._compared(["supervised", "gct"], tmp_path, task, settings, {}, None, trust=True)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (Split(["x"], ["y"], ["a", "b"], ["more"]), None),
+        (Split(["z"], ["y"], ["a", "b"], []), "labeled: 2 images differ from those that pilots would have now, such as"),
+        (Split(["x"], ["w", "y"], ["a", "b"], []), "unlabeled: 1 images differ"),
+        (Split(["x"], ["y"], ["a"], []), "val: 1 images differ .* such as b: labels or data have changed"),
+        (None, "labeled: 1 images differ"),
+    ],
+)
+def test_pilots_that_were_begun_with_other_images_are_refused(
+    split: Split | None, message: str | None, tmp_path: Path
+) -> None:
+    pilot = a_pilot(tmp_path / "pilots/supervised")
+    with contextlib.nullcontext() if message is None else pytest.raises(SemipixError, match=message):
+        auto._check_images(tmp_path, split)
+    (pilot / "checkpoints/best.ckpt").unlink()
+    auto._check_images(tmp_path, split)
+
+
+def test_labels_that_change_while_a_choice_is_interrupted_are_noticed(
+    train: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("00\n01\n02\n03\n")
+    interrupt_pilot(2, monkeypatch)
+    assert train(*ASKED, f"data.labels={labels}").code == 130
+    labels.write_text("00\n01\n02\n03\n04\n05\n")
+    assert "supervised/split.json: labeled: " in train(*ASKED, f"data.labels={labels}").error
+
+
 def chosen_method(folder: str | Path) -> str:
     target: str = yaml.safe_load((Path(folder) / "config.yaml").read_text())["method"]["_target_"]
     return target.rpartition(".")[2]

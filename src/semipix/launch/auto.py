@@ -343,6 +343,7 @@ def _choose(asked: Configuration, run: Path, command: str, root: Path | None, tr
     (run / PILOTS).mkdir(parents=True, exist_ok=True)
     write_config(run / PILOTS, asked, command)
     split = hold_out(data.split, data.source, settings.held_out, settings.min_held_out, here.seed)
+    _check_images(run, split)
     if why := _why_no_pilots(data, split, nodes, settings):
         choice = Choice(BASELINE, why, left_out=left_out)
     else:
@@ -375,6 +376,30 @@ def _check_same(asked: Configuration, run: Path) -> None:
                 f"{run}: {key}={found.get(key)!r} found in its {PILOTS}/{CONFIG}, {given.get(key)!r} expected: it "
                 "holds another training; choose another run=PATH, or remove it"
             )
+
+
+def _check_images(run: Path, split: Split | None) -> None:
+    """Refuse pilots whose training has begun with other images than pilots would have now.
+
+    Args:
+        run: the run folder.
+        split: the lists of pilots that begin now; None if there are too few images for pilots.
+
+    Raises:
+        SemipixError: labels or data have changed since.
+    """
+    for path in sorted((run / PILOTS).glob("*/split.json")):
+        if not has_checkpoint(path.parent):
+            continue
+        begun = load_split(path.parent).parts()
+        now = {} if split is None else split.parts()
+        for part in ("labeled", "unlabeled", "val"):
+            if changed := sorted({*begun[part]} ^ {*now.get(part, ())}):
+                raise SemipixError(
+                    f"{path}: {part}: {len(changed)} images differ from those that pilots would have now, such as "
+                    f"{changed[0]}: labels or data have changed since this pilot was begun; restore them, or choose "
+                    "another run=PATH"
+                )
 
 
 def _trainable(here: Configuration, task: Task, settings: Settings) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
@@ -543,6 +568,9 @@ def _compared(
         left_out: candidates that are not compared, with the reason; those that cannot be measured are added.
         root: the data folder, if it has moved.
         trust: allow pilots to name code outside of the known packages.
+
+    Raises:
+        SemipixError: pilots were measured on different images.
     """
     measured: dict[str, MeasuredImages] = {}
     for name in names:
@@ -553,6 +581,12 @@ def _compared(
                 return Choice(BASELINE, f"the held-out images cannot be measured: {error}", left_out=left_out)
             left_out[name] = str(error)
     images, metric = measured[BASELINE].figures.names, measured[BASELINE].function
+    for name, found in measured.items():
+        if found.figures.names != images:
+            raise SemipixError(
+                f"{run / PILOTS / name}: measured on other images than {BASELINE}: {len(found.figures.names)} found, "
+                f"the same {len(images)} expected; remove the folder, and the pilot is trained again"
+            )
     # Images of one scene are no independent ones, so they are drawn together.
     figures = {name: found.independent for name, found in measured.items()}
     pilots = {}
