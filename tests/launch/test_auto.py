@@ -166,6 +166,25 @@ def test_what_a_candidate_needs_is_adapted_to_task_and_model() -> None:
     assert "CutMix serves only classification" in left_out["cutmix"]
 
 
+def pilots_written(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+    """The configurations of the pilots that `auto` would train, by method."""
+    here = configuration(*overrides)
+    nodes = Settings.of(here.method).nodes()
+    auto._prepare(here, nodes, 400, Split(["x"], ["y"], ["z"], []), folder, "semipix train")
+    return {name: yaml.safe_load((folder / "pilots" / name / "config.yaml").read_text()) for name in nodes}
+
+
+def test_a_pilot_of_a_pair_measures_one_network_and_the_final_training_chooses(tmp_path: Path) -> None:
+    pairs = "method.candidates=[gct_strong,gct,cps,unimatch]"
+    found = {name: config["method"] for name, config in pilots_written(tmp_path, pairs).items()}
+    assert [found[name]["deploy"] for name in ("gct_strong", "gct", "cps")] == ["first"] * 3
+    assert [found[name].get("fusion") for name in ("gct_strong", "gct", "cps")] == [False, False, None]
+    assert not {"deploy", "fusion"} & {*found["supervised"], *found["unimatch"]}
+    (tmp_path / "choice.json").write_text('{"chosen": "gct_strong"}')
+    final = auto._chosen(configuration(pairs), tmp_path, None).method.options
+    assert (final["deploy"], final["fusion"]) == ("better", True)
+
+
 def test_only_the_command_chooses() -> None:
     with pytest.raises(SemipixError, match="semipix train makes"):
         Auto(None, None)  # type: ignore[arg-type]

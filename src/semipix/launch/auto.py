@@ -41,6 +41,7 @@ from semipix.launch.runner import run as run_command
 from semipix.launch.sweep import leaves
 from semipix.launch.variants import state_of
 from semipix.methods.base import MakeModel
+from semipix.methods.pair import ModelPair
 from semipix.methods.supervised import Supervised
 from semipix.models.adapt import Adapter, features_of
 from semipix.processes import is_first
@@ -75,6 +76,10 @@ SEVERAL_PROCESSES = (
 
 WITHOUT_FEATURES: dict[str, Any] = {"feature_dropout": 0.0, "complementary_dropout": False}
 """Values with which methods serve models that do not give their feature maps."""
+
+ONE_NETWORK: dict[str, Any] = {"deploy": "first", "fusion": False}
+"""Values with which a pilot of a pair measures one network, as that of supervised training does: the best of several on
+the held-out images would look better than it is."""
 
 
 class Auto(Supervised):
@@ -459,6 +464,9 @@ def _prepare(
         folder = run / PILOTS / name
         # One validation, at the end: the best of several on the held-out images would look better than it is.
         pilot = _with_method(here, node, steps=of_pilot, length="full", validations=1, calibrate=False)
+        if isinstance(pilot.method.target, type) and issubclass(pilot.method.target, ModelPair):
+            one = {key: value for key, value in ONE_NETWORK.items() if pilot.method.takes(key)}
+            pilot = pilot.with_options("method", one)
         if has_checkpoint(folder):
             _check_begun(folder, pilot)
         else:

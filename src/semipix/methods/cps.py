@@ -19,7 +19,7 @@ from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen
 from semipix.methods.base import Evidence, MakeModel, Routes, check_shares, check_weights
-from semipix.methods.pair import BOTH_MODELS, ModelPair
+from semipix.methods.pair import BOTH_MODELS, Deploy, ModelPair
 from semipix.tasks.base import Task
 
 
@@ -36,6 +36,7 @@ class CPS(ModelPair):
         cutmix: learn from mixed unlabeled images, instead of from all images as they are.
         area: share of an image that a box covers.
         rampup_epochs: epochs over which the weight of cross supervision grows.
+        deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
     needs_unlabeled: ClassVar[bool] = True
@@ -52,8 +53,9 @@ class CPS(ModelPair):
         cutmix: bool = True,
         area: float = 0.5,
         rampup_epochs: float = 0.0,
+        deploy: Deploy = "better",
     ) -> None:
-        super().__init__(task, make_model)
+        super().__init__(task, make_model, deploy)
         check_weights(lambda_cps=lambda_cps, rampup_epochs=rampup_epochs)
         check_shares(area=area)
         self.lambda_cps = lambda_cps

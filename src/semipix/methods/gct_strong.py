@@ -33,7 +33,7 @@ from semipix.functional.routing import frozen
 from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
-from semipix.methods.pair import BOTH_MODELS
+from semipix.methods.pair import BOTH_MODELS, Deploy
 from semipix.methods.pseudo_labels import SurePixels
 from semipix.models.adapt import features_of
 from semipix.models.flaw_detector import Norm
@@ -103,6 +103,7 @@ class StrongGCT(FlawGuidedPair):
             [0, 1].
         withhold: share of the labeled images that each model goes without, in [0, 0.5], so that their errors show the
             detector what the models do to images that they never learned.
+        deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
 
     needs_unlabeled: ClassVar[bool] = True
@@ -150,6 +151,7 @@ class StrongGCT(FlawGuidedPair):
         detection_images: int = 1,
         corrupted: float = 0.0,
         withhold: float = 0.0,
+        deploy: Deploy = "better",
     ) -> None:
         super().__init__(
             task,
@@ -164,6 +166,7 @@ class StrongGCT(FlawGuidedPair):
             detection_images=detection_images,
             corrupted=corrupted,
             withhold=withhold,
+            deploy=deploy,
         )
         if gate not in get_args(Gate):
             raise SemipixError(f"method.gate: {gate!r} found, lower, trusted, agreed or open expected")
