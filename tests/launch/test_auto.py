@@ -185,6 +185,14 @@ def test_a_pilot_of_a_pair_measures_one_network_and_the_final_training_chooses(t
     assert (final["deploy"], final["fusion"]) == ("better", True)
 
 
+def test_a_pilot_is_validated_once_whatever_the_trainer_says(tmp_path: Path) -> None:
+    given = ("val_check_interval=2", "check_val_every_n_epoch=1", "limit_val_batches=1", "gradient_clip_val=0.5")
+    for config in pilots_written(tmp_path, *(f"trainer.{item}" for item in given)).values():
+        assert config["validations"] == 1
+        assert not {"val_check_interval", "check_val_every_n_epoch", "limit_val_batches"} & config["trainer"].keys()
+        assert config["trainer"]["gradient_clip_val"] == 0.5
+
+
 def test_only_the_command_chooses() -> None:
     with pytest.raises(SemipixError, match="semipix train makes"):
         Auto(None, None)  # type: ignore[arg-type]

@@ -74,6 +74,9 @@ SEVERAL_PROCESSES = (
 )
 """Environment variables that a training of several processes may have left in this process; a pilot starts its own."""
 
+VALIDATION = ("val_check_interval", "check_val_every_n_epoch", "limit_val_batches")
+"""Keys of the trainer that a pilot does not share: it is validated once, at its end, with all held-out images."""
+
 WITHOUT_FEATURES: dict[str, Any] = {"feature_dropout": 0.0, "complementary_dropout": False}
 """Values with which methods serve models that do not give their feature maps."""
 
@@ -460,10 +463,11 @@ def _prepare(
     """Write configuration and split of each pilot that has not begun, and say what will be trained."""
     settings = Settings.of(here.method)
     of_pilot = min(steps, max(settings.min_pilot_steps, round(settings.pilot_share * steps)))
+    trainer = {key: value for key, value in here.trainer.as_mapping().items() if key not in VALIDATION}
     for name, node in nodes.items():
         folder = run / PILOTS / name
         # One validation, at the end: the best of several on the held-out images would look better than it is.
-        pilot = _with_method(here, node, steps=of_pilot, length="full", validations=1, calibrate=False)
+        pilot = _with_method(here, node, steps=of_pilot, length="full", validations=1, calibrate=False, trainer=trainer)
         if isinstance(pilot.method.target, type) and issubclass(pilot.method.target, ModelPair):
             one = {key: value for key, value in ONE_NETWORK.items() if pilot.method.takes(key)}
             pilot = pilot.with_options("method", one)
