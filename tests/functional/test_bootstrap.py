@@ -112,6 +112,18 @@ def test_intervals_contain_the_truth_as_often_as_they_should(seeds: int, images:
     assert 0.92 <= hits / cases <= 0.985
 
 
+@pytest.mark.parametrize(("level", "least", "most"), [(0.99, 0.0, 0.02), (0.8, 0.15, 0.25)])
+def test_few_images_are_allowed_for_at_every_level(level: float, least: float, most: float) -> None:
+    """The share of intervals that leave the truth, 0, out."""
+    draw, cases = np.random.default_rng(1), 400
+    zero = [figures(np.zeros((3, 1)))]
+    wrong = 0
+    for _ in range(cases):
+        run = figures(draw.normal(size=(3, 1)))
+        wrong += paired_difference([run], zero, samples=300, level=level).excludes()
+    assert least <= wrong / cases <= most
+
+
 def test_intervals_of_miou_contain_the_truth_as_often_as_they_should() -> None:
     """Classes of different frequency, of which one is right more often; the truth is that of very many images."""
     draw = np.random.default_rng(6)

@@ -153,7 +153,7 @@ def paired_difference(
     Raises:
         ValueError: there are no runs, their number differs, or partners were measured on different images.
     """
-    estimates, drawn = draw_means([first, second], metric, samples=samples, seed=seed)
+    estimates, drawn = draw_means([first, second], metric, samples=samples, level=level, seed=seed)
     return interval(float(estimates[0] - estimates[1]), drawn[:, 0] - drawn[:, 1], level)
 
 
@@ -167,7 +167,7 @@ def mean_interval(
     within: Range = ANY,
 ) -> Interval:
     """The mean of a metric over the seeds of one variant; see `paired_difference` and `interval`."""
-    estimates, drawn = draw_means([runs], metric, samples=samples, seed=seed)
+    estimates, drawn = draw_means([runs], metric, samples=samples, level=level, seed=seed)
     return interval(float(estimates[0]), drawn[:, 0], level, within)
 
 
@@ -188,7 +188,12 @@ def interval(estimate: float, drawn: Floats, level: float = LEVEL, within: Range
 
 
 def draw_means(
-    groups: Sequence[Sequence[ImageFigures]], metric: Metric = mean_ratio, *, samples: int = SAMPLES, seed: int = 0
+    groups: Sequence[Sequence[ImageFigures]],
+    metric: Metric = mean_ratio,
+    *,
+    samples: int = SAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> tuple[Floats, Floats]:
     """Draws of the mean over seeds of several groups of runs, all from the same images and seeds.
 
@@ -199,6 +204,7 @@ def draw_means(
         groups: G groups, each with a run for each of the same S seeds in the same order.
         metric: of sums of numerators and denominators.
         samples: B, the number of draws.
+        level: of the interval that is made of them, on which their spread depends, see the module's first point.
         seed: of the draws.
 
     Returns:
@@ -218,7 +224,7 @@ def draw_means(
     estimates = values.mean(1)
     with np.errstate(invalid="ignore"):
         drawn = _redrawn(groups, metric, samples, generator).mean(2)  # (B, G)
-        return estimates, estimates + (drawn - estimates) * _image_factor(groups) + _seed_part(
+        return estimates, estimates + (drawn - estimates) * _image_factor(groups, level) + _seed_part(
             values, samples, generator
         )
 
@@ -248,8 +254,8 @@ def _times(samples: int, images: int, generator: np.random.Generator) -> Floats:
     return np.bincount(chosen.ravel(), minlength=samples * images).reshape(samples, images).astype(float)
 
 
-def _image_factor(groups: Sequence[Sequence[ImageFigures]]) -> float:
-    """By how much draws of N images are spread, see the module's first point; NaN for one image.
+def _image_factor(groups: Sequence[Sequence[ImageFigures]], level: float) -> float:
+    """By how much draws of N images are spread for an interval, see the module's first point; NaN for one image.
 
     The images that say nothing do not count: the interval of a class that is in 2 of 40 images is one of 2 images.
     """
@@ -258,7 +264,7 @@ def _image_factor(groups: Sequence[Sequence[ImageFigures]]) -> float:
     images = min(run.informative for group in groups for run in group)
     if images < 2:
         return math.nan
-    share = (1 + LEVEL) / 2
+    share = (1 + level) / 2
     return float(math.sqrt(images / (images - 1)) * stdtrit(images - 1, share) / ndtri(share))
 
 
