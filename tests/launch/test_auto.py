@@ -274,6 +274,20 @@ def test_pilots_that_were_measured_on_different_images_are_not_compared(tmp_path
         auto._compared(["supervised", "gct"], tmp_path, task, settings, {}, None, trust=True)
 
 
+def test_the_interval_of_a_share_ends_at_one(tmp_path: Path) -> None:
+    for name, value in (("supervised", 0.5), ("gct", 0.9)):
+        pilot = a_pilot(tmp_path / "pilots" / name)
+        figures_of(pilot, value)
+        path = pilot / "evaluation-val.csv"
+        path.write_text(path.read_text().replace(f"b,best,b,100,{value},{100 * value}", "b,best,b,100,1.0,100.0"))
+        (pilot / "summary.json").write_text('{"steps": 2, "seconds": 1.0}')
+    here = configuration()
+    task, settings = build_task(here, ["a", "b"]), Settings.of(here.method)
+    choice = auto._compared(["supervised", "gct"], tmp_path, task, settings, {}, None, trust=True)
+    assert [pilot.metric.high for pilot in choice.pilots.values()] == [1.0, 1.0]
+    assert all(pilot.metric.low >= 0 for pilot in choice.pilots.values())
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [

@@ -606,7 +606,7 @@ def _compared(
         summary = json.loads((run / PILOTS / name / SUMMARY).read_text())
         difference = paired_difference([found], [figures[BASELINE]], metric, level=settings.level)
         pilots[name] = Pilot(
-            mean_interval([found], metric, level=settings.level),
+            mean_interval([found], metric, level=settings.level, within=measured[name].within),
             None if name == BASELINE else difference,
             int(summary["steps"]),
             float(summary["seconds"]),
