@@ -458,6 +458,40 @@ def test_a_choice_that_is_made_is_kept(train: Command, trained: list[str]) -> No
     assert chosen_method("run") == "UniMatch"
 
 
+@pytest.mark.parametrize(
+    ("codes", "error", "message"),
+    [
+        ([143, 0], None, ""),
+        ([-9, 0], None, ""),
+        ([137, -9], SemipixError, "the pilot of unimatch ended with exit status -9: killed"),
+        ([137, 2], SemipixError, "^killed"),
+        ([143, 143], KeyboardInterrupt, ""),
+        ([-2, -2], KeyboardInterrupt, ""),
+        ([1], SemipixError, "ended with exit status 1: killed"),
+    ],
+)
+def test_a_pilot_that_a_signal_ends_is_continued_once(
+    codes: list[int],
+    error: type[BaseException] | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = [*codes]
+    pilot = a_pilot(tmp_path / "unimatch")
+
+    def run(*given: Any, **options: Any) -> Ended:
+        code = left.pop(0)
+        if code == 0:
+            (pilot / "summary.json").touch()
+        return Ended(code, "killed")
+
+    monkeypatch.setattr(auto, "run_command", run)
+    with contextlib.nullcontext() if error is None else pytest.raises(error, match=message):
+        auto._train_pilot(pilot, None, trust=True)
+    assert not left
+
+
 class Failing(auto.Supervised):
     """A method whose first step ends with an error of the user."""
 

@@ -34,7 +34,7 @@ from semipix.data.splits import Split, hold_out
 from semipix.errors import SemipixError, one_line
 from semipix.functional.bootstrap import mean_interval, paired_difference
 from semipix.inference.evaluate import evaluate
-from semipix.interruption import raise_if_interrupted
+from semipix.interruption import ENDING_SIGNALS, Interrupted, raise_if_interrupted
 from semipix.launch.auto_choice import BASELINE, Choice, Pilot, decide
 from semipix.launch.runner import USERS_ERROR, has_trained, semipix, side_by_side, surroundings
 from semipix.launch.runner import run as run_command
@@ -68,6 +68,9 @@ from semipix.training.run_folder import (
     with_root,
     write_config,
 )
+
+TRIES = 2
+"""How often a pilot is started that ends by a signal."""
 
 SEVERAL_PROCESSES = (
     *("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -543,22 +546,29 @@ def _train_pilots(run: Path, names: Sequence[str], root: Path | None, trust: boo
 
 
 def _train_pilot(folder: Path, root: Path | None, trust: bool) -> None:
-    """Train a pilot to its end in a process of its own.
+    """Train a pilot to its end in a process of its own; one that a signal ends is continued once.
 
     Raises:
         SemipixError: it failed; the message is its own.
-        KeyboardInterrupt: the user interrupted.
+        KeyboardInterrupt: the user interrupted, or somebody stopped the pilot alone, twice.
     """
     if is_finished(folder):
         return
     log = folder.with_name(folder.name + ".log")
     options = [*([] if root is None else ["--data", str(root)]), *(["--trust"] if trust else [])]
     environment = surroundings(SEVERAL_PROCESSES, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    ended = run_command(semipix("train", f"resume={folder}", *options), log, env=environment)
-    if not has_trained(ended, folder):
+    for _ in range(TRIES):
+        ended = run_command(semipix("train", f"resume={folder}", *options), log, env=environment)
+        if has_trained(ended, folder):
+            return
         if ended.code == USERS_ERROR:
             raise SemipixError(ended.line)
-        raise SemipixError(f"{log}: the pilot of {folder.name} ended with exit status {ended.code}: {ended.line}")
+        number = -ended.code if ended.code < 0 else ended.code - 128
+        if number <= 0:  # no signal
+            break
+    if number in ENDING_SIGNALS:
+        raise Interrupted(number)
+    raise SemipixError(f"{log}: the pilot of {folder.name} ended with exit status {ended.code}: {ended.line}")
 
 
 def _compared(
