@@ -487,9 +487,21 @@ def test_a_pilot_that_a_signal_ends_is_continued_once(
         return Ended(code, "killed")
 
     monkeypatch.setattr(auto, "run_command", run)
-    with contextlib.nullcontext() if error is None else pytest.raises(error, match=message):
+    with contextlib.nullcontext() if error is None else pytest.raises(error, match=message or None):
         auto._train_pilot(pilot, None, trust=True)
     assert not left
+
+
+def test_the_log_of_a_supervised_pilot_that_fails_stays(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(command: Sequence[str], log: Path, **options: Any) -> Ended:
+        log.write_text("TypeError: a bug\n")
+        return Ended(1, "TypeError: a bug")
+
+    monkeypatch.setattr(auto, "run_command", crash)
+    log = Path("run/pilots/supervised.log").absolute()
+    error = train(*ASKED).error
+    assert error == f"semipix: error: {log}: the pilot of supervised ended with exit status 1: TypeError: a bug"
+    assert log.read_text() == "TypeError: a bug\n"
 
 
 class Failing(auto.Supervised):

@@ -88,6 +88,10 @@ ONE_NETWORK: dict[str, Any] = {"deploy": "first", "fusion": False}
 the held-out images would look better than it is."""
 
 
+class PilotFailed(SemipixError):
+    """A pilot has ended by something else than an error that the user can fix; its log says by what."""
+
+
 class Auto(Supervised):
     """Supervised training, unless a candidate is better in short pilots. Only `semipix train` can choose.
 
@@ -316,7 +320,7 @@ def _with_method(configuration: Configuration, node: Mapping[str, Any], **top: A
 def _nothing_left_untrained(run: Path) -> Iterator[None]:
     """Remove what was written if the training is refused or interrupted before any pilot has made a step.
 
-    What was there before, such as the pilots of another configuration, stays.
+    What was there before, such as the pilots of another configuration, stays, and so does the log of a pilot that failed.
 
     Args:
         run: the run folder, locked by this process.
@@ -324,6 +328,8 @@ def _nothing_left_untrained(run: Path) -> Iterator[None]:
     pilots, choice = (not (run / name).exists() for name in (PILOTS, CHOICE))
     try:
         yield
+    except PilotFailed:
+        raise
     except (SemipixError, KeyboardInterrupt):
         if not has_checkpoint(run) and not any((run / PILOTS).glob("*/checkpoints/*.ckpt")):
             if pilots:
@@ -568,7 +574,7 @@ def _train_pilot(folder: Path, root: Path | None, trust: bool) -> None:
             break
     if number in ENDING_SIGNALS:
         raise Interrupted(number)
-    raise SemipixError(f"{log}: the pilot of {folder.name} ended with exit status {ended.code}: {ended.line}")
+    raise PilotFailed(f"{log}: the pilot of {folder.name} ended with exit status {ended.code}: {ended.line}")
 
 
 def _compared(
