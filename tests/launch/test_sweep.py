@@ -125,6 +125,38 @@ def test_a_folder_of_another_training_is_left_alone(finished: Path, tmp_path: Pa
     assert record.reason.startswith("seed=0 found in its config.yaml, 7 expected: it holds another training")
 
 
+@pytest.mark.parametrize(
+    ("group", "key", "stored", "words"),
+    [
+        ("method", "flaw_threshold", 0.9, "++method.flaw_threshold=0.9"),
+        ("data", "rotate", 90.0, "data.rotate=90"),
+        ("data", "strong_blur", 0.25, "data.strong_blur=0.25"),
+        ("trainer", "sync_batchnorm", True, "trainer=ddp"),
+    ],
+)
+def test_a_key_that_only_the_earlier_command_had_is_missed(
+    group: str, key: str, stored: Any, words: str, finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    finished.rename(tmp_path / "sweep/one")
+    path = tmp_path / "sweep/one/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"] = {"_target_": "semipix.models.smp.SMP"}
+    now = {name: value for name, value in config.items() if name not in ("versions", "command")}
+    now[group] = {name: value for name, value in config[group].items() if name != key}
+
+    def record(command: str) -> Record:
+        changed = {**config, group: {**config[group], key: stored}, "command": command}
+        path.write_text(yaml.safe_dump(changed))
+        return run_job(a_job(tmp_path / "sweep", now))
+
+    missed = record(f"semipix train data=folder {words} run=one")
+    assert missed.state == "failed"
+    assert missed.reason.startswith(f"{group}.{key}={stored!r} found in its config.yaml, since its command had {group}")
+    assert record("semipix train data=folder run=one").state == "finished before", "a default that has changed"
+    assert record("semipix train 'data=folder").state == "finished before", "no command line"
+
+
 def test_class_weights_that_a_job_computed_are_its_own(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     finished.rename(tmp_path / "sweep/one")

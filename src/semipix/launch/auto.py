@@ -38,7 +38,7 @@ from semipix.interruption import ENDING_SIGNALS, Interrupted, raise_if_interrupt
 from semipix.launch.auto_choice import BASELINE, Choice, Pilot, decide
 from semipix.launch.runner import USERS_ERROR, has_trained, semipix, side_by_side, surroundings
 from semipix.launch.runner import run as run_command
-from semipix.launch.sweep import leaves
+from semipix.launch.sweep import leaves, stored_leaves
 from semipix.launch.variants import state_of
 from semipix.methods.base import MakeModel
 from semipix.methods.pair import ModelPair
@@ -386,7 +386,7 @@ def _check_same(asked: Configuration, run: Path) -> None:
     if not (run / PILOTS / CONFIG).exists():
         return
     found = leaves(read_config(run / PILOTS, trust=True)[0])  # compared alone; nothing that it names is imported
-    given = _stored(asked)
+    given = stored_leaves(asked.as_mapping())
     for key in sorted(found.keys() | given.keys()):
         if found.get(key) != given.get(key):
             raise SemipixError(
@@ -500,18 +500,13 @@ def _check_begun(folder: Path, pilot: Configuration) -> None:
         SemipixError: it has; the message names the first key that differs.
     """
     found = leaves(read_config(folder, trust=True)[0])
-    expected = _stored(pilot)
+    expected = stored_leaves(pilot.as_mapping())
     for key in sorted(found.keys() | expected.keys()):
         if key not in (*CHOSEN_FROM_DATA, "data.root") and found.get(key) != expected.get(key):
             raise SemipixError(
                 f"{folder / CONFIG}: {key}={str(found.get(key))[:80]!r} found, {expected.get(key)!r} expected: this "
                 "pilot was begun with other settings; remove its folder, and it is trained again"
             )
-
-
-def _stored(configuration: Configuration) -> dict[str, Any]:
-    """The values of a configuration by dotted keys, as they come back from a file."""
-    return leaves(yaml.safe_load(yaml.safe_dump(configuration.as_mapping())))
 
 
 def _train_pilots(run: Path, names: Sequence[str], root: Path | None, trust: bool) -> dict[str, str]:

@@ -8,14 +8,18 @@ log of each job; a lock keeps two sweeps from training one folder at the same ti
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TextIO
+
+import yaml
 
 from semipix.errors import SemipixError, one_line
 from semipix.launch.runner import INTERRUPTED, has_trained, run_training, surroundings
@@ -170,7 +174,8 @@ def _check_same(job: Job) -> bool:
         return False
     config, about = read_config(place, trust=True)  # compared below; nothing in it is imported
     found = leaves(config)
-    asked = leaves(Configuration.parse(settings).as_mapping())
+    asked = stored_leaves(Configuration.parse(settings).as_mapping())
+    _check_said(str(about.get("command") or ""), found, given, asked)
     for key, value in given.items():  # a default may have changed since the folder was trained
         if key not in found or found[key] == asked.get(key, value):
             continue
@@ -210,6 +215,72 @@ def _check_same(job: Job) -> bool:
                 "remove the folder, or choose another run=PATH for the sweep"
             )
     return True
+
+
+def _check_said(
+    command: str, found: Mapping[str, Any], given: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    """Refuse a folder whose command said what this one does not say, so that a default would hold now.
+
+    A default that has changed since is no reason: only what the folder's command named is compared.
+
+    Args:
+        command: that started the training of the folder.
+        found: values in the folder by dotted keys.
+        given: values that this command and the YAML files give; those of the folder are compared with them elsewhere.
+        asked: the same with all defaults.
+
+    Raises:
+        SemipixError: such a key has another value now.
+    """
+    from semipix.training.configuration import CHOSEN_FROM_DATA
+
+    for said, text in _said(command).items():
+        for name in _named(said, text, {*found, *asked}):
+            if (name in given and name in found) or found.get(name) == asked.get(name):
+                continue
+            if name in CHOSEN_FROM_DATA and text in ("auto", "null"):
+                continue
+            raise SemipixError(
+                f"{name}={found.get(name)!r} found in its config.yaml, since its command had {said}={text}, "
+                f"{asked.get(name)!r} expected: it holds another training; give {said} again, choose another run=PATH "
+                "for the sweep, or remove it"
+            )
+
+
+def _said(command: str) -> dict[str, str]:
+    """The keys that a command line names, with the text of their values; null for `~KEY`, which removes one."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # edited by hand
+        return {}
+    pairs = (word.partition("=") for word in words if "=" in word or word.startswith("~"))
+    given = {key: text if sign else "null" for key, sign, text in pairs if not key.startswith("-")}
+    return {key.lstrip("+~").rpartition("@")[2]: text for key, text in given.items()}
+
+
+def _named(key: str, text: str, known: Collection[str]) -> list[str]:
+    """The dotted keys that an override sets: of an option, such as `trainer=ddp`, those in its YAML file.
+
+    Args:
+        key: of the override.
+        text: of its value.
+        known: all dotted keys.
+    """
+    from semipix.launch.overrides import CHOICES
+
+    names = {name for name in known if name == key or name.startswith(f"{key}.")}
+    if key in CHOICES and text != "null":
+        folder = "model" if key == "second_model" else key
+        file = resources.files("semipix.conf").joinpath(folder, f"{text}.yaml")
+        option = yaml.safe_load(file.read_text("utf-8")) if file.is_file() else {}
+        names = {*known} & leaves(option if key == "experiment" else {key: option}).keys()
+    return sorted(names)
+
+
+def stored_leaves(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a configuration by dotted keys, as they come back from a file."""
+    return leaves(yaml.safe_load(yaml.safe_dump(node)))
 
 
 def leaves(node: Any, name: str = "") -> dict[str, Any]:
