@@ -1,5 +1,7 @@
 """Strategies that choose images, on points whose best choice is known."""
 
+from math import comb
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -104,7 +106,16 @@ def test_clusters_without_a_label_are_found() -> None:
     assert [len(each) for each in found.missed] == [20, 5]
     assert {group_of(number) for number in found.missed[0]} == {1}
     assert found.images == 25
-    assert found.by_chance == pytest.approx(sum((1 - size / 75) ** 3 for size in SIZES))
+    assert found.by_chance == pytest.approx(sum(comb(75 - size, 3) / comb(75, 3) for size in SIZES))
+
+
+def test_labels_by_chance_are_different_images() -> None:
+    """20 labels of 20 images miss nothing; of 300 images in as many clusters, 256 labels miss 44."""
+    draw = np.random.default_rng(0)
+    for images, labels, missed in ((20, 20, 0), (300, 256, 44)):
+        features = draw.normal(size=(images, 4)).astype(np.float32)
+        covered = np.arange(images) < labels
+        assert coverage(features, covered, images).by_chance == pytest.approx(missed)
 
 
 def test_no_cluster_is_missed_where_each_has_a_label() -> None:

@@ -1,5 +1,6 @@
 """Choose images that represent all images, by their features; pure functions of arrays."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -150,8 +151,16 @@ def coverage(features: Floats, covered: NDArray[np.bool_], clusters: int, seed: 
     groups = [group[np.argsort(distance[group], kind="stable")] for group in groups if len(group)]
     missed = sorted((group for group in groups if not covered[group].any()), key=len, reverse=True)
     labels = int(covered.sum())
-    by_chance = sum((1 - len(group) / len(features)) ** labels for group in groups)
+    by_chance = sum(_missed_by_chance(len(group), labels, len(features)) for group in groups)
     return Coverage(len(groups), missed, by_chance)
+
+
+def _missed_by_chance(size: int, labels: int, images: int) -> float:
+    """The probability that none of the labeled images, drawn without replacement, is in a cluster of this size."""
+    if labels > images - size:
+        return 0.0
+    ways = math.lgamma(images - size + 1) - math.lgamma(images - size - labels + 1)
+    return math.exp(ways - math.lgamma(images + 1) + math.lgamma(images - labels + 1))
 
 
 class _Chosen:
