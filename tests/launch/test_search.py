@@ -103,9 +103,9 @@ class TestStudy:
         overrides = ["data=scenes", "method=supervised", "model._target_=tests.helpers.tiny.TinyModel"]
         config = compose(overrides)
 
-        def made(trials: int, prune: bool = False) -> Search:
+        def made(trials: int, prune: bool = False, folder: str = "search", **changes: Any) -> Search:
             settings = Settings.parse({"trials": trials, "prune": prune, "space": SPACE}, {})
-            return Search(settings, overrides, config, tmp_path / "search")
+            return Search(settings, overrides, {**config, **changes}, tmp_path / folder)
 
         return made
 
@@ -130,6 +130,20 @@ class TestStudy:
 
         monkeypatch.setattr(search, "run_job", pretend)
         return found
+
+    def test_an_edited_configuration_is_another_search(self, make: Callable[..., Search], tmp_path: Path) -> None:
+        """One that an edited YAML file makes of the same command, or an edited list of labels."""
+        labels = tmp_path / "labels.txt"
+        labels.write_text("a\n")
+        data = {"_target_": "scenes", "labels": str(labels)}
+        optimizer = compose(["data=scenes"])["optimizer"]
+        make(2, data=data, steps=100, run="runs/now")
+        make(3, data=data, steps=100, run="runs/later", optimizer={**optimizer, "lr": 5.0})  # each trial has its own
+        with pytest.raises(SemipixError, match="holds a search with steps=100, but this command has 900"):
+            make(2, data=data, steps=900)
+        labels.write_text("a\nb\n")
+        with pytest.raises(SemipixError, match="holds a search with the content of .*labels.txt="):
+            make(2, data=data, steps=100)
 
     def test_a_bad_trial_is_pruned(self, make: Callable[..., Search], results: dict[int, list[float]]) -> None:
         results[2], results[5], results[6] = [0.4, 0.9, 0.3], [0.1, 0.1, 0.9], [0.1, 0.6, 0.1]

@@ -6,7 +6,9 @@ search's folder. What a command does not finish, the same command continues, and
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import math
 import shlex
 import sys
@@ -20,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from semipix.config import target_of, unknown_key
+from semipix.config import OUTSIDE, target_of, unknown_key
 from semipix.errors import SemipixError, one_line, reason_of
 from semipix.interruption import deferred, raise_if_interrupted
 from semipix.launch.compose import SEARCH, configuration_of
 from semipix.launch.overrides import is_config_location, open_overrides, parse_flags
 from semipix.launch.search_space import Choice, Parameter, Space
-from semipix.launch.sweep import JOBS, Job, Record, run_job
+from semipix.launch.sweep import JOBS, Job, Record, leaves, run_job
 from semipix.training.configuration import Configuration
 from semipix.training.run_folder import no_empty_folders, write_json
 
@@ -123,7 +125,7 @@ class Search:
 
     Raises:
         SemipixError: Optuna is not installed, nothing is validated, an override of the space is refused, or the folder
-            has a study of another space or of other overrides.
+            has a study of another space, of other overrides or of another configuration.
     """
 
     def __init__(self, settings: Settings, overrides: Sequence[str], config: Mapping[str, Any], folder: Path) -> None:
@@ -137,7 +139,7 @@ class Search:
             raise SemipixError("validations=0: a search compares validation results; set validations=1 or more")
         for example in settings.space.examples():
             Configuration.parse(self._composed(example))
-        self.study = self._opened()
+        self.study = self._opened(_common(config, settings.space))
 
     def run(self) -> list[str]:
         """Train trials until the study has enough; the lines of a table.
@@ -160,8 +162,15 @@ class Search:
         self._write()
         return self._table()
 
-    def _opened(self) -> "Study":
-        """The study; it is made where it is missing."""
+    def _opened(self, common: Mapping[str, Any]) -> "Study":
+        """The study; it is made where it is missing.
+
+        Args:
+            common: what all trials have in common.
+
+        Raises:
+            SemipixError: it is a study of another space, of other overrides or of another configuration.
+        """
         (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
         asked = {**self.settings.space.given, **_by_key(self.overrides), "metric": self.metric}
         with self._locked():
@@ -177,15 +186,17 @@ class Search:
                 load_if_exists=True,
                 pruner=pruner or self.optuna.pruners.NopPruner(),
             )
-            if "asked" not in study.user_attrs:
-                study.set_user_attr("asked", asked)
-        found = study.user_attrs.get("asked", {})
-        for key in sorted({*found, *asked}):
-            if found.get(key) != asked.get(key):
-                raise SemipixError(
-                    f"{self.folder}: holds a search with {key}={found.get(key, 'nothing')}, but this command has "
-                    f"{asked.get(key, 'nothing')}; give the same values, or choose another run=PATH"
-                )
+            for name, values in (("asked", asked), ("common", common)):
+                if name not in study.user_attrs:  # also studies of earlier versions
+                    study.set_user_attr(name, values)
+        for name, now in (("asked", asked), ("common", common)):
+            found = study.user_attrs[name]
+            for key in sorted({*found, *now}):
+                if found.get(key) != now.get(key):
+                    raise SemipixError(
+                        f"{self.folder}: holds a search with {key}={found.get(key, 'nothing')}, but this command has "
+                        f"{now.get(key, 'nothing')}; give the same values, or choose another run=PATH"
+                    )
         return study
 
     @contextlib.contextmanager
@@ -441,6 +452,27 @@ def _optuna() -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", module="optuna")
     return optuna
+
+
+def _common(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """The values that all trials have in common, by dotted keys as they come back from a study.
+
+    An edited YAML file or an edited list of labels changes them, also where the command line stays the same.
+
+    Args:
+        config: the composed configuration.
+        space: the keys that each trial sets.
+    """
+    searched = [*space.always, *(key for parameters in space.when.values() for key in parameters), *OUTSIDE]
+    found = {
+        key: value
+        for key, value in leaves(config).items()
+        if not any(key == each or key.startswith(f"{each}.") for each in searched)
+    }
+    labels = Path(str(found.get("data.labels")))
+    if labels.is_file():
+        found[f"the content of {labels}"] = hashlib.sha256(labels.read_bytes()).hexdigest()[:12]
+    return dict(json.loads(json.dumps(found, default=str)))
 
 
 def _name(number: int) -> str:
