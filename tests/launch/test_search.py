@@ -145,6 +145,20 @@ class TestStudy:
         with pytest.raises(SemipixError, match="holds a search with the content of .*labels.txt="):
             make(2, data=data, steps=100)
 
+    @pytest.mark.parametrize("folder", ["what?a", "{x}", "%41", "100%", "a#b&c=d"])
+    def test_a_study_is_in_its_folder_whatever_that_is_called(
+        self, folder: str, make: Callable[..., Search], tmp_path: Path
+    ) -> None:
+        make(2, folder=folder)
+        make(2, folder=folder)
+        assert [each.relative_to(tmp_path) for each in tmp_path.rglob("study.db")] == [Path(folder, "study.db")]
+
+    def test_a_damaged_study_is_one_line(self, make: Callable[..., Search], tmp_path: Path) -> None:
+        (tmp_path / "search").mkdir()
+        (tmp_path / "search/study.db").write_bytes(b"no database" * 100)
+        with pytest.raises(SemipixError, match=r"study\.db: not readable as a study \(file is not a database\); restore"):
+            make(2)
+
     def test_a_bad_trial_is_pruned(self, make: Callable[..., Search], results: dict[int, list[float]]) -> None:
         results[2], results[5], results[6] = [0.4, 0.9, 0.3], [0.1, 0.1, 0.9], [0.1, 0.6, 0.1]
         study = make(7, prune=True)

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import shlex
+import sqlite3
 import sys
 import time
 import warnings
@@ -174,18 +175,16 @@ class Search:
         (self.folder / JOBS).mkdir(parents=True, exist_ok=True)
         asked = {**self.settings.space.given, **_by_key(self.overrides), "metric": self.metric}
         with self._locked():
-            storage = self.optuna.storages.RDBStorage(
-                f"sqlite:///{(self.folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
-            )
             direction = "maximize" if self.larger else "minimize"
             pruner = self.optuna.pruners.MedianPruner(FIRST_PRUNED, 1) if self.settings.prune else None
-            study: Study = self.optuna.create_study(
-                storage=storage,
-                study_name=SEARCH,
-                direction=direction,
-                load_if_exists=True,
-                pruner=pruner or self.optuna.pruners.NopPruner(),
-            )
+            with self._readable():
+                study: Study = self.optuna.create_study(
+                    storage=_storage(self.folder / STUDY),
+                    study_name=SEARCH,
+                    direction=direction,
+                    load_if_exists=True,
+                    pruner=pruner or self.optuna.pruners.NopPruner(),
+                )
             for name, values in (("asked", asked), ("common", common)):
                 if name not in study.user_attrs:  # also studies of earlier versions
                     study.set_user_attr(name, values)
@@ -198,6 +197,23 @@ class Search:
                         f"{now.get(key, 'nothing')}; give the same values, or choose another run=PATH"
                     )
         return study
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Explain why the study's file cannot be opened.
+
+        Raises:
+            SemipixError: it is damaged, or cannot be written.
+        """
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except SQLAlchemyError as error:
+            why = reason_of(getattr(error, "orig", None) or error, 120)
+            raise SemipixError(
+                f"{self.folder / STUDY}: not readable as a study ({why}); restore it, or choose another run=PATH"
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -452,6 +468,20 @@ def _optuna() -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", module="optuna")
     return optuna
+
+
+def _storage(path: Path) -> Any:
+    """The storage of a study in an SQLite file.
+
+    The file is opened by its path, since in a URL characters such as ? and % have a meaning, and Optuna formats it.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import QueuePool
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path.absolute(), timeout=_PATIENCE, check_same_thread=False)
+
+    return RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
 
 
 def _common(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
