@@ -190,6 +190,8 @@ class TestStudy:
         results.update({number: [] for number in range(9)})
         with pytest.raises(SemipixError, match="all 3 trials failed, the last one: broken; change"):
             make(9).run()
+        with pytest.raises(SemipixError, match="all 3 trials failed"):  # the same command again, with nothing to train
+            make(3).run()
 
 
 class TestCommand:

@@ -161,6 +161,7 @@ class Search:
                 self._write()
                 self._check_failures()
         self._write()
+        self._check_failures()  # also where earlier commands have trained all trials
         return self._table()
 
     def _opened(self, common: Mapping[str, Any]) -> "Study":
