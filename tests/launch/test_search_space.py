@@ -20,6 +20,9 @@ from semipix.launch.search_space import Choice, Interval, Parameter, Space, pars
         ("range(0,10,3)", Interval(0, 9, whole=True, step=3)),
         ("range(0,9,3)", Interval(0, 6, whole=True, step=3)),
         ("range(0.5,2,0.5)", Interval(0.5, 1.5, step=0.5)),
+        ("range(0,1,0.3)", Interval(0.0, 0.9, step=0.3)),
+        ("range(0.1,0.4,0.1)", Interval(0.1, 0.3, step=0.1)),
+        ("range(1,0,-0.25)", Interval(0.25, 1.0, step=0.25)),
     ],
 )
 def test_forms(text: str, expected: Parameter) -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Self
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -164,12 +165,15 @@ def _interval(value: Any) -> Interval | None:
         return Interval(low, high, whole, log) if good else None  # type: ignore[arg-type]
     if not value.step:
         return None
-    count = math.ceil((value.stop - value.start) / value.step)  # the end is left out, as in Python
+    # Of decimal numbers, since with binary ones range(0,1,0.3) loses 0.9 and range(0.1,0.4,0.1) holds 0.4.
+    start, stop, step = (Decimal(str(each)) for each in (value.start, value.stop, value.step))
+    count = math.ceil((stop - start) / step)  # the end is left out, as in Python
     if count < 1:
         return None
-    ends = value.start, value.start + (count - 1) * value.step
+    ends = start, start + (count - 1) * step
     whole = all(isinstance(each, int) for each in (value.start, value.step))
-    return Interval(min(ends), max(ends), whole, log, abs(value.step))
+    number = int if whole else float
+    return Interval(number(min(ends)), number(max(ends)), whole, log, number(abs(step)))
 
 
 def _mapping(key: str, value: Any) -> Mapping[str, Any]:
