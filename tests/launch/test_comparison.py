@@ -47,6 +47,8 @@ def test_changes_are_runs_of_their_own() -> None:
     grid = a_grid(methods=[], seeds=[0], changes={"few": ["method=gct", "data.labels=2"]}, experiment="paper/matting")
     (job,) = jobs_of(grid, ["8"])
     assert job == ["experiment=paper/matting", "method=gct", "data.labels=2", "seed=0", "hydra.sweep.subdir='few-8-0'"]
+    (job,) = jobs_of(a_grid(methods=[], seeds=[0], changes={"few": ["method=gct", "++data.labels=2"]}), ["8"])
+    assert job == ["method=gct", "++data.labels=2", "seed=0", "hydra.sweep.subdir='few-8-0'"]
 
 
 def test_the_labels_of_the_data_are_the_default() -> None:
@@ -68,6 +70,12 @@ def test_the_labels_of_the_data_are_the_default() -> None:
         ({"seeds": []}, r"compare\.seeds=\[\]: nothing found"),
         ({"labels": [8, "8"]}, r"compare\.labels=\[8,8\]: the same value twice found"),
         ({"seeds": ["x"]}, r"compare\.seeds: \['x'\] found"),
+        (
+            {"methods": ["gct"], "changes": {"gct": ["method=gct", "method.decay=0.5"]}},
+            r"compare\.changes\.gct: gct is a method of the grid; give it another name",
+        ),
+        ({"changes": {"all_labels": ["method=gct"]}}, r"compare\.changes\.all_labels: all_labels is a method"),
+        ({"changes": {"x": ["method=gct", "+seed=5"]}}, r"compare\.changes\.x: \+seed=5 found, but each run has each of"),
         ({"method": ["gct"]}, r"unknown key compare\.method; did you mean methods\?"),
     ],
 )

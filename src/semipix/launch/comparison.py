@@ -43,7 +43,7 @@ class Grid:
         labels: values of `data.labels`; None means what the data have.
         seeds: of the split and the weights.
         experiment: another experiment that all runs take.
-        changes: further runs by name, each with its overrides.
+        changes: further runs by name, each with its overrides; one with `data.labels` has the same for all `labels`.
         overrides: of all runs; those of the command line have precedence.
     """
 
@@ -59,7 +59,8 @@ class Grid:
         """Check the node of a configuration.
 
         Raises:
-            SemipixError: a key is unknown, or a value is of a wrong type, empty or twice in a list.
+            SemipixError: a key is unknown, a value is of a wrong type, empty or twice in a list, or a change has the name
+                of a method or sets the seed.
         """
         known: dict[str, Any] = {
             "methods": list[str],
@@ -84,6 +85,13 @@ class Grid:
         changes = {name: tuple(items) for name, items in (node.get("changes") or {}).items()}
         if not node.get("methods") and not changes:
             raise SemipixError(f"{NODE}.methods=[]: nothing found, names of methods expected, such as [supervised,gct]")
+        for name, items in changes.items():
+            if name in (*(node.get("methods") or ()), *SPECIAL):
+                raise SemipixError(f"{NODE}.changes.{name}: {name} is a method of the grid; give it another name")
+            if seeds := [item for item in items if _key(item) == "seed"]:
+                raise SemipixError(
+                    f"{NODE}.changes.{name}: {seeds[0]} found, but each run has each of {NODE}.seeds; leave it out"
+                )
         return cls(
             tuple(node.get("methods") or ()),
             labels,
@@ -169,7 +177,7 @@ def jobs_of(grid: Grid, labels: Sequence[str]) -> list[list[str]]:
             changes = grid.changes.get(name) or SPECIAL.get(name, (f"method={name}",))
             for count in [ALL] if name == "all_labels" else labels:
                 folder = f"{name}-{count}-{seed}".replace("/", "_of_")
-                given = [] if any(item.startswith("data.labels=") for item in changes) else [f"data.labels={count}"]
+                given = [] if any(_key(item) == "data.labels" for item in changes) else [f"data.labels={count}"]
                 experiment = [f"experiment={grid.experiment}"] if grid.experiment else []
                 jobs.append([*experiment, *changes, *given, f"seed={seed}", f"hydra.sweep.subdir={quoted(folder)}"])
     if len(jobs) > MOST_JOBS:
