@@ -52,7 +52,7 @@ def test_changes_are_runs_of_their_own() -> None:
 
 
 def test_the_labels_of_the_data_are_the_default() -> None:
-    data: Any = SimpleNamespace(labels="all", mixed=True, split=SimpleNamespace(labeled=["a"] * 4))
+    data: Any = SimpleNamespace(labels="all", mixed=True, split=SimpleNamespace(labeled=["a"] * 4), split_with=str)
     grid, labels = labels_of(a_grid(), data)
     assert labels == ("all",)
     assert "all_labels" not in grid.methods, "all runs have them"
@@ -150,4 +150,6 @@ def test_one_command_trains_and_compares_and_does_what_is_missing(
 def test_a_wrong_key_is_refused_before_a_folder_is_made(command: Callable[..., Result], shared_photos: Path) -> None:
     given = ["train", "experiment=compare", "data=folder", f"data.root={shared_photos}", "run=sweep"]
     assert "unknown key method.nope" in command(*given, "compare.labels=[2]", "method.nope=1").error
+    error = command(*given, "compare.labels=[4,99]").error
+    assert "compare.labels=[4,99]: data.labels=99: only 8 labeled images are there" in error
     assert not Path("sweep").exists()

@@ -212,7 +212,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         kept: DiskCache | None = None
         if cache == "disk":
             kept = DiskCache(Path(cache_folder or users_folder("decoded")), self._cache_bytes)
-        self.labels = labels
+        self.labels, self.val = labels, val
         self.max_pixels = _at_least(1, "data.max_pixels", max_pixels)
         self.source.reader = self._reader(kept)
         self.pad = pad
@@ -312,6 +312,14 @@ class SemiSupervisedDataModule(LightningDataModule):
                 "unlabeled": self._stream("unlabeled", unlabeled, rest, collate_unlabeled),
             }
         )
+
+    def split_with(self, labels: Amount) -> Split:
+        """The lists of a run with other labels.
+
+        Raises:
+            SemipixError: there are fewer labels than asked for, see `make_split`.
+        """
+        return make_split(self.source, labels, self.val, self.seed)
 
     def labeled_samples(self) -> tuple[EvalDataset, list[float]]:
         """The labeled images as they are evaluated, and the place of each, see `Batch.place`."""

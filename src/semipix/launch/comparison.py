@@ -199,9 +199,15 @@ def labels_of(grid: Grid, data: SemiSupervisedDataModule) -> tuple[Grid, tuple[s
         data: of a run, with the labels that the data have unless others are asked for.
 
     Raises:
-        SemipixError: the data have no unlabeled image, and no smaller number of labels is asked for.
+        SemipixError: the data have no unlabeled image, and no smaller number of labels is asked for; or they have fewer
+            labels than a number.
     """
     labels = grid.labels or (str(data.labels),)
+    for count in grid.labels or ():
+        try:
+            data.split_with(count)
+        except SemipixError as error:
+            raise SemipixError(f"{NODE}.labels={_shown(labels)}: {error}") from error
     if {*labels} == {ALL} and not data.mixed:
         raise SemipixError(
             f"{NODE}.labels: all {len(data.split.labeled)} training images are labeled, so that there are no unlabeled "
