@@ -178,6 +178,8 @@ class TestListFile:
         (tmp_path / "names.txt").write_bytes(b"images/train/\xff.png\r\n")
         name = os.fsdecode(b"images/train/\xff.png")
         assert listed_names(tmp_path / "names.txt", [name, "images/train/b.png"]) == [name]
+        with pytest.raises(SemipixError, match=r"no label for 1 of its 1 names, e\.g\. 'images/train/\\udcff\.png'"):
+            listed_names(tmp_path / "names.txt", ["images/train/b.png"], [name])
 
     def test_ambiguous_stem(
         self, folder: Path, write_image: Callable[..., Path], write_mask: Callable[..., Path]

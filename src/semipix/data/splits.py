@@ -270,8 +270,6 @@ def listed_names(path: str | Path, names: Sequence[str], others: Iterable[str] =
             )
         found += matches
         unknown += [] if matches else [line]
-    if unknown and not _is_utf8(text):
-        raise SemipixError(f"{path}: not UTF-8 text, expected one image name or stem a line")
     if unknown:
         bare = _by_alias(others)
         unlabeled = [line for line in unknown if line in bare]
@@ -280,6 +278,8 @@ def listed_names(path: str | Path, names: Sequence[str], others: Iterable[str] =
                 f"{path}: no label for {len(unlabeled)} of its {len(lines)} names, e.g. {unlabeled[0]!r}; label these "
                 "images, or remove their lines"
             )
+        if not _is_utf8(text):
+            raise SemipixError(f"{path}: not UTF-8 text, expected one image name or stem a line")
         raise SemipixError(
             f"{path}: no training image for {len(unknown)} of its {len(lines)} names, e.g. {unknown[0]!r}; expected "
             f"names such as {next(iter(names), 'images/train/a.jpg')}, one a line"
