@@ -13,6 +13,8 @@ from semipix.data import pick_features
 from semipix.data.pick import coverage_lines, pick
 from semipix.data.pick_choice import STRATEGIES
 from semipix.data.pick_features import CHANNELS, DEPTHS
+from semipix.data.sources.folder import FolderSource
+from semipix.data.splits import make_split
 from semipix.errors import SemipixError
 from tests.conftest import QUICK, Result
 from tests.helpers.tiny_files import save_image, save_mask
@@ -89,7 +91,29 @@ def test_images_that_are_the_same_are_picked_once(greys: Path) -> None:
 def test_pairs_and_the_folder_unlabeled(tmp_path: Path) -> None:
     for folder, value in (("inputs/train", 0), ("unlabeled", 200)):
         save_image(tmp_path / folder / "a.png", value=value)
-    assert sorted(pick(tmp_path, 2).names) == ["inputs/train/a.png", "unlabeled/a.png"]
+    found = pick(tmp_path, 2)
+    assert sorted(found.names) == ["inputs/train/a.png", "unlabeled/a.png"]
+    assert found.notes[-1].startswith(
+        "1 of the picked images are in unlabeled/: when you label one, move it to inputs/train under the same name, with "
+        "its target in targets/train"
+    )
+
+
+def test_a_picked_image_that_moves_out_of_unlabeled_is_found(tmp_path: Path) -> None:
+    root, names = tmp_path / "data", tmp_path / "names.txt"
+    for folder, value in (("images/train", 0), ("unlabeled/deep", 120), ("unlabeled", 200)):
+        save_image(root / folder / f"{value}.png", value=value)
+    label(root, "0")
+    pick(root, 2).write(names)
+    assert sorted(names.read_text().split()) == ["unlabeled/200.png", "unlabeled/deep/120.png"]
+    with pytest.raises(SemipixError, match="no label for 2 of its 2 names"):
+        make_split(FolderSource(root), str(names), val=0, seed=0)
+    for name in ("200", "deep/120"):
+        (root / f"images/train/{name}.png").parent.mkdir(exist_ok=True)
+        (root / f"unlabeled/{name}.png").rename(root / f"images/train/{name}.png")
+        save_mask(root / f"masks/train/{name}.png")
+    split = make_split(FolderSource(root), str(names), val=0, seed=0)
+    assert split.labeled == ["images/train/200.png", "images/train/deep/120.png"]
 
 
 def test_files_that_cannot_be_read_are_named(greys: Path) -> None:

@@ -181,6 +181,14 @@ class TestListFile:
         with pytest.raises(SemipixError, match=r"no label for 1 of its 1 names, e\.g\. 'images/train/\\udcff\.png'"):
             listed_names(tmp_path / "names.txt", ["images/train/b.png"], [name])
 
+    def test_an_image_that_has_left_the_folder_unlabeled(self, tmp_path: Path) -> None:
+        """It may have another extension now; one that is still there has no label, whatever has its stem."""
+        path, labeled = tmp_path / "names.txt", ["images/train/a.png", "images/train/b.png"]
+        path.write_text("unlabeled/a.jpg\n")
+        assert listed_names(path, labeled, ["unlabeled/b.jpg"]) == ["images/train/a.png"]
+        with pytest.raises(SemipixError, match=r"no label for 1 of its 1 names, e\.g\. 'unlabeled/a\.jpg'"):
+            listed_names(path, labeled, ["unlabeled/a.jpg"])
+
     def test_ambiguous_stem(
         self, folder: Path, write_image: Callable[..., Path], write_mask: Callable[..., Path]
     ) -> None:

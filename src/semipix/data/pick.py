@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from semipix.atomic import write_text
 from semipix.data.files.bands import Bands
 from semipix.data.files.cache import GIB, Cache, DiskCache, users_folder
-from semipix.data.files.listing import MASKS, PAIRS, list_folder, no_images
+from semipix.data.files.listing import MASKS, PAIRS, UNLABELED, Layout, list_folder, no_images
 from semipix.data.files.opening import MAX_PIXELS
 from semipix.data.files.reader import Reader
 from semipix.data.pick_choice import Numbers, cells, choose, coverage
@@ -131,7 +131,8 @@ def pick(
     found = choose(by, values, pool.covered, count, seed)
     members = cells(values, pool.covered, found)
     named = [[pool.names[number] for number in cell] for cell in members]
-    return Picked(pool.root, named, [*pool.notes, *_summary(pool, members, count, by)], reader)
+    notes = [*pool.notes, *_summary(pool, members, count, by), *_to_move(pool.root, named)]
+    return Picked(pool.root, named, notes, reader)
 
 
 def coverage_lines(
@@ -179,7 +180,7 @@ def _listed(root: Path, labels: str | None, simulate: bool, arrays: bool) -> Lis
         simulate: whether no image counts as labeled where all have a label.
         arrays: whether images may be arrays.
     """
-    layout = PAIRS if (root / PAIRS.images.partition("/")[0]).is_dir() else MASKS
+    layout = _layout(root)
     listing = list_folder(root, replace(layout, image_arrays=arrays), labels_needed=False)
     names = sorted(listing.parts()["train"])
     if not names:
@@ -198,6 +199,10 @@ def _listed(root: Path, labels: str | None, simulate: bool, arrays: bool) -> Lis
         )
         labeled = set()
     return Listed(root, names, labeled, notes)
+
+
+def _layout(root: Path) -> Layout:
+    return PAIRS if (root / PAIRS.images.partition("/")[0]).is_dir() else MASKS
 
 
 def _check_enough(count: int, root: Path, free: int, images: str) -> None:
@@ -234,6 +239,19 @@ def features_cache(notes: list[str]) -> Cache | None:
         why = reason_of(error).removeprefix(f"data.cache_folder={folder}: ").partition(";")[0]
         notes.append(f"{folder}: features are not kept there for the next time: {why}")
         return None
+
+
+def _to_move(root: Path, named: Sequence[Sequence[str]]) -> list[str]:
+    """A line where picked images have to be moved before they can have a label."""
+    count = sum(cell[0].startswith(f"{UNLABELED}/") for cell in named)
+    if not count:
+        return []
+    layout = _layout(root)
+    images, labels = (folder.format(split="train") for folder in (layout.images, layout.labels))
+    return [
+        f"{count} of the picked images are in {UNLABELED}/: when you label one, move it to {images} under the same name, "
+        f"with its {layout.label} in {labels}; data.labels=FILE finds it there"
+    ]
 
 
 def _summary(pool: Pool, members: Sequence[Numbers], count: int, by: str) -> list[str]:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
 from semipix.atomic import write_text
+from semipix.data.files.listing import UNLABELED
 from semipix.data.files.names import Names, composed
 from semipix.data.source import Source
 from semipix.errors import SemipixError
@@ -250,6 +251,8 @@ def _is_file(labels: Amount) -> bool:
 def listed_names(path: str | Path, names: Sequence[str], others: Iterable[str] = ()) -> list[str]:
     """The names that a list file contains. A line may be a full name, a stem, or the end of a path.
 
+    A line `unlabeled/NAME` may also mean an image that was moved from there, when it got a label.
+
     Args:
         path: a text file, one name a line.
         names: the names that may be listed.
@@ -270,8 +273,11 @@ def listed_names(path: str | Path, names: Sequence[str], others: Iterable[str] =
             )
         found += matches
         unknown += [] if matches else [line]
+    bare = _by_alias(others) if unknown else {}
+    moved = {line: _moved(line, aliases) for line in unknown if line not in bare}
+    found += [name for matches in moved.values() for name in matches]
+    unknown = [line for line in unknown if not moved.get(line)]
     if unknown:
-        bare = _by_alias(others)
         unlabeled = [line for line in unknown if line in bare]
         if unlabeled:
             raise SemipixError(
@@ -287,6 +293,13 @@ def listed_names(path: str | Path, names: Sequence[str], others: Iterable[str] =
     if not found:
         raise SemipixError(f"{path}: found no name, expected one image name or stem a line")
     return sorted(set(found))
+
+
+def _moved(line: str, aliases: Mapping[str, list[str]]) -> list[str]:
+    """The training image that was in the folder `unlabeled` under this name, with whatever extension; or none."""
+    if not line.startswith(f"{UNLABELED}/"):
+        return []
+    return aliases.get(str(PurePosixPath("train", line.removeprefix(f"{UNLABELED}/")).with_suffix("")), [])
 
 
 def _is_utf8(text: str) -> bool:
