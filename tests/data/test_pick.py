@@ -94,8 +94,8 @@ def test_pairs_and_the_folder_unlabeled(tmp_path: Path) -> None:
     found = pick(tmp_path, 2)
     assert sorted(found.names) == ["inputs/train/a.png", "unlabeled/a.png"]
     assert found.notes[-1].startswith(
-        "1 of the picked images are in unlabeled/: when you label one, move it to inputs/train under the same name, with "
-        "its target in targets/train"
+        "1 of the picked images are in unlabeled/: when you label one, move it to inputs/train under the same name, "
+        "with its target in targets/train"
     )
 
 

@@ -292,7 +292,10 @@ def test_the_interval_of_a_share_ends_at_one(tmp_path: Path) -> None:
     ("split", "message"),
     [
         (Split(["x"], ["y"], ["a", "b"], ["more"]), None),
-        (Split(["z"], ["y"], ["a", "b"], []), "labeled: 2 images differ from those that pilots would have now, such as"),
+        (
+            Split(["z"], ["y"], ["a", "b"], []),
+            "labeled: 2 images differ from those that pilots would have now, such as",
+        ),
         (Split(["x"], ["w", "y"], ["a", "b"], []), "unlabeled: 1 images differ"),
         (Split(["x"], ["y"], ["a"], []), "val: 1 images differ .* such as b: labels or data have changed"),
         (None, "labeled: 1 images differ"),

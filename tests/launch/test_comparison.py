@@ -75,7 +75,10 @@ def test_the_labels_of_the_data_are_the_default() -> None:
             r"compare\.changes\.gct: gct is a method of the grid; give it another name",
         ),
         ({"changes": {"all_labels": ["method=gct"]}}, r"compare\.changes\.all_labels: all_labels is a method"),
-        ({"changes": {"x": ["method=gct", "+seed=5"]}}, r"compare\.changes\.x: \+seed=5 found, but each run has each of"),
+        (
+            {"changes": {"x": ["method=gct", "+seed=5"]}},
+            r"compare\.changes\.x: \+seed=5 found, but each run has each of",
+        ),
         ({"method": ["gct"]}, r"unknown key compare\.method; did you mean methods\?"),
     ],
 )

@@ -142,7 +142,7 @@ class TestStudy:
         with pytest.raises(SemipixError, match="holds a search with steps=100, but this command has 900"):
             make(2, data=data, steps=900)
         labels.write_text("a\nb\n")
-        with pytest.raises(SemipixError, match="holds a search with the content of .*labels.txt="):
+        with pytest.raises(SemipixError, match=r"holds a search with the content of .*labels\.txt="):
             make(2, data=data, steps=100)
 
     @pytest.mark.parametrize("folder", ["what?a", "{x}", "%41", "100%", "a#b&c=d"])
@@ -156,7 +156,9 @@ class TestStudy:
     def test_a_damaged_study_is_one_line(self, make: Callable[..., Search], tmp_path: Path) -> None:
         (tmp_path / "search").mkdir()
         (tmp_path / "search/study.db").write_bytes(b"no database" * 100)
-        with pytest.raises(SemipixError, match=r"study\.db: not readable as a study \(file is not a database\); restore"):
+        with pytest.raises(
+            SemipixError, match=r"study\.db: not readable as a study \(file is not a database\); restore"
+        ):
             make(2)
 
     def test_a_bad_trial_is_pruned(self, make: Callable[..., Search], results: dict[int, list[float]]) -> None:

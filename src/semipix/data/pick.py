@@ -249,8 +249,8 @@ def _to_move(root: Path, named: Sequence[Sequence[str]]) -> list[str]:
     layout = _layout(root)
     images, labels = (folder.format(split="train") for folder in (layout.images, layout.labels))
     return [
-        f"{count} of the picked images are in {UNLABELED}/: when you label one, move it to {images} under the same name, "
-        f"with its {layout.label} in {labels}; data.labels=FILE finds it there"
+        f"{count} of the picked images are in {UNLABELED}/: when you label one, move it to {images} under the same "
+        f"name, with its {layout.label} in {labels}; data.labels=FILE finds it there"
     ]
 
 

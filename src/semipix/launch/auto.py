@@ -88,7 +88,7 @@ ONE_NETWORK: dict[str, Any] = {"deploy": "first", "fusion": False}
 the held-out images would look better than it is."""
 
 
-class PilotFailed(SemipixError):
+class PilotFailedError(SemipixError):
     """A pilot has ended by something else than an error that the user can fix; its log says by what."""
 
 
@@ -320,7 +320,7 @@ def _with_method(configuration: Configuration, node: Mapping[str, Any], **top: A
 def _nothing_left_untrained(run: Path) -> Iterator[None]:
     """Remove what was written if the training is refused or interrupted before any pilot has made a step.
 
-    What was there before, such as the pilots of another configuration, stays, and so does the log of a pilot that failed.
+    What was there before, such as the pilots of another configuration, stays. So does the log of a failed pilot.
 
     Args:
         run: the run folder, locked by this process.
@@ -328,7 +328,7 @@ def _nothing_left_untrained(run: Path) -> Iterator[None]:
     pilots, choice = (not (run / name).exists() for name in (PILOTS, CHOICE))
     try:
         yield
-    except PilotFailed:
+    except PilotFailedError:
         raise
     except (SemipixError, KeyboardInterrupt):
         if not has_checkpoint(run) and not any((run / PILOTS).glob("*/checkpoints/*.ckpt")):
@@ -569,7 +569,7 @@ def _train_pilot(folder: Path, root: Path | None, trust: bool) -> None:
             break
     if number in ENDING_SIGNALS:
         raise Interrupted(number)
-    raise PilotFailed(f"{log}: the pilot of {folder.name} ended with exit status {ended.code}: {ended.line}")
+    raise PilotFailedError(f"{log}: the pilot of {folder.name} ended with exit status {ended.code}: {ended.line}")
 
 
 def _compared(
@@ -604,10 +604,10 @@ def _compared(
                 return Choice(BASELINE, f"the held-out images cannot be measured: {error}", left_out=left_out)
             left_out[name] = str(error)
     images, metric = measured[BASELINE].figures.names, measured[BASELINE].function
-    for name, found in measured.items():
-        if found.figures.names != images:
+    for name, pilot in measured.items():
+        if pilot.figures.names != images:
             raise SemipixError(
-                f"{run / PILOTS / name}: measured on other images than {BASELINE}: {len(found.figures.names)} found, "
+                f"{run / PILOTS / name}: measured on other images than {BASELINE}: {len(pilot.figures.names)} found, "
                 f"the same {len(images)} expected; remove the folder, and the pilot is trained again"
             )
     # Images of one scene are no independent ones, so they are drawn together.

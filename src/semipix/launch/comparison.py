@@ -59,8 +59,8 @@ class Grid:
         """Check the node of a configuration.
 
         Raises:
-            SemipixError: a key is unknown, a value is of a wrong type, empty or twice in a list, or a change has the name
-                of a method or sets the seed.
+            SemipixError: a key is unknown, a value is of a wrong type, empty or twice in a list, or a change has the
+                name of a method or sets the seed.
         """
         known: dict[str, Any] = {
             "methods": list[str],

@@ -217,9 +217,7 @@ def _check_same(job: Job) -> bool:
     return True
 
 
-def _check_said(
-    command: str, found: Mapping[str, Any], given: Mapping[str, Any], asked: Mapping[str, Any]
-) -> None:
+def _check_said(command: str, found: Mapping[str, Any], given: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Refuse a folder whose command said what this one does not say, so that a default would hold now.
 
     A default that has changed since is no reason: only what the folder's command named is compared.
