@@ -121,6 +121,16 @@ def test_gradients_may_be_accumulated(train: Command) -> None:
     assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"] == 6
 
 
+def test_an_epoch_with_fewer_batches_than_a_step_accumulates(train: Command) -> None:
+    result = train("trainer.accumulate_grad_batches=5", "steps=3", "validations=3", "run=five")
+    assert result.code == 0
+    assert "length: 3 steps of 20 images, in 5 batches, validated 3 times" in result.out
+    state = torch.load("five/checkpoints/last.ckpt", weights_only=True)
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"] == 15
+    with Path("five/metrics/version_0/metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["val/miou"]] == [0, 1, 2]
+
+
 def test_a_torchvision_model_trains_by_its_name(train: Command) -> None:
     target = "model._target_=torchvision.models.segmentation.lraspp_mobilenet_v3_large"
     assert train(target, "model.weights=null", "model.weights_backbone=null").code == 0

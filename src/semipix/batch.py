@@ -13,13 +13,14 @@ class StrongLabels(NamedTuple):
     """How the labels of strong views follow from those of their images.
 
     Attributes:
-        order: (B, K) int64: channel c of the view's label is channel `order[:, c]` of the image's label.
-        gain: (B,) float: factor of the label.
+        order: (B, K) int64: channel c of the view's label is channel `order[:, c]` of the image's label; None if no
+            channel moves.
+        gain: (B,) float: factor of the label; None if it is 1 for all.
         visible: (B, 1, H, W) bool: the pixels at which the view is compared with its label.
     """
 
-    order: Tensor
-    gain: Tensor
+    order: Tensor | None
+    gain: Tensor | None
     visible: Tensor
 
 
@@ -38,8 +39,9 @@ class StrongView(NamedTuple):
         """The views' labels (U, K, H, W), of the labels (U, K, H, W) of the unchanged images in prediction space."""
         if self.labels is None:
             return label
-        channels = self.labels.order[:, :, None, None].expand_as(label)
-        return label.gather(1, channels) * self.labels.gain.to(label.dtype).view(-1, 1, 1, 1)
+        if self.labels.order is not None:
+            label = label.gather(1, self.labels.order[:, :, None, None].expand_as(label))
+        return label if self.labels.gain is None else label * self.labels.gain.to(label.dtype).view(-1, 1, 1, 1)
 
     def compared(self, pixels: Tensor) -> Tensor:
         """Of pixels or weights (U, 1, H, W) of the unchanged images, those that the views are compared at; others 0."""
@@ -98,7 +100,9 @@ def _views(views: Tensor, labels: StrongLabels | None, images: int) -> list[Stro
     parts = torch.split(views, images)
     if labels is None:
         return [StrongView(part) for part in parts]
-    changes = zip(*(torch.split(change, images) for change in labels), strict=True)
+    nothing = [None] * len(parts)
+    order, gain = (nothing if each is None else torch.split(each, images) for each in (labels.order, labels.gain))
+    changes = zip(order, gain, torch.split(labels.visible, images), strict=True)
     return [StrongView(part, StrongLabels(*change)) for part, change in zip(parts, changes, strict=True)]
 
 

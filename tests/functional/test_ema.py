@@ -59,6 +59,18 @@ def test_extremes() -> None:
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in average.state_dict().items())
 
 
+def test_a_shared_weight_is_moved_once() -> None:
+    def tied(value: float) -> nn.Module:
+        first, second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        nn.init.constant_(first.weight, value)
+        second.weight = first.weight
+        return nn.Sequential(first, second)
+
+    average = tied(0.0)
+    ema_update(average, tied(1.0), decay=0.9)
+    assert float(average[0].weight) == pytest.approx(0.1)
+
+
 def test_records_no_gradient() -> None:
     average, source = network(), network()
     ema_update(average, source, decay=0.5)

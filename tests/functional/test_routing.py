@@ -6,12 +6,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semipix.functional.routing import differentiated_at_once, frozen, masked_mean
+from semipix.functional.routing import differentiated_at_once, frozen, masked_mean, without_dropout
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+def test_a_pseudo_label_is_that_of_the_whole_network() -> None:
+    module = nn.Sequential(network(), nn.Dropout2d(0.5), nn.Conv2d(2, 2, 1)).train()
+    image = torch.rand(2, 3, 8, 8)
+    first, second = without_dropout(module, image), without_dropout(module, image)
+    assert torch.equal(first, second) and not torch.equal(frozen(module, image), first)
+    assert module[1].training, "it drops again in training"
 
 
 class TestFrozen:

@@ -26,6 +26,11 @@ class TestClassConfidence:
         often = class_confidence(torch.zeros(2), prediction(*[(0.9, 0.1)] * 50, (0.2, 0.8)))
         torch.testing.assert_close(once, often)
 
+    def test_many_pixels_are_counted_exactly(self) -> None:
+        pixels = torch.full((1, 2, 4200, 4200), 0.4)  # more than 2^24, at which sums of float32 end to grow
+        pixels[:, 0] = 0.6
+        torch.testing.assert_close(class_confidence(torch.zeros(2), pixels), torch.tensor([0.6, 0.0]))
+
 
 def test_thresholds_are_lower_where_the_network_is_less_sure() -> None:
     thresholds = class_thresholds(torch.tensor([0.9, 0.45, 0.0]), 0.8)

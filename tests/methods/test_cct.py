@@ -159,8 +159,27 @@ class TestAuxiliaryDecoder:
 
     def test_resizes_where_the_stride_is_no_power_of_two(self) -> None:
         decoder, features = AuxiliaryDecoder(8, CLASSES, stride=6), rand(1, 8, 3, 5)
-        expected = nn.functional.interpolate(decoder(features, (12, 20)), (18, 30), mode="bilinear")
+        coarse = decoder.upsample(decoder.project(features))
+        assert coarse.shape[-2:] == (12, 20)
+        expected = nn.functional.interpolate(coarse, (18, 30), mode="bilinear")
         torch.testing.assert_close(decoder(features, (18, 30)), expected)
+        torch.testing.assert_close(decoder(features, (16, 27)), expected[..., :16, :27])
+
+
+class Padding(TwoScales):
+    """The same, but images are padded to 128 pixels a side."""
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        height, width = image.shape[-2:]
+        return super().features(nn.functional.pad(image, (0, max(0, 128 - width), 0, max(0, 128 - height))))
+
+
+def test_a_model_with_a_smallest_size_keeps_its_stride() -> None:
+    method = method_with(model=Padding)
+    assert [decoder.stride for decoder in method.decoders] == [4.0] * 6
+    features = method.model.features(rand(1, 3, 45, 45))[-1]
+    output = method.decoders[0](features, (45, 45))
+    assert torch.equal(output, method.decoders[0](features, (128, 128))[..., :45, :45])
 
 
 @pytest.mark.parametrize("scale", [10.0, 3.0])

@@ -138,6 +138,25 @@ class TestEveryMethod:
         assert learner.training, "what is not a batch norm trains on"
 
 
+def test_steps_have_all_their_batches_where_an_epoch_has_fewer() -> None:
+    method = make_method("supervised")
+    count = Count(method)
+    data = make_data(method, TinySource(labeled=4, unlabeled=8))  # two batches an epoch
+    data.accumulate = 4
+    settings: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        accumulate_grad_batches=4,
+        limit_val_batches=0,
+        enable_model_summary=False,
+        **settings,
+    )
+    trainer.fit(make_learner(method), datamodule=data)
+    assert (trainer.global_step, count.steps, count.losses) == (3, 3, 12)
+    assert count.epochs == pytest.approx([number / data.batches_per_epoch for number in range(12)])
+
+
 def test_what_a_method_sees() -> None:
     method = make_method("gct")
     count = Count(method)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from semipix.batch import VOID
+from semipix.tasks.matting import Matting
 from semipix.tasks.segmentation import Segmentation
 from semipix.training.pseudo_label_metric import PseudoLabelMetric, needed_confidence
 
@@ -59,3 +60,14 @@ def test_labels_may_have_another_size() -> None:
     taught = torch.tensor([[True, False], [True, False]])[None, None]
     metric.update(prediction, taught, torch.zeros(1, 4, 4, dtype=torch.long))
     assert metric.compute()["share"] == 0.5
+
+
+def test_of_mattes_the_unknown_pixels_count() -> None:
+    metric = PseudoLabelMetric(Matting())
+    target = torch.ones(1, 2, 4, 8)
+    target[:, 1, :, 4:] = 0.0  # known
+    prediction = target[:, :1].clone()
+    prediction[..., :4] = 0.0  # all unknown pixels are wrong
+    metric.update(prediction, torch.ones(1, 1, 4, 8, dtype=torch.bool), target)
+    found = metric.compute()
+    assert (float(found["accuracy"]), float(found["share"])) == (0.0, 1.0)

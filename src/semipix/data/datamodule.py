@@ -96,7 +96,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         crop: side, or height and width, of training images. For matting, crops are centred at unknown pixels.
         samples_per_image: crops of each image in a pass, each with its own augmentation: one number, or one for labeled
             and one for unlabeled images. Large images of which a crop shows little then count as many samples.
-        pad: whether an image smaller than the crop is padded instead of being refused. The loss ignores the padding.
+        pad: whether an image smaller than the crop is padded instead of being refused. The padding has no label; in
+            unlabeled images it counts in the losses that compare predictions.
         resize: applied to every image first: length of the longer side, or exact height and width.
         scale: smallest and largest random scale in training; by default 0.75 and 1.5, but 1 for denoising, since
             scaling would blur the noise.
@@ -143,6 +144,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         skipped: the files that were skipped, listed in the run folder once `skipped.path` is set.
         classes: the source's class names.
         strong: makes the strong views of a batch's unlabeled images, for methods that ask for them.
+        accumulate: number of batches whose gradients make one step; `build_data` sets it.
 
     Raises:
         SemipixError: a setting is out of range, the bands of the images cannot be measured, the task does not allow a
@@ -254,6 +256,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         self._measure_bands()
         self.mixed = use_unlabeled and self.unlabeled_count > 0
         self.labeled_per_batch = self._labeled_share(labeled_per_batch)
+        self.accumulate = 1
 
     def counts(self) -> str:
         """One line: how many images are labeled, unlabeled and held out, labels that are not used, and the bands."""
@@ -269,12 +272,25 @@ class SemiSupervisedDataModule(LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches, and so optimizer steps, of one epoch."""
+        """Batches of one epoch: a pass over the unlabeled images, or over the labeled ones if there are none."""
         labeled, unlabeled = self.samples_of_a_pass()
         if not unlabeled:
             return math.ceil(labeled / self.batch_size)
         # Without unlabeled images labeled_per_batch is not checked and may be the whole batch.
         return math.ceil(unlabeled / max(1, self.batch_size - self.labeled_per_batch))
+
+    @property
+    def batches_per_round(self) -> int:
+        """Batches after which the loaders begin again: those of an epoch, up to a multiple of `accumulate`.
+
+        Lightning makes a step with the last batch of a round, however few have been accumulated until then.
+        """
+        return math.ceil(self.batches_per_epoch / self.accumulate) * self.accumulate
+
+    @property
+    def passes_per_round(self) -> float:
+        """How many epochs a round of the loaders is; above 1 where gradients of more batches are accumulated."""
+        return self.batches_per_round / self.batches_per_epoch
 
     def samples_of_a_pass(self) -> tuple[int, int]:
         """Samples of one pass over the labeled images and of one over the unlabeled ones."""
@@ -282,7 +298,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         return len(self.split.labeled) * labeled, self.unlabeled_count * unlabeled
 
     def train_dataloader(self) -> CombinedLoader:
-        """Loaders of one epoch, both of `batches_per_epoch` batches.
+        """Loaders of one round, both of `batches_per_round` batches.
 
         Raises:
             SemipixError: a batch size is no multiple of the number of processes.
@@ -341,7 +357,7 @@ class SemiSupervisedDataModule(LightningDataModule):
                 f"{world_size} processes; make data.batch_size and data.labeled_per_batch multiples of {world_size}"
             )
         seed = stable_seed(self.seed, name)
-        stream = len(dataset), batch_size, self.batches_per_epoch, seed, rank, world_size
+        stream = len(dataset), batch_size, self.batches_per_round, seed, rank, world_size
         sampler = PoolSampler(*stream, self.workers) if isinstance(dataset, ShardDataset) else StreamSampler(*stream)
         share = batch_size // world_size
         return StreamLoader(dataset, sampler, share, self._loading(), collate, seed, self._progress)

@@ -25,9 +25,13 @@ def ema_update(average: nn.Module, source: nn.Module, decay: float) -> None:
         decay: weight of the old average in [0, 1].
     """
     theirs = source.state_dict()
+    seen: set[int] = set()
     floating: tuple[list[Tensor], list[Tensor]] = [], []
     counters: tuple[list[Tensor], list[Tensor]] = [], []
-    for name, mine in average.state_dict().items():
+    for name, mine in average.state_dict(keep_vars=True).items():
+        if id(mine) in seen:  # a weight that two modules share
+            continue
+        seen.add(id(mine))
         averaged, trained = floating if mine.is_floating_point() else counters
         averaged.append(mine)
         trained.append(theirs[name].to(mine.dtype))

@@ -28,6 +28,29 @@ def frozen(module: nn.Module, *inputs: Any) -> Tensor:
     return output
 
 
+DROPPING = (nn.modules.dropout._DropoutNd,)
+"""Modules that leave a random part of their input out in training."""
+
+DROPPING_NAMES = ("DropPath", "StochasticDepth")
+"""Classes of other packages that do so: of timm and torchvision."""
+
+
+def without_dropout(module: nn.Module, *inputs: Any) -> Tensor:
+    """`frozen` without dropout: pseudo labels are those of the whole network, as a deployed one would give them."""
+    dropping = [
+        each
+        for each in module.modules()
+        if each.training and (isinstance(each, DROPPING) or type(each).__name__ in DROPPING_NAMES)
+    ]
+    for each in dropping:
+        each.eval()
+    try:
+        return frozen(module, *inputs)
+    finally:
+        for each in dropping:
+            each.train()
+
+
 def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
     """Mean of `value` (B, C, H, W) over the pixels where `mask` (B, 1, H, W) is True; 0 if there are none.
 

@@ -17,10 +17,10 @@ def class_confidence(average: Tensor, prediction: Tensor, decay: float = 0.9) ->
         The new mean, (K,). Classes that are not predicted here keep theirs.
     """
     confidence, label = prediction.float().max(1)  # (N, H, W) each
-    label, confidence = label.flatten(), confidence.flatten()
-    count = torch.zeros_like(average).index_add(0, label, torch.ones_like(confidence).to(average))
-    total = torch.zeros_like(average).index_add(0, label, confidence.to(average))
-    mean = total / count.clamp(min=1)
+    label, confidence = label.flatten(), confidence.flatten().double()  # sums in float32 end to grow at 2^24 pixels
+    zeros = torch.zeros_like(average, dtype=torch.float64)
+    count = zeros.index_add(0, label, torch.ones_like(confidence))
+    mean = (zeros.index_add(0, label, confidence) / count.clamp(min=1)).to(average)
     moved = torch.where(average > 0, average.lerp(mean, 1 - decay), mean)
     return torch.where(count > 0, moved, average)
 

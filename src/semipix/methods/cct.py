@@ -28,8 +28,11 @@ from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
 
-PROBE_SIDE = 64
-"""Side in pixels of the image by which the channels and the stride of a model's coarsest feature map are found."""
+PROBE_SIDE = 256
+"""Side in pixels of the image by which the channels and the stride of a model's coarsest feature map are found.
+
+A smaller one may be padded to the least size that a model takes, and the map is then too large for its stride.
+"""
 
 PERTURBATIONS: dict[str, Callable[[Tensor, Tensor, Decode], Tensor]] = {
     "noise": lambda features, foreground, decode: perturbation.feature_noise(features),
@@ -53,6 +56,7 @@ class AuxiliaryDecoder(nn.Module):
 
     def __init__(self, features: int, channels: int, stride: float) -> None:
         super().__init__()
+        self.stride = stride
         self.project = nn.Conv2d(features, channels, kernel_size=1)
         self.upsample = nn.Sequential(*(_doubling(channels) for _ in range(int(math.log2(stride)))))
 
@@ -61,9 +65,10 @@ class AuxiliaryDecoder(nn.Module):
         height, width = size
         # Without autocast the features may be wider than the weights: `adversarial_noise` computes in float32.
         output: Tensor = self.upsample(self.project(features.to(self.project.weight.dtype)))
-        if output.shape[-2] >= height and output.shape[-1] >= width:  # the model padded the image below and right
-            return output[..., :height, :width]
-        return F.interpolate(output, (height, width), mode="bilinear", align_corners=False)
+        seen = [max(each, round(self.stride * side)) for each, side in zip(size, features.shape[-2:], strict=True)]
+        if list(output.shape[-2:]) != seen:
+            output = F.interpolate(output, seen, mode="bilinear", align_corners=False)
+        return output[..., :height, :width]  # the model padded the image below and right
 
 
 def _doubling(channels: int) -> nn.Sequential:

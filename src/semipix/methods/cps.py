@@ -17,7 +17,7 @@ from torch import Tensor
 from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen
+from semipix.functional.routing import without_dropout
 from semipix.methods.base import Evidence, MakeModel, Routes, check_shares, check_weights
 from semipix.methods.pair import BOTH_MODELS, Deploy, ModelPair
 from semipix.tasks.base import Task
@@ -75,7 +75,9 @@ class CPS(ModelPair):
         if self.cutmix:
             box = cutmix_mask(images, area=(self.area, self.area))
             with torch.no_grad():
-                first_label, second_label = (mix(box, self._label(frozen(model, images))) for model in self.models)
+                first_label, second_label = (
+                    mix(box, self._label(without_dropout(model, images))) for model in self.models
+                )
             mixed = torch.cat([batch.labeled, mix(box, images)])
             first_output, second_output = (model(mixed) for model in self.models)  # (N, K, H, W) each
             crossed = slice(len(batch.target), None)

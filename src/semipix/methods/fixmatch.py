@@ -22,7 +22,7 @@ from semipix.batch import Batch
 from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen
+from semipix.functional.routing import without_dropout
 from semipix.methods.base import (
     Evidence,
     MakeModel,
@@ -99,10 +99,10 @@ class FixMatch(Method):
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
         labeled = len(batch.target)
         with torch.no_grad():
-            prediction = self.task.activate(frozen(self.model, weak))  # (U, K, H, W)
+            prediction = self.task.activate(without_dropout(self.model, weak))  # (U, K, H, W)
             sure = self.sure(prediction)  # (U, 1, H, W)
             if self.error_scale:
-                mirrored = self.task.activate(frozen(self.model, weak.flip(-1))).flip(-1)
+                mirrored = self.task.activate(without_dropout(self.model, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 

@@ -17,7 +17,7 @@ from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.functional.corruption import corrupted_labels
 from semipix.functional.flaw import Pair, directions, fuse
-from semipix.functional.routing import frozen
+from semipix.functional.routing import frozen, without_dropout
 from semipix.methods.base import Evidence, MakeModel, MakeOptimizer, check_shares, check_weights, helper_optimizer
 from semipix.methods.flaw_detection import (
     RATES,
@@ -141,7 +141,7 @@ class FlawGuidedPair(ModelPair):
         count = len(first.image)
         target, valid = self.task.encode(batch.target[:count]), self.task.valid(batch.target[:count])
         seen = zip(self.deployable(), (first, second), strict=True)
-        own = [self.task.activate(frozen(model, view.image)) for model, view in seen]
+        own = [self.task.activate(without_dropout(model, view.image)) for model, view in seen]
         labels = first.label(target), second.label(target)
         if self.corrupted:
             drawn = (torch.rand(2, count) < self.corrupted).to(target.device)
@@ -282,7 +282,7 @@ def update_diagnostics(
         flaws: two raw flaw maps (B, 1, H, W).
         learns: what `directions` returned, (B, 1, H, W) bool each.
     """
-    valid = task.valid(target)
+    valid = task.counted(target)
     size = valid.shape[-2:]
     first_wrong, second_wrong = (
         task.wrong(F.interpolate(p, size, mode="bilinear"), target)[valid] for p in predictions

@@ -29,7 +29,7 @@ from semipix.functional.flaw import Pair, directions
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen
+from semipix.functional.routing import frozen, without_dropout
 from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
@@ -240,7 +240,9 @@ class StrongGCT(FlawGuidedPair):
         """What the first model learns from the second, and what the second learns from the first."""
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
         first_view, second_view = batch.strong_views()[:2]
-        first, second = (self.task.activate(frozen(teacher, weak)) for teacher in self.deployable())  # (U, K, H, W)
+        first, second = (
+            self.task.activate(without_dropout(teacher, weak)) for teacher in self.deployable()
+        )  # (U, K, H, W)
         flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice, or None
         first_learns, second_learns = self._gates((first, second), flaws)  # (U, 1, H, W) bool each
         both_flawed = directions(flaws, self.flaw_threshold)[-1] if flaws else torch.zeros_like(first_learns)

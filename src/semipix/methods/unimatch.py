@@ -21,7 +21,7 @@ from semipix.errors import SemipixError
 from semipix.functional.error_weight import error_weight
 from semipix.functional.mixing import cutmix_mask, mix
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen
+from semipix.functional.routing import without_dropout
 from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.pseudo_labels import SurePixels
 from semipix.methods.teacher import AveragedTeacher
@@ -102,10 +102,10 @@ class UniMatch(AveragedTeacher):
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
         labeled = len(batch.target)
         with torch.no_grad():
-            prediction = self.task.activate(frozen(self.teacher, weak))  # (U, K, H, W)
+            prediction = self.task.activate(without_dropout(self.teacher, weak))  # (U, K, H, W)
             sure = self.sure(prediction)  # (U, 1, H, W)
             if self.error_scale:
-                mirrored = self.task.activate(frozen(self.teacher, weak.flip(-1))).flip(-1)
+                mirrored = self.task.activate(without_dropout(self.teacher, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 

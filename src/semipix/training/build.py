@@ -67,7 +67,13 @@ def build_data(
     loading["use_unlabeled"] = getattr(configuration.method.target, "uses_unlabeled", True)
     loading = {"seed": configuration.seed, **loading}
     data: SemiSupervisedDataModule = call("data", SemiSupervisedDataModule, source=source, split=split, **loading)
+    data.accumulate = accumulated(configuration)
     return data
+
+
+def accumulated(configuration: Configuration) -> int:
+    """The number of batches whose gradients make one step."""
+    return int(configuration.trainer.options.get("accumulate_grad_batches", 1))
 
 
 def _class_names(configuration: Configuration) -> list[str] | None:
@@ -169,7 +175,7 @@ def _try_steps(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | No
 
 def steps_of(configuration: Configuration, data: SemiSupervisedDataModule) -> int:
     """Optimizer steps of this run by the paper's training rules."""
-    accumulate = configuration.trainer.options.get("accumulate_grad_batches", 1)
+    accumulate = accumulated(configuration)
     labeled, unlabeled = data.samples_of_a_pass()
     steps = training_steps(
         samples=labeled + unlabeled,
@@ -212,7 +218,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
             f"trainer.profiler: {profiler!r} found, simple, advanced or an object given by its _target_ expected"
         )
     options.setdefault("plugins", [AtomicCheckpointIO()])
-    batches = steps * options.get("accumulate_grad_batches", 1)
+    batches = steps * accumulated(configuration)
     callbacks: list[Callback] = [
         *_all_of("callbacks", options.pop("callbacks", None), Callback),
         Cost(),

@@ -67,9 +67,12 @@ def explained(error: Exception, run: Path, step: int, configuration: Configurati
     if "SyncBatchNorm expected" in message or "SyncBatchNorm layers only work with GPU" in message:
         return SemipixError("trainer.sync_batchnorm: needs GPUs; on CPUs set trainer.sync_batchnorm=false")
     if "more than 1 value per channel" in message:
+        raised = ["data.batch_size", "data.labeled_per_batch", "data.crop"]
+        if configuration.method.takes("detection_images"):  # of as many images the detector sees views of their own
+            raised.append("method.detection_images")
         return SemipixError(
             f"data.batch_size: batch norm needs more than one value per channel, but its smallest map has only one "
-            f"({message}); raise data.batch_size, data.labeled_per_batch or data.crop, or set freeze_batch_norm=true"
+            f"({message}); raise {', '.join(raised[:-1])} or {raised[-1]}, or set freeze_batch_norm=true"
         )
     if isinstance(error, RuntimeError) and (line := died_worker(error)):
         return SemipixError(f"{run}: {line}")

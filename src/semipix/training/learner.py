@@ -123,6 +123,7 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         epoch = self.trainer.current_epoch + batch_idx / self.trainer.num_training_batches
+        epoch *= getattr(getattr(self.trainer, "datamodule", None), "passes_per_round", 1.0)
         losses = self.method.losses(self._assemble(batch), epoch)
         self._refuse_non_finite(losses, batch)
         total = torch.stack([term.float() for term in losses.values()]).sum()

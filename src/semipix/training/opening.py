@@ -28,7 +28,11 @@ def opening_lines(
     models = [module for module in method.modules() if isinstance(module, Adapter)]
     titles = dict.fromkeys(f"{_title(each.model)}, {_count(each)} parameters" for each in models)
     trained = sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
-    images = f"{data.batch_size} images" + (f", {data.labeled_per_batch} of them labeled" if data.mixed else "")
+    images = f"{data.batch_size * data.accumulate} images"
+    if data.mixed:
+        images += f", {data.labeled_per_batch * data.accumulate} of them labeled"
+    if data.accumulate > 1:
+        images += f", in {data.accumulate} batches"
     checks = f"validated {_several(validations, 'time')}" if data.split.val and validations else "no validation"
     place = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
     return (

@@ -41,7 +41,7 @@ class PseudoLabelMetric(Metric):
             taught: (B, 1, h, w) bool, the pixels whose prediction would be learned.
             target: labels (B, ...), of another size where images were resized.
         """
-        valid = self.task.valid(target)
+        valid = self.task.counted(target)
         size = valid.shape[-2:]
         prediction = F.interpolate(prediction, size, mode="bilinear")
         taught = F.interpolate(taught.float(), size).bool() & valid

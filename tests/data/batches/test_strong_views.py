@@ -152,6 +152,13 @@ def views_and_labels(label: Tensor, **given: Any) -> tuple[Batch, Tensor]:
 class TestLabels:
     """The label of a view is what an ideal network returns for the view."""
 
+    @pytest.mark.parametrize("channels", [1, 2, 5])
+    def test_of_hidden_patches_have_any_number_of_channels(self, channels: int) -> None:
+        label = torch.rand(len(IMAGE), channels, *IMAGE.shape[-2:])
+        batch, labels = views_and_labels(label, mask=0.5, patch=4, learn_hidden=False)
+        assert torch.equal(labels, label.repeat(2, 1, 1, 1))
+        assert not all(view.compared(torch.ones_like(label[:, :1])).all() for view in batch.strong_views())
+
     def test_of_an_enhancement_whose_curve_is_the_same_for_each_colour(self) -> None:
         batch, labels = views_and_labels(IMAGE**0.4, permute_probability=1.0)
         assert batch.strong is not None

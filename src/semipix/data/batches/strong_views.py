@@ -111,7 +111,8 @@ class StrongViews:
         compared = self.learn_hidden or not self.mask
         if compared and not self.permute_probability and not self.gain:
             return None
-        order, gain = self._recoloured(image, seeds, views)
+        recoloured = self.permute_probability or self.gain
+        order, gain = self._recoloured(image, seeds, views) if recoloured else (None, None)
         if compared:
             visible = torch.ones_like(image[:, :1], dtype=torch.bool).repeat(views, 1, 1, 1)
         else:
