@@ -11,6 +11,7 @@ import yaml
 
 import semipix.conf
 from semipix.errors import SemipixError
+from semipix.launch import app
 from semipix.launch.comparison import Grid, chosen_grid, is_grid, jobs_of, labels_of, opening, shared_overrides
 from semipix.report.comparison import Comparison
 from tests.conftest import QUICK, Result
@@ -150,7 +151,10 @@ def test_one_command_trains_and_compares_and_does_what_is_missing(
     assert found.rows[1].step_cost is not None
 
 
-def test_a_wrong_key_is_refused_before_a_folder_is_made(command: Callable[..., Result], shared_photos: Path) -> None:
+def test_a_wrong_key_is_refused_before_a_folder_is_made(
+    command: Callable[..., Result], shared_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_sweep", lambda *given: pytest.fail("it trains"))
     given = ["train", "experiment=compare", "data=folder", f"data.root={shared_photos}", "run=sweep"]
     assert "unknown key method.nope" in command(*given, "compare.labels=[2]", "method.nope=1").error
     error = command(*given, "compare.labels=[4,99]").error
