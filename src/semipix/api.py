@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from semipix.inference.in_memory import MemoryPredictor, Prediction
+    from semipix.inference.in_memory import MemoryPredictor
+    from semipix.inference.prediction import Prediction
 
 
 class Run:

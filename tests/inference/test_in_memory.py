@@ -1,7 +1,11 @@
-"""Predictions in memory are those that `semipix predict` writes."""
+"""Predictions in memory are those that `semipix predict` writes.
+
+Also tests inference/prediction.py.
+"""
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +73,37 @@ def test_the_network_is_loaded_once_until_its_files_change(finished: Path, monke
     best = finished / "checkpoints/best.ckpt"
     best.write_bytes(best.read_bytes())
     assert run._predictor() is not again
+
+
+@pytest.fixture
+def shades(tmp_path: Path) -> Path:
+    """Images in shades of red: the name of each is its value."""
+    folder = tmp_path / "shades"
+    folder.mkdir()
+    for value in range(60, 240, 10):
+        Image.new("RGB", (16, 16), (value, 0, 0)).save(folder / f"{value}.png")
+    return folder
+
+
+def test_an_image_after_a_dropped_folder_is_its_own(predictor: MemoryPredictor, shades: Path) -> None:
+    assert next(predictor.of_files([shades])).name
+    for name in ("100.png", "230.png", "60.png"):
+        assert predictor.of_file(shades / name).name == name
+        assert predictor.of_image(Image.open(shades / name)).name == ""
+
+
+def test_an_image_within_a_loop_over_a_folder_is_its_own(predictor: MemoryPredictor, shades: Path) -> None:
+    names = []
+    for each in predictor.of_files([shades]):
+        assert predictor.of_file(shades / "100.png").name == "100.png"
+        names.append(each.name)
+    assert sorted(names) == sorted(path.name for path in shades.iterdir()), "the loop misses and repeats none"
+
+
+def test_threads_share_a_predictor(predictor: MemoryPredictor, shades: Path) -> None:
+    paths = sorted(shades.iterdir()) * 2
+    with ThreadPoolExecutor(2) as threads:
+        assert [each.name for each in threads.map(predictor.of_file, paths)] == [path.name for path in paths]
 
 
 def test_an_image_of_pillow_is_turned_and_read_as_its_file(predictor: MemoryPredictor, tmp_path: Path) -> None:

@@ -3,14 +3,11 @@
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -21,8 +18,8 @@ from semipix.errors import SemipixError, one_line
 from semipix.inference.drawing import Drawing
 from semipix.inference.files import find_images
 from semipix.inference.pipeline import Failure, failure_of, predict_files
-from semipix.inference.predictor import Photo, Predictor
-from semipix.inference.scores import Score
+from semipix.inference.prediction import Prediction
+from semipix.inference.predictor import Photo, Predictor, Written
 
 IN_MEMORY = "the image"
 """The name of an image without a file, in messages."""
@@ -34,58 +31,12 @@ SCALES = {torch.uint8: 255, torch.uint16: 65535}
 """Types of arrays that hold whole numbers, with the number for 1."""
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a run predicts of one image, at the image's own size (H, W). The arrays are numpy's.
-
-    Attributes:
-        name: the file's name relative to the given folder; empty for an image without a file.
-        classes: in classification the names of the classes, by their index.
-        class_map: in classification (H, W) uint8, the index of the most probable class, as in `masks/`.
-        probabilities: in classification (K, H, W) float32, the probability of each class.
-        values: in regression (K, H, W) float32, in the units of the data.
-        array: what `semipix predict` writes to `masks/` or `predictions/`: `class_map`, or whole numbers of 8 or 16
-            bits, (H, W), (H, W, 3) or, in a file for each channel, (K, H, W).
-        picture: (H, W, 3) uint8, as in `pictures/`.
-        error_map: (H, W) float32: the probability that a pixel is wrong; in regression the expected absolute error as a
-            share of the range. Not calibrated if `expected_error` is None. None if the run has no such map.
-        expected_error: mean of a calibrated error map; in regression in the units of the data.
-        expected_quality: expected mean IoU or, in regression, PSNR in dB, of a run with a calibration.
-        accepted: with a risk (H, W) bool, the accepted pixels.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    class_map: NDArray[np.uint8] | None
-    probabilities: NDArray[np.float32] | None
-    values: NDArray[np.float32] | None
-    array: NDArray[Any]
-    picture: NDArray[np.uint8]
-    error_map: NDArray[np.float32] | None
-    expected_error: float | None
-    expected_quality: float | None
-    accepted: NDArray[np.bool_] | None
-
-    def __repr__(self) -> str:
-        error = "" if self.expected_error is None else f", expected_error={self.expected_error:.4g}"
-        return f"Prediction({self.name!r}, {self.picture.shape[1]}x{self.picture.shape[0]} pixels{error})"
-
-
 class MemoryPredictor(Predictor):
-    """A predictor that keeps its results in memory and writes no file. Its arguments are those of `Predictor`."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._done: SimpleQueue[Prediction] = SimpleQueue()  # `save` is called by several threads
+    """A predictor that returns its results and writes no file. Its arguments are those of `Predictor`."""
 
     def new_drawing(self, photo: Photo, output: Size) -> Drawing:
         """A drawing that keeps the exact predictions; see `Predictor.new_drawing`."""
         return Drawing(self.task, photo.image, output, None)
-
-    def save(self, photo: Photo, drawing: Drawing) -> Score | None:
-        """Keep the results of an image; see `Predictor.save`."""
-        self._done.put(self._prediction(photo, drawing))
-        return None
 
     def of_files(self, paths: Sequence[Path]) -> Iterator[Prediction]:
         """Predict files and folders, as `semipix predict` does, not always in the order of the files.
@@ -104,7 +55,7 @@ class MemoryPredictor(Predictor):
                 failed += 1
                 print(f"semipix: {one_line(ended)}", file=sys.stderr)
             else:
-                yield self._done.get()
+                yield _given(ended)
         if failed:
             print(f"semipix: {failed} of {len(found.files)} images could not be predicted", file=sys.stderr)
 
@@ -114,10 +65,10 @@ class MemoryPredictor(Predictor):
         Raises:
             SemipixError: it is missing, cannot be read, or the network refuses it.
         """
-        for ended in predict_files(self, find_images([path], arrays=self.reader.bands is not None).files):
-            if isinstance(ended, Failure):
-                raise SemipixError(ended)
-        return self._done.get()
+        [ended] = predict_files(self, find_images([path], arrays=self.reader.bands is not None).files)
+        if isinstance(ended, Failure):
+            raise SemipixError(ended)
+        return _given(ended)
 
     def of_image(self, image: Any) -> Prediction:
         """Predict one image: Pillow's, or an array or tensor, see `semipix.Run.predict`.
@@ -141,16 +92,14 @@ class MemoryPredictor(Predictor):
         photo = Photo(Path(IN_MEMORY), Path(), pixels, resized)
         try:
             if self.large.applies((resized.shape[-2], resized.shape[-1])):
-                self.save(photo, self.draw_in_parts(photo))
-            else:
-                outputs, scores = self.compute(torch.stack([unit_range(resized)]))
-                self.write(photo, outputs[0], None if scores is None else scores[0])
+                return self.save(photo, self.draw_in_parts(photo))
+            outputs, scores = self.compute(torch.stack([unit_range(resized)]))
+            return _given(self.write(photo, outputs[0], None if scores is None else scores[0]))
         except (RuntimeError, ValueError, MemoryError) as error:
             raise SemipixError(failure_of(photo, error)) from error
-        return self._done.get()
 
-    def _prediction(self, photo: Photo, drawing: Drawing) -> Prediction:
-        """The arrays of a drawing."""
+    def save(self, photo: Photo, drawing: Drawing) -> Prediction:
+        """The arrays of a drawing, in place of files; see `Predictor.save`."""
         classification = self.task.classification
         assert drawing.maps is not None
         in_units = getattr(self.task, "in_units", None)
@@ -172,6 +121,12 @@ class MemoryPredictor(Predictor):
             expected_quality=drawing.quality if calibrated else None,
             accepted=None if drawing.accepted is None else drawing.accepted.whole().numpy() == 255,
         )
+
+
+def _given(written: Written) -> Prediction:
+    """The prediction that `MemoryPredictor.save` has returned."""
+    assert isinstance(written, Prediction)
+    return written
 
 
 def _encoded(image: Image.Image) -> Encoded:

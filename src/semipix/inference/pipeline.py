@@ -14,8 +14,7 @@ import torch
 from semipix.data.files.decode import unit_range
 from semipix.errors import SemipixError
 from semipix.functional.grouping import batch_pixels
-from semipix.inference.predictor import Photo, Predictor
-from semipix.inference.scores import Score
+from semipix.inference.predictor import Photo, Predictor, Written
 from semipix.interruption import raise_if_interrupted
 from semipix.training.failures import memory_short
 
@@ -39,8 +38,8 @@ MEMORY_HINT = "shrink it, predict by a run with a smaller data.resize, or use a 
 Failure = str
 """One line about an image that could not be predicted."""
 
-Ended = Failure | Score | None
-"""How the prediction of an image ended: its error; its score; or None, if the error map is not calibrated."""
+Ended = Failure | Written
+"""How the prediction of an image ended: its error, or what the predictor returned of it."""
 
 
 def predict_files(predictor: Predictor, files: Iterable[tuple[Path, Path]]) -> Generator[Ended]:
@@ -269,8 +268,8 @@ def _compute(predictor: Predictor, photos: list[Photo], pool: ThreadPoolExecutor
     ], size
 
 
-def _write(photo: Photo, write: Callable[..., Score | None], *arguments: Any) -> Ended:
-    """Write an image's results; return its score, or the error if this is not possible."""
+def _write(photo: Photo, write: Callable[..., Written], *arguments: Any) -> Ended:
+    """Write an image's results; return what the predictor does, or the error if this is not possible."""
     try:
         return write(*arguments)
     except (RuntimeError, ValueError, MemoryError) as error:

@@ -16,7 +16,7 @@ from semipix.inference.annotations import AnnotationFormat, Annotations
 from semipix.inference.files import Images, find_images, refuse_collisions, refuse_overwriting
 from semipix.inference.pipeline import Ended, Failure, predict_files
 from semipix.inference.predictor import Predictor, load_predictor
-from semipix.inference.scores import ScoreTable
+from semipix.inference.scores import Score, ScoreTable
 from semipix.inference.videos import VideoKind, Videos
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 from semipix.methods.tiles import Tiling
@@ -156,7 +156,7 @@ def predict(
                 done += 1
                 if isinstance(item, Failure):
                     failures.append(item)
-                elif item is not None and table is not None:
+                elif isinstance(item, Score) and table is not None:
                     table.add(item)
                     table.write_now_and_then()
                 if done < len(files) or found.videos:

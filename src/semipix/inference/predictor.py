@@ -23,6 +23,7 @@ from semipix.data.files.video import Frame, Moment
 from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
 from semipix.inference.geotiff import write_geotiff
+from semipix.inference.prediction import Prediction
 from semipix.inference.row_array import RowArray
 from semipix.inference.scores import FILE, Score
 from semipix.inference.trimaps import Trimaps
@@ -36,6 +37,9 @@ from semipix.training.build import bands_of, deploy_candidate, trained_method
 from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrated
 from semipix.training.checkpoints import PUBLISHED
 from semipix.training.run_folder import checkpoint_of, load_config
+
+Written = Score | Prediction | None
+"""What `save` returns of an image: its score; None, if the error map is not calibrated; or its prediction in memory."""
 
 
 class Photo(NamedTuple):
@@ -228,7 +232,7 @@ class Predictor:
         return drawing
 
     @torch.inference_mode()
-    def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> Score | None:
+    def write(self, photo: Photo, output: Tensor, scores: Tensor | None) -> Written:
         """Write one image's files at its own size.
 
         Args:
@@ -249,7 +253,7 @@ class Predictor:
             drawing.finish(self._error_map, threshold=self.threshold)
         return self.save(photo, drawing)
 
-    def save(self, photo: Photo, drawing: Drawing) -> Score | None:
+    def save(self, photo: Photo, drawing: Drawing) -> Written:
         """Write an image's files, or give its results to the sink.
 
         Returns:

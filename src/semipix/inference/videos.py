@@ -21,7 +21,7 @@ from semipix.errors import SemipixError
 from semipix.inference.drawing import Drawing
 from semipix.inference.pipeline import Failure, predict_frames
 from semipix.inference.predictor import Photo, Predictor
-from semipix.inference.scores import ScoreTable
+from semipix.inference.scores import Score, ScoreTable
 from semipix.inference.video_writer import VideoWriter
 from semipix.interruption import Interrupted, deferred, number_of, raise_if_interrupted
 from semipix.tasks.segmentation import palette
@@ -193,7 +193,7 @@ class _VideoPrediction:
                 self.done += 1
                 if isinstance(item, Failure):
                     errors.append(item)
-                elif item is not None and self.table is not None:
+                elif isinstance(item, Score) and self.table is not None:
                     self.table.add(item)
                     self.table.write_now_and_then()
                 raise_if_interrupted()
