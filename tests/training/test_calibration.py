@@ -128,6 +128,15 @@ def test_a_changed_file_is_refused_and_can_be_replaced(method: Method, tmp_path:
     assert load(tmp_path, method, "best") is not None
 
 
+def test_knots_that_are_equal_in_float32_are_fitted_again(method: Method, tmp_path: Path) -> None:
+    made = dataclasses.replace(make_calibration(method), knot_scores=[-2.0, 1.0, 1.0 + 1e-9])
+    scores = torch.tensor([-3.0, -2.0, -0.5, 1.0, 2.0])
+    assert torch.allclose(made.values(scores), torch.tensor([0.1, 0.1, 0.2, 0.3, 0.8])), "never NaN"
+    save(tmp_path, made)
+    with pytest.raises(SemipixError, match=r"knots that do not ascend in float32.*; calibrate this run again"):
+        load(tmp_path, method, "best")
+
+
 def test_a_map_is_the_knots_at_the_sum_of_features(method: Method) -> None:
     calibration, image = make_calibration(method), rand(2, 3, 40, 36)
     evidence = method.evidence(image)

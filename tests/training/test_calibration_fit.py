@@ -224,6 +224,30 @@ def test_knots_ascend_and_are_never_certain(scores: np.ndarray) -> None:
     assert np.interp(scores, places, values).mean() == pytest.approx(errors.mean(), abs=0.01)
 
 
+@pytest.mark.parametrize("end", [-1, 1])
+def test_scores_that_are_saturated_have_one_knot(end: int) -> None:
+    """The mean of equal scores is not exactly their value, which is no reason for another knot."""
+    draw_normal = np.random.default_rng(0)
+    cue = np.clip(4 * draw_normal.normal(size=8000), -6.9067547, 6.9067547).astype(np.float32)
+    scores = cue.astype(np.float64) - cue.mean(dtype=np.float64)
+    errors = (draw_normal.random(8000) < 1 / (1 + np.exp(2 - scores))).astype(float)
+    places, values = isotonic_knots(scores, errors)
+    assert (np.diff(places.astype(np.float32)) > 1e-6).all()
+    assert (np.diff(values) > 0).all()
+    outermost = scores.max() if end > 0 else scores.min()
+    assert places[-1 if end > 0 else 0] == pytest.approx(outermost)
+
+
+def test_close_steps_are_one_knot() -> None:
+    scores = np.repeat([0.0, 1.0, 1.0 + 1e-7, 2.0], 500)
+    errors = np.tile([0.0, 1.0], 1000)
+    errors[:400] = errors[500:600] = 0
+    errors[1500:] = 1
+    places, values = isotonic_knots(scores, errors)
+    assert places == pytest.approx([0, 1, 2], abs=1e-6)
+    assert values[1] == pytest.approx(0.45, abs=0.01), "that of both steps"
+
+
 def test_a_part_without_errors_is_fitted_by_a_constant() -> None:
     features = np.random.default_rng(0).normal(size=(99, 2)).astype(np.float32)
     model = fit_linear(features, np.zeros(99), np.array([0, 1]), np.array([False, True]), classification=True)

@@ -148,7 +148,9 @@ class Calibration:
         """See `ErrorMap`. Between two knots values are linear; beyond the outermost knot they are its value."""
         places, heights = (scores.new_tensor(list(each)) for each in (self.knot_scores, self.knot_values))
         right = count_at_most(places, scores).clamp(1, len(places) - 1)
-        share = ((scores - places[right - 1]) / (places[right] - places[right - 1])).clamp(0, 1)
+        # Of two places that are equal in this type, the distance is 0.
+        widths = (places[right] - places[right - 1]).clamp(min=torch.finfo(places.dtype).tiny)
+        share = ((scores - places[right - 1]) / widths).clamp(0, 1)
         return torch.lerp(heights[right - 1], heights[right], share)
 
     def accepted(self, risk: float) -> Accepted:
@@ -309,6 +311,8 @@ def _unsealed(entry: Mapping[str, Any]) -> Calibration:
     numbers = [*calibration.weights.values(), calibration.intercept, *calibration.knot_scores, *calibration.knot_values]
     if len(calibration.knot_scores) < 2 or not all(math.isfinite(number) for number in numbers):
         raise ValueError("fewer than two knots, or numbers that are not finite")
+    if not bool((torch.tensor(list(calibration.knot_scores), dtype=torch.float32).diff() > 0).all()):
+        raise ValueError("knots that do not ascend in float32, as some of earlier versions")
     return calibration
 
 

@@ -70,6 +70,9 @@ KNOTS = 62
 BEYOND = 0.1
 """How far the value goes on from the outermost step of the regression to the outermost score, as a share of it."""
 
+CLOSEST = 1e-5
+"""Least distance of two knots, also as a share of their scores: maps are float32, in which closer ones may be equal."""
+
 THRESHOLDS = 100
 """Thresholds at which the losses are kept."""
 
@@ -461,7 +464,7 @@ def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
     """Knots of the ascending function of the score that is closest to the errors: scores and values.
 
     There are at most `KNOTS` and two. Both ascend strictly, also where these errors do not, so that no order of these
-    scores is lost.
+    scores is lost but that of scores closer than `CLOSEST`.
 
     Scores are put into bins first, half of them with equal numbers of pixels and half with equal sums of errors, so
     that both the many right and the few wrong pixels are resolved.
@@ -488,15 +491,22 @@ def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
     values = IsotonicRegression(y_min=0, y_max=1).fit_transform(means, values, sample_weight=counts)
     # One knot in the middle of each step (centred isotonic regression, Oron and Flournoy 2017), and two at the ends.
     values, step_of = np.unique(values, return_inverse=True)
-    means = np.bincount(step_of, counts * means) / np.bincount(step_of, counts)
-    if scores[0] < means[0]:
+    counts, means = np.bincount(step_of, counts), np.bincount(step_of, counts * means)  # now sums of scores
+    knot_of = np.append(0, np.cumsum(_apart((means / counts)[:-1], (means / counts)[1:])))
+    values, means = (np.bincount(knot_of, sums) / np.bincount(knot_of, counts) for sums in (counts * values, means))
+    if _apart(scores[0], means[0]):
         means, values = np.append(scores[0], means), np.append((1 - BEYOND) * values[0], values)
-    if scores[-1] > means[-1]:
+    if _apart(means[-1], scores[-1]):
         beyond = min((1 + BEYOND) * values[-1], (1 + values[-1]) / 2)
         means, values = np.append(means, scores[-1]), np.append(values, beyond)
     if len(means) == 1:
         return np.array([means[0], means[0] + 1]), np.array([values[0], values[0]])
     return means, np.asarray(values, np.float64)
+
+
+def _apart(lower: Any, higher: Any) -> Any:
+    """Whether scores are far enough from lower ones for two knots; numbers, or arrays of them."""
+    return higher - lower > CLOSEST * np.maximum(1, np.abs(higher))
 
 
 def _repeated(drawn: Drawn) -> Matrix:
