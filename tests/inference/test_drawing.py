@@ -97,6 +97,20 @@ def test_slabs_are_drawn_as_the_whole(task: Task, size: Size, tmp_path: Path, mo
     assert not list(tmp_path.iterdir()), "temporary files have no names"
 
 
+def test_an_expected_error_of_more_than_the_range_is_written_as_the_range(tmp_path: Path) -> None:
+    class Doubled(Uncalibrated):
+        def values(self, scores: Tensor) -> Tensor:
+            return 2 * scores
+
+    drawing = Drawing(Regression(), rand(3, 4, 4), (4, 4), tmp_path)
+    drawing.add_output(rand(1, 1, 4, 4))
+    drawing.add_scores(torch.tensor([0.25, 0.75]).expand(1, 1, 8, 2).reshape(1, 1, 4, 4))
+    drawing.finish(Doubled("flaw"))
+    assert drawing.errors is not None
+    assert drawing.errors.whole().unique().tolist() == [32768, 65535]
+    assert drawing.error == 1.0, "the mean is of what is expected"
+
+
 def test_bytes_are_drawn_as_their_floats(tmp_path: Path) -> None:
     image = (rand(3, *SEEN) * 255).byte()
     output, scores = rand(1, 3, *SEEN, seed=2), rand(1, 1, *SEEN)

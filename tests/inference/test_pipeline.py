@@ -18,7 +18,9 @@ from semipix.errors import SemipixError
 from semipix.functional.grouping import batch_pixels
 from semipix.inference import pipeline
 from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files, predict_frames
-from semipix.inference.predictor import Photo, Predictor
+from semipix.inference.predictor import Photo, Predictor, _threshold
+from semipix.tasks.regression import Regression
+from tests.helpers.calibrations import make_calibration
 from tests.helpers.tiny import make_method
 
 SECONDS = 60
@@ -264,6 +266,18 @@ def test_what_is_not_whole_is_not_done(tmp_path: Path) -> None:
     assert not predictor.is_done(Path("a.jpg"))
     (tmp_path / "masks/a.png").touch()
     assert predictor.is_done(Path("a.jpg"))
+
+
+def test_a_risk_names_labels_that_are_out_of_range(tmp_path: Path) -> None:
+    """Of few images nothing can be promised, and of these labels it counts errors up to the range."""
+    task = Regression(low=-10, high=30)
+    calibration = make_calibration(make_method("supervised", task=task), outside=7)
+    _, lines = _threshold(tmp_path, "best", "", task, calibration, 20.0)
+    (line,) = [line for line in lines if "labels" in line]
+    assert line == (
+        "--risk: 7 of 300 labels that the map was fitted on are outside of the range; an error of more than 40, the "
+        "whole range, counts as 40"
+    )
 
 
 def test_few_frames_of_a_video_are_decoded_ahead(tmp_path: Path) -> None:

@@ -16,32 +16,9 @@ from semipix.methods.slabs import Slabs
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.segmentation import Segmentation
 from semipix.training import calibration as module
-from semipix.training.calibration import Calibration, Uncalibrated, apply, fingerprint, load, save, uncalibrated
+from semipix.training.calibration import Uncalibrated, apply, fingerprint, load, save, uncalibrated
+from tests.helpers.calibrations import make_calibration
 from tests.helpers.tiny import make_method, rand
-
-
-def make_calibration(method: Method, checkpoint: str = "best") -> Calibration:
-    """A made-up one: all of its numbers are different."""
-    return Calibration(
-        checkpoint=checkpoint,
-        fingerprint=fingerprint(method),
-        kind="probability",
-        cues=module.VERSION,
-        networks=2,
-        weights={"softmax": 0.5, "doubt@5": 2.0, "disagreement@49": -1.0, "softmax@image": 0.3, "flaw@image": -0.7},
-        intercept=-0.2,
-        knot_scores=[-2.0, 0.0, 1.0],
-        knot_values=[0.1, 0.3, 0.8],
-        split="val",
-        images=3,
-        pixels=300,
-        features="pixel and image",
-        figures={"auroc": 0.9, "calibration_error": None},
-        squares=1.0,
-        absent=[],
-        thresholds=[0.1, 0.5, 1.0],
-        losses=[[0.0, 0.1, 0.2], [0.0, 0.0, 0.4], [0.0, 0.1, 0.3]],
-    )
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from semipix.methods.base import Evidence, Method
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.matting import Matting
+from semipix.tasks.regression import Regression
 from semipix.tasks.segmentation import Segmentation
+from semipix.training.calibrating import lines_of
 from semipix.training.calibration import Calibration, apply
 from semipix.training.calibration_fit import (
     PENALTY,
@@ -185,6 +187,35 @@ def test_a_choice_that_ranks_worse_than_a_cue_alone_is_not_used() -> None:
     assert found["figures"]["auroc"] == pytest.approx(found["figures"]["auroc/softmax"], abs=0.02)
 
 
+def test_labels_outside_of_the_range_count_as_in_metrics() -> None:
+    """Predictions end at the range; where labels are beyond it, errors are expected and measured in full."""
+    task = Regression(low=-1, high=1)
+
+    def beyond(seed: int) -> tuple[EvalSample, Evidence]:
+        truth = 8 * F.interpolate(rand(1, 1, 5, 5, seed=seed), (SIDE, SIDE), mode="bilinear") - 3  # from -3 to 5
+        shares = (truth + 1) / 2 + 0.01 * rand(1, 1, SIDE, SIDE, seed=seed + 99)
+        return EvalSample(rand(3, SIDE, SIDE, seed=seed), truth[0], str(seed)), Evidence(shares, (shares.clamp(0, 1),))
+
+    known = {sample.name: (sample, evidence) for sample, evidence in (beyond(seed) for seed in range(8))}
+    found = calibrate(
+        make_method("supervised", task=task).eval(),
+        [sample for sample, _ in known.values()],
+        split="val",
+        checkpoint="best",
+        evidence=lambda sample, image: known[sample.name][1],
+    )
+    assert found.outside == sum(int((sample.target.abs() > 1).sum()) for sample, _ in known.values())
+    maps = torch.stack([apply(found, task, evidence, sample.image[None]) for sample, evidence in known.values()])
+    errors = torch.stack(
+        [task.error(evidence.predictions[0], sample.target[None]) for sample, evidence in known.values()]
+    )
+    assert errors.max() > 1, "more than the whole range"
+    assert float(maps.mean()) == pytest.approx(float(errors.mean()), rel=0.1)
+    assert found.squares * float(maps.square().mean()) == pytest.approx(float(errors.square().mean()), rel=0.3)
+    assert max(map(max, found.losses)) <= 1, "the promise of --risk needs a bound"
+    assert f": {found.outside} of {8 * SIDE**2} labels are outside of the range" in lines_of(found)[-1]
+
+
 def test_in_regression_the_order_counts_the_size_of_errors() -> None:
     """Of two scores, one finds the few large errors, the other orders the many small ones."""
     errors = np.append(np.linspace(0, 0.01, 97), np.full(3, 1.0))
@@ -222,6 +253,13 @@ def test_knots_ascend_and_are_never_certain(scores: np.ndarray) -> None:
     assert values[0] > 0
     assert values[-1] < 1
     assert np.interp(scores, places, values).mean() == pytest.approx(errors.mean(), abs=0.01)
+
+
+def test_errors_above_1_have_values_above_1() -> None:
+    places, values = isotonic_knots(np.linspace(0, 1, 3000), np.linspace(0, 3, 3000), highest=np.inf)
+    assert values[:-1] == pytest.approx(3 * places[:-1], abs=0.1)
+    assert 3 < values[-1] < 3.3
+    assert (np.diff(values) > 0).all()
 
 
 @pytest.mark.parametrize("end", [-1, 1])

@@ -35,7 +35,7 @@ class Drawing:
         quality: expected mean IoU, or expected PSNR.
         share: share of these pixels that are accepted.
         maps: (K, H, W) float32 predictions in [0, 1]; None with a folder.
-        error_values: (H, W) float32, the error map in [0, 1]; None with a folder, or if no scores were added.
+        error_values: (H, W) float32, the error map; None with a folder, or if no scores were added.
         nodata: whether the largest number of `prediction` and `errors` (255, or 65535) marks pixels that the image has
             no value of. Otherwise it is a value like others, but never a class.
     """
@@ -86,7 +86,7 @@ class Drawing:
         """Make the error map of the scores, when all rows were added.
 
         The array has 255 for an error that is certain. In regression, where errors are small shares of the range, it
-        has 16 bits, and 65535 for an error of the whole range.
+        has 16 bits, and 65535 for an error of the whole range or more.
 
         Args:
             error_map: makes values of scores.
@@ -110,7 +110,7 @@ class Drawing:
             values = error_map.values(self._scores.read(rows) + constant)
             decided = self._decided(rows)
             values = values * decided
-            self.errors.add(self._marked(rows, (values * levels).round().to(torch.int32), levels))
+            self.errors.add(self._marked(rows, (values.clamp(max=1) * levels).round().to(torch.int32), levels))
             if self.error_values is not None:
                 self.error_values[rows] = values
             pixels += int(decided.sum())

@@ -380,6 +380,11 @@ def _threshold(
             f"--risk: {risk:g} cannot be guaranteed by {calibration.images} validation images, {found.needed} are "
             "needed; pixels are accepted by what was measured on these images"
         )
+    if calibration.outside:
+        remarks.append(
+            f"--risk: {calibration.outside} of {calibration.pixels} labels that the map was fitted on are outside of "
+            f"the range; an error of more than {task.span:g}, the whole range, counts as {task.span:g}"
+        )
     if found.threshold < 0:
         remarks.append(f"--risk: no pixel is accepted, since no part of the error map has a risk of at most {risk:g}")
     return found.threshold, remarks

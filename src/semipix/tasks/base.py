@@ -164,9 +164,13 @@ class Task(ABC):
         """How far two predictions (N, K, H, W) differ, (N, 1, H, W) in [0, 1]; by default the mean over channels."""
         return (first - second).abs().mean(1, keepdim=True)
 
+    def difference(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Prediction minus label (L, K, H, W), as a share of the range, as metrics count it."""
+        return prediction - self.encode(target)
+
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Absolute error (L, 1, H, W) of each valid pixel, the mean over channels, as a share of the range."""
-        return (prediction - self.encode(target)).abs().mean(1, keepdim=True)
+        return self.difference(prediction, target).abs().mean(1, keepdim=True)
 
     def wrong(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(L, 1, H, W) bool: valid pixels with a wrong prediction, by default an error above a tenth of the range."""

@@ -60,8 +60,8 @@ class Matting(Regression):
     def encode(self, target: Tensor) -> Tensor:
         return super().encode(target[:, :1])
 
-    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return super().error(prediction, target[:, :1])
+    def difference(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return super().difference(prediction, target[:, :1])
 
     def valid(self, target: Tensor) -> Tensor:
         return super().valid(target[:, :1])

@@ -110,9 +110,9 @@ class Regression(Task):
     def encode(self, target: Tensor) -> Tensor:
         return self._shares(target).clamp(0, 1)
 
-    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def difference(self, prediction: Tensor, target: Tensor) -> Tensor:
         """As of every task; labels out of range are not clamped, as in metrics."""
-        return (prediction - self._shares(target)).abs().mean(1, keepdim=True)
+        return prediction - self._shares(target)
 
     def _shares(self, target: Tensor) -> Tensor:
         """Labels (L, K, H, W) as shares of the range; 0 at ignored pixels."""

@@ -188,4 +188,9 @@ def lines_of(calibration: Calibration) -> list[str]:
             f"error map: no {calibration.split} label holds {', '.join(calibration.absent)}, so that errors there are "
             "estimated from the other classes"
         )
+    if calibration.outside:
+        lines.append(
+            f"error map: {calibration.outside} of {calibration.pixels} labels are outside of the range, from task.low "
+            "to task.high, which no prediction leaves; their errors are counted in full, as by evaluate"
+        )
     return lines

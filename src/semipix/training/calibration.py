@@ -53,7 +53,7 @@ class ErrorMap(Protocol):
         """What is added to all scores of an image (N,), from the means (N, D) of the maps of `parts`."""
 
     def values(self, scores: Tensor) -> Tensor:
-        """Error map in [0, 1] from scores to which the constant was added, of any shape."""
+        """Error map from scores to which the constant was added, of any shape; in [0, 1], see `Calibration.outside`."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Calibration:
         weights: weight of each feature in the score, by name; features without a weight are not used.
         intercept: added to the weighted sum.
         knot_scores: ascending scores of the knots.
-        knot_values: ascending values of the knots, in [0, 1].
+        knot_values: ascending values of the knots, in [0, 1]; see `outside`.
         split: which images it was fitted on.
         images: how many.
         pixels: how many of their pixels.
@@ -108,6 +108,8 @@ class Calibration:
         losses: for each image its monotone loss at each threshold, from maps that were fitted on other images.
         network: the candidate whose predictions it is for.
         views: the views over which they are averaged, see `AveragedViews`; empty for the image alone.
+        outside: in regression, how many of the pixels have a label outside of the task's range. Their errors are not
+            clamped, so that values of the map can be above 1.
     """
 
     checkpoint: str
@@ -130,6 +132,7 @@ class Calibration:
     losses: Sequence[Sequence[float]]
     network: str = ""
     views: str = ""
+    outside: int = 0
     name: str = field(default="calibrated", init=False)
 
     def parts(self, task: Task, evidence: Evidence, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -305,7 +308,7 @@ def _unsealed(entry: Mapping[str, Any]) -> Calibration:
     if entry.pop("checksum", None) != _checksum(entry):
         raise ValueError("the checksum differs")
     names = {each.name for each in fields(Calibration) if each.init}
-    if entry.keys() | {"network", "views"} != names:  # which older files lack
+    if entry.keys() | {"network", "views", "outside"} != names:  # which older files lack
         raise ValueError(f"other keys than {', '.join(sorted(names))}")
     calibration = Calibration(**entry)
     numbers = [*calibration.weights.values(), calibration.intercept, *calibration.knot_scores, *calibration.knot_values]

@@ -16,6 +16,9 @@ Images are left out in groups of neighbours in the order of their names, since f
 say something of new images.
 
 All figures, and the losses from which `--risk` is answered, are measured on images that neither was fitted on.
+
+In regression errors are those of the metrics: a label outside of the range is not clamped, so that an error can be more
+than 1. Only the losses for `--risk`, which need a bound, count such an error as 1.
 """
 
 import math
@@ -98,6 +101,7 @@ class Drawn(NamedTuple):
         errors: (P,): 1 where the pixel is wrong or, in regression, the absolute error as a share of the range.
         squares: (P,): squares of the errors, in regression their mean over channels.
         classes: the classes in its label; empty in regression.
+        outside: in regression, how many of the pixels have a label outside of the task's range.
     """
 
     pixel: Matrix
@@ -105,6 +109,7 @@ class Drawn(NamedTuple):
     errors: Vector
     squares: Vector
     classes: frozenset[int]
+    outside: int = 0
 
 
 class Linear(NamedTuple):
@@ -189,6 +194,7 @@ def calibrate(
         images=len(drawn),
         pixels=len(errors),
         absent=[name for index, name in enumerate(classes) if index not in seen],
+        outside=sum(each.outside for each in drawn),
         **fitted,
     )
 
@@ -233,13 +239,15 @@ def draw(
     grid = _Grid(places.to(device), size)
     labels = target.flatten(-2)[..., places].unsqueeze(-2).to(device)  # (1, ..., 1, P), an image of one row
     prediction = grid.values(found.predictions[0])[None, :, None]  # (1, K, 1, P)
+    outside, classes = 0, frozenset[int]()
     if task.classification:
         errors = squares = task.wrong(prediction, labels)[0, 0, 0].double()
         classes = frozenset(torch.unique(sample.target[counted]).tolist())
     else:
-        difference = (prediction - task.encode(labels)).double()
+        difference = task.difference(prediction, labels)
+        outside = int((difference != prediction - task.encode(labels)).any(1).sum())  # what is encoded is clamped
+        difference = difference.double()
         errors, squares = difference.abs().mean(1)[0, 0], difference.square().mean(1)[0, 0]
-        classes = frozenset()
     cues = cues_of(task, found, image)
     names = list(cues)
     maps = torch.cat(list(cues.values()), 1)
@@ -255,6 +263,7 @@ def draw(
             errors.cpu().numpy(),
             squares.cpu().numpy(),
             classes,
+            outside,
         ),
         names,
     )
@@ -339,13 +348,15 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
 
         expected = expit(features[:, names.index("softmax")].astype(np.float64))  # the cue is a logit
         wanted = (len(drawn) * errors + EXPECTED_IMAGES * expected) / (len(drawn) + EXPECTED_IMAGES)
-    knots = isotonic_knots(scores, wanted)
+    highest = 1.0 if classification else math.inf
+    knots = isotonic_knots(scores, wanted, highest)
     estimates = np.empty(len(errors))  # by knots of other images too
     for fold in np.unique(fold_of):
         out = fold_of == fold
-        estimates[out] = np.interp(scores[out], *isotonic_knots(scores[~out], wanted[~out]))
+        estimates[out] = np.interp(scores[out], *isotonic_knots(scores[~out], wanted[~out], highest))
     thresholds = np.unique(np.append(np.quantile(estimates, np.linspace(0, 1, THRESHOLDS)), 1.0))
-    losses = [monotone_losses(estimates[image_of == i], errors[image_of == i], thresholds) for i in range(len(drawn))]
+    bounded = np.minimum(errors, 1)
+    losses = [monotone_losses(estimates[image_of == i], bounded[image_of == i], thresholds) for i in range(len(drawn))]
     squares = np.concatenate([each.squares for each in drawn])
     mean_square = float(np.mean(estimates**2))
     return {
@@ -460,7 +471,7 @@ def fit_linear(
     return Linear(columns, weights, intercept)
 
 
-def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
+def isotonic_knots(scores: Vector, errors: Vector, highest: float = 1.0) -> tuple[Vector, Vector]:
     """Knots of the ascending function of the score that is closest to the errors: scores and values.
 
     There are at most `KNOTS` and two. Both ascend strictly, also where these errors do not, so that no order of these
@@ -471,7 +482,8 @@ def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
 
     Args:
         scores: (P,).
-        errors: (P,), in [0, 1].
+        errors: (P,), 0 or more.
+        highest: what no value reaches.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -488,7 +500,7 @@ def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
     values = (np.add.reduceat(errors, starts) + level) / (counts + 1)  # no bin is ever certain
     means, first = np.unique(means, return_index=True)
     values, counts = values[first], counts[first]
-    values = IsotonicRegression(y_min=0, y_max=1).fit_transform(means, values, sample_weight=counts)
+    values = IsotonicRegression().fit_transform(means, values, sample_weight=counts)
     # One knot in the middle of each step (centred isotonic regression, Oron and Flournoy 2017), and two at the ends.
     values, step_of = np.unique(values, return_inverse=True)
     counts, means = np.bincount(step_of, counts), np.bincount(step_of, counts * means)  # now sums of scores
@@ -497,7 +509,7 @@ def isotonic_knots(scores: Vector, errors: Vector) -> tuple[Vector, Vector]:
     if _apart(scores[0], means[0]):
         means, values = np.append(scores[0], means), np.append((1 - BEYOND) * values[0], values)
     if _apart(means[-1], scores[-1]):
-        beyond = min((1 + BEYOND) * values[-1], (1 + values[-1]) / 2)
+        beyond = min((1 + BEYOND) * values[-1], (highest + values[-1]) / 2)
         means, values = np.append(means, scores[-1]), np.append(values, beyond)
     if len(means) == 1:
         return np.array([means[0], means[0] + 1]), np.array([values[0], values[0]])
