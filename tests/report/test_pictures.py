@@ -74,7 +74,7 @@ def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypat
         if large:
             monkeypatch.setattr(slabs, "HALOS", (128,))
             monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128) - 1)
-        trained = Trained(method, lambda found: uncalibrated(method.task, found))
+        trained = Trained(method, lambda found: uncalibrated(method, found))
         found = predict(trained, EvalSample(image, target, "a"))
     wrong = prediction[0].argmax(0) != target
     wrong[:5] = False

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from semipix.errors import SemipixError
+from semipix.inference.evaluate import written_map
 from semipix.methods import slabs
 from semipix.methods.base import Evidence, Method
 from semipix.methods.slabs import Slabs
@@ -149,18 +150,23 @@ def test_slabs_and_a_constant_make_the_map_of_the_whole(method: Method, monkeypa
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-4)
 
 
-def test_without_a_calibration_the_best_other_map_is_taken() -> None:
+def test_without_a_calibration_the_best_other_map_is_taken(tmp_path: Path) -> None:
     prediction, flaw = rand(1, 3, 8, 8), rand(1, 1, 4, 4)
     pair = prediction, rand(1, 3, 8, 8, seed=1)
-    assert uncalibrated(Segmentation(3), Evidence(prediction, pair, flaw)) == Uncalibrated("softmax")
-    assert uncalibrated(Denoising(), Evidence(prediction, pair, flaw)) == Uncalibrated("disagreement")
-    assert uncalibrated(Denoising(), Evidence(prediction, (prediction,), flaw)) == Uncalibrated("flaw")
-    assert uncalibrated(Denoising(), Evidence(prediction, pair, flaw), True) == Uncalibrated("flaw")
-    assert uncalibrated(Denoising(), Evidence(prediction, pair), True) == Uncalibrated("disagreement")
-    assert uncalibrated(Segmentation(3), Evidence(prediction, pair, flaw), True) == Uncalibrated("softmax")
-    assert uncalibrated(Denoising(), Evidence(prediction, (prediction,))) is None
-    evidence = Evidence(prediction, pair, flaw)
-    found = apply(Uncalibrated("flaw"), Denoising(), evidence, prediction)
+    classes, values = (make_method("supervised", task=task) for task in (Segmentation(3), Denoising()))
+    both, single = Evidence(prediction, pair, flaw), Evidence(prediction, (prediction,), flaw)
+    assert uncalibrated(classes, both) == Uncalibrated("softmax")
+    assert uncalibrated(values, both) == Uncalibrated("disagreement")
+    assert uncalibrated(values, single) == Uncalibrated("flaw")
+    assert uncalibrated(values, Evidence(prediction, (prediction,))) is None
+    classes.flaw_is_error = values.flaw_is_error = True
+    assert uncalibrated(values, both) == Uncalibrated("flaw")
+    assert uncalibrated(values, Evidence(prediction, pair)) == Uncalibrated("disagreement")
+    assert uncalibrated(classes, both) == Uncalibrated("softmax")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").touch()
+    assert written_map(tmp_path, values, "best")(both) == Uncalibrated("flaw"), "evaluation measures what is written"
+    found = apply(Uncalibrated("flaw"), Denoising(), both, prediction)
     torch.testing.assert_close(found, F.interpolate(flaw, (8, 8), mode="bilinear"))
 
 

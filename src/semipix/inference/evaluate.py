@@ -183,7 +183,7 @@ def written_map(
     except SemipixError as error:
         print(f"semipix: errors/map is not measured: {one_line(str(error))}", file=sys.stderr)
         return lambda evidence: None
-    return functools.partial(uncalibrated, method.task) if calibration is None else lambda evidence: calibration
+    return functools.partial(uncalibrated, method) if calibration is None else lambda evidence: calibration
 
 
 def kept_name(split: str, deploy: str | None = None, tta: str | None = None) -> str:

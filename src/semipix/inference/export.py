@@ -222,7 +222,7 @@ def _error_map(run: Path, method: Any, checkpoint: Path) -> ErrorMap:
     with torch.no_grad():
         side = max(Deployed(method).smallest, 64)
         evidence = method.evidence(torch.zeros(1, method.task.in_channels, side, side))
-    found = uncalibrated(method.task, evidence, method.flaw_is_error)
+    found = uncalibrated(method, evidence)
     how = how_to_calibrate(run, checkpoint.stem)
     if found is None:
         raise SemipixError(f"--with-error-map: {run} has no error map of {checkpoint.name}; {how}")

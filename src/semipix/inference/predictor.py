@@ -204,7 +204,7 @@ class Predictor:
         """Network outputs of images (B, C, h, w) on the device, and what `ErrorMap.parts` returns of them."""
         evidence = self.views.evidence(images)
         if self._error_map is None:
-            self._error_map = uncalibrated(self.task, evidence, self.method.flaw_is_error)
+            self._error_map = uncalibrated(self.method, evidence)
         if self._error_map is None:
             return evidence.output, None, None
         return evidence.output, *self._error_map.parts(self.task, evidence, images)

@@ -193,17 +193,16 @@ def apply(
     return error_map.values(scores)
 
 
-def uncalibrated(task: Task, evidence: Evidence, flaw_is_error: bool = False) -> Uncalibrated | None:
+def uncalibrated(method: Method, evidence: Evidence) -> Uncalibrated | None:
     """The best map that needs no calibration; None if the evidence holds none, as of a single regression model.
 
     Args:
-        task: of the method.
+        method: whose `flaw_is_error` says which map is the best in regression.
         evidence: what the method knows of its predictions.
-        flaw_is_error: see `Method.flaw_is_error`.
     """
-    found = error_maps(task, evidence)
-    names = PREFERRED[task.classification]
-    if flaw_is_error and not task.classification:
+    found = error_maps(method.task, evidence)
+    names = PREFERRED[method.task.classification]
+    if method.flaw_is_error and not method.task.classification:
         names = "flaw", *names
     return next((Uncalibrated(name) for name in names if name in found), None)
 
