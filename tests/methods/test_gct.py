@@ -219,6 +219,36 @@ class TestVoid:
             assert torch.equal(before[term], after[term]), term
 
 
+class TestWithhold:
+    @pytest.mark.parametrize("detector", ["paper", "cues"])
+    @pytest.mark.parametrize(("threshold", "term"), [(1.0, "dynamic_consistency"), (0.0, "flaw_correction")])
+    def test_no_term_has_a_gradient_of_an_image_to_the_model_that_goes_without_it(
+        self, detector: str, threshold: float, term: str
+    ) -> None:
+        outputs = [6 * rand(4, CLASSES, 64, 64, seed=seed) - 3 for seed in (1, 2)]
+        options: dict[str, Any] = {"detector": detector, "flaw_threshold": threshold, "rampup_epochs": 0}
+        method = make_method("gct", lambda number: FixedModel(outputs[number].clone()), withhold=0.25, **options)
+        batch = make_batch(side=64, void=False)._replace(place=torch.tensor([0.1, 0.9]))
+        losses = method.losses(batch, 0.0)
+        for index, model in enumerate(method.models):
+            taught = torch.autograd.grad(losses[term], model.output, retain_graph=True)[0].flatten(1).any(1)
+            assert taught.any()
+            assert not taught[index], "the first image is withheld from the first model, the second from the second"
+
+    def test_the_constraints_are_means_over_the_other_images(self) -> None:
+        """Where every image is alike, they are what they are without withheld ones."""
+        outputs = [(6 * rand(1, CLASSES, 64, 64, seed=seed) - 3).expand(4, -1, -1, -1) for seed in (1, 2)]
+        method = make_gct(lambda number: FixedModel(outputs[number].clone()), withhold=0.5, flaw_threshold=1.0)
+        method.detector = PixelDetector(64)
+        batch = make_batch(side=64, void=False)
+        without, withheld = (
+            method.losses(batch._replace(place=place), 0.0)["dynamic_consistency"]
+            for place in (None, torch.tensor([0.1, 0.2]))
+        )
+        assert without > 0
+        torch.testing.assert_close(withheld, without)
+
+
 class TestPair:
     def test_models_may_differ(self) -> None:
         method = make_gct(lambda number: TinyModel() if number == 0 else nn.Conv2d(3, CLASSES, 1))

@@ -66,8 +66,9 @@ class FlawGuidedPair(ModelPair):
             paper's.
         corrupted: share of the predictions from which such a detector learns that are labels with errors instead, in
             [0, 1], see `corrupted_labels`.
-        withhold: share of the labeled images that each model goes without, in [0, 0.5]; the two models go without
-            different ones, whose errors show the detector what the models do to images that they never learned.
+        withhold: share of the labeled images that each model goes without, in [0, 0.5]: it learns neither their labels
+            nor what the other model says of them. The two models go without different ones, whose errors show the
+            detector what the models do to images that they never learned.
         deploy: what validation deploys, see `ModelPair`.
     """
 
@@ -170,6 +171,29 @@ class FlawGuidedPair(ModelPair):
             loss = self.task.loss(output[:labeled][learned], batch.target[learned]) if learned else 0 * output.sum()
             losses.append(loss)
         return losses[0] + losses[1]
+
+    def _learned(self, batch: Batch, predictions: Pair) -> tuple[Pair, Pair]:
+        """What each model learns from without labels: nothing of an image that is withheld from it.
+
+        Args:
+            batch: labeled images first.
+            predictions: of both models (N, K, H, W).
+
+        Returns:
+            The predictions, detached at the images that are withheld from their model, since the detector's map of the
+            other prediction has gradients to them too; and the valid pixels (N, 1, H, W) of the other images, bool.
+        """
+        valid = self.task.valid_of_all(batch.target, batch.image)
+        if not self.withhold or batch.place is None:
+            return predictions, (valid, valid)
+        withheld = [self.withheld_from(place) for place in batch.place.tolist()]
+        withheld += [None] * (len(valid) - len(withheld))  # of the unlabeled images
+        first, second = (
+            torch.tensor([without != name for without in withheld], device=valid.device).view(-1, 1, 1, 1)
+            for name in ("first", "second")
+        )
+        kept = [torch.where(own, maps, maps.detach()) for own, maps in zip((first, second), predictions, strict=True)]
+        return (kept[0], kept[1]), (valid & first, valid & second)
 
     def withheld_from(self, place: float) -> str | None:
         if not self.withhold:

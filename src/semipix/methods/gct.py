@@ -135,23 +135,25 @@ class GCT(FlawGuidedPair):
         if epoch < self.warmup_epochs:
             return losses
 
+        (first, second), (first_learned, second_learned) = self._learned(batch, (first, second))  # (N, 1, H, W) pixels
         corrects = self.constraints != "consistency" and self.lambda_fc > 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and corrects):  # only flaw correction needs gradients
             first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W)
         normalized = compared(self.detector, (first_flaw, second_flaw))
         # The second model is the first one's goal where its flaw is lower, and the reverse.
         (first_goal, second_goal), both_flawed = exchange((first, second), normalized, self.flaw_threshold)
-        valid = self.task.valid_of_all(batch.target, batch.image)  # (N, 1, H, W)
         if self.constraints != "correction":
             weight = self.lambda_dc * sigmoid_rampup(epoch - self.warmup_epochs, self.rampup_epochs)
-            losses["dynamic_consistency"] = weight * (_mse(first, first_goal, valid) + _mse(second, second_goal, valid))
+            losses["dynamic_consistency"] = weight * (
+                _mse(first, first_goal, first_learned) + _mse(second, second_goal, second_learned)
+            )
         if corrects:
-            first_correction = masked_mean(both_flawed * first_flaw.square(), valid)
-            second_correction = masked_mean(both_flawed * second_flaw.square(), valid)
+            first_correction = masked_mean(both_flawed * first_flaw.square(), first_learned)
+            second_correction = masked_mean(both_flawed * second_flaw.square(), second_learned)
             losses["flaw_correction"] = self.lambda_fc * (first_correction + second_correction)
         return losses
 
 
-def _mse(prediction: Tensor, goal: Tensor, valid: Tensor) -> Tensor:
-    """Squared distance of a prediction from its goal, the mean over valid pixels and channels."""
-    return masked_mean(F.mse_loss(prediction, goal, reduction="none"), valid)
+def _mse(prediction: Tensor, goal: Tensor, learned: Tensor) -> Tensor:
+    """Squared distance of a prediction from its goal, the mean over learned pixels and channels."""
+    return masked_mean(F.mse_loss(prediction, goal, reduction="none"), learned)
