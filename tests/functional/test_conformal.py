@@ -51,10 +51,26 @@ def test_the_risk_of_new_images_is_at_most_the_asked_one_on_average() -> None:
 def test_few_images_cannot_guarantee_a_small_risk() -> None:
     losses = [[0.0, 0.04, 0.5]] * 18
     found = accept([0.1, 0.2, 1.0], losses, 0.05)
-    assert (found.threshold, found.guaranteed, found.needed) == (0.2, False, 19)
+    assert (found.threshold, found.guaranteed, found.needed) == (0.1, False, 19)
     found = accept([0.1, 0.2, 1.0], [*losses, losses[0]], 0.05)
     assert (found.threshold, found.guaranteed) == (0.1, True), "19 of loss 0 do, with nothing to spare"
 
 
+def test_the_images_that_are_needed_depend_on_their_losses() -> None:
+    losses = [[0.01, 0.01]] * 24
+    assert accept([0.1, 1.0], losses[:19], 0.05) == (1.0, False, 24)
+    assert accept([0.1, 1.0], losses[:23], 0.05) == (1.0, False, 24)
+    assert accept([0.1, 1.0], losses, 0.05) == (1.0, True, 24)
+
+
+@pytest.mark.parametrize("count", [2, 10, 24, 100])
+def test_less_risk_never_accepts_more(count: int) -> None:
+    losses = [monotone_losses(*each, GRID).tolist() for each in images(np.random.default_rng(count), count)]
+    found = [accept(GRID.tolist(), losses, risk) for risk in np.linspace(0.001, 0.6, 300)]
+    assert (np.diff([each.threshold for each in found]) >= 0).all()
+    assert (np.diff([each.guaranteed for each in found]).astype(int) >= 0).all()
+    assert len({each.threshold for each in found}) > 3
+
+
 def test_nothing_is_accepted_where_no_threshold_suffices() -> None:
-    assert accept([0.0, 1.0], [[0.3, 0.4]] * 100, 0.05).threshold < 0
+    assert accept([0.0, 1.0], [[0.3, 0.4]] * 100, 0.05) == (-1.0, False, None)

@@ -20,6 +20,7 @@ from semipix.inference import pipeline
 from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files, predict_frames
 from semipix.inference.predictor import Photo, Predictor, _threshold
 from semipix.tasks.regression import Regression
+from semipix.tasks.segmentation import Segmentation
 from tests.helpers.calibrations import make_calibration
 from tests.helpers.tiny import make_method
 
@@ -278,6 +279,23 @@ def test_a_risk_names_labels_that_are_out_of_range(tmp_path: Path) -> None:
         "--risk: 7 of 300 labels that the map was fitted on are outside of the range; an error of more than 40, the "
         "whole range, counts as 40"
     )
+
+
+@pytest.mark.parametrize(
+    ("risk", "line"),
+    [
+        (0.05, "no pixel is accepted, since no part of the error map had a risk below 0.05 on the 3 validation images"),
+        (
+            0.2,
+            "0.2 cannot be guaranteed by 3 validation images, 8 with as few errors are needed; the pixels",
+        ),
+    ],
+)
+def test_a_risk_says_why_it_is_not_guaranteed(risk: float, line: str, tmp_path: Path) -> None:
+    calibration = make_calibration(make_method("supervised"), losses=[[0.1, 0.1, 0.2]] * 3)
+    _, lines = _threshold(tmp_path, "best", "", Segmentation(2), calibration, risk)
+    assert [each[: len(line) + 8] for each in lines] == [f"--risk: {line}"]
+    assert _threshold(tmp_path, "best", "", Segmentation(2), calibration, 0.5) == (1.0, [])
 
 
 def test_few_frames_of_a_video_are_decoded_ahead(tmp_path: Path) -> None:

@@ -172,4 +172,4 @@ def test_without_a_calibration_the_best_other_map_is_taken(tmp_path: Path) -> No
 
 def test_pixels_are_accepted_by_the_losses(method: Method) -> None:
     found = make_calibration(method).accepted(0.1)
-    assert (found.threshold, found.guaranteed, found.needed) == (0.5, False, 9)
+    assert (found.threshold, found.guaranteed, found.needed) == (0.1, False, 9)

@@ -23,18 +23,23 @@ LEAST = 0.1
 """Share of an image's pixels by which its sum of errors is divided, if fewer are accepted."""
 
 
+TOLERANCE = 1e-9
+"""By which numbers may differ that are equal but for rounding."""
+
+
 class Accepted(NamedTuple):
     """Which pixels are accepted.
 
     Attributes:
         threshold: largest value of the error map that is accepted; below 0 where no pixel is.
         guaranteed: whether the expected risk on new images is at most the asked one.
-        needed: images with which a guarantee is possible at all.
+        needed: images of the same losses with which there is a guarantee for some pixels; None if no number suffices,
+            since the pixels with the lowest values are not right often enough.
     """
 
     threshold: float
     guaranteed: bool
-    needed: int
+    needed: int | None
 
 
 def monotone_losses(estimates: Vector, errors: Vector, thresholds: Vector) -> Vector:
@@ -57,8 +62,9 @@ def monotone_losses(estimates: Vector, errors: Vector, thresholds: Vector) -> Ve
 def accept(thresholds: Sequence[float], losses: Sequence[Sequence[float]], risk: float) -> Accepted:
     """The largest threshold at which the risk of a new image is at most the asked one.
 
-    With n images the mean loss L is accepted where n / (n + 1) L + 1 / (n + 1) <= risk. If even a loss of 0 is not,
-    there are too few images for a guarantee, and the mean loss itself is compared with the risk.
+    With n images the mean loss L is accepted where n / (n + 1) L + 1 / (n + 1) <= risk. If it is nowhere, there are too
+    few images for a guarantee, and the threshold is that of the smallest risk that n images can guarantee: the largest
+    at which L is what it is at the first. So who asks for less risk never gets more pixels.
 
     Args:
         thresholds: ascending.
@@ -66,9 +72,12 @@ def accept(thresholds: Sequence[float], losses: Sequence[Sequence[float]], risk:
         risk: largest mean error of the accepted pixels, in (0, 1).
     """
     images = len(losses)
-    needed = math.ceil(1 / risk - 1 - 1e-9)
     means = np.mean(np.asarray(losses, np.float64), axis=0)
+    room = risk - float(means[0])
+    if room <= TOLERANCE:
+        return Accepted(-1.0, False, None)
+    needed = math.ceil((1 - risk) / room - TOLERANCE)
     guaranteed = images >= needed
-    bounds = (images * means + 1) / (images + 1) if guaranteed else means
-    fitting = np.flatnonzero(bounds <= risk + 1e-12)
-    return Accepted(float(thresholds[fitting[-1]]) if len(fitting) else -1.0, guaranteed, needed)
+    bounds = (images * means + 1) / (images + 1)
+    fitting = bounds <= (risk if guaranteed else bounds[0]) + TOLERANCE
+    return Accepted(float(thresholds[np.flatnonzero(fitting)[-1]]), guaranteed, needed)

@@ -375,18 +375,21 @@ def _threshold(
         return None, []
     found = calibration.accepted(risk / task.span)
     remarks = []
-    if not found.guaranteed:
+    if found.needed is None:
         remarks.append(
-            f"--risk: {risk:g} cannot be guaranteed by {calibration.images} validation images, {found.needed} are "
-            "needed; pixels are accepted by what was measured on these images"
+            f"--risk: no pixel is accepted, since no part of the error map had a risk below {risk:g} on the "
+            f"{calibration.images} validation images"
+        )
+    elif not found.guaranteed:
+        remarks.append(
+            f"--risk: {risk:g} cannot be guaranteed by {calibration.images} validation images, {found.needed} with as "
+            "few errors are needed; the pixels are accepted that are for the smallest risk that can be guaranteed"
         )
     if calibration.outside:
         remarks.append(
             f"--risk: {calibration.outside} of {calibration.pixels} labels that the map was fitted on are outside of "
             f"the range; an error of more than {task.span:g}, the whole range, counts as {task.span:g}"
         )
-    if found.threshold < 0:
-        remarks.append(f"--risk: no pixel is accepted, since no part of the error map has a risk of at most {risk:g}")
     return found.threshold, remarks
 
 
