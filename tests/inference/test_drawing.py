@@ -141,4 +141,18 @@ def test_what_the_image_has_no_value_of_is_marked_and_counts_nowhere(task: Task,
     assert not bool(found.picture.whole()[gone].any())
     known = scores[0, 0][~gone]
     assert found.error == pytest.approx(float(known.mean()), abs=1e-6)
+    assert found.quality is not None
     assert found.share == pytest.approx(float((known <= 0.4).float().mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("task", [Segmentation(5), Regression(2), Matting()], ids=lambda task: type(task).__name__)
+def test_of_an_image_in_which_no_pixel_counts_nothing_is_expected(task: Task, tmp_path: Path) -> None:
+    """Otherwise it would have no error, and be the best of all."""
+    image = rand(4, *SEEN, seed=1)
+    if task.trimap:
+        image[3] = 1
+    else:
+        image[0] = torch.nan
+    found = drawn(task, image, rand(1, task.channels, *SEEN, seed=2), rand(1, 1, *SEEN, seed=3), 40, tmp_path)
+    assert (found.error, found.quality, found.share) == (None, None, None)
+    assert found.errors is not None

@@ -58,9 +58,12 @@ def test_a_table_keeps_the_scores_of_earlier_calls(tmp_path: Path) -> None:
     assert not second.has("a.png", 0.05), "it has no score at this risk"
     assert not second.has("other.png", None)
     second.add(Score("a.png", 0.5, 0.5, 0.05, 1.0))
+    second.add(Score("known.png", None, None, 0.05))
     second.write()
+    assert second.path.read_text(errors="surrogateescape").splitlines()[-2] == "known.png,,,0.05,"
     third = ScoreTable(tmp_path, classification=True)
     assert third.has("a.png", 0.05)
+    assert third.has("known.png", 0.05)
     assert third.has(SCORES[0].image, 0.05)
 
 

@@ -31,9 +31,10 @@ class Drawing:
         prediction: the array of the task's own files, see `Task.to_file`: (H, W) or, with channels, (H, W, C).
         errors: (H, W), the error map as it is written, see `finish`; None if no scores were added.
         accepted: (H, W) uint8, 255 at accepted pixels; None unless `finish` got a threshold.
-        error: mean of the error map over the pixels that the network decides, all but the known ones of a trimap.
-        quality: expected mean IoU, or expected PSNR.
-        share: share of these pixels that are accepted.
+        error: mean of the error map over the pixels that the network decides, all but the known ones of a trimap and
+            those that the image has no value of; None without such pixels, or if no scores were added.
+        quality: expected mean IoU, or expected PSNR; None where `error` is.
+        share: share of these pixels that are accepted; None where `error` is, or without a threshold.
         maps: (K, H, W) float32 predictions in [0, 1]; None with a folder.
         error_values: (H, W) float32, the error map; None with a folder, or if no scores were added.
         nodata: whether the largest number of `prediction` and `errors` (255, or 65535) marks pixels that the image has
@@ -44,9 +45,9 @@ class Drawing:
     prediction: RowArray
     errors: RowArray | None = None
     accepted: RowArray | None = None
-    error: float = 0.0
-    quality: float = 0.0
-    share: float = 0.0
+    error: float | None = None
+    quality: float | None = None
+    share: float | None = None
     maps: Tensor | None = None
     error_values: Tensor | None = None
 
@@ -126,12 +127,14 @@ class Drawing:
                 accepted += int((taken & decided).sum())
         self._scores.close()
         self._scores = None
-        self.error, self.share = total / max(1, pixels), accepted / max(1, pixels)
+        if not pixels:
+            return
+        self.error, self.share = total / pixels, None if threshold is None else accepted / pixels
         factor = getattr(error_map, "squares", 1.0)
         self.quality = (
             expected_miou(self._confusion, by_class)
             if self.task.classification
-            else expected_psnr(factor * squares / max(1, pixels))
+            else expected_psnr(factor * squares / pixels)
         )
 
     def _decided(self, rows: slice) -> Tensor:

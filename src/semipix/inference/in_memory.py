@@ -117,7 +117,7 @@ class MemoryPredictor(Predictor):
             array=array.numpy(),
             picture=drawing.picture.whole().numpy(),
             error_map=None if drawing.error_values is None else drawing.error_values.numpy(),
-            expected_error=drawing.error * self.task.span if calibrated else None,
+            expected_error=None if drawing.error is None or not calibrated else drawing.error * self.task.span,
             expected_quality=drawing.quality if calibrated else None,
             accepted=None if drawing.accepted is None else drawing.accepted.whole().numpy() == 255,
         )

@@ -21,9 +21,10 @@ class Prediction:
             bits, (H, W), (H, W, 3) or, in a file for each channel, (K, H, W).
         picture: (H, W, 3) uint8, as in `pictures/`.
         error_map: (H, W) float32: the probability that a pixel is wrong; in regression the expected absolute error as a
-            share of the range. Not calibrated if `expected_error` is None. None if the run has no such map.
-        expected_error: mean of a calibrated error map; in regression in the units of the data.
-        expected_quality: expected mean IoU or, in regression, PSNR in dB, of a run with a calibration.
+            share of the range. Not calibrated if the run has no calibration. None if it has no such map.
+        expected_error: mean of a calibrated error map; in regression in the units of the data. None without a
+            calibration, or if no pixel counts: all are known by a trimap, or the image has no value of any.
+        expected_quality: expected mean IoU or, in regression, PSNR in dB; None where `expected_error` is.
         accepted: with a risk (H, W) bool, the accepted pixels.
     """
 

@@ -266,10 +266,9 @@ class Predictor:
         drawing.close()
         if self.calibration is None:
             return None
-        share = None if self.threshold is None else drawing.share
         seconds = None if photo.moment is None else photo.moment.seconds
-        error = drawing.error * self.task.span
-        return Score(photo.name.as_posix(), error, drawing.quality, self.risk, share, seconds)
+        error = None if drawing.error is None else drawing.error * self.task.span
+        return Score(photo.name.as_posix(), error, drawing.quality, self.risk, drawing.share, seconds)
 
     def _write_files(self, photo: Photo, drawing: Drawing) -> None:
         """Write an image's files; the task's own files last, since they mark the image as done."""

@@ -30,16 +30,17 @@ class Score(NamedTuple):
 
     Attributes:
         image: name of the image with its subfolder.
-        error: share of wrong pixels or, in regression, mean absolute error in the units of the labels.
-        quality: mean IoU or, in regression, PSNR in dB.
+        error: share of wrong pixels or, in regression, mean absolute error in the units of the labels; None if no pixel
+            counts, since all are known by a trimap or the image has no value of any.
+        quality: mean IoU or, in regression, PSNR in dB; None where `error` is.
         risk: the asked risk, in the units of `error`; None where none was asked.
-        accepted: share of the pixels that are accepted at this risk.
+        accepted: share of the pixels that are accepted at this risk; None where `error` or `risk` is.
         seconds: of a frame of a video, the time since the first frame.
     """
 
     image: str
-    error: float
-    quality: float
+    error: float | None
+    quality: float | None
     risk: float | None = None
     accepted: float | None = None
     seconds: float | None = None
@@ -106,7 +107,7 @@ class ScoreTable:
                 header, *rows = csv.reader(file)
             if header not in (self.columns, [*self.columns, SECONDS]):
                 raise ValueError
-            return [Score(row[0], float(row[1]), float(row[2]), *map(_number, row[3:6])) for row in rows]
+            return [Score(row[0], _number(row[1]), _number(row[2]), *map(_number, row[3:6])) for row in rows]
         except (ValueError, IndexError, csv.Error):
             raise SemipixError(
                 f"{self.path}: not a table with the columns {', '.join(self.columns)}, which semipix predict writes; "

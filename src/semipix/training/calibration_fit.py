@@ -503,9 +503,9 @@ def isotonic_knots(scores: Vector, errors: Vector, highest: float = 1.0) -> tupl
     values = IsotonicRegression().fit_transform(means, values, sample_weight=counts)
     # One knot in the middle of each step (centred isotonic regression, Oron and Flournoy 2017), and two at the ends.
     values, step_of = np.unique(values, return_inverse=True)
-    counts, means = np.bincount(step_of, counts), np.bincount(step_of, counts * means)  # now sums of scores
-    knot_of = np.append(0, np.cumsum(_apart((means / counts)[:-1], (means / counts)[1:])))
-    values, means = (np.bincount(knot_of, sums) / np.bincount(knot_of, counts) for sums in (counts * values, means))
+    weights, means = np.bincount(step_of, counts), np.bincount(step_of, counts * means) / np.bincount(step_of, counts)
+    knot_of = np.append(0, np.cumsum(_apart(means[:-1], means[1:])))
+    values, means = (np.bincount(knot_of, weights * each) / np.bincount(knot_of, weights) for each in (values, means))
     if _apart(scores[0], means[0]):
         means, values = np.append(scores[0], means), np.append((1 - BEYOND) * values[0], values)
     if _apart(means[-1], scores[-1]):
