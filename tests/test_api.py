@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -44,6 +45,27 @@ def test_a_mistake_is_the_command_s_error_and_leaves_nothing(tmp_path: Path) -> 
     assert not any(tmp_path.iterdir())
     with pytest.raises(SemipixError, match=r"no config\.yaml found"):
         semipix.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "out", "message"),
+    [
+        ([], None, "images: an empty list found, files and folders expected"),
+        ([], "out", "images: an empty list found, files and folders expected"),
+        (
+            [np.zeros((4, 4), np.uint8)],
+            None,
+            "images: ndarray found in a list, files and folders expected; predict",
+        ),
+        (["a.png", b"b.png"], "out", "images: bytes found in a list"),
+        (np.zeros((4, 4), np.uint8), "out", "out: out found with an image of type ndarray, and results are named like"),
+        (b"a.png", "out", "out: out found with an image of type bytes"),
+        (b"a.png", None, "the image: bytes found; a path, Pillow's image, a numpy array or a tensor expected"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(images: Any, out: str | None, message: str, shared_run: Path) -> None:
+    with pytest.raises(SemipixError, match=f"^{message}"):
+        semipix.load(shared_run, trust=True).predict(images, out)
 
 
 def test_the_lines_of_the_readme_run(

@@ -78,7 +78,7 @@ def test_bands_are_trained_measured_and_predicted_in_place(command: Command, tmp
     run = semipix.load("run", trust=True)
     with rasterio.open(images / "7.tif") as image:
         values = image.read(masked=True).filled(np.nan)  # an array has no nodata; a missing value is NaN
-    for array in (np.moveaxis(values, 0, -1), torch.from_numpy(values)):
+    for array in (np.moveaxis(values, 0, -1), np.moveaxis(values, 0, -1).astype(">f4"), torch.from_numpy(values)):
         assert np.array_equal(run.predict(array).class_map, mask)
     assert np.array_equal(run.predict(images / "7.tif").class_map, mask)
     assert np.asarray(Image.open("out/pictures/7.png")).shape == (40, 40, 3)

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from semipix.errors import SemipixError, one_line
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -102,28 +104,29 @@ class Run:
             are named on stderr. With `out`, a list with one line for each image that could not be predicted.
 
         Raises:
-            SemipixError: there is no image, it cannot be read or has other channels or values, or a result would
-                overwrite an input.
+            SemipixError: there is no image, it cannot be read or has other channels, values or types, images that are no
+                files are given in a list or with `out`, or a result would overwrite an input.
         """
-        listed = isinstance(images, Sequence) and not isinstance(images, str)
+        paths = _paths(images)
         if options.get("trimaps") is not None:
             options["trimaps"] = Path(options["trimaps"])
         if out is not None:
             from semipix.inference.predict import predict
 
-            paths = [Path(path) for path in (images if listed else [images])]
+            if paths is None:
+                raise SemipixError(
+                    f"out: {out} found with an image of type {type(images).__name__}, and results are named like "
+                    "files; give files and folders, or leave it out"
+                )
             return predict(self.folder, paths, Path(out), trust=self.trust, **options)
         predictor = self._predictor(**options)
-        if listed:
-            return predictor.of_files([Path(path) for path in images])
-        if not isinstance(images, str | Path):
+        if paths is None:
             return predictor.of_image(images)
-        path = Path(images)
-        return predictor.of_files([path]) if path.is_dir() else predictor.of_file(path)
+        one = isinstance(images, str | Path) and not paths[0].is_dir()
+        return predictor.of_file(paths[0]) if one else predictor.of_files(paths)
 
     def _predictor(self, **options: Any) -> "MemoryPredictor":
         """The predictor for options of `load_predictor`; it is kept until weights, calibration or options change."""
-        from semipix.errors import one_line
         from semipix.inference.in_memory import MemoryPredictor
         from semipix.inference.predictor import load_predictor
         from semipix.training.calibration import CALIBRATION
@@ -249,6 +252,23 @@ class Run:
         from semipix.hub import push_run
 
         return push_run(self.folder, name, self.trust, checkpoint, **options)
+
+
+def _paths(images: Any) -> list[Path] | None:
+    """The files and folders that are named by one or by a list of them; None if it is an image.
+
+    Raises:
+        SemipixError: a list is empty or holds something else.
+    """
+    if isinstance(images, str | Path):
+        return [Path(images)]
+    if not isinstance(images, Sequence) or isinstance(images, bytes | bytearray | memoryview):
+        return None
+    others = [type(each).__name__ for each in images if not isinstance(each, str | Path)]
+    if others or not images:
+        found = f"{others[0]} found in a list" if others else "an empty list found"
+        raise SemipixError(f"images: {found}, files and folders expected; predict arrays and images one at a time")
+    return [Path(path) for path in images]
 
 
 def train(data: str | Path, *overrides: str, **keys: Any) -> Run:

@@ -140,6 +140,9 @@ def test_arrays_of_each_type_mean_the_same(predictor: MemoryPredictor) -> None:
     assert wanted is not None and wanted.shape == (3, 7, 9)
     for image in (
         colours.astype(np.uint16) * 257,
+        (colours.astype(np.uint16) * 257).astype(">u2"),
+        (colours / 255).astype(">f4"),
+        (colours / 255).astype(np.longdouble),
         (colours / 255).astype(np.float64),
         torch.from_numpy(colours).movedim(-1, 0)[None] / 255,
     ):
@@ -157,6 +160,9 @@ def test_arrays_of_each_type_mean_the_same(predictor: MemoryPredictor) -> None:
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\) found"),
         (torch.zeros(2, 3, 4, 5), r"shape \(2, 3, 4, 5\) found, \(3, H, W\) expected"),
         (np.zeros((4, 5), np.int64), "torch.int64 found; uint8, uint16 or floats"),
+        (np.full((4, 5), "dark"), "<U4 found; uint8, uint16 or floats"),
+        (np.full((4, 5), None), "object found; uint8, uint16 or floats"),
+        (b"GIF89a", "bytes found; a path, Pillow's image, a numpy array or a tensor expected"),
         (np.full((4, 5), 255.0), "values from 255 to 255 found, floats in .0, 1. expected; divide them"),
         (np.full((4, 5), np.nan), "values from nan to nan found"),
         (Image.new("HSV", (4, 4)), r"mode HSV found, RGB or grey expected; call image\.convert\('RGB'\)"),

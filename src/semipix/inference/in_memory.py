@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -155,12 +156,25 @@ def _stored(image: Any) -> Encoded:
     if isinstance(image, Tensor):
         planes = image.detach().cpu()
         planes = planes[0] if planes.ndim == 4 and len(planes) == 1 else planes
+        planes = planes.float() if planes.dtype == torch.bfloat16 else planes  # which numpy lacks
         image = planes.movedim(0, -1).numpy() if planes.ndim == 3 else planes.numpy()
     if not isinstance(image, np.ndarray):
         raise SemipixError(_no_image(image))
     buffer = io.BytesIO()
-    np.save(buffer, image, allow_pickle=False)
+    np.save(buffer, _numbers(image), allow_pickle=False)
     return Encoded(f"{IN_MEMORY}{ARRAY}", buffer.getvalue())
+
+
+def _numbers(image: NDArray[Any]) -> NDArray[Any]:
+    """A copy of an array, as some are read-only, of numbers that torch has: in this machine's byte order.
+
+    Raises:
+        SemipixError: these are no real numbers.
+    """
+    if image.dtype.kind not in "fiub":
+        raise SemipixError(f"{IN_MEMORY}: {image.dtype} found; uint8, uint16 or floats in [0, 1] expected")
+    kind = np.float64 if image.dtype.itemsize > 8 else image.dtype.newbyteorder("=")
+    return np.array(image, kind, order="C")
 
 
 def _no_image(found: Any) -> str:
@@ -178,7 +192,7 @@ def _pixels(image: Any, channels: int) -> Tensor:
         pixels = pixels[0] if pixels.ndim == 4 and pixels.shape[0] == 1 else pixels
         shapes = f"({channels}, H, W)"
     elif isinstance(image, np.ndarray):
-        pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, since some arrays are read-only
+        pixels = torch.from_numpy(_numbers(image))
         pixels = pixels.movedim(-1, 0) if pixels.ndim == 3 else pixels[None] if pixels.ndim == 2 else pixels
         shapes = f"(H, W, {channels})"
     else:
