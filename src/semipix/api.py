@@ -104,8 +104,8 @@ class Run:
             are named on stderr. With `out`, a list with one line for each image that could not be predicted.
 
         Raises:
-            SemipixError: there is no image, it cannot be read or has other channels, values or types, images that are no
-                files are given in a list or with `out`, or a result would overwrite an input.
+            SemipixError: there is no image, it cannot be read or has other channels, values or types, images that are
+                no files are given in a list or with `out`, or a result would overwrite an input.
         """
         paths = _paths(images)
         if options.get("trimaps") is not None:

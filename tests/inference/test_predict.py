@@ -14,6 +14,7 @@ from PIL import Image
 
 from semipix.inference import pipeline
 from semipix.inference import predict as predicting
+from semipix.interruption import raise_if_interrupted
 from semipix.methods import slabs
 from semipix.training import calibration
 from tests.conftest import Result
@@ -191,12 +192,13 @@ def test_an_interrupted_prediction_loses_no_score(
     assert result.code == 130
     assert "interrupted after 1 of 16 images; continue with the same command and --skip-existing" in result.err
     assert len(rows(Path("out"))) == 1
-    monkeypatch.undo()
+    monkeypatch.setattr(predicting, "raise_if_interrupted", raise_if_interrupted)
     del seen[:]
 
     # at another risk, accepted pixels and scores are others
     assert command(*given[:-1], "0.8", "--skip-existing").code == 0
     assert {row["risk"] for row in rows(Path("out")).values()} == {"0.8"}
+    assert len(seen) == 16
 
 
 def test_large_images_have_the_same_maps_and_scores(

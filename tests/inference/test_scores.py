@@ -67,6 +67,16 @@ def test_a_table_keeps_the_scores_of_earlier_calls(tmp_path: Path) -> None:
     assert third.has(SCORES[0].image, 0.05)
 
 
+def test_a_risk_of_many_digits_is_found_again(tmp_path: Path) -> None:
+    table = ScoreTable(tmp_path, classification=False)
+    table.add(Score("a.png", 1234567.8, 30, 0.123456789))
+    table.write()
+    again = ScoreTable(tmp_path, classification=False)
+    assert again.has("a.png", 0.123456789)
+    assert not again.has("a.png", 0.12346)
+    assert not again.has("a.png", None)
+
+
 @pytest.mark.parametrize(
     "text", ["", "name,mine\na,1\n", "image,expected_error,expected_miou,risk,accepted\na,b,c,,\n"]
 )

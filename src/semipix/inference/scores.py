@@ -66,8 +66,11 @@ class ScoreTable:
         self._write_at = time.monotonic() + BETWEEN
 
     def has(self, image: str, risk: float | None) -> bool:
-        """Whether there is a score of an image at this risk."""
-        return image in self._scores and self._scores[image].risk == risk
+        """Whether there is a score of an image at this risk, up to the digits of the table."""
+        if image not in self._scores:
+            return False
+        found = self._scores[image].risk
+        return found == risk if found is None or risk is None else math.isclose(found, risk, rel_tol=1e-5)
 
     def add(self, score: Score) -> None:
         """Add the score of an image, in place of an older one."""
