@@ -19,6 +19,7 @@ from semipix.functional.grouping import batch_pixels
 from semipix.inference import pipeline
 from semipix.inference.pipeline import READ_AHEAD_IMAGES, MemoryBudget, predict_files, predict_frames
 from semipix.inference.predictor import Photo, Predictor, _threshold
+from semipix.inference.scores import Score
 from semipix.tasks.regression import Regression
 from semipix.tasks.segmentation import Segmentation
 from tests.helpers.calibrations import make_calibration
@@ -250,9 +251,9 @@ def test_a_batch_gives_the_masks_of_single_images(tmp_path: Path) -> None:
     method = make_method("gct")
     together, alone = (Predictor(method, tmp_path / out) for out in ("together", "alone"))
     files = [(tmp_path / name, Path(name)) for name in names]
-    assert list(predict_files(together, files)) == [None] * 5
+    assert sorted(predict_files(together, files)) == [Score(name, None, None) for name in names]
     for pair in files:
-        assert list(predict_files(alone, [pair])) == [None]
+        assert list(predict_files(alone, [pair])) == [Score(pair[1].name, None, None)]
     for kind in ("masks", "errors", "pictures"):
         for name in names:
             first, second = (np.asarray(Image.open(tmp_path / out / kind / name)) for out in ("together", "alone"))

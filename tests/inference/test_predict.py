@@ -110,7 +110,7 @@ def test_without_a_calibration_the_map_is_the_softmax_and_there_are_no_scores(
     (line,) = remarks(result)
     assert line == (
         "semipix: no calibration of best.ckpt, so that errors/ is not calibrated (1 - the largest probability) and "
-        f"there is no scores.csv; make it by: semipix calibrate {finished} --checkpoint best"
+        f"scores.csv gets no line; make it by: semipix calibrate {finished} --checkpoint best"
     )
     assert sorted(path.name for path in Path("out").iterdir()) == ["errors", "masks", "pictures"]
     assert np.asarray(Image.open("out/errors/test0.png")).max() <= 128, "of two classes"
@@ -140,6 +140,26 @@ def test_a_risk_that_few_images_cannot_promise_is_said(calibrated: Path, shared_
     assert re.search(
         r"--risk: 0\.01 cannot be guaranteed by 2 validation images, \d{3} with as few errors are needed", line
     )
+
+
+def test_what_an_earlier_call_accepted_and_expected_does_not_stay_beside_other_masks(
+    calibrated: Path, shared_photos: Path, command: Command
+) -> None:
+    images = shared_photos / "images/test"
+    given = "predict", calibrated, images, "--out", "out"
+    assert command(*given, "--risk", "0.9").code == 0
+    assert command(*given[:2], images / "test1.png", *given[3:]).code == 0
+    assert [path.name for path in Path("out/accepted").iterdir()] == ["test0.png"]
+    assert {name: row["risk"] for name, row in rows(Path("out")).items()} == {"test0.png": "0.9", "test1.png": ""}
+
+    (calibrated / "calibration.json").unlink()
+    assert command(*given, "--skip-existing").code == 0
+    assert set(rows(Path("out"))) == {"test0.png", "test1.png"}, "nothing was predicted"
+    assert command(*given[:2], images / "test0.png", *given[3:]).code == 0
+    assert not any(Path("out/accepted").iterdir())
+    assert set(rows(Path("out"))) == {"test1.png"}
+    assert command(*given).code == 0
+    assert not Path("out/scores.csv").exists()
 
 
 def test_a_calibration_of_other_weights_is_refused(calibrated: Path, shared_photos: Path, command: Command) -> None:

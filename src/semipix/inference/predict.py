@@ -90,7 +90,7 @@ def predict(
             images or videos, a video is given and PyAV is not installed or the engine is Ray, two images have the same
             name, a result would overwrite an input, the task needs a folder of trimaps, Ray is not installed, the
             calibration is damaged or belongs to other weights, the risk is out of range or there is no calibration for
-            it, or annotations cannot be written (see `Annotations.of`).
+            it, `out` has a table of scores of another kind, or annotations cannot be written (see `Annotations.of`).
         KeyboardInterrupt: the user interrupted; its message says how to continue. Existing results are complete.
     """
     # Whether arrays are images depends on the run, and loading it takes longer than listing the images.
@@ -122,10 +122,10 @@ def predict(
     if write is None and uncertain is not None:
         raise SemipixError("--uncertain: found it without --write, which it is for; name a format by --write")
     annotations = _annotations(write, uncertain, predictor, found) if write else None
-    table = ScoreTable(out, predictor.task.classification) if predictor.calibration else None
+    table = ScoreTable(out, predictor.task.classification, predictor.calibration is not None)
 
     def is_done(name: Path) -> bool:
-        return predictor.is_done(name) and (table is None or table.has(name.as_posix(), risk))
+        return predictor.is_done(name) and table.has(name.as_posix(), risk)
 
     if skip_existing:
         files = [pair for pair in files if not is_done(pair[1])]
@@ -156,7 +156,7 @@ def predict(
                 done += 1
                 if isinstance(item, Failure):
                     failures.append(item)
-                elif isinstance(item, Score) and table is not None:
+                elif isinstance(item, Score):
                     table.add(item)
                     table.write_now_and_then()
                 if done < len(files) or found.videos:
@@ -167,13 +167,11 @@ def predict(
         message = f"interrupted after {done} of {len(files)} images; continue with the same command and --skip-existing"
         raise Interrupted(number_of(error), message) from error
     finally:
-        if table is not None:
-            table.write()
+        table.write()
     try:
         failures += videos.predict(predictor, found.videos, table, skip_existing)
     finally:
-        if table is not None:
-            table.write()
+        table.write()
     for line in predictor.large.lines():
         print(f"semipix: {line}", file=sys.stderr)
     if annotations is not None:

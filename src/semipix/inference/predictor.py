@@ -38,8 +38,8 @@ from semipix.training.calibration import Calibration, ErrorMap, load, uncalibrat
 from semipix.training.checkpoints import PUBLISHED
 from semipix.training.run_folder import checkpoint_of, load_config
 
-Written = Score | Prediction | None
-"""What `save` returns of an image: its score; None, if the error map is not calibrated; or its prediction in memory."""
+Written = Score | Prediction
+"""What `save` returns of an image: its score, or its prediction in memory."""
 
 
 class Photo(NamedTuple):
@@ -241,7 +241,7 @@ class Predictor:
             scores: scores (1, h, w) of its error map or None.
 
         Returns:
-            Its score, if the error map is calibrated.
+            Its score.
 
         Raises:
             OSError: a file cannot be written.
@@ -257,21 +257,27 @@ class Predictor:
         """Write an image's files, or give its results to the sink.
 
         Returns:
-            Its score, if the error map is calibrated.
+            Its score; without a calibration, one that expects nothing.
 
         Raises:
             OSError: a file cannot be written.
         """
         (self.sink or self._write_files)(photo, drawing)
         drawing.close()
-        if self.calibration is None:
-            return None
         seconds = None if photo.moment is None else photo.moment.seconds
-        error = None if drawing.error is None else drawing.error * self.task.span
+        if self.calibration is None or drawing.error is None:
+            return Score(photo.name.as_posix(), None, None, self.risk, None, seconds)
+        error = drawing.error * self.task.span
         return Score(photo.name.as_posix(), error, drawing.quality, self.risk, drawing.share, seconds)
 
     def _write_files(self, photo: Photo, drawing: Drawing) -> None:
-        """Write an image's files; the task's own files last, since they mark the image as done."""
+        """Write an image's files; the task's own files last, since they mark the image as done.
+
+        Maps of an earlier call that this one does not make are removed, since they belong to another prediction.
+        """
+        for folder, array in (("errors", drawing.errors), ("accepted", drawing.accepted)):
+            for older in names_of_maps(photo.name) if array is None else []:
+                (self.out / folder / older).unlink(missing_ok=True)
         name = photo.name.with_suffix(".png" if photo.place is None else ".tif")
         _save(drawing.picture, self.out / "pictures" / name.with_suffix(".png"))
         if drawing.errors is not None:
@@ -368,7 +374,8 @@ def _threshold(
             raise SemipixError(f"--risk: {run} has no calibration of {what}; {how}")
         instead = "1 - the largest probability" if task.classification else "the flaw map, or the pair's disagreement"
         return None, [
-            f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and there is no scores.csv; {how}"
+            f"no calibration of {what}, so that errors/ is not calibrated ({instead}) and scores.csv gets no line; "
+            f"{how}"
         ]
     if risk is None:
         return None, []

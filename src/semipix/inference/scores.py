@@ -32,6 +32,7 @@ class Score(NamedTuple):
         image: name of the image with its subfolder.
         error: share of wrong pixels or, in regression, mean absolute error in the units of the labels; None if no pixel
             counts, since all are known by a trimap or the image has no value of any.
+            Nor is there one without a calibration.
         quality: mean IoU or, in regression, PSNR in dB; None where `error` is.
         risk: the asked risk, in the units of `error`; None where none was asked.
         accepted: share of the pixels that are accepted at this risk; None where `error` or `risk` is.
@@ -49,15 +50,19 @@ class Score(NamedTuple):
 class ScoreTable:
     """The scores of a folder of predictions, with those of earlier calls.
 
+    Without a calibration the table only loses lines: those of images whose predictions are replaced.
+
     Args:
         out: folder of the predictions.
         classification: whether the quality is a mean IoU or a PSNR.
+        calibrated: whether there is a calibration.
 
     Raises:
         SemipixError: there is a table that semipix did not write.
     """
 
-    def __init__(self, out: Path, classification: bool) -> None:
+    def __init__(self, out: Path, classification: bool, calibrated: bool = True) -> None:
+        self.calibrated = calibrated
         self.path = out / FILE
         quality = "expected_miou" if classification else "expected_psnr"
         self.columns = ["image", "expected_error", quality, "risk", "accepted"]  # with frames of videos also SECONDS
@@ -66,24 +71,32 @@ class ScoreTable:
         self._write_at = time.monotonic() + BETWEEN
 
     def has(self, image: str, risk: float | None) -> bool:
-        """Whether there is a score of an image at this risk, up to the digits of the table."""
+        """Whether an image has the score that it gets: one at this risk, up to the digits of the table, or none."""
+        if not self.calibrated:
+            return True
         if image not in self._scores:
             return False
         found = self._scores[image].risk
         return found == risk if found is None or risk is None else math.isclose(found, risk, rel_tol=1e-5)
 
     def add(self, score: Score) -> None:
-        """Add the score of an image, in place of an older one."""
-        self._scores[score.image] = score
-        self._written = False
+        """Add the score of an image, in place of an older one; without a calibration, only remove the older one."""
+        older = self._scores.pop(score.image, None)
+        if self.calibrated:
+            self._scores[score.image] = score
+        self._written = self._written and not self.calibrated and older is None
 
     def write(self) -> None:
-        """Write the table, if it has changed; with times if it has frames of videos.
+        """Write the table, if it has changed; with times if it has frames of videos. One without lines is removed.
 
         Raises:
             OSError: it cannot be written.
         """
         if self._written:
+            return
+        if not self._scores:
+            self.path.unlink(missing_ok=True)
+            self._written = True
             return
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
