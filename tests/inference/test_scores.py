@@ -38,6 +38,11 @@ def test_a_certain_prediction_is_expected_to_be_right_and_absent_classes_do_not_
     assert expected_miou(sums_of(certain), torch.zeros(3, dtype=torch.float64)) == pytest.approx(1)
 
 
+def test_sums_over_millions_of_pixels_are_exact() -> None:
+    prediction = torch.tensor([[0.6], [0.4]]).repeat(1, 6_000_000)
+    assert sums_of(prediction)[0].tolist() == pytest.approx([3_600_000, 2_400_000], rel=1e-5)
+
+
 @pytest.mark.parametrize(("square", "decibels"), [(0.01, 20.0), (1.0, 0.0), (0.0, 100.0)])
 def test_psnr(square: float, decibels: float) -> None:
     assert expected_psnr(square) == pytest.approx(decibels)
