@@ -19,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
+from semipix.inference.evaluate import measured
 from semipix.methods.base import Evidence
 from semipix.methods.gct import GCT
 from semipix.training.build import load_method
@@ -300,6 +301,16 @@ def test_figures_that_cannot_be_kept_are_printed(command: Command, finished: Pat
     again = command("evaluate", finished)
     assert (again.code, again.out) == (0, result.out)
     assert place.is_file()
+
+
+def test_evaluation_is_in_float32_as_prediction_is(finished: Path) -> None:
+    """Also of a run that was trained in another precision."""
+    whole = measured(finished, trust=True).figures
+    text = (finished / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    config["trainer"]["precision"] = "bf16-mixed"
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    assert measured(finished, trust=True).figures == pytest.approx(whole, rel=1e-6, nan_ok=True)
 
 
 def test_prediction_keeps_sizes_subfolders_and_the_good_images(

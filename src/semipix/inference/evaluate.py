@@ -135,9 +135,9 @@ def measured(
     learner.tiling = tiling
     learner.views = AveragedViews(method, tta, configuration.data.options.get("rotate", 0.0))
     learner.records = ImageRecords(data.source.scene)
-    options = {key: value for key, value in configuration.trainer.arguments().items() if key == "precision"}
-    # A run may be measured on a machine without the accelerator that it was trained on.
-    options["accelerator"] = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
+    # In float32, as prediction and calibration compute, whatever `trainer.precision` the run was trained in. It may be
+    # measured on a machine without the accelerator that it was trained on.
+    accelerator = "cpu" if configuration.trainer.options.get("accelerator") == "cpu" else "auto"
     trainer = call(
         "trainer",
         pl.Trainer,
@@ -145,7 +145,7 @@ def measured(
         logger=False,
         enable_model_summary=False,
         callbacks=[StopOnSignal(), RunProgress()],
-        **options,
+        accelerator=accelerator,
     )
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
     try:
