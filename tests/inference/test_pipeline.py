@@ -288,7 +288,7 @@ def test_a_risk_names_labels_that_are_out_of_range(tmp_path: Path) -> None:
         (0.05, "no pixel is accepted, since no part of the error map had a risk below 0.05 on the 3 validation images"),
         (
             0.2,
-            "0.2 cannot be guaranteed by 3 validation images, 8 with as few errors are needed; the pixels",
+            "0.2 cannot be guaranteed by 3 validation images, 8 images with as few errors are needed; the pixels",
         ),
     ],
 )

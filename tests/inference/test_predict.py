@@ -138,7 +138,7 @@ def test_a_risk_that_few_images_cannot_promise_is_said(calibrated: Path, shared_
     assert result.code == 0
     line, *_ = remarks(result)
     assert re.search(
-        r"--risk: 0\.01 cannot be guaranteed by 2 validation images, \d{3} with as few errors are needed", line
+        r"--risk: 0\.01 cannot be guaranteed by 2 validation images, \d{3} images with as few errors are needed", line
     )
 
 

@@ -37,7 +37,7 @@ def test_a_training_ends_with_a_calibration_of_the_checkpoint_that_is_used(train
     assert result.code == 0
     (line,) = lines_of(result)
     assert line.startswith(
-        "semipix: error map: calibrated on 2 val images for best.ckpt, each measured by a map of the"
+        "semipix: error map: calibrated on 2 validation images for best.ckpt, each measured by a map of the"
     )
     (entry,) = entries(Path("run"))
     assert (entry["checkpoint"], entry["split"], entry["images"], entry["pixels"]) == ("best", "val", 2, 8000)

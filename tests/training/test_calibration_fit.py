@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semipix.batch import VOID, EvalSample
 from semipix.errors import SemipixError
+from semipix.functional.conformal import accept
 from semipix.functional.cues import feature_names, is_ascending, probability_cues
 from semipix.methods import slabs
 from semipix.methods.base import Evidence, Method
@@ -140,6 +141,20 @@ def images_of(levels: Sequence[float], slope: float, pixels: int = 500) -> list[
         features = np.repeat(cue[:, None], len(pixel), 1).astype(np.float32)
         found.append(make_drawn(features, np.zeros(len(image)), errors))
     return found
+
+
+def test_images_of_one_scene_count_as_one() -> None:
+    """Copies of an image, as frames of a video nearly are, say no more than the image."""
+    images = images_of([-1.0, 0.0, 0.5, -2.0], slope=1.0)
+    alone = fit(images, ["softmax"], classification=True)
+    copies = [image for image in images for _ in range(10)]
+    found = fit(copies, ["softmax"], classification=True, scenes=[f"{number // 10}" for number in range(40)])
+    assert len(found["losses"]) == 4
+    means = [np.mean(each["losses"], axis=0)[-1] for each in (found, alone)]
+    assert means[0] == pytest.approx(means[1], abs=0.02)
+    assert not accept(found["thresholds"], found["losses"], 0.15).guaranteed, "four images are too few for it"
+    assert len(fit(copies, ["softmax"], classification=True)["losses"]) == 40
+    assert len(fit(copies[:10], ["softmax"], classification=True, scenes=["one"] * 10)["losses"]) == 1
 
 
 @pytest.mark.parametrize("levels", [(-4.0, 1.0), (1.0, -4.0), (0.0, -3.0, 2.0)])

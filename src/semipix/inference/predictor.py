@@ -384,12 +384,13 @@ def _threshold(
     if found.needed is None:
         remarks.append(
             f"--risk: no pixel is accepted, since no part of the error map had a risk below {risk:g} on the "
-            f"{calibration.images} validation images"
+            f"{calibration.fitted_on}"
         )
     elif not found.guaranteed:
         remarks.append(
-            f"--risk: {risk:g} cannot be guaranteed by {calibration.images} validation images, {found.needed} with as "
-            "few errors are needed; the pixels are accepted that are for the smallest risk that can be guaranteed"
+            f"--risk: {risk:g} cannot be guaranteed by {calibration.fitted_on}, {found.needed} "
+            f"{'images' if len(calibration.losses) == calibration.images else 'scenes'} with as few errors are needed; "
+            "the pixels are accepted that are for the smallest risk that can be guaranteed"
         )
     if calibration.outside:
         remarks.append(

@@ -149,6 +149,7 @@ def _calibrate(
             checkpoint=name,
             evidence=lambda sample, image: views.evidence(image),
             views=tta or "",
+            scene=data.source.scene,
         )
     else:
         calibration = _calibrate_on_withheld(views, data, name)
@@ -168,7 +169,13 @@ def _calibrate_on_withheld(views: AveragedViews, data: SemiSupervisedDataModule,
         return views.evidences(image)[names[sample.name]]
 
     return calibrate(
-        method, samples, split="withheld", checkpoint=checkpoint, evidence=evidence, views=views.kind or ""
+        method,
+        samples,
+        split="withheld",
+        checkpoint=checkpoint,
+        evidence=evidence,
+        views=views.kind or "",
+        scene=data.source.scene,
     )
 
 
@@ -179,8 +186,8 @@ def lines_of(calibration: Calibration) -> list[str]:
     singles = {name.partition("/")[2]: value for name, value in figures.items() if name.startswith(f"{rank}/")}
     compared = ", ".join(f"{name} {value:.3f}" for name, value in singles.items() if value is not None)
     lines = [
-        f"error map: calibrated on {calibration.images} {calibration.split} images for {calibration.checkpoint}.ckpt, "
-        f"each measured by a map of the others, from {calibration.features}: {words} {figures[rank] or math.nan:.3f}"
+        f"error map: calibrated on {calibration.fitted_on} for {calibration.checkpoint}.ckpt, each measured by a map "
+        f"of the others, from {calibration.features}: {words} {figures[rank] or math.nan:.3f}"
         f"{f' ({compared})' if compared else ''}, calibration error {figures['calibration_error']:.3f}"
     ]
     if calibration.absent:

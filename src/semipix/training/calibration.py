@@ -105,7 +105,8 @@ class Calibration:
         squares: in regression, mean squared error divided by the mean square of the map; in classification 1.
         absent: names of classes that are in no label.
         thresholds: ascending, for `semipix.functional.conformal.accept`.
-        losses: for each image its monotone loss at each threshold, from maps that were fitted on other images.
+        losses: for each scene, or image where the data name none, the mean of its images' monotone losses at each
+            threshold, from maps that were fitted on others.
         network: the candidate whose predictions it is for.
         views: the views over which they are averaged, see `AveragedViews`; empty for the image alone.
         outside: in regression, how many of the pixels have a label outside of the task's range. Their errors are not
@@ -155,6 +156,12 @@ class Calibration:
         widths = (places[right] - places[right - 1]).clamp(min=torch.finfo(places.dtype).tiny)
         share = ((scores - places[right - 1]) / widths).clamp(0, 1)
         return torch.lerp(heights[right - 1], heights[right], share)
+
+    @property
+    def fitted_on(self) -> str:
+        """The images that it was fitted on, in words."""
+        images = f"{self.images} {'validation' if self.split == 'val' else self.split} images"
+        return images if len(self.losses) == self.images else f"{images} of {len(self.losses)} scenes"
 
     def accepted(self, risk: float) -> Accepted:
         """Which pixels to accept for a risk in (0, 1), see `semipix.functional.conformal.accept`."""

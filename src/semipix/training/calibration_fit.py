@@ -138,6 +138,7 @@ def calibrate(
     checkpoint: str,
     evidence: MakeEvidence | None = None,
     views: str = "",
+    scene: Callable[[str], str] = str,
 ) -> Calibration:
     """Fit the error map of a method.
 
@@ -148,6 +149,7 @@ def calibrate(
         checkpoint: whose weights the method has, `best` or `last`.
         evidence: evidence of a sample, where it is not what `method.evidence` says.
         views: over which that evidence is averaged, for the record.
+        scene: names the scene that an image shows. Images of one scene are no independent ones.
 
     Raises:
         SemipixError: the images do not suffice: fewer than two have a label, or no pixel is wrong, or all are; or the
@@ -165,7 +167,8 @@ def calibrate(
         if found is not None:
             by_name.append((sample.name, number, found))
             names = names_of_sample
-    drawn = [found for *_, found in sorted(by_name, key=lambda each: each[:2])]
+    by_name.sort(key=lambda each: (scene(each[0]), *each[:2]))
+    drawn, scenes = [found for *_, found in by_name], [scene(name) for name, *_ in by_name]
     if len(drawn) < 2:
         raise SemipixError(
             f"calibrate: {len(drawn)} {split} images with labels found, 2 or more expected, since each is measured by "
@@ -180,7 +183,7 @@ def calibrate(
         )
     if not errors.any():
         raise SemipixError(f"calibrate: the predictions of all {len(drawn)} {split} images are exact; nothing to fit")
-    fitted = fit(drawn, names, task.classification)
+    fitted = fit(drawn, names, task.classification, scenes)
     seen = frozenset[int]().union(*(each.classes for each in drawn))
     classes: Sequence[str] = getattr(task, "classes", ()) if task.classification else ()
     return Calibration(
@@ -305,13 +308,16 @@ class _Grid:
 # fit
 
 
-def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> dict[str, Any]:
+def fit(
+    drawn: Sequence[Drawn], cues: Sequence[str], classification: bool, scenes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Fit the score, the knots and the losses.
 
     Args:
         drawn: pixels of at least two images; of a classification, some are wrong and some are not.
         cues: names of the cues.
         classification: whether errors are 0 or 1.
+        scenes: the scene of each image; those of one scene follow one another. By default each has its own.
 
     Returns:
         The fields of `Calibration` that depend on the fit.
@@ -322,9 +328,12 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
     features = np.concatenate([np.hstack([each.pixel, _repeated(each)]) for each in drawn])
     errors = np.concatenate([each.errors for each in drawn])
     image_of = np.repeat(np.arange(len(drawn)), [len(each.errors) for each in drawn])
-    fold_of = _folds(len(drawn))[image_of]
+    scene_of = np.unique(scenes, return_inverse=True)[1] if len(scenes) else np.arange(len(drawn))
+    count = int(scene_of.max()) + 1  # of independent images
+    # A single scene can only be measured by its own other images.
+    fold_of = (_folds(count)[scene_of] if count > 1 else _folds(len(drawn)))[image_of]
     larger = {"all cues": list(cues), "surroundings": pixel_names}
-    if len(drawn) >= FEWEST_IMAGES:
+    if count >= FEWEST_IMAGES:
         larger["image"] = names
     choices = {**{name: [name] for name in cues}, **larger}
     tried: dict[str, tuple[NDArray[np.intp], Vector, float]] = {}
@@ -347,7 +356,7 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
         from scipy.special import expit
 
         expected = expit(features[:, names.index("softmax")].astype(np.float64))  # the cue is a logit
-        wanted = (len(drawn) * errors + EXPECTED_IMAGES * expected) / (len(drawn) + EXPECTED_IMAGES)
+        wanted = (count * errors + EXPECTED_IMAGES * expected) / (count + EXPECTED_IMAGES)
     highest = 1.0 if classification else math.inf
     knots = isotonic_knots(scores, wanted, highest)
     estimates = np.empty(len(errors))  # by knots of other images too
@@ -356,7 +365,10 @@ def fit(drawn: Sequence[Drawn], cues: Sequence[str], classification: bool) -> di
         estimates[out] = np.interp(scores[out], *isotonic_knots(scores[~out], wanted[~out], highest))
     thresholds = np.unique(np.append(np.quantile(estimates, np.linspace(0, 1, THRESHOLDS)), 1.0))
     bounded = np.minimum(errors, 1)
-    losses = [monotone_losses(estimates[image_of == i], bounded[image_of == i], thresholds) for i in range(len(drawn))]
+    of_image = [
+        monotone_losses(estimates[image_of == i], bounded[image_of == i], thresholds) for i in range(len(drawn))
+    ]
+    losses = [np.mean([of_image[i] for i in np.flatnonzero(scene_of == number)], axis=0) for number in range(count)]
     squares = np.concatenate([each.squares for each in drawn])
     mean_square = float(np.mean(estimates**2))
     return {
