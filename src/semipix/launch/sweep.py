@@ -175,7 +175,6 @@ def _check_same(job: Job) -> bool:
     config, about = read_config(place, trust=True)  # compared below; nothing in it is imported
     found = leaves(config)
     asked = stored_leaves(Configuration.parse(settings).as_mapping())
-    _check_said(str(about.get("command") or ""), found, given, asked)
     for key, value in given.items():  # a default may have changed since the folder was trained
         if key not in found or found[key] == asked.get(key, value):
             continue
@@ -192,6 +191,7 @@ def _check_same(job: Job) -> bool:
             f"{key}={found[key]!r} found in its config.yaml, {value!r} expected: it holds another training; choose "
             "another run=PATH for the sweep, or remove it"
         )
+    _check_said(str(about.get("command") or ""), found, given, asked)
     refusal = refused(config, KINDS)
     if refusal is None:
         return False
