@@ -114,6 +114,24 @@ def test_missing_images_and_stray_objects_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_annotations_of_a_missing_image_are_not_drawn_on_another(tmp_path: Path) -> None:
+    save_photo(tmp_path / "data/cam2/1.png")
+    source = coco(tmp_path / "data/x.json", [LEAF, {**LEAF, "image_id": 1}], ["cam1/1.png", "cam2/1.png"])
+    found = converted(source)
+    assert found.objects == {"leaf": 1}
+    assert found.left_out == ["1 images that the annotations name are not there and are left out (cam1/1.png)"]
+
+
+def test_files_beside_their_images_do_not_share_them(tmp_path: Path) -> None:
+    """Each camera has its own file, and the image of the first is lost."""
+    save_photo(tmp_path / "data/cam2/1.png")
+    for folder in ("cam1", "cam2"):
+        source = coco(tmp_path / f"data/{folder}/x.json", [LEAF], ["1.png"])
+    found = converted(source.parent.parent)
+    assert found.objects == {"leaf": 1}
+    assert "1 images that the annotations name are not there" in found.left_out[0]
+
+
 def test_a_category_called_void_is_no_class(tmp_path: Path) -> None:
     save_photo(tmp_path / "data/a.png")
     void = {"category_id": 0, "segmentation": [box(5, 0, 7, 2)]}

@@ -18,7 +18,7 @@ from PIL import Image
 from semipix.data.annotations import convert as converting
 from semipix.data.annotations.convert import _check_names, convert
 from semipix.data.annotations.entries import Entry, Notes, with_background
-from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
+from semipix.data.annotations.images import ImageIndex, Named, Wanted, as_entries, part_of, part_of_list
 from semipix.data.annotations.json_files import points_of, read_json
 from semipix.data.check import check_folder
 from semipix.errors import SemipixError
@@ -155,7 +155,10 @@ def test_one_part_becomes_the_training_part(data: Path, tmp_path: Path) -> None:
     [
         ("annotations/instances_train2017.json", "train"),
         ("valid/labels/a.txt", "val"),
-        ("test/val_set.json", "val"),
+        ("test/val_set.json", "test"),
+        ("valid/images/train_station_1.png", "val"),
+        ("train/cam1/a.png", "train"),
+        ("photos/test_1.png", "test"),
         ("trainval.txt", None),
         ("contest/latest.json", None),
     ],
@@ -164,21 +167,44 @@ def test_the_part_in_a_path(path: str, part: str | None) -> None:
     assert part_of(path) == part
 
 
+def test_the_part_of_a_list_is_in_its_own_name_first() -> None:
+    assert part_of_list("test/val_set.json") == "val"
+    assert part_of_list("train/_annotations.coco.json") == "train"
+
+
 def test_images_are_found_by_what_tools_write(tmp_path: Path) -> None:
     for name in ("train/a.jpg", "val/a.jpg", "deep/er/b.png", "e\u0301.png"):
         save_photo(tmp_path / name)
     index = ImageIndex(tmp_path)
-    assert index.find("val/a.jpg") == "val/a.jpg"
-    assert index.find("a.jpg") is None  # two have this name
-    assert index.find("a.jpg", part="val") == "val/a.jpg"
-    assert index.find("a.jpg", near="train") == "train/a.jpg"
-    assert index.find("D:\\set\\b.png") == "deep/er/b.png"
-    assert index.find("../../../b.png") == "deep/er/b.png"
-    assert index.find("..") is None
-    assert index.find("\u00e9.png") == "e\u0301.png"
-    assert index.find_stem("er/b") == "deep/er/b.png"
+
+    def find(*wanted: str, **options: Any) -> list[str | None]:
+        return index.find_all([Wanted(name, **options) for name in wanted])
+
+    assert find("val/a.jpg") == ["val/a.jpg"]
+    assert find("a.jpg") == [None]  # two have this name
+    assert find("a.jpg", part="val") == ["val/a.jpg"]
+    assert find("a.jpg", near="train") == ["train/a.jpg"]
+    assert find("D:\\set\\b.png") == ["deep/er/b.png"]
+    assert find("../../../b.png") == ["deep/er/b.png"]
+    assert find("..") == [None]
+    assert find("\u00e9.png") == ["e\u0301.png"]
+    assert index.find_stems([["er/b"]]) == ["deep/er/b.png"]
     assert index.rest(["train/a.jpg"], everywhere=False) == []
     assert len(index.rest(["train/a.jpg"], everywhere=True)) == 3
+
+
+def test_a_file_name_alone_is_not_enough_where_folders_contradict(tmp_path: Path) -> None:
+    for name in ("cam2/1.png", "cam2/2.png", "3.png"):
+        save_photo(tmp_path / name)
+    index = ImageIndex(tmp_path)
+    assert index.find_all([Wanted("cam1/1.png")]) == ["cam2/1.png"]  # as for the paths of another computer
+    assert index.find_all([Wanted("cam1/1.png"), Wanted("cam3/1.png")]) == [None, None]
+    assert index.find_all([Wanted("cam1/1.png"), Wanted("cam2/1.png")]) == [None, "cam2/1.png"]
+    assert index.find_all([Wanted("cam1/1.png"), Wanted("cam2/2.png")]) == [None, "cam2/2.png"]
+    assert index.find_all([Wanted("1.png", near="cam1", must_fit=True)]) == [None]
+    stems = [["cam1/1"], ["cam2/2"], ["cam1/3"], ["masks/3"]]
+    assert index.find_stems(stems) == [None, "cam2/2.png", None, None]
+    assert index.find_stems([["masks/2"]]) == ["cam2/2.png"]
 
 
 def test_shared_folders_are_left_out_of_names(tmp_path: Path) -> None:

@@ -101,6 +101,23 @@ def test_an_image_inside_of_its_file(tmp_path: Path) -> None:
     assert next((tmp_path / "root/images/train").iterdir()).read_bytes() == photo
 
 
+def test_an_image_of_the_same_name_elsewhere_is_another_one(tmp_path: Path) -> None:
+    """The file's own image counts before one in another folder; without it the image is missing."""
+    data = tmp_path / "data"
+    photo = save_photo(tmp_path / "photo.png").read_bytes()
+    save_photo(data / "cam2/1.png", size=(4, 4))
+    path = labelme(data / "cam1/1.json", [LEAF], "1.png")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "imageData": base64.b64encode(photo).decode()}))
+    assert converted(data).masks["train"] == 1
+    assert next((tmp_path / "root/images/train/cam1").iterdir()).read_bytes() == photo
+    (tmp_path / "root").rename(tmp_path / "first")
+    labelme(data / "cam1/1.json", [LEAF], "1.png")
+    labelme(data / "cam2/1.json", [LEAF], "1.png", (4, 4))
+    found = converted(data)
+    assert found.masks["train"] == 1
+    assert found.left_out == ["1 images of JSON files are not there and are left out (1.png)"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -47,6 +47,20 @@ def test_outlines_of_all_parts(tmp_path: Path, orientation: int) -> None:
     assert "1 objects have a box but no outline" in found.left_out[1]
 
 
+def test_an_image_of_another_folder_is_another_one(tmp_path: Path) -> None:
+    """The name of a file says its part only if no folder does."""
+    data = tmp_path / "data"
+    write(data / "classes.txt", "leaf\nbug\n")
+    save_photo(data / "images/cam2/1.png")
+    save_photo(data / "images/valid/train_station.png")
+    save_photo(data / "images/train/a.png")
+    for name in ("cam1/1", "valid/train_station", "train/a"):
+        write(data / f"labels/{name}.txt", CORNER)
+    found = converted(data)
+    assert found.masks == {"train": 1, "val": 1}
+    assert found.left_out == ["1 label files have no image and are left out (labels/cam1/1.txt)"]
+
+
 def test_files_beside_their_images(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write(data / "classes.txt", "leaf\nbug\n")

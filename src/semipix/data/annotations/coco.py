@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from semipix.data.annotations.drawing import Shape, ShapeReader, ShapesOf
 from semipix.data.annotations.entries import (
@@ -17,7 +17,7 @@ from semipix.data.annotations.entries import (
     is_void,
     with_background,
 )
-from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
+from semipix.data.annotations.images import ImageIndex, Named, Wanted, as_entries, part_of_list
 from semipix.data.annotations.json_files import points_of, read_json
 from semipix.data.files.listing import walk
 from semipix.data.files.sizes import Size
@@ -51,6 +51,14 @@ class _Image:
     part: str
     size: Size | None
     objects: list[tuple[Mapping[str, Any], Mapping[Any, str]]] = field(default_factory=list)
+
+
+class _Lists(NamedTuple):
+    """The lists of a COCO file."""
+
+    images: Sequence[Mapping[str, Any]]
+    annotations: Sequence[Mapping[str, Any]]
+    categories: Sequence[Mapping[str, Any]]
 
 
 class CocoReader(ShapeReader):
@@ -89,8 +97,11 @@ class CocoReader(ShapeReader):
         folder = source if source.is_dir() else source.parent
         self._index = ImageIndex(images or folder)
         self._images: dict[str, _Image] = {}
-        for path in files:
-            self._read(path, folder, len(files) > 1)
+        contents = {path: lists for path in files if (lists := self._lists(path, len(files) > 1)) is not None}
+        found = iter(self._index.find_all(self._wanted(contents, folder)))
+        for path, lists in contents.items():
+            part = part_of_list(path.relative_to(folder).as_posix()) or "train"
+            self._read(path, part, lists, [next(found) for _ in lists.images])
         if not self._images:
             raise SemipixError(
                 f"{self._index.folder}: none of the images that {files[0]} names is there; expected them there, give "
@@ -126,8 +137,8 @@ class CocoReader(ShapeReader):
             self.left_out.append(f"{len(others)} JSON files have no outlines of their own ({others[0].name}, ...)")
         return found
 
-    def _read(self, path: Path, folder: Path, several: bool) -> None:
-        """Read one file; of several, one of another format is left out."""
+    def _lists(self, path: Path, several: bool) -> _Lists | None:
+        """The lists of one file; None for a file of another format among several, which is left out."""
         content = read_json(path)
         lists = [
             content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")
@@ -135,24 +146,41 @@ class CocoReader(ShapeReader):
         if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
             if several:
                 self._notes.add(_OTHERS, path.name)
-                return
+                return None
             raise SemipixError(
                 f"{path}: expected the lists images, annotations and categories of COCO; name another file"
             )
+        return _Lists(*(items or [] for items in lists))
+
+    def _wanted(self, contents: Mapping[Path, _Lists], folder: Path) -> list[Wanted]:
+        """The names of the images of all files, in their order; an empty one for an image without a name.
+
+        Images are expected beside the files if any of the files lies in a folder of images.
+        """
+        inside = {path: path.relative_to(folder).as_posix() for path in contents}
+        folders = {path: name.rpartition("/")[0] for path, name in inside.items()}
+        is_beside = folder == self._index.folder and any(self._index.holds(near) for near in folders.values() if near)
+        return [
+            Wanted(
+                name if isinstance(name := image.get("file_name"), str) else "",
+                folders[path] if is_beside else "",
+                part_of_list(inside[path]) or "train",
+            )
+            for path, lists in contents.items()
+            for image in lists.images
+        ]
+
+    def _read(self, path: Path, part: str, lists: _Lists, found: Sequence[str | None]) -> None:
+        """Take over the objects of one file, whose images were found or not."""
         images, objects, categories = lists
-        names = self._named(path, categories or [])
-        inside = path.relative_to(folder).as_posix()
-        part = part_of(inside) or "train"
+        names = self._named(path, categories)
         by_id: dict[Any, _Image | None] = {}
-        near = inside.rpartition("/")[0] if folder == self._index.folder else ""
-        for image in images or []:
-            name = image.get("file_name")
-            found = self._index.find(name, near, part) if isinstance(name, str) else None
-            by_id[_key(image.get("id"))] = None if found is None else self._listed(path, image, found, part)
-            if found is None:
-                self._notes.add(_MISSING, str(name))
+        for image, place in zip(images, found, strict=True):
+            by_id[_key(image.get("id"))] = None if place is None else self._listed(path, image, place, part)
+            if place is None:
+                self._notes.add(_MISSING, str(image.get("file_name")))
         unknown: Counter[Any] = Counter()
-        for item in objects or []:
+        for item in objects:
             image_id, category = _key(item.get("image_id")), _key(item.get("category_id"))
             if category not in names:
                 unknown[category] += 1

@@ -20,7 +20,7 @@ from semipix.data.annotations.entries import (
     UnusableError,
     frame_of,
 )
-from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
+from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of, part_of_list
 from semipix.data.files.decode import Header
 from semipix.data.files.decode_colours import ColourTable, read_colour_mask, read_colours
 from semipix.data.files.listing import is_image, split_extension, walk
@@ -167,12 +167,11 @@ def read_pictures(
     if not names:
         raise SemipixError(f"{masks}: found no mask, expected pictures of the classes' colours; name their folder")
     stems = {name: composed(split_extension(name)[0]) for name in names}
-    ending = (
-        "" if any(index.find_stem(stem) for stem in stems.values()) else _shared_ending(index, list(stems.values()))
-    )
+    found = index.find_stems([[stem] for stem in stems.values()])
+    if not any(found) and (ending := _shared_ending(index, list(stems.values()))):
+        found = index.find_stems([[stem.removesuffix(ending)] for stem in stems.values()])
     named, notes = [], Notes()
-    for name, stem in stems.items():
-        path = index.find_stem(stem.removesuffix(ending))
+    for name, path in zip(stems, found, strict=True):
         if path is None:
             notes.add(_LONE, name)
         else:
@@ -198,8 +197,8 @@ def _read_voc_layout(
     index, notes, named = ImageIndex(photos), Notes(), []
     parts = _listed_parts(source)
     masks = {composed(split_extension(name)[0]): folder / name for name in walk(folder).files if is_image(name)}
-    for stem in {**masks, **parts}:
-        path = index.find_stem(stem)
+    stems = list({**masks, **parts})
+    for stem, path in zip(stems, index.find_stems([[stem] for stem in stems]), strict=True):
         if path is None:
             notes.add(_LONE if stem in masks else _MISSING, stem)
         elif stem in masks or stem in parts:
@@ -211,14 +210,14 @@ def _read_voc_layout(
 def _listed_parts(source: Path) -> dict[str, str]:
     """The part of each image in the lists; lists of other names, such as `trainval.txt`, count last."""
     parts: dict[str, str] = {}
-    lists = sorted((source / _LISTS).glob("*.txt"), key=lambda path: (part_of(path.stem) is None, path.name))
+    lists = sorted((source / _LISTS).glob("*.txt"), key=lambda path: (part_of_list(path.stem) is None, path.name))
     for path in lists:
         try:
             lines = path.read_text("utf-8").splitlines()
         except UnicodeDecodeError:
             raise SemipixError(f"{path}: not UTF-8 text; expected the name of an image a line") from None
         for line in filter(None, map(str.strip, lines)):
-            parts.setdefault(composed(line), part_of(path.stem) or "train")
+            parts.setdefault(composed(line), part_of_list(path.stem) or "train")
     return parts
 
 

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -15,6 +16,11 @@ from semipix.errors import SemipixError
 _PARTS = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|testing)(?![a-z])")
 
 _SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+
+_PLAIN_FOLDER = re.compile(
+    "(image|img|photo|picture|annotation|label|mask)s?|jpegimages|segmentationclass|train(ing)?|val(id(ation)?)?|test(ing)?"
+)
+"""Names of folders, in lower case, that say nothing about which image a file belongs to."""
 
 
 class Named(NamedTuple):
@@ -31,12 +37,47 @@ class Named(NamedTuple):
     label: Any
 
 
-def part_of(path: str) -> str | None:
-    """The part that a path names, such as val for `instances_val2017.json` and `valid/labels`; None for none.
+class Wanted(NamedTuple):
+    """An image as a tool names it.
 
-    The last part of the path that names one decides.
+    Args:
+        name: as the tool wrote it, with slashes of any system.
+        near: path of the annotations relative to the folder of the images; the image is expected beside them.
+        part: prefer an image in a folder of this part.
+        origin: what tells annotations of different images apart if they write the same name.
+        must_fit: whether an image counts only if it is in the folder that the tool says.
     """
-    for step in reversed(PurePosixPath(path.lower()).parts):
+
+    name: str
+    near: str = ""
+    part: str | None = None
+    origin: str = ""
+    must_fit: bool = False
+
+
+def part_of(path: str) -> str | None:
+    """The part that the path of an image, mask or label file names, such as val for `valid/labels/a.txt`.
+
+    The innermost folder that names a part decides; the file's own name only if no folder does, since `test_drive.png`
+    may well be a training image.
+
+    Returns:
+        train, val or test; None if the path names no part.
+    """
+    *folders, name = PurePosixPath(path.lower()).parts or ("",)
+    return _named_part([*reversed(folders), name])
+
+
+def part_of_list(path: str) -> str | None:
+    """The part that the path of a file for many images names, such as val for `train/instances_val2017.json`.
+
+    The file's name decides, and the innermost folder that names a part only if the name does not.
+    """
+    return _named_part(reversed(PurePosixPath(path.lower()).parts))
+
+
+def _named_part(steps: Iterable[str]) -> str | None:
+    for step in steps:
         if found := _PARTS.findall(step):
             return _SPLIT_OF.get(found[-1], "val")
     return None
@@ -64,38 +105,64 @@ class ImageIndex:
         self._by_path: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._folders = {str(folder) for path in self.paths for folder in PurePosixPath(path).parents}
         for path in self.paths:
             self._by_path[composed(path)] = path
             name = composed(path.rpartition("/")[2])
             self._by_name[name].append(path)
             self._by_stem[split_extension(name)[0]].append(path)
 
-    def find(self, name: str, near: str = "", part: str | None = None) -> str | None:
-        """The image that a tool calls `name`: by its path, or by its file name alone where that is unique.
+    def find_all(self, wanted: Sequence[Wanted]) -> list[str | None]:
+        """The images that a tool names: each by its path, or by its file name alone where nothing contradicts.
 
-        Nothing outside of the folder is found, whatever the name says.
+        A file name alone does not count if another annotation means the same file, or if the folders that the tool
+        wrote are those of the files elsewhere and not here: it is another image of the same name then. Nothing outside
+        of the folder is found, whatever the names say.
+
+        Returns:
+            For each name the path of its image, or None.
+        """
+        matches = [self._match(item) for item in wanted]
+        placed = any(match is not None and match.fits and match.has_folder for match in matches)
+        users: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+        fitting = {match.path for match in matches if match is not None and match.fits}
+        for item, match in zip(wanted, matches, strict=True):
+            if match is not None:
+                users[match.path].add((item.name, item.near, item.origin))
+
+        def means(item: Wanted, match: _Match) -> bool:
+            alone = len(users[match.path]) == 1 and match.path not in fitting
+            return match.fits or (alone and not item.must_fit and not (placed and match.has_folder))
+
+        pairs = zip(wanted, matches, strict=True)
+        return [match.path if match is not None and means(item, match) else None for item, match in pairs]
+
+    def find_stems(self, stems: Sequence[Sequence[str]]) -> list[str | None]:
+        """The images of files of the same name up to the extension, such as masks.
+
+        An image has one of the stems as its path, or else the file name of the last one. The latter does not count if
+        another file has that name too, or if both are in folders of different names (`cam1/`, `cam2/`).
 
         Args:
-            name: as the tool wrote it, with slashes of any system.
-            near: path of the annotations relative to the folder; an image beside them is preferred.
-            part: prefer an image in a folder of this part.
-        """
-        steps = [step for step in composed(name).replace("\\", "/").split("/") if step not in ("", ".", "..")]
-        if not steps:
-            return None
-        wanted = "/".join(steps)
-        beside = f"{near}/{wanted}" if near else wanted
-        if found := self._by_path.get(beside) or self._by_path.get(wanted):
-            return found
-        return self._best(self._by_name.get(steps[-1], []), wanted, near, part)
+            stems: for each file, possible paths of its image without extension.
 
-    def find_stem(self, stem: str) -> str | None:
-        """The image whose path without extension is `stem`, or whose file name is its last step and unique."""
-        wanted = composed(stem)
-        last = wanted.rpartition("/")[2]
-        paths = self._by_stem.get(last, [])
-        exact = [path for path in paths if composed(split_extension(path)[0]) == wanted]
-        return exact[0] if len(exact) == 1 else self._best(paths, "", "", None)
+        Returns:
+            For each file the path of its image, or None.
+        """
+        exact = [next(filter(None, map(self._of_stem, choices)), None) for choices in stems]
+        near = [
+            self._beside(composed(choices[-1])) if path is None else None
+            for choices, path in zip(stems, exact, strict=True)
+        ]
+        uses = Counter(filter(None, [*exact, *near]))
+        return [
+            first or (second if second is not None and uses[second] == 1 else None)
+            for first, second in zip(exact, near, strict=True)
+        ]
+
+    def holds(self, folder: str) -> bool:
+        """Whether there are images below a folder, given relative to the index's."""
+        return folder in self._folders
 
     def stems(self) -> Iterable[str]:
         """File names without extension."""
@@ -107,19 +174,86 @@ class ImageIndex:
         folders = {path.rpartition("/")[0] for path in taken}
         return [path for path in self.paths if path not in taken and (everywhere or path.rpartition("/")[0] in folders)]
 
-    @staticmethod
-    def _best(paths: list[str], wanted: str, near: str, part: str | None) -> str | None:
-        """The only path, or the only one with the same last folders, beside the annotations, or of the same part."""
-        for fits in (
+    def by_ending(self, name: str) -> str | None:
+        """The only image whose path shares the most last steps with `name`; None if none or several do."""
+        steps = _steps(name)
+        shared = {
+            path: _shared_steps(steps, _steps(path)) for path in self._by_name.get(steps[-1] if steps else "", [])
+        }
+        best = [path for path, count in shared.items() if count == max(shared.values())]
+        return best[0] if len(best) == 1 else None
+
+    def _match(self, item: Wanted) -> "_Match | None":
+        """The image of one name, and whether all that the tool said fits."""
+        steps = _steps(item.name)
+        if not steps:
+            return None
+        wanted = "/".join(steps)
+        near = item.near
+        has_folder = bool(near) or len(steps) > 1
+
+        def is_beside(path: str) -> bool:
+            return not near or path.startswith(f"{near}/")
+
+        for exact in (f"{near}/{wanted}" if near else wanted, wanted):
+            if found := self._by_path.get(exact):
+                return _Match(found, has_folder, len(steps) > 1 or is_beside(found))
+        paths = self._by_name.get(steps[-1], [])
+        for prefer in (
             lambda path: True,
-            lambda path: bool(wanted) and path.endswith(f"/{wanted}"),
-            lambda path: bool(near) and path.startswith(f"{near}/"),
-            lambda path: part is not None and part_of(path) == part,
+            lambda path: composed(path).endswith(f"/{wanted}"),
+            lambda path: bool(near) and is_beside(path),
+            lambda path: item.part is not None and part_of(path) == item.part,
         ):
-            found = [path for path in paths if fits(path)]
-            if len(found) == 1:
-                return found[0]
+            preferred = [path for path in paths if prefer(path)]
+            if len(preferred) == 1:
+                path = preferred[0]
+                is_part = item.part is None or part_of(path) in (None, item.part)
+                return _Match(path, has_folder, is_beside(path) and is_part and composed(path).endswith(f"/{wanted}"))
         return None
+
+    def _of_stem(self, stem: str) -> str | None:
+        """The only image whose path without extension is `stem`."""
+        wanted = composed(stem)
+        paths = self._by_stem.get(wanted.rpartition("/")[2], [])
+        exact = [path for path in paths if composed(split_extension(path)[0]) == wanted]
+        return exact[0] if len(exact) == 1 else None
+
+    def _beside(self, stem: str) -> str | None:
+        """The only image with the file name of `stem`, unless both are in folders of different names."""
+        paths = self._by_stem.get(stem.rpartition("/")[2], [])
+        folders = {folder for path in (stem, *paths) if (folder := _last_folder(composed(path)))}
+        return paths[0] if len(paths) == 1 and len(folders) < 2 else None
+
+
+class _Match(NamedTuple):
+    """An image that a name may mean.
+
+    Args:
+        path: of the image.
+        has_folder: whether the tool said a folder.
+        fits: whether all folders that the tool said are those of the image.
+    """
+
+    path: str
+    has_folder: bool
+    fits: bool
+
+
+def _steps(name: str) -> list[str]:
+    return [step for step in composed(name).replace("\\", "/").split("/") if step not in ("", ".", "..")]
+
+
+def _shared_steps(one: Sequence[str], other: Sequence[str]) -> int:
+    """Number of last steps that two paths share."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _last_folder(path: str) -> str:
+    """The innermost folder whose name says something about the images in it; empty if there is none."""
+    folders = path.lower().split("/")[:-1]
+    return next((step for step in reversed(folders) if not _PLAIN_FOLDER.fullmatch(step)), "")
 
 
 def as_entries(index: ImageIndex, named: Iterable[Named], rest: Iterable[str]) -> list[Entry]:

@@ -24,7 +24,7 @@ from semipix.data.annotations.entries import (
     is_void,
     with_background,
 )
-from semipix.data.annotations.images import ImageIndex, Named, as_entries, part_of
+from semipix.data.annotations.images import ImageIndex, Named, Wanted, as_entries, part_of
 from semipix.data.annotations.json_files import points_of, read_json
 from semipix.data.files.listing import walk
 from semipix.data.files.opening import MAX_PIXELS, Encoded
@@ -74,7 +74,7 @@ class LabelmeReader(ShapeReader):
                 f"{source}: found no JSON file, expected labelme's, one for each image; name their folder"
             )
         self._index = _index(images or folder, images is not None)
-        found, embedded, problems = [], [], []
+        read, wanted, problems = [], [], []
         used: Counter[str] = Counter()
         for name in names:
             try:
@@ -84,8 +84,13 @@ class LabelmeReader(ShapeReader):
                 notes.add(_DAMAGED, name)
                 continue
             used.update(shape.label for shape in _shapes(content, name, Notes()) if shape.label is not None)
+            read.append((name, content))
+            wanted.append(self._wanted(folder, name, content))
+        paths = [None] * len(read) if self._index is None else self._index.find_all(wanted)
+        found, embedded = [], []
+        for (name, content), path in zip(read, paths, strict=True):
             part = part_of(name) or "train"
-            if path := self._image_of(folder / name, content):
+            if path is not None:
                 label = None if unannotated == "ignore" and not content["shapes"] else folder / name
                 found.append(Named(path, part, label))
             elif content.get("imageData"):
@@ -122,14 +127,19 @@ class LabelmeReader(ShapeReader):
         except (binascii.Error, ValueError, TypeError):
             raise UnusableError(f"{entry.label}: its imageData holds no image; put the image beside it") from None
 
-    def _image_of(self, path: Path, content: Mapping[str, Any]) -> str | None:
-        """Path of the image in the index, by the path in the file or else by the file's own name."""
-        name = content.get("imagePath")
-        if self._index is None or not isinstance(name, str):
-            return None
-        inside = path.parent.is_relative_to(self._index.folder)
-        near = path.parent.relative_to(self._index.folder).as_posix() if inside else ""
-        return self._index.find(name, "" if near == "." else near, part_of(path.name))
+    def _wanted(self, folder: Path, name: str, content: Mapping[str, Any]) -> Wanted:
+        """The image of a JSON file; an image elsewhere does not count if the file contains its own."""
+        path, image = folder / name, content.get("imagePath")
+        near = ""
+        if self._index is not None and path.parent.is_relative_to(self._index.folder):
+            near = path.parent.relative_to(self._index.folder).as_posix()
+        return Wanted(
+            image if isinstance(image, str) else "",
+            "" if near == "." else near,
+            part_of(name),
+            origin=name,
+            must_fit=bool(content.get("imageData")),
+        )
 
 
 def _index(folder: Path, given: bool) -> ImageIndex | None:

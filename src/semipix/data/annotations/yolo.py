@@ -67,12 +67,8 @@ class YoloReader(ShapeReader):
         labels = [name for name in walk(folder).files if _is_labels(name)]
         if not labels:
             raise SemipixError(f"{folder}: found no label file, expected NAME.txt for each image; name their folder")
-        by_stem = {composed(split_extension(path)[0]): path for path in self._index.paths}
         named = []
-        for name in labels:
-            stem = composed(split_extension(name)[0])
-            beside = "/".join("images" if step == "labels" else step for step in stem.split("/"))
-            path = by_stem.get(beside) or by_stem.get(stem) or self._index.find_stem(stem.removeprefix("labels/"))
+        for name, path in zip(labels, self._index.find_stems([_stems(name) for name in labels]), strict=True):
             if path is None:
                 notes.add(_LONE, name)
                 continue
@@ -121,6 +117,13 @@ class YoloReader(ShapeReader):
 
 def _is_labels(name: str) -> bool:
     return name.lower().endswith(".txt") and name.lower().rpartition("/")[2] not in _NO_LABELS
+
+
+def _stems(name: str) -> list[str]:
+    """The possible paths without extension of the image of a label file."""
+    stem = composed(split_extension(name)[0])
+    beside = "/".join("images" if step == "labels" else step for step in stem.split("/"))
+    return [beside, stem, stem.removeprefix("labels/")]
 
 
 def _yaml(source: Path) -> dict[str, Any]:
