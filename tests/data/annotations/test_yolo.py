@@ -61,6 +61,26 @@ def test_an_image_of_another_folder_is_another_one(tmp_path: Path) -> None:
     assert found.left_out == ["1 label files have no image and are left out (labels/cam1/1.txt)"]
 
 
+def test_parts_of_lists_are_those_of_paths(tmp_path: Path) -> None:
+    """Both cameras have images of the same names; the list of another computer has longer paths."""
+    data = tmp_path / "data"
+    for name in ("cam1/1", "cam1/2", "cam2/1", "cam2/2"):
+        save_photo(data / f"images/{name}.png")
+        write(data / f"labels/{name}.txt", CORNER)
+    write(data / "data.yaml", "path: .\ntrain: lists/train.txt\nval: val.txt\ntest: test.txt\nnames: [leaf, bug]\n")
+    write(data / "lists/train.txt", "../images/cam1/1.png\nimages/cam2/2.png\n")
+    write(data / "val.txt", "./images/cam2/1.png\n\n2.png\n")
+    write(data / "test.txt", "/content/set/images/cam1/2.png\n")
+    found = converted(data)
+    assert found.masks == {"train": 2, "val": 1, "test": 1}
+    assert (tmp_path / "root/masks/val/1.png").exists()
+    assert sorted(path.as_posix()[-10:] for path in (tmp_path / "root/masks/train").rglob("*.png")) == [
+        "cam1/1.png",
+        "cam2/2.png",
+    ]
+    assert found.left_out == ["1 lines of lists mean no image or several and are left out (2.png)"]
+
+
 def test_files_beside_their_images(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write(data / "classes.txt", "leaf\nbug\n")

@@ -1,6 +1,6 @@
 """YOLO: a text file for each image, whose lines are polygons in shares of width and height."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from semipix.data.sources.class_names import CLASSES_FILE, read_class_list
 from semipix.errors import SemipixError, reason_of
 
 _LONE = "label files have no image and are left out"
+
+_UNLISTED = "lines of lists mean no image or several and are left out"
 
 _NO_LABELS = frozenset({"classes.txt", "obj.names", "readme.txt", "requirements.txt", "labels.txt", "notes.txt"})
 
@@ -63,8 +65,12 @@ class YoloReader(ShapeReader):
         self._names = list(classes) if classes is not None else _names(source, content)
         self.given = len(self._names)
         self._index = ImageIndex(images or folder)
-        parts = _parts(folder, content, self._index)
-        labels = [name for name in walk(folder).files if _is_labels(name)]
+        parts = _Parts(folder, content, self._index, notes)
+        labels = [
+            name
+            for name in walk(folder).files
+            if _is_labels(name) and not (parts.lists and (folder / name).resolve() in parts.lists)
+        ]
         if not labels:
             raise SemipixError(f"{folder}: found no label file, expected NAME.txt for each image; name their folder")
         named = []
@@ -73,7 +79,7 @@ class YoloReader(ShapeReader):
                 notes.add(_LONE, name)
                 continue
             empty = unannotated == "ignore" and not (folder / name).read_bytes().strip()
-            named.append(Named(path, parts(path), None if empty else folder / name))
+            named.append(Named(path, parts.of(path), None if empty else folder / name))
         if not named:
             raise SemipixError(
                 f"{self._index.folder}: found none of the images of {len(labels)} label files; give --images DIR"
@@ -157,27 +163,62 @@ def _names(source: Path, content: dict[str, Any]) -> list[str]:
     )
 
 
-def _parts(folder: Path, content: dict[str, Any], index: ImageIndex) -> Any:
-    """A function from the path of an image to its part: by the folders or lists in `data.yaml`, or by its path."""
-    base = folder / str(content.get("path") or "")
-    base = base if base.is_dir() else folder
-    folders: list[tuple[Path, str]] = []
-    listed: dict[str, str] = {}
-    for key, part in _SPLITS:
-        for value in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
-            if not isinstance(value, str):
-                continue
-            place = next((path for path in (base / value, folder / value.removeprefix("../")) if path.exists()), None)
-            if place is not None and place.is_dir():
-                folders.append((place.resolve(), part))
-            elif place is not None:
-                listed |= {Path(line.strip()).name: part for line in place.read_text("utf-8").splitlines()}
+class _Parts:
+    """The parts of images: by the folders or lists in `data.yaml`, or by their paths.
 
-    def part_by_yaml(path: str) -> str:
-        real = (index.folder / path).resolve()
-        for place, part in folders:
+    Args:
+        folder: the source.
+        content: of `data.yaml`.
+        index: the images.
+        notes: gets a note for each line of a list that says no image.
+
+    Attributes:
+        lists: the files of lists, resolved.
+    """
+
+    def __init__(self, folder: Path, content: dict[str, Any], index: ImageIndex, notes: Notes) -> None:
+        base = folder / str(content.get("path") or "")
+        base = base if base.is_dir() else folder
+        self._index = index
+        self._folders: list[tuple[Path, str]] = []
+        self._listed: dict[str, str] = {}
+        self.lists: set[Path] = set()
+        for key, part in _SPLITS:
+            for value in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
+                if not isinstance(value, str):
+                    continue
+                place = next(
+                    (path for path in (base / value, folder / value.removeprefix("../")) if path.exists()), None
+                )
+                if place is not None and place.is_dir():
+                    self._folders.append((place.resolve(), part))
+                elif place is not None:
+                    self.lists.add(place.resolve())
+                    self._listed |= dict.fromkeys(_listed(place, base, index, notes), part)
+
+    def of(self, path: str) -> str:
+        """The part of an image, given by its path in the index."""
+        real = (self._index.folder / path).resolve()
+        for place, part in self._folders:
             if real.is_relative_to(place):
                 return part
-        return listed.get(real.name) or part_of(path) or "train"
+        return self._listed.get(path) or part_of(path) or "train"
 
-    return part_by_yaml
+
+def _listed(place: Path, base: Path, index: ImageIndex, notes: Notes) -> Iterator[str]:
+    """Paths in the index of the images that a list names.
+
+    A line is a path relative to the list's folder or to that of `data.yaml`. One of another computer, which is neither,
+    means the only image whose last folders are the same.
+    """
+    try:
+        lines = place.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise SemipixError(f"{place}: not UTF-8 text; expected the path of an image a line") from None
+    real = {(index.folder / path).resolve(): path for path in index.paths}
+    for line in filter(None, map(str.strip, lines)):
+        found = (real.get((folder / line).resolve()) for folder in (place.parent, base))
+        if path := next(filter(None, found), None) or index.by_ending(line):
+            yield path
+        else:
+            notes.add(_UNLISTED, line)
