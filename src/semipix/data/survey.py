@@ -43,11 +43,13 @@ class MaskCounts(NamedTuple):
         pixels: number of pixels by class index, after `data.mask_values`.
         palette: colours of the indices that occur, for a mask with a palette.
         warning: what is unusual about the mask in comparison with its image.
+        kind: see `MaskFile`.
     """
 
     pixels: Counter[int]
     palette: Mapping[int, Colour] | None = None
     warning: str | None = None
+    kind: str = "grey"
 
 
 @dataclass
@@ -58,12 +60,14 @@ class Survey:
         pixels: number of pixels by class index for each image whose mask can be read.
         problems: one line for each mask that cannot be used, by image name.
         unreadable: names of the images whose mask cannot be read at all; they are in `problems` too.
+        kinds: what the values of each readable mask are in its file, see `MaskFile`.
         warnings: one line for each thing that is unusual but may be intended.
     """
 
     pixels: dict[str, Counter[int]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
+    kinds: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def present(self, names: Iterable[str]) -> Counter[int]:
@@ -107,6 +111,7 @@ def survey_masks(
                 found.unreadable.add(image)
             continue
         found.pixels[image] = result.pixels
+        found.kinds[image] = result.kind
         if result.warning:
             turned.append(result.warning)
         if problem := _palette_problem(root / masks[image], result.palette or {}, colours):
@@ -200,7 +205,7 @@ def _look(image: Path, path: Path, table: Tensor | None, reader: Reader, by_colo
         check_same_size(image, path, header.size, mask.values.shape)
     pixels = _by_class(_counts(mask.values), table)
     warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
-    return MaskCounts(pixels, mask.palette, warning)
+    return MaskCounts(pixels, mask.palette, warning, mask.kind)
 
 
 def _counts(values: Tensor) -> Counter[int]:

@@ -191,6 +191,27 @@ class TestClasses:
             write_mask(folder / f"masks/train/{name}.png", [values * 4] * 6)
         expect_error(r"255 means void; map it to class 1 with data\.mask_values=\{0:0,255:1\}", folder)
 
+    @pytest.mark.parametrize(("kind", "word"), [("1", "1-bit"), ("P", "palette")])
+    def test_white_is_not_class_1_here_and_void_there(self, folder: Path, kind: str, word: str) -> None:
+        """The same masks saved by two programs: 1 bit or a palette in training, 8-bit grey for validation."""
+        white = np.zeros((6, 8), np.uint8)
+        white[0] = 255
+        for path in folder.glob("masks/*/*.png"):
+            mask = Image.fromarray(white // 255 if kind == "P" else white)
+            if kind == "P":
+                mask.putpalette([0, 0, 0, 255, 255, 255])
+            mask.convert(kind).save(path)
+        assert FolderSource(folder).classes == ["0", "1"]
+        Image.fromarray(white).save(folder / "masks/val/v.png")
+        expect_error(
+            rf"val/v\.png: white is 255 \(grey\), which means void, but class 1 in .*a\.png \({word}\); "
+            r"make it class 1 with data\.mask_values=\{0:0,255:1\}, or set \{255:255\} if",
+            folder,
+        )
+        target = FolderSource(folder, mask_values={0: 0, 255: 1}).target
+        assert target("images/val/v.png").tolist() == target("images/train/a.png").tolist()
+        assert 255 in FolderSource(folder, mask_values={255: 255}).target("images/val/v.png")
+
     def test_mask_values_map_before_classes_are_counted(self, folder: Path, write_mask: Write) -> None:
         for path in folder.glob("masks/*/*.png"):
             write_mask(path, [[0] * 4 + [255] * 4] * 6)

@@ -22,11 +22,13 @@ class MaskFile(NamedTuple):
         values: (H, W) uint8 or int32.
         palette: red, green and blue, 0 to 255, of each index that occurs; None if the mask has no palette.
         orientation: the file's own tag, 1 to 8.
+        kind: what the values are in the file, such as "1-bit" or "grey".
     """
 
     values: Tensor
     palette: dict[int, tuple[int, int, int]] | None
     orientation: int
+    kind: str = "grey"
 
 
 def read_indices(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -74,7 +76,8 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
                 f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to "
                 f"{_LARGEST}"
             )
-        return MaskFile(torch.from_numpy(values), palette, file.orientation)
+        kind = "1-bit" if mode == "1" else "grey" if palette is None else "palette"
+        return MaskFile(torch.from_numpy(values), palette, file.orientation, kind)
 
 
 def refuse_lossy(file: OpenedImage) -> None:

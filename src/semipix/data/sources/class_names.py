@@ -90,6 +90,40 @@ def binary_problem(where: Path, present: set[int]) -> str | None:
     return None
 
 
+def binary_kinds_problems(
+    masks: Mapping[str, Path], present: Mapping[str, set[int]], kinds: Mapping[str, str]
+) -> dict[str, str]:
+    """Masks in which white is void although it is class 1 in the masks of another kind.
+
+    Masks of 0 and 1 in 1 bit a pixel or in a palette, beside grey ones of 0 and 255, are the same masks saved by two
+    programs.
+
+    Args:
+        masks: the file by the name of its image.
+        present: the values that occur in each mask.
+        kinds: what the values of each mask are in its file, such as "1-bit".
+
+    Returns:
+        The error messages by name of the image.
+    """
+    problems = {}
+    by_kind: dict[str, set[int]] = {}
+    for name, values in present.items():
+        by_kind.setdefault(kinds[name], set()).update(values)
+    for kind, values in by_kind.items():
+        others = [name for name in present if kinds[name] != kind and 1 in present[name]]
+        if not others or not values <= {0, VOID} or any(by_kind[kinds[name]] - {0, 1, VOID} for name in others):
+            continue
+        for name in present:
+            if kinds[name] == kind and VOID in present[name]:
+                problems[name] = (
+                    f"{masks[name]}: white is 255 ({kind}), which means void, but class 1 in {masks[others[0]]} "
+                    f"({kinds[others[0]]}); make it class 1 with data.mask_values={{0:0,255:1}}, or set {{255:255}} if "
+                    "255 is void"
+                )
+    return problems
+
+
 def outside_problem(mask: Path, outside: Mapping[int, int], classes: int) -> str:
     """The error message for mask values that are no class; `outside` is their number of pixels by value."""
     values = ", ".join(str(value) for value in sorted(outside)[:5])

@@ -20,6 +20,7 @@ from semipix.data.files.reader import Reader
 from semipix.data.source import Source
 from semipix.data.sources.class_names import (
     CLASSES_FILE,
+    binary_kinds_problems,
     binary_problem,
     check_same_classes,
     class_values_warnings,
@@ -232,6 +233,13 @@ def check_masks(
             classes = infer_classes(folders["train"], set(training))
         except SemipixError as error:
             of_all.append(str(error))
+    if colours is None and table is None and not of_all:
+        present_in = {image: set(pixels) for image, pixels in found.pixels.items()}
+        files = {image: root / mask for image, mask in masks.items()}
+        mixed = binary_kinds_problems(files, present_in, found.kinds)
+        for images in listing.labels.values():  # one line for each part
+            for image in [image for image in images if image in mixed][:1]:
+                by_image.setdefault(image, mixed[image])
     if classes:
         for image, pixels in found.pixels.items():
             outside = {value: count for value, count in pixels.items() if value >= len(classes) and value != VOID}
