@@ -19,7 +19,7 @@ from tqdm import tqdm
 from semipix.data.files.bands import Bands
 from semipix.data.files.decode import Header, check_same_size
 from semipix.data.files.decode_colours import ColourTable, read_colour_mask
-from semipix.data.files.decode_masks import read_mask_file
+from semipix.data.files.decode_masks import GREY_PALETTE, read_mask_file
 from semipix.data.files.opening import MAX_PIXELS, SIDEWAYS
 from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError, UnreadableFileError
@@ -117,6 +117,7 @@ def survey_masks(
         if problem := _palette_problem(root / masks[image], result.palette or {}, colours):
             found.problems[image] = problem
     found.warnings += first_and_count(turned, "masks")
+    found.problems |= _gif_problem(root, masks, found.kinds)
     return found
 
 
@@ -224,6 +225,22 @@ def _by_class(counts: Counter[int], table: Tensor | None) -> Counter[int]:
     for value, count in counts.items():
         mapped[int(table[value])] += count
     return mapped
+
+
+def _gif_problem(root: Path, masks: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, str]:
+    """A problem, by name of its image, if some GIFs are read by indices and others by grey values."""
+    gifs: dict[str, str] = {}
+    for image, kind in kinds.items():
+        if masks[image].lower().endswith(".gif"):
+            gifs.setdefault(kind, image)
+    if len(gifs) < 2:
+        return {}
+    image, other = gifs[GREY_PALETTE], gifs["palette"]
+    return {
+        image: f"{root / masks[image]}: a GIF whose palette is grey, which is read by its grey values, but "
+        f"{root / masks[other]} has a palette of colours, which is read by its indices; save all masks as PNG with the "
+        "class index as value"
+    }
 
 
 def _palette_problem(path: Path, palette: Mapping[int, Colour], seen: dict[int, tuple[Colour, Path]]) -> str | None:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from semipix.data.files.decode import bits, read_values
 from semipix.data.files.decode_masks import read_indices, read_mask_file
 from semipix.data.files.reader import Reader
+from semipix.data.survey import survey_masks
 from semipix.errors import SemipixError, UnreadableFileError
 from tests.helpers.image_files import gif, grey_png, tiff
 from tests.helpers.tiny_files import noise, save
@@ -136,6 +137,23 @@ class TestPalettes:
             assert mask.values.tolist() == values
             assert mask.palette is None
         assert read_values(tmp_path / "a.gif")[0].tolist() == values
+
+    def test_the_whole_palette_of_a_gif_says_whether_it_is_grey(self, tmp_path: Path) -> None:
+        """Red does not occur in the second mask, whose classes are the same."""
+        for name, values in (("a", [[0, 1], [2, 2]]), ("b", [[0, 2], [2, 2]])):
+            mask = np.array(values, np.uint8)
+            (tmp_path / f"{name}.gif").write_bytes(gif(mask, [(0, 0, 0), (255, 0, 0), (255, 255, 255)]))
+            assert read_mask_file(tmp_path / f"{name}.gif").values.tolist() == values
+
+    def test_gifs_of_grey_and_of_colours_do_not_go_together(self, tmp_path: Path) -> None:
+        (tmp_path / "a.gif").write_bytes(gif(noise(4, 4, top=2), [(0, 0, 0), (255, 0, 0)]))
+        (tmp_path / "b.gif").write_bytes(gif(noise(4, 4, top=2), [(0, 0, 0), (255, 255, 255)]))
+        save(tmp_path / "c.gif", noise(4, 4))  # Pillow reads it as grey
+        for name in "abc":
+            save(tmp_path / f"{name}.png", noise(4, 4))
+        found = survey_masks(tmp_path, {f"{name}.png": f"{name}.gif" for name in "abc"})
+        assert list(found.problems) == ["b.png"]
+        assert "b.gif: a GIF whose palette is grey, which is read by its grey values, but" in found.problems["b.png"]
 
     def test_a_colourful_gif_is_no_map_of_numbers(self, tmp_path: Path) -> None:
         (tmp_path / "a.gif").write_bytes(gif(noise(4, 4, top=3), [(0, 0, 0), (1, 2, 3), (9, 9, 9)]))

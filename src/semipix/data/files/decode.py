@@ -213,7 +213,7 @@ def stored_bands(path: Path | Encoded, max_pixels: int) -> NDArray[Any]:
 def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int, int, int]] | None]:
     """The numbers in a file, neither scaled nor turned, (H, W) or (H, W, C).
 
-    The GIF format has no grey pixels: if all colours that occur in a GIF are grey, its grey values are returned.
+    The GIF format has no grey pixels: if all colours of a GIF's palette are grey, its grey values are returned.
 
     Returns:
         numbers: the stored values: 0 to 3 for 2-bit grey, 0 to 15 for 4-bit grey, indices for a palette.
@@ -239,7 +239,8 @@ def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int
     colours: dict[int, tuple[int, int, int]] = {
         index: tuple(table[index].tolist()) for index in present if index < len(table)
     }
-    if image.format == "GIF" and len(colours) == len(present) and all(r == g == b for r, g, b in colours.values()):
+    # The whole palette decides: which colours occur differs from mask to mask of one data set.
+    if image.format == "GIF" and len(colours) == len(present) and (table == table[:, :1]).all():
         return table[:, 0][numbers], None
     return numbers, colours
 

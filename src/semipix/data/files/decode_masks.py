@@ -12,6 +12,9 @@ from semipix.data.files.file_headers import webp_is_lossy
 from semipix.data.files.opening import MAX_PIXELS, OpenedImage, open_image
 from semipix.errors import SemipixError
 
+GREY_PALETTE = "grey palette"
+"""Kind of a GIF whose palette is grey, which is read by its grey values."""
+
 _LARGEST = 65535
 
 
@@ -52,7 +55,7 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
 
     Args:
         path: the mask's file. It is turned upright by its own orientation. Only the first of several pages or frames is
-            read. Grey of 2 and 4 bits keeps its stored numbers; with 1 bit, white is 1. A GIF whose colours are all
+            read. Grey of 2 and 4 bits keeps its stored numbers; with 1 bit, white is 1. A GIF whose palette is all
             grey is read as a grey mask, since the format cannot store grey.
         max_pixels: the `data.max_pixels` setting; a larger mask is refused before it is decoded.
 
@@ -76,7 +79,8 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
                 f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to "
                 f"{_LARGEST}"
             )
-        kind = "1-bit" if mode == "1" else "grey" if palette is None else "palette"
+        grey = GREY_PALETTE if file.image.format == "GIF" else "grey"
+        kind = "1-bit" if mode == "1" else "palette" if palette is not None else grey
         return MaskFile(torch.from_numpy(values), palette, file.orientation, kind)
 
 
