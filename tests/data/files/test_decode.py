@@ -16,6 +16,7 @@ from semipix.data.files.decode import bits, image_size, read_grey, read_image, r
 from semipix.data.files.opening import Encoded
 from semipix.data.files.resize import resize_image
 from semipix.errors import SemipixError
+from tests.helpers.image_files import tiff
 from tests.helpers.tiny_files import noise, save
 
 DEEP = noise(6, 8, 3, top=65536)
@@ -49,6 +50,23 @@ def test_deep_tiff_keeps_all_bits(tmp_path: Path, order: str, compressed: bool) 
     path.write_bytes(deep_tiff(order, compressed))
     assert torch.equal((read_image(path) * 65535).round(), torch.from_numpy(DEEP.astype(np.float32)).permute(2, 0, 1))
     assert bits(path) == "16-bit"
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_zero_may_be_white(tmp_path: Path, depth: int) -> None:
+    values = noise(6, 8, top=1 << depth)
+    (tmp_path / "a.tif").write_bytes(tiff(values, depth, {262: 0}))
+    expected = 1 - torch.from_numpy(values.astype(np.float32)) / ((1 << depth) - 1)
+    assert torch.allclose(read_image(tmp_path / "a.tif"), expected.expand(3, 6, 8), atol=1e-6)
+    assert torch.allclose(read_grey(tmp_path / "a.tif"), expected, atol=1e-6)
+
+
+def test_zero_as_white_in_big_endian_order_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(noise(6, 8, top=65536), 16, {262: 0}, order=">"))
+    with pytest.raises(
+        SemipixError, match=r"a\.tif: grey of 16 bits in which 0 is white \(WhiteIsZero\), in big-endian"
+    ):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(

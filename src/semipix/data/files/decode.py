@@ -223,13 +223,11 @@ def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int
         SemipixError: in a TIFF of more than 1 bit 0 is white, or the file is truncated.
     """
     step = _STEPS.get(raw_mode_of(file.image)[:3], 1)
-    if file.tags is not None and headers.tiff_number(file.tags, 262, 0) == 0:
-        bands, depths, kind = headers.tiff_samples(file.tags)
-        if bands == 1 and max(depths) > 1 and kind != "float":
-            raise SemipixError(
-                f"{file.path}: found grey in which 0 is white (WhiteIsZero), whose numbers programs read in two "
-                "ways; expected 0 as black, save it as MinIsBlack, or as PNG"
-            )
+    if _is_white_zero(file):
+        raise SemipixError(
+            f"{file.path}: found grey in which 0 is white (WhiteIsZero), whose numbers programs read in two "
+            "ways; expected 0 as black, save it as MinIsBlack, or as PNG"
+        )
     image = file.load()
     numbers = np.asarray(image) // step if step > 1 else np.asarray(image)
     if image.mode != "P":
@@ -345,12 +343,23 @@ def _grey_or_bytes(file: OpenedImage, raw_mode: str, resize: int | Size | None) 
     box = _reduce(file, stored_wanted) if shrinks else None
     image = file.load()
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return torch.from_numpy(_unit_grey(file.path, image.mode, _planes(file, image, _numbers)))
+        grey = _unit_grey(file.path, image.mode, _planes(file, image, _numbers))
+        if image.mode != "F" and _is_white_zero(file):  # Pillow inverts grey of 8 bits alone
+            np.subtract(1, grey, out=grey)
+        return torch.from_numpy(grey)
     if shrinks:
         image = _as_rgb(file.path, image).resize(stored_wanted[::-1], Image.Resampling.BILINEAR, box=box)
     upright = np.empty((*_upright_size(file, image), 3), np.uint8)
     _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
     return torch.from_numpy(upright).permute(2, 0, 1)
+
+
+def _is_white_zero(file: OpenedImage) -> bool:
+    """Whether a file is a TIFF of grey of more than 1 bit in which 0 is white."""
+    if file.tags is None or headers.tiff_number(file.tags, 262, 0) != 0:
+        return False
+    bands, depths, kind = headers.tiff_samples(file.tags)
+    return bands == 1 and max(depths) > 1 and kind != "float"
 
 
 def _upright_size(file: OpenedImage, image: Image.Image) -> Size:

@@ -297,6 +297,11 @@ def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
             f"{path}: a TIFF compressed by method {compression}, which cannot be read; expected none, LZW or deflate, "
             "save it again with one of these"
         )
+    if bands == 1 and depths == (16,) and headers.tiff_number(tags, 262, 1) == 0:
+        raise UnreadableFileError(
+            f"{path}: grey of 16 bits in which 0 is white (WhiteIsZero), in big-endian byte order, which cannot be read; "
+            "expected 0 as black, save it as MinIsBlack, or as PNG"
+        )
     if bands in (1, 3) and kind == "unsigned" and depths in ((8,) * bands, (16,) * bands, (1,), (2,), (4,)):
         return
     samples = f"{bands}x{depths[0]}-bit" if len(set(depths)) == 1 else "-".join(map(str, depths[:8])) + "-bit"
