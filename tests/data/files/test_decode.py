@@ -99,6 +99,19 @@ class TestValues:
         assert read[0, 1, 0] == -3
         assert read[0, 1, 1].isnan()
 
+    @pytest.mark.parametrize(
+        ("values", "kind"),
+        [
+            (np.array([[-100, -1], [5, 127]], np.int8), 2),
+            (np.array([[-100, -1], [5, 32767]], np.int16), 2),
+            (np.array([[0, 2**31], [2**32 - 256, 7]], np.uint32), 1),
+        ],
+    )
+    def test_numbers_keep_their_sign(self, tmp_path: Path, values: np.ndarray, kind: int) -> None:
+        unsigned = values.view(f"u{values.itemsize}")
+        (tmp_path / "a.tif").write_bytes(tiff(unsigned, 8 * values.itemsize, {339: kind}))
+        assert read_values(tmp_path / "a.tif")[0].tolist() == values.tolist()
+
     def test_several_channels(self, tmp_path: Path) -> None:
         values = np.arange(60, dtype=np.float64).reshape(5, 3, 4)
         assert torch.equal(read_values(save(tmp_path / "a.npy", values)), torch.from_numpy(values).float())

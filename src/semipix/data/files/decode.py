@@ -231,7 +231,7 @@ def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int
     image = file.load()
     numbers = np.asarray(image) // step if step > 1 else np.asarray(image)
     if image.mode != "P":
-        return numbers, None
+        return _typed(numbers, file.tags), None
     table = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     present = [index for index, count in enumerate(image.histogram()) if count]
     colours: dict[int, tuple[int, int, int]] = {
@@ -241,6 +241,16 @@ def stored_numbers(file: OpenedImage) -> tuple[NDArray[Any], dict[int, tuple[int
     if image.format == "GIF" and len(colours) == len(present) and (table == table[:, :1]).all():
         return table[:, 0][numbers], None
     return numbers, colours
+
+
+def _typed(numbers: NDArray[Any], tags: headers.Tags | None) -> NDArray[Any]:
+    """Numbers of one band with the sign that the tags of a TIFF say, which Pillow ignores for bytes and for 32 bits."""
+    _, depths, kind = headers.tiff_samples(tags) if tags is not None else (1, (0,), "")
+    if numbers.dtype == np.uint8 and depths == (8,) and kind == "signed":
+        return numbers.view(np.int8)
+    if numbers.dtype == np.int32 and depths == (32,) and kind == "unsigned":
+        return numbers.view(np.uint32)
+    return numbers
 
 
 def bits(path: Path, *, max_pixels: int = MAX_PIXELS) -> str:

@@ -299,8 +299,8 @@ def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
         )
     if bands == 1 and depths == (16,) and headers.tiff_number(tags, 262, 1) == 0:
         raise UnreadableFileError(
-            f"{path}: grey of 16 bits in which 0 is white (WhiteIsZero), in big-endian byte order, which cannot be read; "
-            "expected 0 as black, save it as MinIsBlack, or as PNG"
+            f"{path}: grey of 16 bits in which 0 is white (WhiteIsZero), in big-endian byte order, which cannot be "
+            "read; expected 0 as black, save it as MinIsBlack, or as PNG"
         )
     if bands in (1, 3) and kind == "unsigned" and depths in ((8,) * bands, (16,) * bands, (1,), (2,), (4,)):
         return
