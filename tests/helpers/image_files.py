@@ -30,9 +30,9 @@ def png(header: Sequence[int], raw: bytes, before: bytes = b"", after: bytes = b
 def packed(values: NDArray[Any], depth: int, order: str = ">") -> list[bytes]:
     """The rows of numbers (H, W) or (H, W, C), packed with `depth` bits for each number."""
     flat = values.reshape(len(values), -1)
-    if depth >= 8:
+    if depth % 8 == 0:
         return [row.astype(f"{order}u{depth // 8}").tobytes() for row in flat]
-    digits = (flat[..., None] >> np.arange(depth)[::-1]) & 1
+    digits = (flat[..., None] >> np.arange(depth)[::-1]) & 1  # the first bit is the highest
     return [np.packbits(row.astype(np.uint8)).tobytes() for row in digits.reshape(len(flat), -1)]
 
 

@@ -13,14 +13,16 @@ SIDE = 40
 CRS = "EPSG:32633"
 
 
-def write_raster(path: Path, values: NDArray[Any], placed: bool = True, nodata: float | None = None) -> Path:
-    """Write (C, H, W) as a TIFF, by default with a georeference."""
+def write_raster(
+    path: Path, values: NDArray[Any], placed: bool = True, nodata: float | None = None, **options: Any
+) -> Path:
+    """Write (C, H, W) as a TIFF, by default with a georeference; GDAL's options are such as NBITS."""
     rasterio = pytest.importorskip("rasterio")
     path.parent.mkdir(parents=True, exist_ok=True)
     place = {"crs": CRS, "transform": rasterio.Affine(10, 0, 500000, 0, -20, 5000000)} if placed else {}
     count, height, width = values.shape
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype.name}
-    with rasterio.open(path, "w", **profile, **place, nodata=nodata) as dataset:
+    with rasterio.open(path, "w", **profile, **place, **options, nodata=nodata) as dataset:
         dataset.write(values)
     return path
 

@@ -61,6 +61,22 @@ def test_zero_may_be_white(tmp_path: Path, depth: int) -> None:
     assert torch.allclose(read_grey(tmp_path / "a.tif"), expected, atol=1e-6)
 
 
+def test_12_bits_are_scaled_by_their_type(tmp_path: Path) -> None:
+    values = np.tile(np.array([[0, 1, 2048, 4095]], np.uint16), (3, 1))
+    (tmp_path / "a.tif").write_bytes(tiff(values, 12))
+    assert torch.allclose(read_image(tmp_path / "a.tif")[0, 0] * 4095, torch.tensor([0.0, 1, 2048, 4095]), atol=1e-3)
+    assert read_values(tmp_path / "a.tif")[0].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(("depth", "kind"), [(8, 2), (16, 2), (32, 1), (32, 2)])
+def test_signed_and_long_grey_has_no_usual_range(tmp_path: Path, depth: int, kind: int) -> None:
+    """Divided by 65535, it would be nearly black, or dark by half."""
+    (tmp_path / "a.tif").write_bytes(tiff(np.array([[0, 100], [120, 7]]), depth, {339: kind}))
+    word = {1: "unsigned", 2: "signed"}[kind]
+    with pytest.raises(SemipixError, match=rf"a\.tif: found {word} numbers of {depth} bits from 0 to 120, exp"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_zero_as_white_in_big_endian_order_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(noise(6, 8, top=65536), 16, {262: 0}, order=">"))
     with pytest.raises(

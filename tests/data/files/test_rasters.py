@@ -69,6 +69,14 @@ def test_numbers_of_8_and_16_bits_have_the_range_of_their_type(
     np.testing.assert_allclose(image.numpy(), values / top, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "depth"), [("uint16", 12), ("uint8", 4), ("uint8", 1)])
+def test_fewer_bits_than_the_type_has_are_the_range(tmp_path: Path, dtype: str, depth: int) -> None:
+    values = noise(2, 6, 7, high=2**depth, dtype=dtype)
+    write_raster(tmp_path / "a.tif", values, NBITS=depth)
+    image = read_bands(tmp_path / "a.tif", settings(), MOST)
+    np.testing.assert_allclose(image.numpy(), values / (2**depth - 1), atol=1e-6)
+
+
 def test_each_band_may_have_a_range_of_its_own(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.stack([np.full((4, 4), 5.0), np.full((4, 4), 300.0)]))
     image = read_bands(path, settings([1, 0], [[100, 500], [0, 10]]), MOST)

@@ -34,6 +34,8 @@ from semipix.errors import SemipixError, UnreadableFileError, reason_of
 ARRAY = ".npy"
 """Extension of targets that are arrays."""
 
+_GREY_12_BIT = 4095
+
 _GREY_16_BIT = 65535
 
 _GREY_ALPHA = "LA;16B"
@@ -75,16 +77,16 @@ def read_image(path: Path | Encoded, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read any supported image as RGB, upright by its orientation.
 
     Args:
-        path: a file with 1, 2, 4, 8 or 16 bits a channel: grey, colours or palette. Alpha is ignored, and so are all
-            pages or frames but the first.
+        path: a file with up to 16 bits a channel: grey, colours or palette. Alpha is ignored, and so are all pages or
+            frames but the first.
         max_pixels: the `data.max_pixels` setting; a larger image is refused before it is decoded.
 
     Returns:
-        (3, H, W) float32 in [0, 1]; 16-bit grey is scaled by 65535, never by its own maximum.
+        (3, H, W) float32 in [0, 1]; 16-bit grey is scaled by 65535 and 12-bit grey by 4095, never by its own maximum.
 
     Raises:
-        SemipixError: the file is missing, no image, corrupt, truncated or too large, or its values exceed the range of
-            its type.
+        SemipixError: the file is missing, no image, corrupt, truncated or too large, its values exceed the range of its
+            type, or that type (signed, or 32 bits) has no usual range.
     """
     return unit_range(read_pixels(path, max_pixels=max_pixels).contiguous())  # copies bytes instead of floats
 
@@ -137,7 +139,7 @@ def read_grey(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         pixels = _load(path, max_pixels)
         if len(pixels) != 1:
             raise SemipixError(f"{path}: found {len(pixels)} channels, expected one value a pixel")
-        return torch.from_numpy(_unit_grey(path, "F", pixels[0]))
+        return torch.from_numpy(_unit_grey(path, "F", pixels[0], 1))
     pixels = read_image(path, max_pixels=max_pixels).numpy()
     if (pixels != pixels[:1]).any():
         raise SemipixError(f"{path}: found colours, expected one grey value a pixel; save it as a grey PNG")
@@ -351,9 +353,10 @@ def _grey_or_bytes(file: OpenedImage, raw_mode: str, resize: int | Size | None) 
     shrinks = at_most_half(wanted, file.size)
     stored_wanted = wanted[::-1] if file.sideways else wanted
     box = _reduce(file, stored_wanted) if shrinks else None
+    top = _white(file, raw_mode)
     image = file.load()
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        grey = _unit_grey(file.path, image.mode, _planes(file, image, _numbers))
+        grey = _unit_grey(file.path, image.mode, _planes(file, image, _numbers), top)
         if image.mode != "F" and _is_white_zero(file):  # Pillow inverts grey of 8 bits alone
             np.subtract(1, grey, out=grey)
         return torch.from_numpy(grey)
@@ -362,6 +365,25 @@ def _grey_or_bytes(file: OpenedImage, raw_mode: str, resize: int | Size | None) 
     upright = np.empty((*_upright_size(file, image), 3), np.uint8)
     _fill(file, upright, image, lambda band: np.asarray(_as_rgb(file.path, band)))
     return torch.from_numpy(upright).permute(2, 0, 1)
+
+
+def _white(file: OpenedImage, raw_mode: str) -> int:
+    """The number of white in a file of one number a pixel: 1 for floats, else the largest of its number of bits.
+
+    Raises:
+        SemipixError: it has signed numbers, or more than 16 bits, whose range is not usual.
+    """
+    if file.image.mode == "F":
+        return 1
+    _, depths, kind = headers.tiff_samples(file.tags) if file.tags is not None else (1, (8,), "unsigned")
+    if kind == "signed" or (file.image.mode == "I" and max(depths) > 16):
+        numbers = _typed(np.asarray(file.load()), file.tags)
+        found = f"{kind} numbers of {max(depths)} bits from {numbers.min()} to {numbers.max()}"
+        raise SemipixError(
+            f"{file.path}: found {found}, expected unsigned ones of 8 or 16 bits; set data.range=[low,high], the numbers that become 0 and 1, or save the "
+            "image as 8-bit or 16-bit grey"
+        )
+    return _GREY_12_BIT if raw_mode == "I;12" else _GREY_16_BIT
 
 
 def _is_white_zero(file: OpenedImage) -> bool:
@@ -528,9 +550,8 @@ def _memory_mapped(path: Path, max_pixels: int) -> NDArray[Any]:
     return values
 
 
-def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale grey values of more than 8 bits to [0, 1] by the range of their type, in place."""
-    top = 1 if mode == "F" else _GREY_16_BIT
+def _unit_grey(path: Path | Encoded, mode: str, values: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+    """Scale grey values, from 0 to `top`, to [0, 1] in place."""
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= top):
         raise SemipixError(

@@ -59,10 +59,12 @@ class _Opened:
     Attributes:
         contents: what the header says.
         band: gives the numbers (H, W) of a band, and (H, W) bool where they are missing, or None.
+        depth: number of bits of each number, if less than its type has; otherwise None.
     """
 
     contents: Contents
     band: Callable[[int], tuple[NDArray[Any], NDArray[np.bool_] | None]]
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ def _opened_tiff(path: Path | Encoded, max_pixels: int) -> Iterator[_Opened]:
                 missing = dataset.read_masks(number + 1) == 0 if masked else None
                 return dataset.read(number + 1), missing
 
-            yield _Opened(found, band)
+            depth = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "")
+            yield _Opened(found, band, int(depth) if depth.isdigit() else None)
     except FileNotFoundError:
         raise UnreadableFileError(f"{path}: no such file; restore it") from None
     except (OSError, rasterio.errors.RasterioError) as error:
@@ -326,6 +329,8 @@ def _limits(path: Path | Encoded, bands: Bands, file: _Opened, numbers: Sequence
     if bands.limits is not None:
         return list(bands.limits) * (len(numbers) if len(bands.limits) == 1 else 1)
     dtype = file.contents.dtype
+    if dtype in ("uint8", "uint16") and file.depth is not None:
+        return [(0, 2**file.depth - 1)] * len(numbers)
     if dtype in _RANGES:
         return [_RANGES[dtype]] * len(numbers)
     low, high = np.inf, -np.inf
