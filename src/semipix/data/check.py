@@ -204,7 +204,9 @@ def _check_mask_folder(
     _read_images(report, images, reader)
     if bands is not None:
         _check_bands(report, images, bands, max_pixels)
-    findings = check_masks(root, listing, names, table, max_pixels, MASKS, by_colour and by_colour.table, bands)
+    stated = frozenset(map(int, mask_values or ()))
+    colour_table = by_colour and by_colour.table
+    findings = check_masks(root, listing, names, table, max_pixels, MASKS, colour_table, bands, stated)
     report.problems += [*findings.by_image.values(), *findings.of_all]
     report.warnings += findings.warnings
     _check_scenes(report, listing)

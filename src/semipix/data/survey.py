@@ -5,7 +5,7 @@ Training and `semipix data check` both use these functions, so that they refuse 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,12 +44,14 @@ class MaskCounts(NamedTuple):
         palette: colours of the indices that occur, for a mask with a palette.
         warning: what is unusual about the mask in comparison with its image.
         kind: see `MaskFile`.
+        nodata: see `MaskFile`.
     """
 
     pixels: Counter[int]
     palette: Mapping[int, Colour] | None = None
     warning: str | None = None
     kind: str = "grey"
+    nodata: int | None = None
 
 
 @dataclass
@@ -82,6 +84,7 @@ def survey_masks(
     max_pixels: int = MAX_PIXELS,
     by_colour: ColourTable | None = None,
     bands: Bands | None = None,
+    stated: Collection[int] = (),
 ) -> Survey:
     """Read all masks, and only the headers of their images.
 
@@ -92,18 +95,19 @@ def survey_masks(
         max_pixels: the `data.max_pixels` setting.
         by_colour: the class of each colour, for masks of colours.
         bands: the bands of the images.
+        stated: the stored values that `data.mask_values` names.
     """
     reader = Reader(max_pixels=max_pixels, bands=bands)
 
     def look(image: str) -> MaskCounts | SemipixError:
         try:
-            return _look(root / image, root / masks[image], table, reader, by_colour)
+            return _look(root / image, root / masks[image], table, reader, by_colour, stated)
         except SemipixError as error:
             return error
 
     found = Survey()
     colours: dict[int, tuple[Colour, Path]] = {}
-    turned = []
+    turned, emptied = [], []
     for image, result in zip(masks, in_threads(look, list(masks), "reading masks"), strict=True):
         if isinstance(result, SemipixError):
             found.problems[image] = str(result)
@@ -112,11 +116,16 @@ def survey_masks(
             continue
         found.pixels[image] = result.pixels
         found.kinds[image] = result.kind
+        if result.nodata is not None:
+            emptied.append(
+                f"{root / masks[image]}: {result.nodata} is the file's nodata and counts as void; if it is a class, "
+                f"set data.mask_values={{{result.nodata}:CLASS}}"
+            )
         if result.warning:
             turned.append(result.warning)
         if problem := _palette_problem(root / masks[image], result.palette or {}, colours):
             found.problems[image] = problem
-    found.warnings += first_and_count(turned, "masks")
+    found.warnings += first_and_count(turned, "masks") + first_and_count(emptied, "masks")
     found.problems |= _gif_problem(root, masks, found.kinds)
     return found
 
@@ -193,9 +202,16 @@ def further_parts(files: Sequence[Path], reader: Reader) -> list[str]:
     ]
 
 
-def _look(image: Path, path: Path, table: Tensor | None, reader: Reader, by_colour: ColourTable | None) -> MaskCounts:
+def _look(
+    image: Path,
+    path: Path,
+    table: Tensor | None,
+    reader: Reader,
+    by_colour: ColourTable | None,
+    stated: Collection[int],
+) -> MaskCounts:
     if by_colour is None:
-        mask = read_mask_file(path, max_pixels=reader.max_pixels)
+        mask = read_mask_file(path, stated, max_pixels=reader.max_pixels)
     else:
         mask = read_colour_mask(path, by_colour, max_pixels=reader.max_pixels)
     try:
@@ -206,7 +222,7 @@ def _look(image: Path, path: Path, table: Tensor | None, reader: Reader, by_colo
         check_same_size(image, path, header.size, mask.values.shape)
     pixels = _by_class(_counts(mask.values), table)
     warning = header and turned_warning(image, path, header, mask.orientation, mask.values.shape)
-    return MaskCounts(pixels, mask.palette, warning, mask.kind)
+    return MaskCounts(pixels, mask.palette, warning, mask.kind, mask.nodata)
 
 
 def _counts(values: Tensor) -> Counter[int]:

@@ -219,6 +219,22 @@ class TestClasses:
         assert source.classes == ["0", "1"]
         assert source.pair("images/train/a.png")[1][0].tolist() == [0] * 4 + [1] * 4
 
+    def test_nodata_of_a_geotiff_is_void_unless_it_is_named(self, folder: Path) -> None:
+        for path in folder.glob("masks/*/*.png"):
+            values = np.array([[2] * 4 + [7] * 4] * 6, np.uint8)
+            Image.fromarray(values).save(path.with_suffix(".tif"), tiffinfo={42113: "7"})
+            path.unlink()
+        source = FolderSource(folder)
+        assert source.target("images/train/a.png")[0].tolist() == [2] * 4 + [255] * 4
+        assert "a.tif: 7 is the file's nodata and counts as void; if it is a class, set data.mask" in source.warnings[0]
+        assert any("and 6 more such masks" in line for line in check_folder(folder).warnings)
+        named = FolderSource(folder, mask_values={2: 0, 7: 1})
+        assert named.target("images/train/a.png")[0].tolist() == [0] * 4 + [1] * 4
+        assert named.warnings == []
+        expect_error(
+            r"7 is the file's nodata, .* but data\.mask_values names 255; .* add 7:255", folder, mask_values={255: 1}
+        )
+
     def test_values_that_are_not_mapped_stay(self, folder: Path) -> None:
         assert FolderSource(folder, mask_values={7: 0}).pair("images/train/a.png")[1][0, 0] == 1
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import tv_tensors
 
 from semipix.data.check import check_folder
@@ -106,6 +107,20 @@ class TestMaps:
         scaled = PairsSource(maps, "regression", unit=0.5, missing=-1).pair("inputs/train/a.png")[1]
         assert scaled[0, 0, :2].isnan().all()
         assert scaled[0, 1:].unique().tolist() == [5.75]
+
+    @pytest.mark.parametrize(("dtype", "nodata"), [(np.float32, "-9999"), (np.uint8, "0"), (np.uint16, "65535")])
+    def test_nodata_of_a_geotiff_is_missing(self, maps: Path, dtype: Any, nodata: str) -> None:
+        """Unless another number is said to be; rasterio is not needed."""
+        values = np.full((6, 8), 5, dtype)
+        values[0, 0] = dtype(nodata)
+        for path in (maps / "targets").rglob("*.*"):
+            path.unlink()
+            Image.fromarray(values).save(path.with_suffix(".tif"), tiffinfo={42113: nodata})
+        target = PairsSource(maps, "regression").target(PairsSource(maps, "regression").labeled()[0])
+        assert target.isnan().sum() == 1
+        assert target[..., 0, 0].isnan()
+        kept = PairsSource(maps, "regression", missing=77).target(PairsSource(maps, "regression").labeled()[0])
+        assert kept[0, 0, 0] == float(nodata)
 
     def test_channels_come_from_the_first_target(self, maps: Path) -> None:
         assert PairsSource(maps, "regression").channels == 1

@@ -146,15 +146,16 @@ def read_grey(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     return torch.from_numpy(pixels[0].copy())
 
 
-def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_values(path: Path, missing: float | None = None, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read the stored numbers of a map: an array (H, W) or (C, H, W), a float TIFF, or an image of 8 or 16 bits.
 
     Args:
         path: the file. An image is turned upright by its own orientation; only the first of several pages is read.
+        missing: the stored number of pixels without a value; by default the nodata that GDAL wrote into a TIFF.
         max_pixels: see `read_image`.
 
     Returns:
-        (C, H, W) float32; numbers that are not finite become NaN.
+        (C, H, W) float32; numbers that are missing or not finite become NaN.
 
     Raises:
         SemipixError: the file cannot be read, or holds indices of a palette instead of numbers.
@@ -162,8 +163,11 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     values: NDArray[np.float32] | None
     if path.suffix.lower() == ARRAY:
         values = _load(path, max_pixels)
+        gone = _equal(values, missing)
     else:
         with open_image(path, max_pixels) as file:
+            if missing is None and file.tags is not None:
+                missing = headers.tiff_nodata(file.tags)
             raw_mode = raw_mode_of(file.image)
             pixels, colours = stored_numbers(file)
             if colours is not None or not _is_numeric(file.image.mode):
@@ -174,11 +178,23 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
             pixels = file.to_upright(pixels)
             planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
             values = None if _is_deep(raw_mode) else np.array(planes, np.float32, order="C")
+            gone = _equal(planes, missing)  # float32 cannot tell all numbers of 32 bits apart
             del file, pixels, planes
         if values is None:
             values = _deep_colours(path, max_pixels)
+            gone = _equal(values, missing)
+    values[gone] = np.nan
     values[~np.isfinite(values)] = np.nan
     return torch.from_numpy(values)
+
+
+def _equal(numbers: NDArray[Any], value: float | None) -> NDArray[np.bool_] | np.bool_:
+    """Where numbers have a value, rounded to their type if that is float; nowhere for None."""
+    if value is None:
+        return np.bool_(False)
+    with np.errstate(over="ignore"):
+        equal: NDArray[np.bool_] = numbers == (np.float32(value) if numbers.dtype == np.float32 else float(value))
+    return equal
 
 
 def stored_bands(path: Path | Encoded, max_pixels: int) -> NDArray[Any]:
@@ -380,8 +396,8 @@ def _white(file: OpenedImage, raw_mode: str) -> int:
         numbers = _typed(np.asarray(file.load()), file.tags)
         found = f"{kind} numbers of {max(depths)} bits from {numbers.min()} to {numbers.max()}"
         raise SemipixError(
-            f"{file.path}: found {found}, expected unsigned ones of 8 or 16 bits; set data.range=[low,high], the numbers that become 0 and 1, or save the "
-            "image as 8-bit or 16-bit grey"
+            f"{file.path}: found {found}, expected unsigned ones of 8 or 16 bits; set data.range=[low,high], the "
+            "numbers that become 0 and 1, or save the image as 8-bit or 16-bit grey"
         )
     return _GREY_12_BIT if raw_mode == "I;12" else _GREY_16_BIT
 

@@ -1,5 +1,6 @@
 """Read masks: files of class indices."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semipix.batch import VOID
+from semipix.data.files import file_headers as headers
 from semipix.data.files.decode import stored_numbers
 from semipix.data.files.file_headers import webp_is_lossy
 from semipix.data.files.opening import MAX_PIXELS, OpenedImage, open_image
@@ -26,37 +29,42 @@ class MaskFile(NamedTuple):
         palette: red, green and blue, 0 to 255, of each index that occurs; None if the mask has no palette.
         orientation: the file's own tag, 1 to 8.
         kind: what the values are in the file, such as "1-bit" or "grey".
+        nodata: the number that a TIFF says is no value, if it occurs and became void; otherwise None.
     """
 
     values: Tensor
     palette: dict[int, tuple[int, int, int]] | None
     orientation: int
     kind: str = "grey"
+    nodata: int | None = None
 
 
-def read_indices(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_indices(path: Path, stated: Collection[int] = (), *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a mask of class indices: grey of up to 16 bits, the indices of a palette, or 1 bit a pixel.
 
     Args:
         path: see `read_mask_file`.
+        stated: see `read_mask_file`.
         max_pixels: see `read_mask_file`.
 
     Returns:
-        (H, W) uint8 or int32, the values as they are stored.
+        (H, W) uint8 or int32, the values as they are stored; 255 for the file's own nodata.
 
     Raises:
         SemipixError: see `read_mask_file`.
     """
-    return read_mask_file(path, max_pixels=max_pixels).values
+    return read_mask_file(path, stated, max_pixels=max_pixels).values
 
 
-def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
+def read_mask_file(path: Path, stated: Collection[int] = (), *, max_pixels: int = MAX_PIXELS) -> MaskFile:
     """Read a mask with the colours of its palette.
 
     Args:
         path: the mask's file. It is turned upright by its own orientation. Only the first of several pages or frames is
             read. Grey of 2 and 4 bits keeps its stored numbers; with 1 bit, white is 1. A GIF whose palette is all
-            grey is read as a grey mask, since the format cannot store grey.
+            grey is read as a grey mask, since the format cannot store grey. The nodata that GDAL wrote into a TIFF
+            becomes 255, void.
+        stated: values that have a class of their own by `data.mask_values`, even if one is the file's nodata.
         max_pixels: the `data.max_pixels` setting; a larger mask is refused before it is decoded.
 
     Raises:
@@ -73,7 +81,17 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
                 "each colour is a class of classes.txt"
             )
         numbers, palette = stored_numbers(file)
-        values = np.array(file.to_upright(numbers), np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
+        numbers = file.to_upright(numbers)
+        values = np.array(numbers, np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
+        nodata = headers.tiff_nodata(file.tags) if file.tags is not None else None
+        gone = np.False_ if nodata is None or nodata in (VOID, *stated) else numbers == nodata
+        if gone.any():
+            if VOID in stated:
+                raise SemipixError(
+                    f"{path}: {nodata:g} is the file's nodata, which becomes 255 (void), but data.mask_values names "
+                    f"255; expected both there, add {nodata:g}:255 if it is void"
+                )
+            values[gone] = VOID
         if values.min() < 0 or values.max() > _LARGEST:
             raise SemipixError(
                 f"{path}: found mask values from {values.min()} to {values.max()}, expected class indices from 0 to "
@@ -81,7 +99,13 @@ def read_mask_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskFile:
             )
         grey = GREY_PALETTE if file.image.format == "GIF" else "grey"
         kind = "1-bit" if mode == "1" else "palette" if palette is not None else grey
-        return MaskFile(torch.from_numpy(values), palette, file.orientation, kind)
+        return MaskFile(
+            torch.from_numpy(values),
+            palette,
+            file.orientation,
+            kind,
+            int(nodata) if nodata is not None and gone.any() else None,
+        )
 
 
 def refuse_lossy(file: OpenedImage) -> None:

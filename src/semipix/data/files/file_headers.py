@@ -42,6 +42,15 @@ _READ_TAGS = frozenset({254, 256, 257, 258, 259, 262, 273, ORIENTATION, 277, 278
 GEOREFERENCE = frozenset({33550, 34264})
 """Tags of a GeoTIFF that say where each pixel is: scale of pixels, or transformation. Their values are not read."""
 
+_NODATA = 42113
+"""Tag of GDAL for the number of pixels without a value, which is text."""
+
+_TEXT = 2
+"""Type of TIFF tags that are text."""
+
+_MOST_NODATA = 64
+"""Characters that are read at most of that number."""
+
 _PREVIEW = 1 | 4
 """Bits of NewSubfileType: a page at reduced resolution, or the transparency mask of another page."""
 
@@ -180,6 +189,9 @@ def tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
             if tag in _READ_TAGS and kind in _WHOLE_NUMBERS and amount:
                 field = entries[at + entry_length - inline : at + entry_length]
                 tags[tag] = _values(file, order, pointer, kind, amount, field)
+            elif tag == _NODATA and kind == _TEXT:
+                field = entries[at + entry_length - inline : at + entry_length]
+                tags[tag] = _values(file, order, pointer, 1, min(amount, _MOST_NODATA), field)
             elif tag in GEOREFERENCE:
                 tags[tag] = ()
         yield tags
@@ -227,6 +239,15 @@ def tiff_samples(tags: Tags) -> tuple[int, tuple[int, ...], str]:
     depths = tags.get(258) or (1,)
     depths = depths * bands if len(depths) == 1 and bands < 1 << 16 else depths[:bands]
     return bands, depths, {1: "unsigned", 2: "signed", 3: "float"}.get(tiff_number(tags, 339, 1), "other")
+
+
+def tiff_nodata(tags: Tags) -> float | None:
+    """The number of pixels without a value, as GDAL writes it into a TIFF; None if there is none, or no number."""
+    text = bytes(tags.get(_NODATA, ())).split(b"\0")[0]
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def webp_size(prefix: bytes) -> Size | None:

@@ -1,7 +1,7 @@
 """The reader of images and masks: keeps bytes as bytes, decodes at a reduced scale, and uses a cache."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.data.files.rasters import bands_header, read_bands
 from semipix.data.files.sizes import Size
 
-_VERSION = 2
+_VERSION = 3
 """Version of the cached entries; entries of other versions are not found."""
 
 
@@ -97,13 +97,18 @@ class Reader:
         """
         return unit_range(self.image(path, whole=True).contiguous())  # copies bytes instead of floats
 
-    def mask(self, path: Path) -> Tensor:
+    def mask(self, path: Path, stated: Collection[int] = ()) -> Tensor:
         """The stored values of a mask, (H, W) uint8 or int32.
+
+        Args:
+            path: its file.
+            stated: see `read_mask_file`.
 
         Raises:
             SemipixError: see `read_mask_file`.
         """
-        return self._cached(path, "mask", lambda: read_indices(path, max_pixels=self.max_pixels))
+        what = f"mask {sorted(stated)}"
+        return self._cached(path, what, lambda: read_indices(path, stated, max_pixels=self.max_pixels))
 
     def colour_mask(self, path: Path, table: ColourTable) -> Tensor:
         """The class indices of a mask of colours, (H, W) uint8.

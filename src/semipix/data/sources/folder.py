@@ -111,6 +111,7 @@ class FolderSource(Source):
         self.reader = Reader(max_pixels=max_pixels, bands=self.bands)
         self._on_error = on_error
         self._table = lookup_table(mask_values) if mask_values else None
+        self._stated = frozenset(map(int, mask_values or ()))
         self.listing = list_folder(self.root, self.layout)
         if self.listing.problems:
             raise SemipixError(self.listing.problems[0])
@@ -132,7 +133,15 @@ class FolderSource(Source):
             self.classes: list[str] = names
             return
         findings = check_masks(
-            self.root, self.listing, names, self._table, max_pixels, self.layout, self._colours, self.bands
+            self.root,
+            self.listing,
+            names,
+            self._table,
+            max_pixels,
+            self.layout,
+            self._colours,
+            self.bands,
+            self._stated,
         )
         if problems := self._serious(findings, needed_splits):
             raise SemipixError(problems[0])
@@ -168,7 +177,7 @@ class FolderSource(Source):
         """The mask of an image as checked class indices, (H, W)."""
         mask = self.root / self._masks[name]
         if self._colours is None:
-            indices = self._class_indices(self.reader.mask(mask))
+            indices = self._class_indices(self.reader.mask(mask, self._stated))
         else:
             indices = self.reader.colour_mask(mask, self._colours)
         image = self.root / name
@@ -207,6 +216,7 @@ def check_masks(
     layout: Layout = MASKS,
     colours: ColourTable | None = None,
     bands: Bands | None = None,
+    stated: Collection[int] = (),
 ) -> MaskFindings:
     """Read all masks of a folder and collect classes, problems and warnings.
 
@@ -219,10 +229,11 @@ def check_masks(
         layout: names of the folders.
         colours: the class of each colour, for masks of colours.
         bands: the bands of the images.
+        stated: the stored values that `data.mask_values` names.
     """
     folders = {split: root / layout.labels.format(split=split) for split in SPLITS}
     masks = {image: mask for part in listing.labels.values() for image, mask in part.items()}
-    found = survey_masks(root, masks, table, max_pixels, colours, bands)
+    found = survey_masks(root, masks, table, max_pixels, colours, bands, stated)
     by_image, of_all, warnings = dict(found.problems), [], list(found.warnings)
     training = found.present(listing.labels["train"])
     classes = list(names or [])

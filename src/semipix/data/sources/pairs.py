@@ -32,7 +32,7 @@ class MapTargets(ImageTargets):
         root: the folder that names are relative to.
         targets: the target's name by the input's name.
         unit: factor by which stored numbers are multiplied.
-        missing: stored number of pixels without a value.
+        missing: stored number of pixels without a value; by default a TIFF's own nodata.
 
     Attributes:
         channels: number of channels of the first target, which all targets must have; None if it cannot be read.
@@ -45,13 +45,11 @@ class MapTargets(ImageTargets):
         self.channels: int | None = None
 
     def values(self, path: Path, reader: Reader) -> Tensor:
-        values = read_values(path, max_pixels=reader.max_pixels)
+        values = read_values(path, self.missing, max_pixels=reader.max_pixels)
         if self.channels not in (None, len(values)):
             raise SemipixError(
                 f"{path}: found {len(values)} channels, but the first target has {self.channels}; expected equally many"
             )
-        if self.missing is not None:
-            values = values.masked_fill(values == self.missing, float("nan"))
         return values * self.unit
 
     def count_channels(self, max_pixels: int) -> None:
@@ -80,7 +78,7 @@ class PairsSource(PairedSource):
         root: the data folder.
         kind: denoising, enhancement, matting or regression.
         unit: for regression, the factor by which stored numbers are multiplied, e.g. 0.001 for millimetres.
-        missing: for regression, the stored number of pixels without a value, e.g. 0.
+        missing: for regression, the stored number of pixels without a value, e.g. 0; by default a TIFF's own nodata.
         trimap_widths: for matting, smallest and largest number of pixels by which the unknown region of a trimap made
             from an alpha extends beyond the fractional alphas.
         replace_background: for matting, share of the training samples with a known foreground whose background is
