@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch import Tensor
 
 import semipix
 from semipix.errors import SemipixError
+from semipix.inference import export as export_module
 from semipix.inference import export_check
 from semipix.inference.export import export
 from semipix.inference.export_network import Deployed
+from semipix.tasks.regression import Regression
 from tests.conftest import Result
 from tests.helpers.tiny import make_method
 
@@ -160,6 +163,16 @@ def test_nothing_is_left_where_it_cannot_be_written(finished: Path, monkeypatch:
     (finished / "checkpoints/best.ckpt").unlink()
     with pytest.raises(SemipixError, match=r"no checkpoint found, expected best\.ckpt"):
         export(finished, old, checkpoint="best", trust=True)
+
+
+def test_the_range_of_values_has_all_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "bands_of", lambda configuration: None)
+    component = SimpleNamespace(path="m", options={})
+    configuration = SimpleNamespace(method=component, model=component, data=component)
+    task = Regression(low=1234567.8, high=1234577.9)
+    network = SimpleNamespace(task=task, smallest=8, error_map=None)
+    about = export_module._metadata(configuration, network, "best")  # type: ignore[arg-type]
+    assert (float(about["low"]), float(about["high"])) == (1234567.8, 1234577.9)
 
 
 def test_a_network_that_differs_is_refused() -> None:

@@ -252,7 +252,8 @@ def _metadata(configuration: Configuration, network: Deployed, checkpoint: str) 
         found["classes"] = json.dumps(list(classes))
     if not task.classification:
         low = float(getattr(task, "low", 0.0))
-        found |= {"low": f"{low:g}", "high": f"{low + task.span:g}"}
+        high = float(getattr(task, "high", low + task.span))
+        found |= {"low": repr(low), "high": repr(high)}  # all digits: predictions are scaled by them
     if network.error_map is not None:
         kind = "the probability that the pixel is wrong" if task.classification else "expected absolute error / range"
         found["error"] = f"float32 (images, 1, height, width) in [0, 1]: {kind}"
