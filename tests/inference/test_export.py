@@ -18,14 +18,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 import semipix
+from semipix.data.files.bands import BandImage, Bands
+from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError
 from semipix.inference import export as export_module
-from semipix.inference import export_check
+from semipix.inference import export_check, export_int8
 from semipix.inference.export import export
 from semipix.inference.export_network import Deployed
 from semipix.tasks.regression import Regression
 from tests.conftest import Result
 from tests.helpers.tiny import make_method
+from tests.helpers.tiny_files import MemorySource
 
 Command = Callable[..., Result]
 
@@ -94,6 +97,34 @@ def test_8_bits_are_measured_on_the_validation_images(finished: Path, command: C
     import onnx
 
     assert "QuantizeLinear" in {node.op_type for node in onnx.load("small.onnx").graph.node}
+
+
+def test_ranges_are_read_from_images_without_missing_values() -> None:
+    """As the network sees them: a pixel without a value has the mean of its band."""
+    image = torch.rand(2, 6, 8)
+    image[0, 0, 0] = torch.nan
+    source = MemorySource()
+    source.reader = Reader(bands=Bands.of("all", None, [0.25, 0.5], [0.1, 0.1]))
+    source.image = lambda name, seed=None: BandImage(image)  # type: ignore[method-assign]
+    data = SimpleNamespace(
+        source=source, shards=None, resize=None, split=SimpleNamespace(labeled=["a"], unlabeled=["b"])
+    )
+    for seen in export_int8._training_images(data):  # type: ignore[arg-type]
+        assert seen[0, 0, 0] == 0.25
+        assert seen.isfinite().all()
+
+
+@needs_onnx
+def test_a_network_that_onnxruntime_cannot_quantise_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime import quantization
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(quantization, "quantize_static", refuse)
+    data = SimpleNamespace(split=SimpleNamespace(labeled=[], unlabeled=[]), shards=None)
+    with pytest.raises(SemipixError, match="--int8: onnxruntime cannot quantise this network: AssertionError; leave"):
+        export_int8._quantize(b"", data)  # type: ignore[arg-type]
 
 
 def test_weights_have_the_names_of_the_model_s_own_class(finished: Path) -> None:

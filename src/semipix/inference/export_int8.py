@@ -99,22 +99,25 @@ def _quantize(model: bytes, data: SemiSupervisedDataModule) -> bytes:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
-        except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
-            raise SemipixError(f"--int8: onnxruntime cannot quantise this network: {reason_of(error, 120)}") from error
+        # onnxruntime asserts, say, that the ranges of all activations are finite.
+        except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
+            raise SemipixError(
+                f"--int8: onnxruntime cannot quantise this network: {reason_of(error, 120)}; leave --int8 out"
+            ) from error
         return target.read_bytes()
 
 
 def _training_images(data: SemiSupervisedDataModule) -> Iterator[Tensor]:
-    """Up to `RANGE_IMAGES` images (C, h, w) that the run was trained with, labeled or not; those that cannot be read
-    are left out."""
+    """Up to `RANGE_IMAGES` images (C, h, w) that the run was trained with, labeled or not, without missing values."""
     names = [*data.split.labeled]
     if data.shards is None:
         names += random.Random(0).sample([*data.split.unlabeled], min(RANGE_IMAGES, len(data.split.unlabeled)))
     random.Random(0).shuffle(names)
     for name in tqdm(names[:RANGE_IMAGES], desc="ranges", unit="image"):
         raise_if_interrupted()
-        image = resize_image(data.source.image(name), data.resize)
-        yield plain_tensor(unit_range(image)).contiguous()
+        image = plain_tensor(unit_range(resize_image(data.source.image(name), data.resize)))
+        bands = data.source.reader.bands
+        yield (image if bands is None else bands.filled(image)).contiguous()
 
 
 def _measured(networks: tuple[Network, Network], data: SemiSupervisedDataModule, task: Task) -> list[dict[str, float]]:
