@@ -33,6 +33,14 @@ def test_frames_have_the_pixels_numbers_and_times_of_the_video(clip: Path) -> No
     assert [frame.moment.seconds for frame in frames] == pytest.approx([number / 12 for number in range(12)])
 
 
+def test_pages_name_the_command_of_ffmpeg_that_neither_repeats_nor_drops_frames() -> None:
+    """By default ffmpeg gives a video of a varying rate frames at a constant one, so that its numbers differ."""
+    page = (Path(__file__).parents[3] / "docs/video.md").read_text()
+    for text in (page, reading.frame_name.__doc__, reading.Moment.__doc__):
+        assert "ffmpeg -i clip.mp4 -fps_mode passthrough %06d.png" in (text or "")
+        assert "semipix data frames" in (text or "")
+
+
 def test_only_frames_that_are_taken_are_given_with_their_own_numbers(clip: Path) -> None:
     with Video(clip) as video:
         assert [frame.moment.number for frame in video.frames(every_nth(5))] == [1, 6, 11]

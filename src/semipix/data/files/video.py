@@ -50,7 +50,8 @@ class Moment(NamedTuple):
     """Where a frame is in its video.
 
     Attributes:
-        number: its number among all frames of the video, from 1, as ffmpeg numbers images.
+        number: its number among all frames of the video, from 1, as `ffmpeg -i clip.mp4 -fps_mode passthrough %06d.png`
+            and `semipix data frames` number images.
         seconds: time since the first frame.
         start: the same time in units of the video's time base.
         duration: how long it is shown, in the same units; 0 if the file does not say it.
@@ -330,7 +331,11 @@ def _cause(error: BaseException) -> str:
 
 
 def frame_name(folder: Path, number: int) -> Path:
-    """The name of an image of a frame: `000001.png` in the folder, as ffmpeg writes it by `%06d.png`."""
+    """The name of an image of a frame: `000001.png` in the folder, as `semipix data frames` writes it.
+
+    `ffmpeg -i clip.mp4 -fps_mode passthrough %06d.png` writes the same names. Without `-fps_mode passthrough` it repeats
+    and drops frames of a video whose rate varies, so that later numbers differ.
+    """
     return folder / f"{number:06d}.png"
 
 
