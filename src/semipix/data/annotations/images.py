@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -199,12 +199,13 @@ class ImageIndex:
             if found := self._by_path.get(exact):
                 return _Match(found, has_folder, len(steps) > 1 or is_beside(found))
         paths = self._by_name.get(steps[-1], [])
-        for prefer in (
+        preferences: tuple[Callable[[str], bool], ...] = (
             lambda path: True,
             lambda path: composed(path).endswith(f"/{wanted}"),
             lambda path: bool(near) and is_beside(path),
             lambda path: item.part is not None and part_of(path) == item.part,
-        ):
+        )
+        for prefer in preferences:
             preferred = [path for path in paths if prefer(path)]
             if len(preferred) == 1:
                 path = preferred[0]

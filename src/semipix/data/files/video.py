@@ -333,8 +333,8 @@ def _cause(error: BaseException) -> str:
 def frame_name(folder: Path, number: int) -> Path:
     """The name of an image of a frame: `000001.png` in the folder, as `semipix data frames` writes it.
 
-    `ffmpeg -i clip.mp4 -fps_mode passthrough %06d.png` writes the same names. Without `-fps_mode passthrough` it repeats
-    and drops frames of a video whose rate varies, so that later numbers differ.
+    `ffmpeg -i clip.mp4 -fps_mode passthrough %06d.png` writes the same names. Without this mode it repeats and drops
+    frames of a video whose rate varies, so that later numbers differ.
     """
     return folder / f"{number:06d}.png"
 
