@@ -217,13 +217,13 @@ def test_a_stopped_training_resumes_to_the_weights_of_an_uninterrupted_one(
 def test_accumulated_gradients_are_not_lost(
     train: Command, command: Command, monkeypatch: pytest.MonkeyPatch, shared_photos: Path
 ) -> None:
-    """Validation follows batch 5 of 15, in the middle of the third step: the training stops after that step."""
+    """Validation follows batch 5 of 15, in the middle of the second step: the training stops after that step."""
     given = ("steps=5", "validations=3", "trainer.accumulate_grad_batches=3", "data.eval_batch_size=1")
     assert train(*given, "run=whole").code == 0
     with monkeypatch.context() as patch:
-        signal_in(Learner, "validation_step", lambda learner: learner.global_step == 2, patch)
+        signal_in(Learner, "validation_step", lambda learner: learner.global_step == 1, patch)
         result = train(*given)
-    assert lines(result.err)[1:] == ["semipix: interrupted at step 3; continue with: semipix train resume=run --trust"]
+    assert lines(result.err)[1:] == ["semipix: interrupted at step 2; continue with: semipix train resume=run --trust"]
     assert command("train", "resume=run").code == 0
     assert_same(Path("run"), Path("whole"))
 
