@@ -232,12 +232,17 @@ def test_a_hub_that_does_not_answer(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s to try again"))
+    timm = logging.getLogger("timm")  # as it is before any other test
+    monkeypatch.setattr(timm, "disabled", False)
+    monkeypatch.setattr(timm, "propagate", True)
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
+    caplog.set_level(logging.WARNING, "timm")
     message = r"model.encoder=resnet18: .*could not be downloaded \(http://127.0.0.1:9 does not answer: .*refused"
     with warnings.catch_warnings(record=True) as warned, pytest.raises(SemipixError, match=message):
         SMP(3, 2, encoder="resnet18")
     assert (warned, caplog.records, *capfd.readouterr()) == ([], [], "", "")
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
-    logging.getLogger("timm").warning("heard again")
+    timm.warning("heard again")
     assert len(caplog.records) == 1
 
 

@@ -141,6 +141,8 @@ def _encoded(image: Image.Image) -> Encoded:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("CMYK", "YCbCr"):
         upright = upright.convert("RGB")
+    if upright.mode == "I" and (numbers := np.asarray(upright)).min() >= 0 and numbers.max() <= np.iinfo(np.uint16).max:
+        upright = Image.fromarray(numbers.astype(np.uint16))  # as Pillow's earlier versions open 16-bit grey
     buffer = io.BytesIO()
     upright.save(buffer, "TIFF", exif=Image.Exif())
     return Encoded(str(getattr(image, "filename", "") or IN_MEMORY), buffer.getvalue())
