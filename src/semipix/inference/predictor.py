@@ -389,8 +389,8 @@ def _threshold(
     elif not found.guaranteed:
         remarks.append(
             f"--risk: {risk:g} cannot be guaranteed by {calibration.fitted_on}, {found.needed} "
-            f"{'images' if len(calibration.losses) == calibration.images else 'scenes'} with as few errors are needed; "
-            "the pixels are accepted that are for the smallest risk that can be guaranteed"
+            f"{calibration.independent} with as few errors are needed; the pixels are accepted that are for the "
+            "smallest risk that can be guaranteed"
         )
     if calibration.outside:
         remarks.append(

@@ -30,9 +30,8 @@ class Score(NamedTuple):
 
     Attributes:
         image: name of the image with its subfolder.
-        error: share of wrong pixels or, in regression, mean absolute error in the units of the labels; None if no pixel
-            counts, since all are known by a trimap or the image has no value of any.
-            Nor is there one without a calibration.
+        error: share of wrong pixels or, in regression, mean absolute error in the units of the labels; None
+            without a calibration, or if no pixel counts: all are known by a trimap, or the image has no value of any.
         quality: mean IoU or, in regression, PSNR in dB; None where `error` is.
         risk: the asked risk, in the units of `error`; None where none was asked.
         accepted: share of the pixels that are accepted at this risk; None where `error` or `risk` is.

@@ -272,10 +272,15 @@ class Comparison:
         return min(MOST_DIGITS, max(1, 2 - math.floor(math.log10(min(known))))) if known else 4
 
     @property
+    def drawn(self) -> str:
+        """What intervals are over: `images`, or `scenes` where the data name some."""
+        return "images" if self.scenes == self.images else "scenes"
+
+    @property
     def measured_on(self) -> str:
         """The images in words, such as `30 test images of 5 scenes`."""
         found = f"{self.images:,} {self.split} image{'' if self.images == 1 else 's'}"
-        if self.scenes == self.images:
+        if self.drawn == "images":
             return found
         return f"{found} of {self.scenes:,} scene{'' if self.scenes == 1 else 's'}"
 

@@ -20,7 +20,7 @@ from semipix.functional.bootstrap import (
     interval,
     mean_ratio,
 )
-from semipix.functional.learning_curve import FEWEST, extrapolate, labels_needed
+from semipix.functional.learning_curve import FEWEST, Extrapolation, extrapolate, labels_needed
 from semipix.report.comparison import (
     ALL_LABELS,
     BASELINE,
@@ -360,10 +360,8 @@ def _held_out(
     if not before.fits:
         return "", True
     low, high = (comparison.shown(value) for value in before.interval_of([1.0], within)[1:])
-    missed = before.drawn[:, :, 0] - drawn[:, -1]
-    right = not Interval(
-        0.0, *(pick(interval(0.0, each)[end] for each in missed) for pick, end in ((min, 1), (max, 2)))
-    ).excludes()
+    missed = Extrapolation(before.estimates - estimates[-1], before.drawn - drawn[:, -1:])
+    right = not missed.interval_of([1.0]).excludes()
     value = comparison.shown(float(estimates[-1]))
     return f"{counts[-1]} labels were forecast at {low} to {high} from fewer, and have {value}", right
 
@@ -474,9 +472,10 @@ def _rare(comparison: Comparison, cells: Cells) -> list[str]:
     ]
     if not shown:
         return []
-    what = "images" if comparison.scenes == comparison.images else "scenes"
     names = ", ".join(shown)
-    return [f"in fewer than {FEW_IMAGES} {what}: {names}; their intervals, and that of the mean, are too narrow"]
+    return [
+        f"in fewer than {FEW_IMAGES} {comparison.drawn}: {names}; their intervals, and that of the mean, are too narrow"
+    ]
 
 
 def _other_settings(cells: Cells) -> list[str]:

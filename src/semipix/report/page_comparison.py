@@ -99,7 +99,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 def _over(comparison: Comparison) -> str:
     """What the intervals are over."""
-    images = "images" if comparison.scenes == comparison.images else "scenes"
+    images = comparison.drawn
     if all(len(row.seeds) == 1 for row in comparison.rows):
         return f"{images} alone, since each training has one seed"
     alone = f"; of one seed, over {images} alone" if any(len(row.seeds) == 1 for row in comparison.rows) else ""

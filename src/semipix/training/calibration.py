@@ -158,10 +158,15 @@ class Calibration:
         return torch.lerp(heights[right - 1], heights[right], share)
 
     @property
+    def independent(self) -> str:
+        """What its losses are of: `images`, or `scenes` where the data name some."""
+        return "images" if len(self.losses) == self.images else "scenes"
+
+    @property
     def fitted_on(self) -> str:
         """The images that it was fitted on, in words."""
         images = f"{self.images} {'validation' if self.split == 'val' else self.split} images"
-        return images if len(self.losses) == self.images else f"{images} of {len(self.losses)} scenes"
+        return images if self.independent == "images" else f"{images} of {len(self.losses)} scenes"
 
     def accepted(self, risk: float) -> Accepted:
         """Which pixels to accept for a risk in (0, 1), see `semipix.functional.conformal.accept`."""
