@@ -160,3 +160,20 @@ def test_a_class_in_few_images_has_the_interval_of_these() -> None:
     alone = mean_interval([one])
     assert alone.estimate == pytest.approx(0.62)
     assert math.isnan(alone.low) and math.isnan(alone.high)
+
+
+def test_equal_methods_differ_as_seldom_as_they_should_where_images_come_in_scenes() -> None:
+    """Two methods that are equally good on all scenes, but not on each: 100 images of 5 scenes, 3 seeds."""
+    draw = np.random.default_rng(11)
+    scenes = [str(number // 20) for number in range(100)]
+    called = {"images": 0, "scenes": 0}
+    for case in range(60):
+        level = np.repeat(draw.normal(0, 0.05, (2, 5)), 20, axis=1)[..., None]  # of each method on each scene
+        groups = [
+            [figures(0.7 + level[method] + draw.normal(0, 0.05, (100, 1))) for _ in range(3)] for method in range(2)
+        ]
+        summed = [[run.summed_by(scenes) for run in group] for group in groups]
+        called["images"] += paired_difference(*groups, samples=300, seed=case).excludes()
+        called["scenes"] += paired_difference(*summed, samples=300, seed=case).excludes()
+    assert called["images"] >= 24, "images of a scene are no independent ones"
+    assert called["scenes"] <= 7
