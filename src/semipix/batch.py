@@ -30,10 +30,12 @@ class StrongView(NamedTuple):
     Attributes:
         image: (U, C_in, H, W).
         labels: how the labels follow from those of the images; None if they are the same.
+        shown: (U, 1, H, W) bool: see `Batch.shown`; None if that is all pixels.
     """
 
     image: Tensor
     labels: StrongLabels | None = None
+    shown: Tensor | None = None
 
     def label(self, label: Tensor) -> Tensor:
         """The views' labels (U, K, H, W), of the labels (U, K, H, W) of the unchanged images in prediction space."""
@@ -45,6 +47,8 @@ class StrongView(NamedTuple):
 
     def compared(self, pixels: Tensor) -> Tensor:
         """Of pixels or weights (U, 1, H, W) of the unchanged images, those that the views are compared at; others 0."""
+        if self.shown is not None:
+            pixels = pixels * self.shown
         return pixels if self.labels is None else pixels * self.labels.visible
 
 
@@ -64,6 +68,8 @@ class Batch(NamedTuple):
         labeled_strong_labels: how their labels follow from those of the images; None if they are the same.
         place: (L,) float in (0, 1): the place of each labeled image in a random order of all labeled images, which is
             the same throughout a training; on the CPU. None if the loader does not know it.
+        shown: (N, 1, H, W) bool: the pixels at which the images show something; not so are padding and pixels without a
+            value in one of the bands. Nothing is learned from the others. None if they show something everywhere.
     """
 
     image: Tensor
@@ -73,6 +79,7 @@ class Batch(NamedTuple):
     labeled_strong: Tensor | None = None
     labeled_strong_labels: StrongLabels | None = None
     place: Tensor | None = None
+    shown: Tensor | None = None
 
     @property
     def labeled(self) -> Tensor:
@@ -84,26 +91,35 @@ class Batch(NamedTuple):
         """The unlabeled images, (N - L, C_in, H, W)."""
         return self.image[len(self.target) :]
 
+    @property
+    def unlabeled_shown(self) -> Tensor | None:
+        """`shown` of the unlabeled images, (N - L, 1, H, W)."""
+        return None if self.shown is None else self.shown[len(self.target) :]
+
     def strong_views(self) -> list[StrongView]:
         """The strong views: the first view of all unlabeled images, then the second one, and so on."""
-        return [] if self.strong is None else _views(self.strong, self.strong_labels, len(self.unlabeled))
+        if self.strong is None:
+            return []
+        return _views(self.strong, self.strong_labels, len(self.unlabeled), self.unlabeled_shown)
 
     def labeled_views(self) -> list[StrongView]:
         """Two strong views of each of the first labeled images; none if the batch has none."""
         if self.labeled_strong is None:
             return []
-        return _views(self.labeled_strong, self.labeled_strong_labels, len(self.labeled_strong) // 2)
+        count = len(self.labeled_strong) // 2
+        shown = None if self.shown is None else self.shown[:count]
+        return _views(self.labeled_strong, self.labeled_strong_labels, count, shown)
 
 
-def _views(views: Tensor, labels: StrongLabels | None, images: int) -> list[StrongView]:
+def _views(views: Tensor, labels: StrongLabels | None, images: int, shown: Tensor | None) -> list[StrongView]:
     """Strong views (V B, C, H, W) of B images as one `StrongView` for each of V."""
     parts = torch.split(views, images)
     if labels is None:
-        return [StrongView(part) for part in parts]
+        return [StrongView(part, None, shown) for part in parts]
     nothing = [None] * len(parts)
     order, gain = (nothing if each is None else torch.split(each, images) for each in (labels.order, labels.gain))
     changes = zip(order, gain, torch.split(labels.visible, images), strict=True)
-    return [StrongView(part, StrongLabels(*change)) for part, change in zip(parts, changes, strict=True)]
+    return [StrongView(part, StrongLabels(*change), shown) for part, change in zip(parts, changes, strict=True)]
 
 
 class LabeledImages(NamedTuple):
@@ -115,6 +131,7 @@ class LabeledImages(NamedTuple):
         names: the images' names.
         seeds: for each image the seed of its strong views.
         places: for each image its place in (0, 1) in a random order of all labeled images.
+        shown: (B, 1, H, W) bool, see `Batch.shown`; None if that is all pixels.
     """
 
     image: Tensor
@@ -122,6 +139,7 @@ class LabeledImages(NamedTuple):
     names: list[str]
     seeds: list[int]
     places: list[float]
+    shown: Tensor | None = None
 
 
 class UnlabeledImages(NamedTuple):
@@ -131,11 +149,13 @@ class UnlabeledImages(NamedTuple):
         image: (B, C_in, H, W) float32 in [0, 1].
         names: the images' names.
         seeds: for each image the seed of its strong views.
+        shown: (B, 1, H, W) bool, see `Batch.shown`; None if that is all pixels.
     """
 
     image: Tensor
     names: list[str]
     seeds: list[int]
+    shown: Tensor | None = None
 
 
 class EvalSample(NamedTuple):

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torchvision import tv_tensors
 
-from semipix.batch import EvalSample
+from semipix.batch import VOID, EvalSample
 from semipix.data.batches.sampler import ShardSampler, StreamSampler, stable_seed
 from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.data.source import Source
@@ -370,6 +370,32 @@ def test_padding_writes_the_sources_fill() -> None:
     batch = steps(module(FillSource(), scale=(0.5, 0.5), batch_size=1))[0]["labeled"]
     assert batch.target.unique().tolist() == [1, 7]
     assert torch.equal(batch.target == 7, batch.image[:, 0] == 0)
+
+
+class HoleSource(TinySource):
+    """Random images without a value in a corner of one band, as a raster with nodata is read."""
+
+    def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+        image = super().image(name).clone()
+        image[1, :6, :6] = math.nan
+        return tv_tensors.Image(image)
+
+
+@pytest.mark.parametrize("source", [TinySource, HoleSource])
+def test_padding_and_missing_pixels_show_nothing(source: type[TinySource]) -> None:
+    hidden = 0
+    for batch in steps(module(source(), scale=(0.7, 1), pad=True, crop=40, batch_size=4)):
+        for part in batch.values():
+            shown = ~part.image.isnan().any(1, keepdim=True) & (part.image != 0).all(1, keepdim=True)
+            assert torch.equal(part.shown, shown)
+            hidden += int(part.image.isnan().any())
+        assert torch.equal(batch["labeled"].target != VOID, batch["labeled"].shown[:, 0])
+    assert bool(hidden) == (source is HoleSource)
+
+
+def test_images_that_show_something_everywhere_need_no_mask() -> None:
+    for batch in steps(module(TinySource(), scale=(1, 1))):
+        assert [part.shown for part in batch.values()] == [None, None]
 
 
 class Recorder(pl.LightningModule):

@@ -443,6 +443,25 @@ def test_a_method_gets_strong_views_and_places_of_the_labeled_images(name: str) 
     assert plain.labeled_views() == []
 
 
+@pytest.mark.parametrize("crop", [SIDE, 40])
+def test_a_method_gets_the_pixels_that_images_show(crop: int) -> None:
+    method = make_method("gct_strong", detector="cues")
+    step = next(iter(steps(make_data(method, TinySource(), crop=crop, pad=True))))
+    batch = make_learner(method)._assemble(step)
+    if crop == SIDE:
+        assert batch.shown is None
+        return
+    assert batch.shown is not None
+    assert torch.equal(batch.shown, (batch.image > 0).all(1, keepdim=True))
+    first = batch.strong_views()[0].compared(torch.ones_like(batch.unlabeled[:, :1], dtype=torch.bool))
+    assert torch.equal(first, batch.shown[len(batch.target) :])
+    one_padded = {**step, "labeled": step["labeled"]._replace(shown=None)}
+    shown = make_learner(method)._assemble(one_padded).shown
+    assert shown is not None
+    assert bool(shown[: len(batch.target)].all())
+    assert torch.equal(shown[len(batch.target) :], batch.shown[len(batch.target) :])
+
+
 def test_a_training_withholds_labels() -> None:
     """Half of the labels for each model: it ends elsewhere than one that learns from all."""
     ends = []

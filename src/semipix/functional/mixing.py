@@ -1,6 +1,7 @@
 """CutMix: paste a box of one image into another, and the same box of its labels and masks."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -52,3 +53,14 @@ def mix(mask: Tensor, maps: Tensor) -> Tensor:
         (N, C, H, W), mixed.
     """
     return torch.where(mask, maps.roll(1, 0), maps)
+
+
+def mix_shown(mask: Tensor, shown: Tensor | None) -> Tensor | None:
+    """`mix` for the pixels (N, 1, H, W) that images show, which may be None for all of them."""
+    return None if shown is None else mix(mask, shown)
+
+
+def joined(shown: Sequence[Tensor | None]) -> Tensor | None:
+    """The pixels that several views of the same images show, one after the other; None if these are all."""
+    parts = [part for part in shown if part is not None]
+    return torch.cat(parts) if parts else None

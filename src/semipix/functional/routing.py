@@ -60,6 +60,11 @@ def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
     return kept.sum() / (mask.sum() * value.shape[1]).clamp(min=1)
 
 
+def mean_where(value: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of `value` (B, C, H, W): `masked_mean`, or over all pixels if there is no mask."""
+    return value.mean() if mask is None else masked_mean(value, mask)
+
+
 class _DifferentiatedAtOnce(torch.autograd.Function):
     """A scalar whose gradients are computed in the forward pass and returned in the backward pass."""
 

@@ -5,22 +5,24 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def class_confidence(average: Tensor, prediction: Tensor, decay: float = 0.9) -> Tensor:
+def class_confidence(average: Tensor, prediction: Tensor, decay: float = 0.9, counted: Tensor | None = None) -> Tensor:
     """The running mean of the confidence with which each class is predicted.
 
     Args:
         average: the mean so far, (K,); 0 for a class that was not predicted yet. It is not changed.
         prediction: distributions over classes (N, K, H, W).
         decay: weight of the old mean, in [0, 1]; the first value of a class is taken as it is.
+        counted: (N, 1, H, W) bool: the pixels that count; None for all.
 
     Returns:
         The new mean, (K,). Classes that are not predicted here keep theirs.
     """
     confidence, label = prediction.float().max(1)  # (N, H, W) each
     label, confidence = label.flatten(), confidence.flatten().double()  # sums in float32 end to grow at 2^24 pixels
+    weight = torch.ones_like(confidence) if counted is None else counted.flatten().to(confidence)
     zeros = torch.zeros_like(average, dtype=torch.float64)
-    count = zeros.index_add(0, label, torch.ones_like(confidence))
-    mean = (zeros.index_add(0, label, confidence) / count.clamp(min=1)).to(average)
+    count = zeros.index_add(0, label, weight)
+    mean = (zeros.index_add(0, label, weight * confidence) / count.clamp(min=1)).to(average)
     moved = torch.where(average > 0, average.lerp(mean, 1 - decay), mean)
     return torch.where(count > 0, moved, average)
 

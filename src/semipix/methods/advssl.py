@@ -88,7 +88,7 @@ class AdvSSL(Method):
         labeled = len(batch.target)
         output = self.model(batch.image)  # (N, K, H, W)
         prediction = self.task.activate(output).to(batch.image.dtype)
-        valid = self.task.valid_of_all(batch.target, batch.image)  # (N, 1, H, W)
+        valid = self.compared(batch)  # (N, 1, H, W)
         losses = {
             "supervised": self.task.loss(output[:labeled], batch.target),
             "discrimination": self._discrimination_loss(batch, prediction, valid),

@@ -168,6 +168,14 @@ class Method(nn.Module, ABC):
             )
         return images
 
+    def compared(self, batch: Batch) -> Tensor:
+        """(N, 1, H, W) bool: the pixels of all images at which predictions are compared with each other.
+
+        They are those that the task says (`Task.valid_of_all`) and that the images show (`Batch.shown`).
+        """
+        valid = self.task.valid_of_all(batch.target, batch.image)
+        return valid if batch.shown is None else valid & batch.shown
+
     def evidence(self, image: Tensor) -> Evidence:
         """The prediction of images (N, C_in, H, W) and what the method knows of its errors; by default nothing."""
         output = self(image)

@@ -24,6 +24,7 @@ from semipix.errors import SemipixError
 from semipix.functional import perturbation
 from semipix.functional.perturbation import Decode
 from semipix.functional.rampup import sigmoid_rampup
+from semipix.functional.routing import mean_where
 from semipix.methods.base import MakeModel, MakeOptimizer, Method, Routes, check_weights
 from semipix.models.adapt import features_of
 from semipix.tasks.base import Task
@@ -151,10 +152,11 @@ class CCT(Method):
         goal = self.task.activate(output[labeled:].detach())  # (U, K, H, W); the main decoder learns only from labels
         foreground = goal.argmax(1, keepdim=True) != 0  # (U, 1, H, W)
         coarsest = features[-1][labeled:]  # (U, C, h, w)
-        errors = [
-            F.mse_loss(self.task.activate(self._auxiliary(number, coarsest, foreground)), goal)
-            for number in range(len(self.decoders))
-        ]
+        predictions = (
+            self.task.activate(self._auxiliary(number, coarsest, foreground)) for number in range(len(self.decoders))
+        )
+        shown = batch.unlabeled_shown
+        errors = [mean_where(F.mse_loss(each, goal, reduction="none"), shown) for each in predictions]
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),

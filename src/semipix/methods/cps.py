@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from semipix.batch import Batch
-from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.mixing import cutmix_mask, mix, mix_shown
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import without_dropout
+from semipix.functional.routing import mean_where, without_dropout
 from semipix.methods.base import Evidence, MakeModel, Routes, check_shares, check_weights
 from semipix.methods.pair import BOTH_MODELS, Deploy, ModelPair
 from semipix.tasks.base import Task
@@ -80,14 +80,14 @@ class CPS(ModelPair):
                 )
             mixed = torch.cat([batch.labeled, mix(box, images)])
             first_output, second_output = (model(mixed) for model in self.models)  # (N, K, H, W) each
-            crossed = slice(len(batch.target), None)
+            crossed, shown = slice(len(batch.target), None), mix_shown(box, batch.unlabeled_shown)
         else:
             first_output, second_output = (model(batch.image) for model in self.models)
             first_label, second_label = self._label(first_output.detach()), self._label(second_output.detach())
-            crossed = slice(None)
+            crossed, shown = slice(None), batch.shown
         # The second model's label teaches the first model, and the reverse.
-        first_error = self.task.pixel_loss(first_output[crossed], second_label).mean()
-        second_error = self.task.pixel_loss(second_output[crossed], first_label).mean()
+        first_error = mean_where(self.task.pixel_loss(first_output[crossed], second_label), shown)
+        second_error = mean_where(self.task.pixel_loss(second_output[crossed], first_label), shown)
         weight = self.lambda_cps * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.supervised_loss(first_output, second_output, batch.target),

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
-from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.mixing import cutmix_mask, mix, mix_shown
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen
+from semipix.functional.routing import frozen, mean_where
 from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.teacher import AveragedTeacher
 from semipix.tasks.base import Task
@@ -72,12 +72,13 @@ class CutMix(AveragedTeacher):
         with torch.no_grad():  # the teacher sees whole images, normalised by this batch
             goal = self.task.activate(frozen(self.teacher, images))  # (U, K, H, W)
             # One factor for all pixels, as French et al. do, so that edges, which are never sure, still learn.
-            sure = (self.task.confidence(goal) > self.confidence).float().mean()
+            sure = mean_where((self.task.confidence(goal) > self.confidence).float(), batch.unlabeled_shown)
 
         box = cutmix_mask(images, area=(self.area, self.area))  # (U, 1, H, W)
         # One pass, so that batch norm sees labeled and mixed images together.
         output = self.student(torch.cat([batch.labeled, mix(box, images)]))  # (L + U, K, H, W)
-        error = F.mse_loss(self.task.activate(output[labeled:]), mix(box, goal))
+        errors = F.mse_loss(self.task.activate(output[labeled:]), mix(box, goal), reduction="none")
+        error = mean_where(errors, mix_shown(box, batch.unlabeled_shown))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),

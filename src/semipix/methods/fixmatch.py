@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 
 from semipix.batch import Batch
 from semipix.functional.error_weight import error_weight
-from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.mixing import cutmix_mask, mix, mix_shown
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import without_dropout
+from semipix.functional.routing import mean_where, without_dropout
 from semipix.methods.base import (
     Evidence,
     MakeModel,
@@ -100,7 +100,7 @@ class FixMatch(Method):
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(without_dropout(self.model, weak))  # (U, K, H, W)
-            sure = self.sure(prediction)  # (U, 1, H, W)
+            sure = self.sure(prediction, shown=batch.unlabeled_shown)  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(without_dropout(self.model, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
@@ -109,12 +109,13 @@ class FixMatch(Method):
         strong = batch.strong_views()[0]
         box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
         image, goal, sure = (mix(box, maps) for maps in (strong.image, strong.label(goal), strong.compared(sure)))
+        shown = mix_shown(box, strong.shown)
         output = self.model(torch.cat([batch.labeled, image]))  # (L + U, K, H, W)
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),
-            # The mean is over all pixels, so the loss is small where few are sure.
-            "consistency": weight * (sure * self.task.pixel_loss(output[labeled:], goal)).mean(),
+            # The mean is over all pixels that show something, so the loss is small where few are sure.
+            "consistency": weight * mean_where(sure * self.task.pixel_loss(output[labeled:], goal), shown),
         }
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:

@@ -183,7 +183,7 @@ class FlawGuidedPair(ModelPair):
             The predictions, detached at the images that are withheld from their model, since the detector's map of the
             other prediction has gradients to them too; and the valid pixels (N, 1, H, W) of the other images, bool.
         """
-        valid = self.task.valid_of_all(batch.target, batch.image)
+        valid = self.compared(batch)
         if not self.withhold or batch.place is None:
             return predictions, (valid, valid)
         withheld = [self.withheld_from(place) for place in batch.place.tolist()]

@@ -82,7 +82,7 @@ class FlawMeanTeacher(MeanTeacher):
         taught = teacher_flaw <= student_flaw  # everywhere, if the detector reports no flaw at all
         error = taught * F.mse_loss(prediction, goal, reduction="none")
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
-        valid = self.task.valid_of_all(batch.target, batch.image)
+        valid = self.compared(batch)
         known = labeled_images(self.task, batch, (prediction, goal))
         detection = detection_loss(self.detector, self.task, known)
         return {

@@ -26,10 +26,10 @@ from semipix.errors import SemipixError
 from semipix.functional.ema import ema_decay, ema_update
 from semipix.functional.error_weight import error_weight
 from semipix.functional.flaw import Pair, directions
-from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.mixing import cutmix_mask, joined, mix, mix_shown
 from semipix.functional.precision import at_least_float32
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import frozen, without_dropout
+from semipix.functional.routing import frozen, mean_where, without_dropout
 from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
@@ -51,12 +51,14 @@ class Lesson(NamedTuple):
         taught: (U, 1, H, W) bool, where the gate is open and the other model is sure; with `error_scale` weights in
             [0, 1].
         both_flawed: (U, 1, H, W) bool, where both predictions of the weak views are flawed.
+        shown: (U, 1, H, W) bool, the pixels at which the views show something; None if these are all.
     """
 
     view: Tensor
     label: Tensor
     taught: Tensor
     both_flawed: Tensor
+    shown: Tensor | None
 
 
 class StrongGCT(FlawGuidedPair):
@@ -246,7 +248,9 @@ class StrongGCT(FlawGuidedPair):
         flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice, or None
         first_learns, second_learns = self._gates((first, second), flaws)  # (U, 1, H, W) bool each
         both_flawed = directions(flaws, self.flaw_threshold)[-1] if flaws else torch.zeros_like(first_learns)
-        first_learns, second_learns = first_learns & self._sure(1, second), second_learns & self._sure(0, first)
+        shown = batch.unlabeled_shown
+        first_learns = first_learns & self._sure(1, second, shown)
+        second_learns = second_learns & self._sure(0, first, shown)
         if self.error_scale:
             weight = error_weight(self.task.disagreement(first, second), self.error_scale)
             first_learns, second_learns = first_learns * weight, second_learns * weight
@@ -255,9 +259,9 @@ class StrongGCT(FlawGuidedPair):
             self._lesson(second_view, first, second_learns, both_flawed),
         )
 
-    def _sure(self, model: int, prediction: Tensor) -> Tensor:
+    def _sure(self, model: int, prediction: Tensor, shown: Tensor | None) -> Tensor:
         """(U, 1, H, W) bool: where a prediction (U, K, H, W) of a model is sure enough to teach."""
-        sure: Tensor = self.sure[model](prediction, self.needed[model])
+        sure: Tensor = self.sure[model](prediction, self.needed[model], shown)
         return sure
 
     def _lesson(self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
@@ -265,11 +269,12 @@ class StrongGCT(FlawGuidedPair):
         label = view.label(self.task.sharpen(teaching, self.temperature))
         taught = view.compared(learns)
         box = cutmix_mask(view.image, area=self.area, probability=self.cutmix)
-        return Lesson(*(mix(box, maps) for maps in (view.image, label, taught, both_flawed)))
+        image, label, taught, both_flawed = (mix(box, maps) for maps in (view.image, label, taught, both_flawed))
+        return Lesson(image, label, taught, both_flawed, mix_shown(box, view.shown))
 
     def _error(self, output: Tensor, lesson: Lesson) -> Tensor:
-        """How far an output (U, K, H, W) of strong views is from the other model's labels, a mean over all pixels."""
-        return (lesson.taught * self.task.pixel_loss(output, lesson.label)).mean()
+        """How far an output (U, K, H, W) of strong views is from the other model's labels, the mean over pixels."""
+        return mean_where(lesson.taught * self.task.pixel_loss(output, lesson.label), lesson.shown)
 
     def _correction(self, predictions: Pair, lessons: tuple[Lesson, Lesson]) -> Tensor:
         """Squared flaws of both predictions of strong views where both of the weak views are flawed (Eq. 6 and 7)."""
@@ -279,7 +284,8 @@ class StrongGCT(FlawGuidedPair):
         own = torch.cat(predictions)
         raw = frozen(self.detector, views, own.to(views.dtype), own.to(views.dtype), self._features(views))
         flaw = self.detector.flaw(at_least_float32(raw))  # (2U, 1, H, W)
-        return 2 * (both_flawed * flaw.square()).mean()  # a sum over the pair, as the other terms
+        shown = joined([lesson.shown for lesson in lessons])
+        return 2 * mean_where(both_flawed * flaw.square(), shown)  # a sum over the pair, as the other terms
 
     def _output(self, model: nn.Module, labeled: Tensor, strong: Tensor) -> Tensor:
         """A model's output (L + U, K, H, W) of labeled images and strong views, whose channels are dropped."""

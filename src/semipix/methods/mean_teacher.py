@@ -56,7 +56,7 @@ class MeanTeacher(AveragedTeacher):
             goal = self.task.activate(frozen(self.teacher, batch.image))
         error = F.mse_loss(self.task.activate(output), goal, reduction="none")
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
-        valid = self.task.valid_of_all(batch.target, batch.image)
+        valid = self.compared(batch)
         return {
             "supervised": self.task.loss(output[: len(batch.target)], batch.target),
             "consistency": weight * masked_mean(error, valid),

@@ -33,18 +33,19 @@ class SurePixels(nn.Module):
         if per_class:
             self.register_buffer("average", torch.zeros(task.channels))
 
-    def forward(self, prediction: Tensor, threshold: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, threshold: Tensor | None = None, shown: Tensor | None = None) -> Tensor:
         """(N, 1, H, W) bool: True where a prediction (N, K, H, W) is sure.
 
         Args:
             prediction: activated predictions.
             threshold: a scalar that is used instead of the threshold of the constructor.
+            shown: (N, 1, H, W) bool, see `Batch.shown`: the pixels that count for the mean confidences; None for all.
         """
         confidence = self.task.confidence(prediction)
         least = self.threshold if threshold is None else threshold
         if not self.per_class:
             return confidence >= least
         if self.training:
-            self.average.copy_(class_confidence(self.average, prediction))
+            self.average.copy_(class_confidence(self.average, prediction, counted=shown))
         thresholds = class_thresholds(self.average, least)
         return confidence >= thresholds[prediction.max(1, keepdim=True).indices]

@@ -19,9 +19,9 @@ from torch import Tensor
 from semipix.batch import Batch
 from semipix.errors import SemipixError
 from semipix.functional.error_weight import error_weight
-from semipix.functional.mixing import cutmix_mask, mix
+from semipix.functional.mixing import cutmix_mask, joined, mix, mix_shown
 from semipix.functional.rampup import sigmoid_rampup
-from semipix.functional.routing import without_dropout
+from semipix.functional.routing import mean_where, without_dropout
 from semipix.methods.base import Evidence, MakeModel, Options, Routes, check_shares, check_weights
 from semipix.methods.pseudo_labels import SurePixels
 from semipix.methods.teacher import AveragedTeacher
@@ -103,25 +103,26 @@ class UniMatch(AveragedTeacher):
         labeled = len(batch.target)
         with torch.no_grad():
             prediction = self.task.activate(without_dropout(self.teacher, weak))  # (U, K, H, W)
-            sure = self.sure(prediction)  # (U, 1, H, W)
+            sure = self.sure(prediction, shown=batch.unlabeled_shown)  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(without_dropout(self.teacher, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 
-        views, goals, known = [], [], []
+        views, goals, known, shown = [], [], [], []
         for strong in batch.strong_views()[:2]:
             box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
             views.append(mix(box, strong.image))
             goals.append(mix(box, strong.label(goal)))
             known.append(mix(box, strong.compared(sure)))
+            shown.append(mix_shown(box, strong.shown))
         output = self._output(batch.labeled, torch.cat(views))  # (L + 2U, K, H, W)
         errors = self.task.pixel_loss(output[labeled:], torch.cat(goals))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),
-            # The mean is over all pixels, so the loss is small where few are sure.
-            "consistency": weight * (torch.cat(known) * errors).mean(),
+            # The mean is over all pixels that show something, so the loss is small where few are sure.
+            "consistency": weight * mean_where(torch.cat(known) * errors, joined(shown)),
         }
 
     def _output(self, labeled: Tensor, strong: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 from tqdm import tqdm
 
-from semipix.batch import Batch, EvalSample, StrongLabels
+from semipix.batch import Batch, EvalSample, LabeledImages, StrongLabels, UnlabeledImages
 from semipix.data.batches.strong_views import StrongViews
 from semipix.functional.grouping import batches_of_equal_size
 from semipix.methods.base import Evidence, Method
@@ -134,10 +134,11 @@ class Learner(pl.LightningModule):
     def _assemble(self, batch: dict[str, Any]) -> Batch:
         """Make the method's batch from the loaders' parts: labeled images first, then unlabeled ones."""
         labeled = batch["labeled"]
-        image, strong, strong_labels = labeled.image, None, None
+        image, strong, strong_labels, shown = labeled.image, None, None, labeled.shown
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]
             image = torch.cat([image, unlabeled.image])
+            shown = _joined(labeled, unlabeled)
             strong, strong_labels = self._views(unlabeled.image, unlabeled.seeds, self.method.strong_views)
         count = self.method.labeled_views
         labeled_strong, labeled_labels = self._views(labeled.image[:count], labeled.seeds[:count], 2 if count else 0)
@@ -149,6 +150,7 @@ class Learner(pl.LightningModule):
             labeled_strong,
             labeled_labels,
             torch.tensor(labeled.places),  # not on a GPU: making it there would wait for the device
+            shown,
         )
 
     def _views(self, images: Tensor, seeds: Sequence[int], count: int) -> tuple[Tensor | None, StrongLabels | None]:
@@ -393,3 +395,14 @@ class Learner(pl.LightningModule):
     def _sum_of_processes(self, counts: Tensor) -> Tensor:
         total: Tensor = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum")
         return total
+
+
+def _joined(labeled: LabeledImages, unlabeled: UnlabeledImages) -> Tensor | None:
+    """The pixels (N, 1, H, W) that a batch's images show, labeled images first; None if these are all."""
+    if labeled.shown is None and unlabeled.shown is None:
+        return None
+    parts = (
+        torch.ones_like(part.image[:, :1], dtype=torch.bool) if part.shown is None else part.shown
+        for part in (labeled, unlabeled)
+    )
+    return torch.cat(list(parts))

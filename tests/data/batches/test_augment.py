@@ -25,11 +25,12 @@ def test_image_and_target_stay_together() -> None:
     transform = train_transform((24, 32), (0.4, 1.5), 0.5, target_fill=255)
     padded = mirrored = 0
     for seed in range(40):
-        out, mask = augment(transform, seed, image, target)
+        out, mask, shown = augment(transform.with_inside, seed, image, target)
         assert out.shape == (3, 24, 32)
         assert mask.shape == (24, 32)
         assert mask.dtype == torch.int64
         inside = mask != 255
+        assert torch.equal(shown[0], inside)
         assert (out[0][~inside] == 0).all()
         # Antialiased edges between two classes may be off by one class, nothing else is.
         assert ((out[0] * 10 - mask).abs()[inside] <= 1).all()
@@ -39,6 +40,21 @@ def test_image_and_target_stay_together() -> None:
         mirrored += bool(row[row != 255][0] > row[row != 255][-1])
     assert 0 < padded < 40
     assert 0 < mirrored < 40
+
+
+def test_the_corners_of_a_rotated_crop_are_outside() -> None:
+    image, target = pair(40, 64)
+    transform = train_transform((24, 32), (0.8, 1.0), 0.5, target_fill=255, rotate=30)
+    partly = 0
+    for seed in range(20):
+        out, mask, inside = augment(transform.with_inside, seed, image, target)
+        repeated, alone = augment(transform.with_inside, seed, image)
+        assert torch.equal(repeated, out)
+        assert torch.equal(alone, inside)
+        # The mask is of the nearest pixel, the image of the four around, which are inside by at least a half.
+        assert ((mask != 255) != inside[0]).float().mean() < 0.02
+        partly += not inside.all()
+    assert 0 < partly < 20
 
 
 def test_a_seed_repeats_the_augmentation_without_changing_the_global_generator() -> None:

@@ -82,12 +82,23 @@ class TrainTransform:
         Returns:
             The transformed image, or image and target: images float32 in [0, 1], masks int64.
         """
+        outputs = self.with_inside(*inputs)[:-1]
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def with_inside(self, *inputs: Any) -> tuple[Any, ...]:
+        """Transform an image, or an image and its target, and tell what part of the result is inside the image.
+
+        Args:
+            *inputs: see `__call__`.
+
+        Returns:
+            The transformed image, then the target if there is one, then (1, height, width) bool: False in the padding.
+        """
         size = self.scale.make_params([inputs[0]])["size"]
         mirrored = bool(torch.rand(1) < self.flip)
         place = self.crop.place(size, inputs, mirrored)
         angle = math.radians(self.rotate) * (2 * torch.rand(()).item() - 1) if self.rotate else 0.0
-        outputs = tuple(self._cropped(inpt, size, mirrored, place, angle) for inpt in inputs)
-        return outputs if len(outputs) > 1 else outputs[0]
+        return *(self._cropped(inpt, size, mirrored, place, angle) for inpt in inputs), self._inside(size, place, angle)
 
     def _cropped(self, inpt: Any, size: Size, mirrored: bool, place: dict[str, Any], angle: float) -> Any:
         around = reach(self.crop.crop, angle)
@@ -96,6 +107,13 @@ class TrainTransform:
             window = (top, size[1] - left - width, height, width)
         part = _mirrored(scaled_window(inpt, size, window), mirrored)
         return rotated(self.crop.padded(tv_tensors.wrap(part, like=inpt), place, around), self.crop.crop, angle)
+
+    def _inside(self, size: Size, place: dict[str, Any], angle: float) -> Tensor:
+        """(1, height, width) bool: the pixels that are not padding."""
+        around = reach(self.crop.crop, angle)
+        _, _, height, width = self.crop.window(size, place, around)
+        known = self.crop.padded(torch.ones(1, height, width).as_subclass(ImageTarget), place, around)
+        return plain_tensor(rotated(known, self.crop.crop, angle)).isfinite()
 
 
 class RandomScale(v2.Transform):  # type: ignore[misc]

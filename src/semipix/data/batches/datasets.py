@@ -141,9 +141,10 @@ class LabeledDataset(_AugmentedDataset):
         name = self.names[index]
         image, target = self.source.pair(name, stable_seed(seed, "source"))
         image, target = resize_and_check(name, image, self.settings), resize_target(as_target(target), self.resize)
-        image, target = augment(self.settings.transform, seed, image, target)
+        image, target, inside = augment(self.settings.transform.with_inside, seed, image, target)
         image, target = plain_tensor(image), without_missing(plain_tensor(target), image, self.source.target_fill)
-        return LabeledImages(self.settings.filled(image), target, [name], [seed], [self.places[index]])
+        shown = shown_pixels(image, inside)
+        return LabeledImages(self.settings.filled(image), target, [name], [seed], [self.places[index]], shown)
 
 
 def places_of(count: int, seed: int) -> list[float]:
@@ -165,8 +166,7 @@ class UnlabeledDataset(_AugmentedDataset):
         index, seed = item
         name = self.names[index]
         image = resize_and_check(name, self.source.image(name, stable_seed(seed, "source")), self.settings)
-        made = self.settings.filled(plain_tensor(augment(self.settings.transform, seed, image)))
-        return UnlabeledImages(made, [name], [seed])
+        return unlabeled_sample(image, name, seed, self.settings)
 
 
 class EvalDataset(_SourceDataset):
@@ -179,6 +179,19 @@ class EvalDataset(_SourceDataset):
         seen = plain_tensor(unit_range(resize_image(image, self.resize)))
         bands = self.source.reader.bands
         return EvalSample(seen if bands is None else bands.filled(seen), label, name)
+
+
+def unlabeled_sample(image: tv_tensors.Image, name: str, seed: int, settings: TrainSettings) -> UnlabeledImages:
+    """One unlabeled image, augmented."""
+    made, inside = augment(settings.transform.with_inside, seed, image)
+    made = plain_tensor(made)
+    return UnlabeledImages(settings.filled(made), [name], [seed], shown_pixels(made, inside))
+
+
+def shown_pixels(image: Tensor, inside: Tensor) -> Tensor:
+    """(1, H, W) bool: the pixels of an augmented image (C, H, W) that are inside (1, H, W) and have a value."""
+    missing = missing_pixels(image)
+    return inside if missing is None else inside & ~missing
 
 
 def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings) -> tv_tensors.Image:

@@ -7,6 +7,7 @@ from pickle import PicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semipix.batch import LabeledImages, UnlabeledImages
@@ -167,19 +168,29 @@ class Collate:
 
 def collate_labeled(samples: list[LabeledImages]) -> LabeledImages:
     """Samples of one size to a batch."""
-    images, targets, names, seeds, places = zip(*samples, strict=True)
+    images, targets, names, seeds, places, shown = zip(*samples, strict=True)
     return LabeledImages(
         torch.stack(images),
         torch.stack(targets),
         [name for part in names for name in part],
         [seed for part in seeds for seed in part],
         [place for part in places for place in part],
+        _shown(shown),
     )
 
 
 def collate_unlabeled(samples: list[UnlabeledImages]) -> UnlabeledImages:
     """Samples of one size to a batch."""
-    images, names, seeds = zip(*samples, strict=True)
+    images, names, seeds, shown = zip(*samples, strict=True)
     return UnlabeledImages(
-        torch.stack(images), [name for part in names for name in part], [seed for part in seeds for seed in part]
+        torch.stack(images),
+        [name for part in names for name in part],
+        [seed for part in seeds for seed in part],
+        _shown(shown),
     )
+
+
+def _shown(parts: Sequence[Tensor]) -> Tensor | None:
+    """The pixels (B, 1, H, W) that images show, of those of each (1, H, W); None if these are all."""
+    shown = torch.stack(list(parts))
+    return None if bool(shown.all()) else shown

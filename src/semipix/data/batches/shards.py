@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from semipix.batch import UnlabeledImages
-from semipix.data.batches.augment import augment, plain_tensor
-from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, resize_and_check, with_skip_hint
+from semipix.data.batches.datasets import ATTEMPTS, TrainSettings, resize_and_check, unlabeled_sample, with_skip_hint
 from semipix.data.batches.sampler import StreamSampler, stable_seed
 from semipix.data.files.names import Names
 from semipix.data.files.opening import EXTENSIONS, Encoded
@@ -221,8 +220,7 @@ class ShardDataset(Dataset[Any]):
             raise encoded
         image = self.settings.reader.tensor(encoded)
         image = resize_and_check(encoded.name, image, self.settings)
-        made = self.settings.filled(plain_tensor(augment(self.settings.transform, seed, image)))
-        return UnlabeledImages(made, [encoded.name], [seed])
+        return unlabeled_sample(image, encoded.name, seed, self.settings)
 
     def _encoded(self, draw: ShardDraw) -> Encoded | UnreadableFileError:
         if self._next != draw._replace(seed=0):

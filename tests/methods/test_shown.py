@@ -1,0 +1,121 @@
+"""Nothing is learned from pixels that show nothing: padding, and pixels without a value in a band."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semipix.batch import VOID, Batch
+from semipix.functional.thresholds import class_confidence
+from tests.helpers.tiny import CLASSES, SIDE, make_active, rand, randint
+
+HALF = SIDE // 2
+
+POINTWISE: dict[str, dict[str, Any]] = {
+    "mean_teacher": {},
+    "fixmatch": {},
+    "unimatch": {"complementary_dropout": False},
+    "cutmix": {},
+    "cps": {"cutmix": False},
+    "cct": {"perturbations": ["dropout"]},
+    "gct_strong": {"feature_dropout": 0.0, "gate": "open", "lambda_fc": 0.0},
+}
+"""Methods, and options with which a pixel's terms depend on no other pixel."""
+
+TERMS = {
+    **dict.fromkeys((*POINTWISE, "flaw_mean_teacher"), "consistency"),
+    **{"cps": "cross_supervision", "gct": "dynamic_consistency", "gct_strong": "cross_supervision"},
+}
+"""The term by which each method learns from unlabeled pixels."""
+
+
+class PointwiseModel(nn.Module):
+    """Two convolutions of one pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.last = nn.Conv2d(8, CLASSES, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        return [self.first(image).relu()]
+
+    def head(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        output: Tensor = self.last(features[0])
+        return output
+
+
+def half_shown() -> Batch:
+    """Two labeled images and two equal unlabeled ones, of which only the right half shows something."""
+    image = torch.cat([rand(2, 3, SIDE, SIDE), rand(1, 3, SIDE, SIDE, seed=1).repeat(2, 1, 1, 1)])
+    target = randint(CLASSES, 2, SIDE, SIDE)
+    target[..., :HALF] = VOID
+    shown = torch.ones(4, 1, SIDE, SIDE, dtype=torch.bool)
+    shown[..., :HALF] = False
+    views = rand(2, 3, SIDE, SIDE, seed=2).repeat_interleave(2, 0)  # equal, so that CutMix changes nothing
+    image[..., :HALF], views[..., :HALF] = 0, 0
+    return Batch(image, target, views, shown=shown)
+
+
+def right_half(batch: Batch) -> Batch:
+    """The part of the images that shows something, as images of their own."""
+    assert batch.strong is not None
+    image, target, strong = (maps[..., HALF:].contiguous() for maps in (batch.image, batch.target, batch.strong))
+    return Batch(image, target, strong)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_terms_are_those_of_the_part_that_shows_something(name: str) -> None:
+    method = make_active(name, lambda number: PointwiseModel(), **POINTWISE[name])
+    batch, losses = half_shown(), []
+    for each in (batch, right_half(batch), batch._replace(shown=None)):
+        torch.manual_seed(0)
+        losses.append({term: loss.item() for term, loss in method.losses(each, epoch=10.0).items()})
+    part, expected, all_pixels = losses
+    for term in ("supervised", TERMS[name]):
+        assert part[term] == pytest.approx(expected[term], rel=1e-5), term
+    assert all_pixels[TERMS[name]] != pytest.approx(expected[TERMS[name]], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(TERMS.keys() - {"gct_strong"}))  # its views are made without gradients
+def test_no_gradient_comes_from_pixels_that_show_nothing(name: str) -> None:
+    method = make_active(name, lambda number: PointwiseModel(), **POINTWISE.get(name, {}))
+    batch = half_shown()
+    assert batch.strong is not None
+    images = batch.image.requires_grad_(), batch.strong.requires_grad_()
+    loss = method.losses(batch._replace(image=images[0], strong=images[1]), epoch=10.0)[TERMS[name]]
+    found = [gradient for gradient in torch.autograd.grad(loss, images, allow_unused=True) if gradient is not None]
+    assert any(gradient[..., HALF:].any() for gradient in found)
+    assert not any(gradient[-2:, :, :, :HALF].any() for gradient in found)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_all_pixels_that_show_something_are_as_without_the_mask(name: str) -> None:
+    batch, losses = half_shown(), []
+    assert batch.shown is not None
+    for shown in (None, torch.ones_like(batch.shown)):
+        method = make_active(name, lambda number: PointwiseModel(), **POINTWISE.get(name, {}))
+        torch.manual_seed(0)
+        losses.append({term: loss.item() for term, loss in method.losses(batch._replace(shown=shown), 10.0).items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_images_that_show_nothing_at_all_teach_nothing(name: str) -> None:
+    method = make_active(name, lambda number: PointwiseModel(), **POINTWISE.get(name, {}))
+    batch = half_shown()
+    assert batch.shown is not None
+    loss = method.losses(batch._replace(shown=torch.zeros_like(batch.shown)), epoch=10.0)[TERMS[name]]
+    assert loss.item() == 0
+
+
+def test_thresholds_of_classes_leave_out_what_shows_nothing() -> None:
+    prediction = torch.tensor([[0.9, 0.6], [0.1, 0.4]]).view(1, 2, 1, 2)
+    counted = torch.tensor([True, False]).view(1, 1, 1, 2)
+    assert class_confidence(torch.zeros(2), prediction)[0] == pytest.approx(0.75)
+    assert class_confidence(torch.zeros(2), prediction, counted=counted)[0] == pytest.approx(0.9)
