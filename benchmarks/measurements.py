@@ -254,6 +254,23 @@ MEASUREMENTS: dict[str, Measurement] = {
             "accuracy.pick coverage camvid --data CAMVID --labels 4 12 32 --json JSON",
             "accuracy.pick coverage portrait --data PORTRAIT --labels 4 8 32 --json JSON",
             "accuracy.pick train portrait --data PORTRAIT --labels 8 --runs RUNS --json JSON",
+            "accuracy.pick train camvid --data CAMVID --labels 12 --strategies random kcentre-all kmeans-late "
+            "kmeans-all --runs RUNS --json JSON",
+        )
+    ),
+    "choices": Measurement(
+        tuple(
+            f"accuracy.choices {setting} --data {data} --seeds 0 --runs RUNS/choices --json JSON"
+            for setting, data in (
+                ("portrait", "PORTRAIT"),
+                ("camvid_1000", "CAMVID"),
+                ("polyu", "POLYU"),
+                ("lol", "LOL"),
+                ("matting", "MATTING"),
+                ("dark", "DARK"),
+                ("mattes", "MATTES"),
+                ("noisy", "NOISY"),
+            )
         )
     ),
     "paper_tables": Measurement(why_not="its sweeps are commands of semipix train; docs/paper-tables.md names them"),

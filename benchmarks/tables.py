@@ -90,6 +90,7 @@ TABLES = (
         partial(accuracy_tables.results, *SEGMENTATION),
         (*SEGMENTATION, "error_maps"),
     ),
+    Table("docs/methods/auto.md", "choices", choice_tables.choices, ("choices",)),
     Table("docs/methods/README.md", "statistics", accuracy_tables.statistics_table, ("input_statistics",)),
     Table("docs/methods/README.md", "ablations", accuracy_tables.ablations, ("camvid_ablation",)),
     Table("docs/methods/README.md", "costs", speed_tables.costs, ("step",)),

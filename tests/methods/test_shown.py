@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from semipix.batch import VOID, Batch
 from semipix.functional.thresholds import class_confidence
-from tests.helpers.tiny import CLASSES, SIDE, make_active, rand, randint
+from tests.helpers.tiny import CLASSES, SIDE, make_active, method_class, options, rand, randint
 
 HALF = SIDE // 2
 
@@ -25,10 +25,12 @@ POINTWISE: dict[str, dict[str, Any]] = {
 """Methods, and options with which a pixel's terms depend on no other pixel."""
 
 TERMS = {
-    **dict.fromkeys((*POINTWISE, "flaw_mean_teacher"), "consistency"),
-    **{"cps": "cross_supervision", "gct": "dynamic_consistency", "gct_strong": "cross_supervision"},
+    name: term
+    for name in options("method")
+    for term in method_class(name).trains
+    if term.endswith(("consistency", "cross_supervision"))
 }
-"""The term by which each method learns from unlabeled pixels."""
+"""The term by which each method learns from unlabeled pixels, where it has one of these names."""
 
 
 class PointwiseModel(nn.Module):
