@@ -84,6 +84,9 @@ def test_the_card_has_data_method_and_figures_and_leaves_the_licence_open(known:
     assert "| data | FolderSource, 4 labeled training images, 8 unlabeled training images |" in card
     assert "| method | CPS, 2 steps |" in card
     assert "The author of this model has not filled in this section yet" in card
+    run.evaluate("test", checkpoint="last")  # of other weights than those that are published
+    run.save_pretrained("again")
+    assert "On the test images" not in (Path("again") / "README.md").read_text()
 
 
 def test_saving_again_replaces_the_files_and_touches_no_others(

@@ -60,7 +60,11 @@ def test_bands_are_trained_measured_and_predicted_in_place(command: Command, tmp
 
     unplaced = write_raster(tmp_path / "more/unplaced.tif", reflectances(9)[0], placed=False)
     images = root / "images/test"
+    for folder in ("masks", "errors"):  # of an earlier call, when the image had no georeference
+        Path("out", folder).mkdir(parents=True)
+        Image.new("L", (40, 40)).save(f"out/{folder}/7.png")
     result = command("predict", "run", images, unplaced, "--out", "out")
+    assert sorted(path.name for path in Path("out").glob("[me]*/7.*")) == ["7.tif", "7.tif"]
     assert result.code == 0
     assert "semipix: 1 of 2 images (" in result.err
     assert "unplaced.tif) have no georeference, so that their maps are PNG files" in result.err

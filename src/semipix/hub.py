@@ -19,6 +19,7 @@ from semipix.training.build import trained_method
 from semipix.training.calibration import CALIBRATION, as_text, load, saved
 from semipix.training.checkpoints import PUBLISHED
 from semipix.training.configuration import Configuration
+from semipix.training.image_figures import read_images
 from semipix.training.run_folder import (
     CONFIG,
     SUMMARY,
@@ -175,7 +176,7 @@ class PublishedRun(
             "method": f"{facts['method']}, {summary['steps']} steps" if "steps" in summary else facts["method"],
             "model": facts["model"],
             "error_map": "calibrated on held-out images" if CALIBRATION in self.content else "not calibrated",
-            "metrics": _measured(self.run),
+            "metrics": _measured(self.run, checkpoint_of(self.run, self.checkpoint).stem),
         }
 
 
@@ -287,11 +288,16 @@ def _facts(configuration: Configuration) -> dict[str, Any]:
     return facts
 
 
-def _measured(run: Path) -> str:
-    """Figures of `semipix evaluate` in a table, or what a training's validation found, or that there are none."""
+def _measured(run: Path, checkpoint: str) -> str:
+    """Figures of `semipix evaluate` in a table, or what a training's validation found, or that there are none.
+
+    Args:
+        run: run folder.
+        checkpoint: `best` or `last`; figures of another one, or with tiles, are not shown.
+    """
     for split in ("test", "val"):
         found = _json(run / f"evaluation-{split}.json")
-        if found:
+        if found and _measured_checkpoint(run / f"evaluation-{split}.csv") == checkpoint:
             rows = [f"| {name} | {value:.4f} |" for name, value in found.items() if isinstance(value, float)]
             return "\n".join(["", f"On the {split} images:", "", "| metric | value |", "| --- | --- |", *rows, ""])
     summary = _json(run / SUMMARY) or {}
@@ -300,6 +306,14 @@ def _measured(run: Path) -> str:
     if rows:
         return "\n".join(["", "In the last validation:", "", "| metric | value |", "| --- | --- |", *rows, ""])
     return "\nNothing was measured.\n"
+
+
+def _measured_checkpoint(figures: Path) -> str | None:
+    """The network that `semipix evaluate` measured, of its file of images; None if it cannot be told."""
+    try:
+        return read_images(figures).checkpoint
+    except SemipixError:
+        return None
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Also tests inference/annotations_brush.py and inference/annotations_outlines.py.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +53,9 @@ def predicted(tmp_path: Path) -> Path:
 
 def write(form: Any, folder: Path, uncertain: float | None = None) -> Path:
     files = [(folder / "photos" / name, Path(name)) for name in ("a.jpg", "deep/b.png", "c.png")]  # c has no mask
-    return Annotations(form, CLASSES, uncertain).write(files, folder / "out")
+    assert Annotations(form, CLASSES, uncertain).write(files, folder / "out") == []
+    names = {"coco": "coco.json", "cvat": "cvat.zip", "labelme": "labelme", "labelstudio": "labelstudio.json"}
+    return folder / "out/annotations" / names[form]
 
 
 def back(path: Path, form: Any, unannotated: Any, folder: Path) -> tuple[list[str], list[Any]]:
@@ -100,6 +103,26 @@ def test_labelmes_polygons_keep_each_class(predicted: Path) -> None:
         for index, name in enumerate(CLASSES):
             ours, theirs = true == index, mask == classes.index(name)
             assert (ours & theirs).sum() >= 0.99 * (ours | theirs).sum()
+
+
+def test_what_was_corrected_in_labelme_is_kept(predicted: Path) -> None:
+    for name in ("contourpy", "shapely"):
+        pytest.importorskip(name)
+    path = write("labelme", predicted)
+    corrected = json.loads((path / "a.json").read_text())
+    corrected["shapes"] = corrected["shapes"][:1]
+    (path / "a.json").write_text(json.dumps(corrected, ensure_ascii=False, indent=2))  # as labelme saves it
+    before = (path / "deep/b.json").read_text()
+    Image.fromarray(blobs(seed=5)).save(predicted / "out/masks/deep/b.png")  # a newer prediction
+    files = [(predicted / "photos" / name, Path(name)) for name in ("a.jpg", "deep/b.png")]
+    [line] = Annotations("labelme", CLASSES, None).write(files, predicted / "out")
+    assert line.startswith(
+        f"--write labelme: 1 file kept, such as {path / 'a.json'}, with other shapes than semipix wrote"
+    )
+    assert json.loads((path / "a.json").read_text()) == corrected
+    assert (path / "deep/b.json").read_text() != before
+    (path / "a.json").write_text("{}")
+    assert len(Annotations("labelme", CLASSES, None).write(files, predicted / "out")) == 1
 
 
 def test_outlines_have_few_corners_and_all_holes() -> None:
@@ -195,5 +218,11 @@ def test_predict_writes_annotations(finished: Path, shared_photos: Path, command
         unannotated="ignore",
     )
     assert found.masks["train"] == 2
+    shutil.copytree(shared_photos / "images/test", "photos")
+    first, *_ = sorted(Path("photos").iterdir())
+    first.write_bytes(b"no image any more")  # its older mask is of another image
+    result = command("predict", finished, "photos", "--out", "out", "--write", "labelstudio")
+    assert result.code == 2
+    assert len(json.loads(Path("out/annotations/labelstudio.json").read_text())) == 1
     for path in Path("root/masks/train").iterdir():
         assert (np.asarray(Image.open(path)) == np.asarray(Image.open(Path("out/masks") / path.name))).all()

@@ -204,6 +204,7 @@ def test_the_range_of_values_has_all_digits(monkeypatch: pytest.MonkeyPatch) -> 
     network = SimpleNamespace(task=task, smallest=8, error_map=None)
     about = export_module._metadata(configuration, network, "best")  # type: ignore[arg-type]
     assert (float(about["low"]), float(about["high"])) == (1234567.8, 1234577.9)
+    assert "; 1234567.8 to 1234577.9 is 0 to 1" in export_module._values_of(Bands.of("all", [1234567.8, 1234577.9]))
 
 
 def test_a_network_that_differs_is_refused() -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import nn
 
 import semipix
+from semipix.data.files.bands import Bands
 from semipix.data.files.reader import Reader
 from semipix.errors import SemipixError
 from semipix.inference.in_memory import MemoryPredictor
@@ -131,6 +133,52 @@ def test_modes_of_pillow_are_read_as_from_files(mode: str, predictor: MemoryPred
     found = predictor.of_image(image)
     assert found.picture.shape == (4, 5, 3)
     assert found.class_map is not None and (found.class_map == 1).all(), "white is as red as green, and not dark"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "tags", "what"),
+    [
+        (np.full((4, 5), 4095, np.uint16), {258: 12}, "numbers of 12 bits"),
+        (np.full((4, 5), 0, np.uint16), {262: 0}, "0 for white"),
+        (np.full((4, 5), -7, np.int32), {}, "signed numbers"),
+    ],
+)
+def test_what_only_a_tiff_says_of_its_numbers_is_not_left_out(
+    pixels: np.ndarray, tags: dict[int, int], what: str, predictor: MemoryPredictor, tmp_path: Path
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        assert isinstance(image, TiffImageFile)
+        for tag, value in tags.items():
+            image.tag_v2[tag] = (value,) if tag == 258 else value
+        with pytest.raises(SemipixError, match=rf"a\.tif: Pillow's image of a TIFF with {what} found"):
+            predictor.of_image(image)
+
+
+def test_a_number_for_missing_values_is_said_by_the_file_alone(tmp_path: Path) -> None:
+    method, bands = make_method("supervised", lambda number: ColourModel()), Bands.of("all")
+    predictor = MemoryPredictor(method, tmp_path, Reader(bands=bands))
+    pixels = np.full((4, 5, 3), 255, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={42113: "255"})
+    with (
+        Image.open(tmp_path / "a.tif") as image,
+        pytest.raises(SemipixError, match=r"a\.tif: Pillow's image of a TIFF with a number for missing values found"),
+    ):
+        predictor.of_image(image)
+
+
+def test_values_are_missing_where_the_image_has_none(tmp_path: Path) -> None:
+    method = make_method("supervised", lambda number: ColourModel())
+    predictor = MemoryPredictor(method, tmp_path, Reader(bands=Bands.of("all", [0, 255], [0.5] * 3, [0.2] * 3)))
+    pixels = np.full((4, 5, 3), 255, np.float32)
+    pixels[:2] = np.nan
+    found, missing = predictor.of_image(pixels), np.isnan(pixels[..., 0])
+    assert found.probabilities is not None
+    assert found.error_map is not None
+    assert found.class_map is not None
+    assert np.array_equal(np.isnan(found.error_map), missing)
+    assert np.array_equal(np.isnan(found.probabilities), np.broadcast_to(missing, (3, 4, 5)))
+    assert np.array_equal(found.class_map == 255, missing)
 
 
 def test_arrays_of_each_type_mean_the_same(predictor: MemoryPredictor) -> None:

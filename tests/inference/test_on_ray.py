@@ -34,7 +34,10 @@ def test_workers_write_what_one_process_does_and_go_on_where_they_were(
     images = shared_photos / "images"
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    given = ("predict", finished, images, broken, "--out")
+    linked = tmp_path / "linked.png"  # to a file whose name does not tell its format
+    (tmp_path / "3f2a").write_bytes((images / "train/01.png").read_bytes())
+    linked.symlink_to(tmp_path / "3f2a")
+    given = ("predict", finished, images, linked, broken, "--out")
     result = command(*given, "by_ray", "--engine", "ray")
     assert result.code == 2
     errors = [line for line in result.err.replace("\r", "\n").splitlines() if "error:" in line]
@@ -44,7 +47,7 @@ def test_workers_write_what_one_process_does_and_go_on_where_they_were(
     ]
     assert command(*given, "by_one").code == 2
     found = written(Path("by_ray"))
-    assert len(found) == 3 * 16
+    assert len(found) == 3 * 17
     assert found == written(Path("by_one"))
 
     gone = Path("by_ray/masks/train/00.png")

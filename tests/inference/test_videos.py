@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from semipix.data.files import video as reading
+from semipix.data.files.bands import Bands
 from semipix.data.files.video import Moment, Video
 from semipix.errors import SemipixError
 from semipix.inference import video_writer
@@ -87,10 +88,11 @@ def test_each_frame_has_a_mask_with_its_number(clip: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["errors", "masks", "pictures"]
 
 
-def test_a_frame_gives_the_mask_of_an_image_file_of_it(clip: Path, tmp_path: Path) -> None:
-    """Also if the run resizes images, which the reader of files does in a way of its own."""
+@pytest.mark.parametrize("bands", [None, Bands.of([2, 0, 1], [0, 200], [0.5] * 3, [0.2] * 3)])
+def test_a_frame_gives_the_mask_of_an_image_file_of_it(bands: Bands | None, clip: Path, tmp_path: Path) -> None:
+    """Also if the run resizes images, which the reader of files does in a way of its own, or chooses bands."""
     predictor = predictor_of(tmp_path)
-    predictor.reader.resize = 20
+    predictor.reader.resize, predictor.reader.bands = 20, bands
     with Video(clip) as video:
         frame = next(video.frames())
     Image.fromarray(frame.pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")

@@ -1,5 +1,6 @@
 """Write predictions as annotations that people correct in CVAT, Label Studio, labelme and tools that read COCO."""
 
+import hashlib
 import io
 import json
 import os
@@ -36,6 +37,9 @@ AnnotationFormat = Literal["coco", "labelme", "cvat", "labelstudio"]
 ANNOTATION_FORMATS: tuple[AnnotationFormat, ...] = ("coco", "labelme", "cvat", "labelstudio")
 
 FOLDER = "annotations"
+
+WRITTEN = "semipix"
+"""Key of a file of labelme with a hash of the shapes that semipix wrote; labelme keeps keys that it does not know."""
 
 _DELAY = 1.0
 """Seconds after which a progress bar is shown."""
@@ -98,8 +102,11 @@ class Annotations:
             )
         return cls(form, list(names), uncertain)
 
-    def write(self, files: Sequence[tuple[Path, Path]], out: Path) -> Path:
-        """Write the annotations of all images that were predicted; existing ones are replaced when all are complete.
+    def write(self, files: Sequence[tuple[Path, Path]], out: Path) -> list[str]:
+        """Write the annotations of all images that were predicted, into `out/annotations`.
+
+        An existing file is replaced when the new one is complete. Files of labelme that were changed since semipix
+        wrote them are kept, since labelme saves corrections there.
 
         The class background is what is not annotated; with `uncertain` it is annotated, since what is not annotated is
         then uncertain.
@@ -109,14 +116,14 @@ class Annotations:
             out: folder of the results, with `masks` and, for `uncertain`, `errors`.
 
         Returns:
-            The file, or folder of files, of the annotations.
+            Lines about files that were kept.
 
         Raises:
             SemipixError: CVAT cannot hold the name of an image.
             OSError: a file cannot be written.
             KeyboardInterrupt: the user interrupted.
         """
-        writers: dict[AnnotationFormat, Callable[[Iterator[Labels], Path], Path]] = {
+        writers: dict[AnnotationFormat, Callable[[Iterator[Labels], Path], list[str]]] = {
             "coco": self._write_coco,
             "labelme": self._write_labelme,
             "cvat": self._write_cvat,
@@ -150,7 +157,7 @@ class Annotations:
         """The colour of a class; black is what is not annotated, and background."""
         return (0, 0, 0) if self._is_background(index) else voc_colour(index + 1)
 
-    def _write_coco(self, labels: Iterator[Labels], folder: Path) -> Path:
+    def _write_coco(self, labels: Iterator[Labels], folder: Path) -> list[str]:
         """One file; a run-length code for each class of each image. The ids of the classes are their indices and 1."""
         coco = load_coco_masks()
         images: list[dict[str, Any]] = []
@@ -176,15 +183,19 @@ class Annotations:
             for index, name in enumerate(self.classes)
             if self.uncertain is not None or not self._is_background(index)
         ]
-        path = folder / "coco.json"
         info = {"description": f"semipix {__version__}"}
-        write_text(path, json.dumps({"info": info, "images": images, "annotations": objects, "categories": categories}))
-        return path
+        content = {"info": info, "images": images, "annotations": objects, "categories": categories}
+        write_text(folder / "coco.json", json.dumps(content))
+        return []
 
-    def _write_labelme(self, labels: Iterator[Labels], folder: Path) -> Path:
+    def _write_labelme(self, labels: Iterator[Labels], folder: Path) -> list[str]:
         """A file for each image; a polygon for each connected region, the larger ones first, since labelme draws so."""
-        place = folder / "labelme"
+        place, kept = folder / "labelme", []
         for item in labels:
+            path = place / f"{item.stem}.json"
+            if _is_corrected(path):
+                kept.append(path)
+                continue
             shapes = [
                 {
                     "label": self.classes[outline.label],
@@ -196,10 +207,10 @@ class Annotations:
                 }
                 for outline in outlines(item.values, self._annotated(item.values))
             ]
-            path = place / f"{item.stem}.json"
             height, width = item.values.shape
             content = {
                 "version": "5.5.0",
+                WRITTEN: _digest(shapes),
                 "flags": {},
                 "shapes": shapes,
                 "imagePath": Path(os.path.relpath(item.file.absolute(), path.parent.absolute())).as_posix(),
@@ -208,9 +219,15 @@ class Annotations:
                 "imageWidth": width,
             }
             write_text(path, json.dumps(content, indent=1), errors="surrogateescape")
-        return place
+        if not kept:
+            return []
+        several = "1 file" if len(kept) == 1 else f"{len(kept)} files"
+        return [
+            f"--write labelme: {several} kept, such as {kept[0]}, with other shapes than semipix wrote; move what "
+            "shall be written again"
+        ]
 
-    def _write_cvat(self, labels: Iterator[Labels], folder: Path) -> Path:
+    def _write_cvat(self, labels: Iterator[Labels], folder: Path) -> list[str]:
         """An archive for CVAT's import as Segmentation mask 1.1.
 
         What is black in the masks of objects is not annotated, whatever the masks of classes say.
@@ -240,9 +257,9 @@ class Annotations:
                 lines.insert(0, "background:0,0,0::")
             archive.writestr("labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *lines, ""]))
             archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))
-        return path
+        return []
 
-    def _write_label_studio(self, labels: Iterator[Labels], folder: Path) -> Path:
+    def _write_label_studio(self, labels: Iterator[Labels], folder: Path) -> list[str]:
         """A file of tasks with a brush stroke for each class, and the labels for the project's settings."""
         tasks: list[dict[str, Any]] = []
         for item in labels:
@@ -278,9 +295,24 @@ class Annotations:
         ]
         view = ["<View>", '  <Image name="image" value="$image"/>', '  <BrushLabels name="label" toName="image">']
         write_text(folder / "labelstudio.xml", "\n".join([*view, *named, "  </BrushLabels>", "</View>", ""]))
-        path = folder / "labelstudio.json"
-        write_text(path, json.dumps(tasks), errors="surrogateescape")
-        return path
+        write_text(folder / "labelstudio.json", json.dumps(tasks), errors="surrogateescape")
+        return []
+
+
+def _is_corrected(path: Path) -> bool:
+    """Whether a file of labelme has other shapes than those that semipix wrote into it, or semipix did not write it."""
+    try:
+        content = json.loads(path.read_text("utf-8", errors="surrogateescape"))
+        return bool(content.get(WRITTEN) != _digest(content["shapes"]))
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError, KeyError):  # no file of labelme
+        return True
+
+
+def _digest(shapes: list[dict[str, Any]]) -> str:
+    """A short hash of the shapes of a file of labelme."""
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
 def _hexadecimal(colour: Colour) -> str:

@@ -1,5 +1,6 @@
 """The arrays that are written for one image, made from its network output a few rows at a time."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,8 @@ class Drawing:
             those that the image has no value of; None without such pixels, or if no scores were added.
         quality: expected mean IoU, or expected PSNR; None where `error` is.
         share: share of these pixels that are accepted; None where `error` is, or without a threshold.
-        maps: (K, H, W) float32 predictions in [0, 1]; None with a folder.
-        error_values: (H, W) float32, the error map; None with a folder, or if no scores were added.
+        maps: (K, H, W) float32 predictions in [0, 1], NaN where the image has no value; None with a folder.
+        error_values: (H, W) float32, the error map, NaN there too; None with a folder, or if no scores were added.
         nodata: whether the largest number of `prediction` and `errors` (255, or 65535) marks pixels that the image has
             no value of. Otherwise it is a value like others, but never a class.
     """
@@ -113,7 +114,7 @@ class Drawing:
             values = values * decided
             self.errors.add(self._marked(rows, (values.clamp(max=1) * levels).round().to(torch.int32), levels))
             if self.error_values is not None:
-                self.error_values[rows] = values
+                self.error_values[rows] = values if self._missing is None else values.where(decided, math.nan)
             pixels += int(decided.sum())
             total += float(values.sum(dtype=torch.float64))
             squares += float(values.square().sum(dtype=torch.float64))
@@ -163,7 +164,8 @@ class Drawing:
         if self.folder is None:
             if self.maps is None:
                 self.maps = torch.empty(task.channels, *self.size)
-            self.maps[:, rows] = prediction[0]
+            shown = prediction[0].cpu()
+            self.maps[:, rows] = shown if self._missing is None else shown.masked_fill(self._missing[rows], math.nan)
         if task.classification:
             known = prediction[0].flatten(1)
             if self._missing is not None:

@@ -268,8 +268,10 @@ def _values_of(bands: Bands | None) -> str:
     chosen = "all bands" if bands.chosen is None else f"bands {', '.join(map(str, bands.chosen))} (from 0)"
     limits = "the range of the file's type"
     if bands.limits is not None:
-        limits = ", ".join(f"{low:g} to {high:g}" for low, high in bands.limits)
-    missing = ", ".join(f"{value:.6g}" for value in bands.mean or ())
+        limits = ", ".join(
+            f"{low!r} to {high!r}" for low, high in bands.limits
+        )  # all digits: images are scaled by them
+    missing = ", ".join(repr(value) for value in bands.mean or ())
     return f"{chosen}; {limits} is 0 to 1, and a missing value is the mean of its band ({missing})"
 
 

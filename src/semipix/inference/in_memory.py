@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
 from semipix.data.files.decode import ARRAY, unit_range
@@ -27,6 +28,9 @@ IN_MEMORY = "the image"
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "F", "CMYK", "YCbCr")
 """Modes of Pillow's images that are read."""
+
+NODATA = 42113
+"""GDAL's tag of a TIFF for missing values."""
 
 SCALES = {torch.uint8: 255, torch.uint16: 65535}
 """Types of arrays that hold whole numbers, with the number for 1."""
@@ -83,8 +87,9 @@ class MemoryPredictor(Predictor):
                 "channels, of which the fourth is the trimap (0, 0.5 and 1), or files and trimaps=FOLDER"
             )
         if isinstance(image, Image.Image):
-            pixels = self.reader.image(_encoded(image), whole=True)
-            seen = self.reader.image(_encoded(image))
+            encoded = _encoded(image, self.reader.bands is not None)
+            pixels = self.reader.image(encoded, whole=True)
+            seen = self.reader.image(encoded)
         elif self.reader.bands is not None:
             pixels = seen = self.reader.image(_stored(image))
         else:
@@ -130,14 +135,23 @@ def _given(written: Written) -> Prediction:
     return written
 
 
-def _encoded(image: Image.Image) -> Encoded:
+def _encoded(image: Image.Image, bands: bool) -> Encoded:
     """Pillow's image as a file in memory, upright, so that it is read as any other file.
 
+    Args:
+        image: the image.
+        bands: whether it is read as bands.
+
     Raises:
-        SemipixError: its mode has no colours that are known here.
+        SemipixError: its mode has no colours that are known here, or its numbers mean what only the file says.
     """
     if image.mode not in MODES:
         raise SemipixError(f"{IN_MEMORY}: mode {image.mode} found, RGB or grey expected; call image.convert('RGB')")
+    if isinstance(image, TiffImageFile) and (what := _said_by_tags(image, bands)):
+        raise SemipixError(
+            f"{getattr(image, 'filename', '') or IN_MEMORY}: Pillow's image of a TIFF with {what} found, which only "
+            "the file says; give the path of the file, or an array"
+        )
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("CMYK", "YCbCr"):
         upright = upright.convert("RGB")
@@ -146,6 +160,19 @@ def _encoded(image: Image.Image) -> Encoded:
     buffer = io.BytesIO()
     upright.save(buffer, "TIFF", exif=Image.Exif())
     return Encoded(str(getattr(image, "filename", "") or IN_MEMORY), buffer.getvalue())
+
+
+def _said_by_tags(image: TiffImageFile, bands: bool) -> str:
+    """What the tags of a TIFF say of its numbers that Pillow's image does not; empty if nothing."""
+    tags = image.tag_v2
+    bits, kinds = tags.get(BITSPERSAMPLE, (1,)), tags.get(SAMPLEFORMAT, (1,))
+    if set(kinds) - {1, 3}:
+        return "signed numbers"
+    if 1 in kinds and (odd := set(bits) - {1, 2, 4, 8, 16}):
+        return f"numbers of {min(odd)} bits"
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 and max(bits) > 8:
+        return "0 for white"
+    return "a number for missing values" if bands and NODATA in tags else ""
 
 
 def _stored(image: Any) -> Encoded:

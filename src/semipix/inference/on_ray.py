@@ -59,7 +59,8 @@ def predict_on_ray(run: Path, out: Path, files: Sequence[tuple[Path, Path]], **o
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     found = ray.cluster_resources()
     kind = "GPU" if found.get("GPU") else "CPU"
-    rows = [{"file": str(file.resolve()), "name": str(name)} for file, name in files]
+    # Links are not followed: what they lead to may have another name, and the name tells the format.
+    rows = [{"file": str(file.absolute()), "name": str(name)} for file, name in files]
     blocks = max(1, -(-len(rows) // BLOCK))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

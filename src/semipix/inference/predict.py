@@ -129,6 +129,7 @@ def predict(
 
     if skip_existing:
         files = [pair for pair in files if not is_done(pair[1])]
+    annotated = {name for _, name in found.files} - {name for _, name in files}
     several = [file for file, _ in files if file.suffix.lower() in SEVERAL_PAGES]
     lines = [
         *found.left_out,
@@ -157,6 +158,7 @@ def predict(
                 if isinstance(item, Failure):
                     failures.append(item)
                 elif isinstance(item, Score):
+                    annotated.add(Path(item.image))
                     table.add(item)
                     table.write_now_and_then()
                 if done < len(files) or found.videos:
@@ -176,10 +178,12 @@ def predict(
         print(f"semipix: {line}", file=sys.stderr)
     if annotations is not None:
         try:
-            annotations.write(found.files, out)
+            lines = annotations.write([pair for pair in found.files if pair[1] in annotated], out)
         except KeyboardInterrupt as error:
             message = "interrupted when annotations were written; continue with the same command and --skip-existing"
             raise Interrupted(number_of(error), message) from error
+        for line in lines:
+            print(f"semipix: {one_line(line)}", file=sys.stderr)
     return failures
 
 

@@ -158,12 +158,14 @@ class Predictor:
         Raises:
             SemipixError: its trimap is missing or cannot be read.
         """
-        seen = frame.pixels
-        if self.reader.resize is not None:  # by the reader, which resizes large images in a way of its own
+        image = seen = frame.pixels
+        # By the reader, which resizes large images in a way of its own, and chooses and scales bands.
+        if self.reader.resize is not None or self.reader.bands is not None:
             content = io.BytesIO()
             Image.fromarray(seen.permute(1, 2, 0).numpy()).save(content, "BMP")
             seen = self.reader.image(Encoded(str(file), content.getvalue()))
-        return self._photo(file, name, frame.pixels, seen)._replace(moment=frame.moment)
+            image = image if self.reader.bands is None else seen
+        return self._photo(file, name, image, seen)._replace(moment=frame.moment)
 
     def _photo(self, file: Path, name: Path, image: Tensor, seen: Tensor) -> Photo:
         """An image that was read, resized for the network and, if the task needs it, with its trimap."""
@@ -273,12 +275,14 @@ class Predictor:
     def _write_files(self, photo: Photo, drawing: Drawing) -> None:
         """Write an image's files; the task's own files last, since they mark the image as done.
 
-        Maps of an earlier call that this one does not make are removed, since they belong to another prediction.
+        Files of an earlier call that this one does not make are removed, since they belong to another prediction: maps,
+        and PNG files where GeoTIFFs are written, or the reverse.
         """
-        for folder, array in (("errors", drawing.errors), ("accepted", drawing.accepted)):
-            for older in names_of_maps(photo.name) if array is None else []:
-                (self.out / folder / older).unlink(missing_ok=True)
         name = photo.name.with_suffix(".png" if photo.place is None else ".tif")
+        for folder, array in (("errors", drawing.errors), ("accepted", drawing.accepted)):
+            for older in names_of_maps(photo.name):
+                if array is None or older != name:
+                    (self.out / folder / older).unlink(missing_ok=True)
         _save(drawing.picture, self.out / "pictures" / name.with_suffix(".png"))
         if drawing.errors is not None:
             largest = 255 if self.task.classification else 65535
@@ -291,6 +295,9 @@ class Predictor:
         nodata = VOID if self.task.classification else nodata
         for channel, path in enumerate(paths):
             _save(prediction, path, photo.place, channel if len(paths) > 1 else None, nodata)
+        for older in (each for each in names_of_maps(photo.name) if each != name):
+            for path in self._task_files(older):
+                path.unlink(missing_ok=True)
 
     def _task_files(self, name: Path) -> list[Path]:
         """The task's files of one prediction."""
