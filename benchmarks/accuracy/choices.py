@@ -20,9 +20,10 @@ from typing import Any
 from benchmarks.accuracy.compare import SETTINGS, labels_of, measure_of
 from benchmarks.common import Record, new_parser, run, write_records
 from benchmarks.common import records_in as read_records
+from semipix.launch.auto import PILOTS, WITHOUT_FEATURES
 from semipix.launch.auto_choice import BASELINE
 from semipix.launch.variants import environment, run_variants
-from semipix.training.run_folder import CHOICE
+from semipix.training.run_folder import CHOICE, CONFIG, read_config
 
 KEYS = ("setting", "name", "labels", "seed")
 """What identifies a record."""
@@ -33,22 +34,29 @@ def record_of(choice: Mapping[str, Any], figures: Mapping[str, float], seconds: 
 
     Args:
         choice: content of `choice.json`.
-        figures: the test metric of each method, trained at full length.
+        figures: the test metric of each method, trained at full length: mIoU or PSNR, also where the pilots are
+            compared by another metric.
         seconds: of the final training.
     """
-    higher = choice.get("higher_is_better", True)
-    best = (max if higher else min)(figures, key=figures.__getitem__)
-    sign = 1 if higher else -1
+    best = max(figures, key=figures.__getitem__)
     return {
         "chosen": choice["chosen"],
         "best": best,
         "figures": dict(figures),
-        "regret": sign * (figures[best] - figures[choice["chosen"]]),
-        "gain": sign * (figures[choice["chosen"]] - figures[BASELINE]),
+        "regret": figures[best] - figures[choice["chosen"]],
+        "gain": figures[choice["chosen"]] - figures[BASELINE],
         "pilot_seconds": sum(pilot["seconds"] for pilot in choice["pilots"].values()),
         "training_seconds": seconds,
         "choice": dict(choice),
     }
+
+
+def options_of(pilot: Path) -> list[str]:
+    """What `method=auto` has changed in a method, because the model has no feature maps; nothing without a pilot."""
+    if not (pilot / CONFIG).is_file():
+        return []
+    method = read_config(pilot, trust=True)[0]["method"]
+    return [f"method.{key}={value}" for key, value in WITHOUT_FEATURES.items() if method.get(key) == value]
 
 
 def summary(records: Sequence[Record]) -> str:
@@ -105,7 +113,10 @@ def main() -> None:
     choices = {name: json.loads((run_folder / CHOICE).read_text()) for name, run_folder in runs.items()}
     others = run_variants(
         {
-            f"{name}-{method}": (folder / f"{name}-{method}", [*shared[name], f"method={method}"])
+            f"{name}-{method}": (
+                folder / f"{name}-{method}",
+                [*shared[name], f"method={method}", *options_of(runs[name] / PILOTS / method)],
+            )
             for name in runs
             for method in (BASELINE, *given.candidates)
             if method != choices[name]["chosen"]
