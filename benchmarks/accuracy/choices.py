@@ -20,10 +20,10 @@ from typing import Any
 from benchmarks.accuracy.compare import SETTINGS, labels_of, measure_of
 from benchmarks.common import Record, new_parser, run, write_records
 from benchmarks.common import records_in as read_records
-from semipix.launch.auto import PILOTS, WITHOUT_FEATURES
+from semipix.launch.auto import WITHOUT_FEATURES
 from semipix.launch.auto_choice import BASELINE
 from semipix.launch.variants import environment, run_variants
-from semipix.training.run_folder import CHOICE, CONFIG, read_config
+from semipix.training.run_folder import CHOICE, CONFIG, PILOTS, read_config
 
 KEYS = ("setting", "name", "labels", "seed")
 """What identifies a record."""
