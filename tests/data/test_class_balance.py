@@ -1,6 +1,7 @@
 """Counting classes and weighting them."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from semipix.data.class_balance import (
     class_pixels,
     without_pixels,
 )
+from semipix.data.files.bands import BandImage, Bands
 from semipix.data.source import Source
 from semipix.data.sources.folder import FolderSource
 from semipix.errors import UnreadableFileError
@@ -41,6 +43,22 @@ class TestClassPixels:
         pixels = class_pixels(source, source.labeled())
         masks = [source.target(name).flatten().long() for name in source.labeled()]
         assert pixels.total() == int((torch.cat(masks) != 255).sum()) > 0
+
+    def test_pixels_without_a_value_in_a_band_have_no_label(self) -> None:
+        class HalfMissing(TinySource):
+            bands = Bands()
+
+            def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+                image = super().image(name).clone()
+                image[1, :, :2] = math.nan
+                return BandImage(image)
+
+        source: Source = HalfMissing(size=(4, 5))
+        expected = source.pair("labeled/1")[1][:, 2:].flatten().bincount()
+        found = class_pixels(source, ["labeled/1"])
+        assert found == Counter(dict(enumerate(expected.tolist())))
+        assert found.total() == 12
+        assert class_pixels(TinySource(size=(4, 5)), ["labeled/1"]).total() == 20
 
     def test_a_mask_that_cannot_be_read(self, folder: Path) -> None:
         source = FolderSource(folder)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from semipix.batch import VOID
+from semipix.data.files.bands import without_missing
 from semipix.data.source import Source
 from semipix.errors import UnreadableFileError
 
@@ -43,6 +44,8 @@ def class_counts(mask: Tensor) -> NDArray[np.int64]:
 def class_pixels(source: Source, names: Sequence[str], *, skip: bool = False) -> Counter[int]:
     """Number of pixels by class index over the masks of labeled images, without void.
 
+    Where images have bands, they are read too, since pixels without a value have no label in training.
+
     Args:
         source: a source of masks.
         names: the images.
@@ -54,13 +57,22 @@ def class_pixels(source: Source, names: Sequence[str], *, skip: bool = False) ->
     pixels: Counter[int] = Counter()
     for name in tqdm(names, desc="counting classes", leave=False, disable=None, delay=_READING_DELAY):
         try:
-            counts = class_counts(source.target(name))
+            counts = class_counts(_label(source, name))
         except UnreadableFileError:
             if skip:
                 continue
             raise
         pixels.update({int(index): int(counts[index]) for index in counts.nonzero()[0]})
     return pixels
+
+
+def _label(source: Source, name: str) -> Tensor:
+    """The mask (H, W) of an image as a training sees it: without a label where a band of the image has no value."""
+    if source.bands is None:
+        mask: Tensor = source.target(name)
+        return mask
+    image, target = source.pair(name)
+    return without_missing(target.as_subclass(Tensor), image.as_subclass(Tensor), source.target_fill)
 
 
 def balanced_weights(pixels: Mapping[int, int], classes: int, power: float = 1.0) -> list[float]:

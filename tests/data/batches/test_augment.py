@@ -8,6 +8,7 @@ import torch
 from torchvision import tv_tensors
 
 from semipix.data.batches.augment import RandomPaddedCrop, RandomScale, _rare_pixel, augment, train_transform
+from semipix.data.files.bands import BandImage
 from semipix.data.files.resize import resize_image, resize_target, resize_to, scaled_window
 from semipix.data.files.sizes import as_size, check_crop
 from semipix.data.targets import ImageTarget, Matte
@@ -372,6 +373,18 @@ class TestRareClasses:
         assert set(classes.tolist()) == {1, 2}
         assert 80 < int((classes == 2).sum()) < 120
         assert len(set(drawn)) > 90
+
+    def test_pixels_without_a_value_are_no_reason_for_a_crop(self) -> None:
+        """Three of four squares are where a band has no value; a crop around one of these shows no label of class 3."""
+        _, mask = self.sample(160, 160)
+        for row, column in ((30, 20), (60, 40), (60, 120)):
+            mask[row : row + 6, column : column + 6] = 3
+        bands = torch.ones(2, 160, 160)
+        bands[1, 26:] = torch.nan
+        transform = train_transform((32, 32), (1, 1), 0.5, 255, rare_share=1.0)
+        for seed in range(20):
+            image, target = augment(transform, seed, BandImage(bands), mask)
+            assert bool(((target == 3) & ~image[1].isnan()).any())
 
     @pytest.mark.parametrize("value", [0, 255])
     def test_a_mask_of_one_class_or_none_has_no_rare_class(self, value: int) -> None:

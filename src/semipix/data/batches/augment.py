@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from semipix.data.batches.rotation import reach, rotated
 from semipix.data.class_balance import class_counts
+from semipix.data.files.bands import BandImage, without_missing
 from semipix.data.files.resize import MATTE_COLOURS, UNKNOWN, Window, resize_nearest, resize_to, scaled_window
 from semipix.data.files.sizes import Size
 from semipix.data.targets import ImageTarget, Matte
@@ -224,9 +225,10 @@ class RareClassCrop(RandomPaddedCrop):
     """Crop at a random place; a share of the crops contains a pixel of a rare class, if the image has a mask.
 
     A class is rare in a mask if it has less than an equal share of the mask's pixels that are not void: with three
-    classes in the mask, less than a third. One of the rare classes is drawn, each with the same probability, then one
-    of its pixels, and then one of the crops that contain this pixel. nnU-Net, which knows a background, draws a third
-    of its patches around a foreground class in the same way (Isensee et al., Nature Methods 2021).
+    classes in the mask, less than a third. Pixels without a value in a band of the image count as void. One of the rare
+    classes is drawn, each with the same probability, then one of its pixels, and then one of the crops that contain
+    this pixel. nnU-Net, which knows a background, draws a third of its patches around a foreground class in the same
+    way (Isensee et al., Nature Methods 2021).
 
     The scale, the flip and the places of all other crops are those of `RandomPaddedCrop` with the same seed.
 
@@ -248,13 +250,16 @@ class RareClassCrop(RandomPaddedCrop):
         masks = [inpt for inpt in inputs[1:] if isinstance(inpt, tv_tensors.Mask)]
         if not masks or max(params["spare"]) <= 0 or torch.rand(()) >= self.share:
             return params
-        pixel = _rare_pixel(masks[0])
+        mask = masks[0].as_subclass(Tensor)
+        if isinstance(inputs[0], BandImage):
+            mask = without_missing(mask, inputs[0].as_subclass(Tensor), self.target_fill)
+        pixel = _rare_pixel(mask)
         if pixel is None:
             return params
         for axis, (room, side, margin) in enumerate(zip(params["spare"], self.crop, self.margins, strict=True)):
             if room > 0:
                 # The pixel of the scaled image that shows the centre of this pixel of the mask.
-                shown = int((pixel[axis] + 0.5) * size[axis] / masks[0].shape[axis])
+                shown = int((pixel[axis] + 0.5) * size[axis] / mask.shape[axis])
                 if axis == 1 and mirrored:
                     shown = size[1] - 1 - shown
                 first = min(max(0, shown - side + 1 + margin), room)

@@ -1,6 +1,5 @@
 """Datasets: read samples of a source, augment them and convert them to tensors."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from semipix.batch import EvalSample, LabeledImages, UnlabeledImages
 from semipix.data.batches.augment import TrainTransform, augment, plain_tensor
 from semipix.data.batches.sampler import Draw, stable_seed
 from semipix.data.batches.skipped import Skipped
-from semipix.data.files.bands import missing_pixels
+from semipix.data.files.bands import missing_pixels, without_missing
 from semipix.data.files.decode import unit_range
 from semipix.data.files.names import Names
 from semipix.data.files.reader import Reader
@@ -209,19 +208,6 @@ def resize_and_check(name: str, image: tv_tensors.Image, settings: TrainSettings
 def with_skip_hint(error: UnreadableFileError) -> UnreadableFileError:
     """The error with a hint at `data.on_error=skip`."""
     return UnreadableFileError(f"{error}, or set data.on_error=skip to train without it")
-
-
-def without_missing(target: Tensor, image: Tensor, fill: float) -> Tensor:
-    """A label without the pixels of which the image has no value.
-
-    Args:
-        target: (H, W) integers or (C, H, W) floats.
-        image: (C, H, W) of the same size, in which values may be NaN.
-        fill: value of masks at pixels without a label; regression targets have NaN there.
-    """
-    if image.shape[-2:] != target.shape[-2:] or (missing := missing_pixels(image)) is None:
-        return target
-    return target.masked_fill(missing, math.nan if target.is_floating_point() else fill)
 
 
 def as_target(target: Target) -> Target:

@@ -118,6 +118,19 @@ def missing_pixels(image: Tensor) -> Tensor | None:
     return missing.any(0) if bool(missing.any()) else None
 
 
+def without_missing(target: Tensor, image: Tensor, fill: float) -> Tensor:
+    """A label without the pixels of which the image has no value.
+
+    Args:
+        target: (H, W) integers or (C, H, W) floats.
+        image: (C, H, W) of the same size, in which values may be NaN.
+        fill: value of masks at pixels without a label; regression targets have NaN there.
+    """
+    if image.shape[-2:] != target.shape[-2:] or (missing := missing_pixels(image)) is None:
+        return target
+    return target.masked_fill(missing, math.nan if target.is_floating_point() else fill)
+
+
 def _chosen(bands: Sequence[int] | str) -> tuple[int, ...]:
     numbers = [bands] if isinstance(bands, str) else list(bands)
     for number in numbers:
