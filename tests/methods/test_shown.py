@@ -1,4 +1,4 @@
-"""Nothing is learned from pixels that show nothing: padding, and pixels without a value in a band."""
+"""Nothing is learned from pixels that show nothing, padding and pixels without a value, or that a trimap knows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from semipix.batch import VOID, Batch
 from semipix.functional.thresholds import class_confidence
+from semipix.tasks.matting import Matting
 from tests.helpers.tiny import CLASSES, SIDE, make_active, method_class, options, rand, randint
 
 HALF = SIDE // 2
@@ -36,10 +37,10 @@ TERMS = {
 class PointwiseModel(nn.Module):
     """Two convolutions of one pixel."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 3, channels: int = CLASSES) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 8, 1)
-        self.last = nn.Conv2d(8, CLASSES, 1)
+        self.first = nn.Conv2d(in_channels, 8, 1)
+        self.last = nn.Conv2d(8, channels, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.features(image), image.shape[-2:])
@@ -121,3 +122,57 @@ def test_thresholds_of_classes_leave_out_what_shows_nothing() -> None:
     counted = torch.tensor([True, False]).view(1, 1, 1, 2)
     assert class_confidence(torch.zeros(2), prediction)[0] == pytest.approx(0.75)
     assert class_confidence(torch.zeros(2), prediction, counted=counted)[0] == pytest.approx(0.9)
+
+
+class PointwiseMatting(PointwiseModel):
+    """`PointwiseModel` of images with a trimap, which it copies into its output."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return Matting().constrain(super().forward(image), image)
+
+
+def half_unknown() -> Batch:
+    """Images with trimaps, of which only the right half is unknown; two equal unlabeled ones, as in `half_shown`."""
+    image = torch.cat([rand(2, 4, SIDE, SIDE), rand(1, 4, SIDE, SIDE, seed=1).repeat(2, 1, 1, 1)])
+    views = rand(2, 4, SIDE, SIDE, seed=2).repeat_interleave(2, 0)
+    for each in (image, views):
+        each[:, 3, :, :HALF], each[:, 3, :, HALF:] = 0, 0.5
+    target = torch.full((2, 8, SIDE, SIDE), torch.nan)
+    target[:, 0], target[:, 1] = rand(2, SIDE, SIDE, seed=3), image[:2, 3] == 0.5
+    return Batch(image, target, views)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [*((name, POINTWISE[name]) for name in ("mean_teacher", "fixmatch", "unimatch", "cps", "gct_strong")), ("cps", {})],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_terms_of_mattes_are_those_of_the_unknown_part(name: str, given: dict[str, Any], padded: bool) -> None:
+    method = make_active(name, lambda number: PointwiseMatting(), task=Matting(), **given)
+    batch, losses = half_unknown(), []
+    part = right_half(batch)
+    if padded:  # a quarter of the unknown part shows nothing; labels say so themselves
+        shown = torch.ones(4, 1, SIDE, SIDE, dtype=torch.bool)
+        shown[..., : SIDE // 4, :] = False
+        batch.target[:, 1, : SIDE // 4] = 0
+        batch = batch._replace(shown=shown)
+        rows = slice(SIDE // 4, None)
+        assert part.strong is not None
+        part = Batch(part.image[..., rows, :], part.target[..., rows, :], part.strong[..., rows, :])
+    for each in (batch, part):
+        torch.manual_seed(0)
+        losses.append({term: loss.item() for term, loss in method.losses(each, epoch=10.0).items()})
+    for term in ("supervised", TERMS[name]):
+        assert losses[0][term] == pytest.approx(losses[1][term], rel=1e-5), term
+    assert losses[1][TERMS[name]] > 0
+
+
+def test_cps_without_boxes_learns_pixels_without_a_label() -> None:
+    method = make_active("cps", lambda number: PointwiseModel(), cutmix=False)
+    batch = half_shown()._replace(shown=None)
+    void = batch._replace(target=torch.full_like(batch.target, VOID))
+    terms = [method.losses(each, epoch=10.0)["cross_supervision"].item() for each in (batch, void)]
+    assert terms[0] == pytest.approx(terms[1])

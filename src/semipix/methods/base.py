@@ -176,6 +176,18 @@ class Method(nn.Module, ABC):
         valid = self.task.valid_of_all(batch.target, batch.image)
         return valid if batch.shown is None else valid & batch.shown
 
+    def compared_without_labels(self, batch: Batch) -> Tensor | None:
+        """(N, 1, H, W) bool: `compared` if no label were used, which includes void pixels; None if these are all."""
+        return self.compared(batch) if self.task.trimap else batch.shown
+
+    def compared_unlabeled(self, batch: Batch) -> Tensor | None:
+        """(U, 1, H, W) bool: the pixels of the unlabeled images at which predictions are compared; None if all are.
+
+        What is learned from unlabeled images is a mean over these pixels, and all others teach nothing.
+        """
+        pixels = self.compared_without_labels(batch)
+        return None if pixels is None else pixels[len(batch.target) :]
+
     def evidence(self, image: Tensor) -> Evidence:
         """The prediction of images (N, C_in, H, W) and what the method knows of its errors; by default nothing."""
         output = self(image)

@@ -155,8 +155,8 @@ class CCT(Method):
         predictions = (
             self.task.activate(self._auxiliary(number, coarsest, foreground)) for number in range(len(self.decoders))
         )
-        shown = batch.unlabeled_shown
-        errors = [mean_where(F.mse_loss(each, goal, reduction="none"), shown) for each in predictions]
+        compared = self.compared_unlabeled(batch)
+        errors = [mean_where(F.mse_loss(each, goal, reduction="none"), compared) for each in predictions]
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),

@@ -80,14 +80,14 @@ class CPS(ModelPair):
                 )
             mixed = torch.cat([batch.labeled, mix(box, images)])
             first_output, second_output = (model(mixed) for model in self.models)  # (N, K, H, W) each
-            crossed, shown = slice(len(batch.target), None), mix_shown(box, batch.unlabeled_shown)
+            crossed, counted = slice(len(batch.target), None), mix_shown(box, self.compared_unlabeled(batch))
         else:
             first_output, second_output = (model(batch.image) for model in self.models)
             first_label, second_label = self._label(first_output.detach()), self._label(second_output.detach())
-            crossed, shown = slice(None), batch.shown
+            crossed, counted = slice(None), self.compared_without_labels(batch)
         # The second model's label teaches the first model, and the reverse.
-        first_error = mean_where(self.task.pixel_loss(first_output[crossed], second_label), shown)
-        second_error = mean_where(self.task.pixel_loss(second_output[crossed], first_label), shown)
+        first_error = mean_where(self.task.pixel_loss(first_output[crossed], second_label), counted)
+        second_error = mean_where(self.task.pixel_loss(second_output[crossed], first_label), counted)
         weight = self.lambda_cps * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.supervised_loss(first_output, second_output, batch.target),

@@ -68,17 +68,17 @@ class CutMix(AveragedTeacher):
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         images = self.unlabeled(batch)  # (U, C_in, H, W)
-        labeled = len(batch.target)
+        labeled, compared = len(batch.target), self.compared_unlabeled(batch)
         with torch.no_grad():  # the teacher sees whole images, normalised by this batch
             goal = self.task.activate(frozen(self.teacher, images))  # (U, K, H, W)
             # One factor for all pixels, as French et al. do, so that edges, which are never sure, still learn.
-            sure = mean_where((self.task.confidence(goal) > self.confidence).float(), batch.unlabeled_shown)
+            sure = mean_where((self.task.confidence(goal) > self.confidence).float(), compared)
 
         box = cutmix_mask(images, area=(self.area, self.area))  # (U, 1, H, W)
         # One pass, so that batch norm sees labeled and mixed images together.
         output = self.student(torch.cat([batch.labeled, mix(box, images)]))  # (L + U, K, H, W)
         errors = F.mse_loss(self.task.activate(output[labeled:]), mix(box, goal), reduction="none")
-        error = mean_where(errors, mix_shown(box, batch.unlabeled_shown))
+        error = mean_where(errors, mix_shown(box, compared))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),

@@ -97,10 +97,10 @@ class FixMatch(Method):
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        labeled = len(batch.target)
+        labeled, counted = len(batch.target), self.compared_unlabeled(batch)
         with torch.no_grad():
             prediction = self.task.activate(without_dropout(self.model, weak))  # (U, K, H, W)
-            sure = self.sure(prediction, shown=batch.unlabeled_shown)  # (U, 1, H, W)
+            sure = self.sure(prediction, shown=counted)  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(without_dropout(self.model, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
@@ -109,13 +109,13 @@ class FixMatch(Method):
         strong = batch.strong_views()[0]
         box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
         image, goal, sure = (mix(box, maps) for maps in (strong.image, strong.label(goal), strong.compared(sure)))
-        shown = mix_shown(box, strong.shown)
+        counted = mix_shown(box, counted)
         output = self.model(torch.cat([batch.labeled, image]))  # (L + U, K, H, W)
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),
-            # The mean is over all pixels that show something, so the loss is small where few are sure.
-            "consistency": weight * mean_where(sure * self.task.pixel_loss(output[labeled:], goal), shown),
+            # The mean is not over the sure pixels alone, so the loss is small where few are sure.
+            "consistency": weight * mean_where(sure * self.task.pixel_loss(output[labeled:], goal), counted),
         }
 
     def optimizers(self, make_optimizer: MakeOptimizer) -> list[Optimizer]:

@@ -51,14 +51,15 @@ class Lesson(NamedTuple):
         taught: (U, 1, H, W) bool, where the gate is open and the other model is sure; with `error_scale` weights in
             [0, 1].
         both_flawed: (U, 1, H, W) bool, where both predictions of the weak views are flawed.
-        shown: (U, 1, H, W) bool, the pixels at which the views show something; None if these are all.
+        counted: (U, 1, H, W) bool, the pixels over which means are taken: `compared_unlabeled`, mixed as the views are;
+            None if these are all.
     """
 
     view: Tensor
     label: Tensor
     taught: Tensor
     both_flawed: Tensor
-    shown: Tensor | None
+    counted: Tensor | None
 
 
 class StrongGCT(FlawGuidedPair):
@@ -248,33 +249,35 @@ class StrongGCT(FlawGuidedPair):
         flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice, or None
         first_learns, second_learns = self._gates((first, second), flaws)  # (U, 1, H, W) bool each
         both_flawed = directions(flaws, self.flaw_threshold)[-1] if flaws else torch.zeros_like(first_learns)
-        shown = batch.unlabeled_shown
-        first_learns = first_learns & self._sure(1, second, shown)
-        second_learns = second_learns & self._sure(0, first, shown)
+        counted = self.compared_unlabeled(batch)
+        first_learns = first_learns & self._sure(1, second, counted)
+        second_learns = second_learns & self._sure(0, first, counted)
         if self.error_scale:
             weight = error_weight(self.task.disagreement(first, second), self.error_scale)
             first_learns, second_learns = first_learns * weight, second_learns * weight
         return (
-            self._lesson(first_view, second, first_learns, both_flawed),
-            self._lesson(second_view, first, second_learns, both_flawed),
+            self._lesson(first_view, second, first_learns, both_flawed, counted),
+            self._lesson(second_view, first, second_learns, both_flawed, counted),
         )
 
-    def _sure(self, model: int, prediction: Tensor, shown: Tensor | None) -> Tensor:
+    def _sure(self, model: int, prediction: Tensor, counted: Tensor | None) -> Tensor:
         """(U, 1, H, W) bool: where a prediction (U, K, H, W) of a model is sure enough to teach."""
-        sure: Tensor = self.sure[model](prediction, self.needed[model], shown)
+        sure: Tensor = self.sure[model](prediction, self.needed[model], counted)
         return sure
 
-    def _lesson(self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor) -> Lesson:
+    def _lesson(
+        self, view: StrongView, teaching: Tensor, learns: Tensor, both_flawed: Tensor, counted: Tensor | None
+    ) -> Lesson:
         """A lesson by the teaching model's prediction (U, K, H, W) of the weak views, with boxes of its own."""
         label = view.label(self.task.sharpen(teaching, self.temperature))
         taught = view.compared(learns)
         box = cutmix_mask(view.image, area=self.area, probability=self.cutmix)
         image, label, taught, both_flawed = (mix(box, maps) for maps in (view.image, label, taught, both_flawed))
-        return Lesson(image, label, taught, both_flawed, mix_shown(box, view.shown))
+        return Lesson(image, label, taught, both_flawed, mix_shown(box, counted))
 
     def _error(self, output: Tensor, lesson: Lesson) -> Tensor:
         """How far an output (U, K, H, W) of strong views is from the other model's labels, the mean over pixels."""
-        return mean_where(lesson.taught * self.task.pixel_loss(output, lesson.label), lesson.shown)
+        return mean_where(lesson.taught * self.task.pixel_loss(output, lesson.label), lesson.counted)
 
     def _correction(self, predictions: Pair, lessons: tuple[Lesson, Lesson]) -> Tensor:
         """Squared flaws of both predictions of strong views where both of the weak views are flawed (Eq. 6 and 7)."""
@@ -284,8 +287,8 @@ class StrongGCT(FlawGuidedPair):
         own = torch.cat(predictions)
         raw = frozen(self.detector, views, own.to(views.dtype), own.to(views.dtype), self._features(views))
         flaw = self.detector.flaw(at_least_float32(raw))  # (2U, 1, H, W)
-        shown = joined([lesson.shown for lesson in lessons])
-        return 2 * mean_where(both_flawed * flaw.square(), shown)  # a sum over the pair, as the other terms
+        counted = joined([lesson.counted for lesson in lessons])
+        return 2 * mean_where(both_flawed * flaw.square(), counted)  # a sum over the pair, as the other terms
 
     def _output(self, model: nn.Module, labeled: Tensor, strong: Tensor) -> Tensor:
         """A model's output (L + U, K, H, W) of labeled images and strong views, whose channels are dropped."""

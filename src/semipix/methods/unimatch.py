@@ -100,29 +100,29 @@ class UniMatch(AveragedTeacher):
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         weak = self.unlabeled(batch)  # (U, C_in, H, W)
-        labeled = len(batch.target)
+        labeled, compared = len(batch.target), self.compared_unlabeled(batch)
         with torch.no_grad():
             prediction = self.task.activate(without_dropout(self.teacher, weak))  # (U, K, H, W)
-            sure = self.sure(prediction, shown=batch.unlabeled_shown)  # (U, 1, H, W)
+            sure = self.sure(prediction, shown=compared)  # (U, 1, H, W)
             if self.error_scale:
                 mirrored = self.task.activate(without_dropout(self.teacher, weak.flip(-1))).flip(-1)
                 sure = sure * error_weight(self.task.disagreement(prediction, mirrored), self.error_scale)
             goal = self.task.sharpen(prediction, temperature=0)
 
-        views, goals, known, shown = [], [], [], []
+        views, goals, known, counted = [], [], [], []
         for strong in batch.strong_views()[:2]:
             box = cutmix_mask(weak, area=(0.02, 0.4), probability=self.cutmix)
             views.append(mix(box, strong.image))
             goals.append(mix(box, strong.label(goal)))
             known.append(mix(box, strong.compared(sure)))
-            shown.append(mix_shown(box, strong.shown))
+            counted.append(mix_shown(box, compared))
         output = self._output(batch.labeled, torch.cat(views))  # (L + 2U, K, H, W)
         errors = self.task.pixel_loss(output[labeled:], torch.cat(goals))
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)
         return {
             "supervised": self.task.loss(output[:labeled], batch.target),
-            # The mean is over all pixels that show something, so the loss is small where few are sure.
-            "consistency": weight * mean_where(torch.cat(known) * errors, joined(shown)),
+            # The mean is not over the sure pixels alone, so the loss is small where few are sure.
+            "consistency": weight * mean_where(torch.cat(known) * errors, joined(counted)),
         }
 
     def _output(self, labeled: Tensor, strong: Tensor) -> Tensor:
