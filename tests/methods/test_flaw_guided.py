@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from semipix.batch import VOID
@@ -80,6 +81,23 @@ def test_auroc(first: Tensor, auroc: float) -> None:
     measured = measure((flaw(first), flaw(WRONG[1])))
     assert measured["flaw_auroc_first"] == pytest.approx(auroc)
     assert measured["flaw_auroc_second"] == 1
+
+
+@pytest.mark.parametrize(("level", "spread"), [(-3.0, 1.5), (-6.0, 1.2)])
+def test_auroc_of_small_probabilities_is_that_of_scikit_learn(level: float, spread: float) -> None:
+    """A calibrated detector of a good network says less than 1/50 nearly everywhere."""
+    draw = torch.Generator().manual_seed(0)
+    probability = (level + spread * torch.randn(1, 1, 128, 128, generator=draw)).sigmoid()
+    wrong = torch.rand(1, 1, 128, 128, generator=draw) < probability
+    prediction, nowhere = one_hot(wrong[:, 0].long()), torch.zeros_like(wrong)
+    metrics = diagnostic_metrics()
+    for rows in (slice(0, 50), slice(50, None)):
+        maps = [maps[..., rows, :] for maps in (probability, prediction, nowhere)]
+        target = torch.zeros_like(maps[2][:, 0], dtype=torch.long)
+        update_diagnostics(metrics, TASK, target, (maps[1], maps[1]), (maps[0], maps[0]), (maps[2],) * 3)
+    expected = roc_auc_score(wrong.flatten(), probability.flatten())
+    assert 0.7 < expected < 0.9
+    assert float(metrics["flaw_auroc_first"].compute()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_labels_have_a_size_of_their_own() -> None:

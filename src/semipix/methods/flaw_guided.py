@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import BinaryAUROC
 
 from semipix.batch import Batch
 from semipix.errors import SemipixError
+from semipix.functional import error_measures as measures
 from semipix.functional.corruption import corrupted_labels
 from semipix.functional.flaw import Pair, directions, fuse
 from semipix.functional.routing import frozen, without_dropout
@@ -35,10 +35,6 @@ from semipix.models.adapt import features_of
 from semipix.models.checkpointing import Part
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
-
-AUROC_BINS = 50
-"""Thresholds at which the AUROC of the flaw map is read, so that its memory does not grow with the pixels."""
-
 
 PROBE = 64
 """Side of the image with which the channels of feature maps are counted."""
@@ -273,6 +269,32 @@ class FlawGuidedPair(ModelPair):
         update_diagnostics(metrics, self.task, batch.target, predictions, flaws, learns)
 
 
+class FlawAUROC(Metric):
+    """The probability that a wrong pixel has a higher flaw than a right one; NaN if no pixel is right or none is wrong.
+
+    Memory does not grow with the pixels: they are counted in the bins of `semipix.functional.error_measures`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Right and wrong pixels by their flaw.
+        self.add_state("counts", torch.zeros(2, measures.SCORE_BINS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, flaw: Tensor, wrong: Tensor) -> None:
+        """Add pixels: flaws (n,) in [0, 1], and whether their predictions are wrong, (n,) bool."""
+        index = measures.score_bins(flaw.float()).long() + measures.SCORE_BINS * wrong
+        self.counts += index.bincount(minlength=self.counts.numel()).view_as(self.counts)
+
+    def compute(self) -> Tensor:
+        right, wrong = self.counts.cpu().double()
+        return measures.auroc(right, wrong).float().to(self.device)
+
+
 def diagnostic_metrics() -> dict[str, Metric]:
     """Metrics that say why guided training helps or hurts: AUROC of each flaw map, then shares of pixels.
 
@@ -282,8 +304,8 @@ def diagnostic_metrics() -> dict[str, Metric]:
     """
     shares = ("first_learns", "second_learns", "both_flawed", "teacher_right_pupil_wrong", "teacher_wrong_pupil_right")
     return {
-        "flaw_auroc_first": BinaryAUROC(thresholds=AUROC_BINS),
-        "flaw_auroc_second": BinaryAUROC(thresholds=AUROC_BINS),
+        "flaw_auroc_first": FlawAUROC(),
+        "flaw_auroc_second": FlawAUROC(),
         **{share: MeanMetric() for share in shares},
     }
 
@@ -313,8 +335,8 @@ def update_diagnostics(
     )
     first_flaw, second_flaw = (F.interpolate(flaw.clamp(0, 1), size, mode="bilinear")[valid] for flaw in flaws)
     first_learns, second_learns, both_flawed = (F.interpolate(mask.float(), size)[valid].bool() for mask in learns)
-    metrics["flaw_auroc_first"].update(first_flaw, first_wrong.int())
-    metrics["flaw_auroc_second"].update(second_flaw, second_wrong.int())
+    metrics["flaw_auroc_first"].update(first_flaw, first_wrong)
+    metrics["flaw_auroc_second"].update(second_flaw, second_wrong)
     metrics["first_learns"].update(first_learns.float())
     metrics["second_learns"].update(second_learns.float())
     metrics["both_flawed"].update(both_flawed.float())
