@@ -295,6 +295,37 @@ class TestMetrics:
         metrics.update(one_hot(randint(3, 2, 4, 5)), ALL_VOID)
         assert all(value.isnan() for value in metrics.compute().values())
 
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("channel", [0, 2])
+    def test_a_prediction_that_is_not_finite_leaves_no_figure(self, value: float, channel: int) -> None:
+        metrics, others = TASK.metrics(), TASK.metrics()
+        label = randint(3, 2, 4, 5)
+        broken = one_hot(label)
+        broken[1, channel, 2, 3] = value
+        for each in (metrics, others):
+            each.update(one_hot(label), label)
+        metrics.update(broken, label)
+        assert all(measured.isnan() for measured in metrics.compute().values())
+        figures = TASK.image_figures(broken, label)
+        assert all(measured.isnan().tolist() == [False, True] for measured in figures.values())
+        right = TASK.image_figures(one_hot(label), label)
+        assert [float(measured[0]) for measured in figures.values()] == [float(each[0]) for each in right.values()]
+        for name, metric in others.items():  # the sums of another process
+            metric.merge_state(metrics[name])
+        assert all(measured.isnan() for measured in others.compute().values())
+        metrics.reset()
+        metrics.update(one_hot(label), label)
+        assert float(metrics.compute()["miou"]) == 1
+
+    def test_a_prediction_that_is_not_finite_counts_only_at_a_label(self) -> None:
+        metrics = TASK.metrics()
+        label = randint(3, 2, 4, 5)
+        broken = one_hot(label)
+        broken[1, :, 2, 3], label[1, 2, 3] = math.nan, VOID
+        metrics.update(broken, label)
+        assert float(metrics.compute()["miou"]) == 1
+        assert all(measured.isfinite().all() for measured in TASK.image_figures(broken, label).values())
+
     def test_instances_are_independent(self) -> None:
         first, second = TASK.metrics(), TASK.metrics()
         first.update(one_hot(TARGET[1:, :2]), TARGET[1:, :2])

@@ -25,7 +25,9 @@ from semipix.functional import grouping as batches
 from semipix.functional.error_measures import CALIBRATION_BINS
 from semipix.methods.base import Evidence
 from semipix.methods.error_maps import error_maps
+from semipix.tasks.base import Task
 from semipix.tasks.regression import Regression
+from semipix.tasks.segmentation import Segmentation
 from semipix.training.finiteness import Finiteness
 from semipix.training.learner import Learner
 from tests.helpers.data import steps
@@ -285,19 +287,22 @@ class TestValidation:
         assert method.deployed_name() == "second"
         assert learner.unmeasured == ""
 
-    def test_figures_that_are_not_numbers_name_their_cause(self, capfd: pytest.CaptureFixture[str]) -> None:
-        method = make_method("gct", task=Regression(3))
+    @pytest.mark.parametrize(("task", "source"), [(Regression(3), ColourSource), (Segmentation(3), TinySource)])
+    def test_figures_that_are_not_numbers_name_their_cause(
+        self, task: Task, source: type[TinySource], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        method = make_method("gct", task=task)
         for model in method.models:
             nn.init.constant_(model.last.bias, float("nan"))
         method.deploy("second")
         learner = make_learner(method)
         for _ in range(2):
-            validate(learner, ColourSource(val=3))
-        pixels = sum(ColourSource(val=3).image(name)[0].numel() for name in ColourSource(val=3).val())
+            validate(learner, source(val=3))
+        pixels = sum(source(val=3).image(name)[0].numel() for name in source(val=3).val())
         printed = [line for line in capfd.readouterr().err.splitlines() if "semipix" in line]
         assert printed == [
-            f"semipix: validation: rmse of the 3 images is not a number though {pixels} pixels count, so there is "
-            "nothing to measure or choose by; check that the network's outputs are finite"
+            f"semipix: validation: {task.primary} of the 3 images is not a number though {pixels} pixels count, so "
+            "there is nothing to measure or choose by; check that the network's outputs are finite"
         ], "once"
         assert method.deployed_name() == "second", "nothing was chosen"
 

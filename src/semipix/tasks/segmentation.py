@@ -32,15 +32,59 @@ def fast_argmax(prediction: Tensor, dim: int) -> Tensor:
     return prediction.max(dim).indices
 
 
-class PixelAccuracy(MulticlassConfusionMatrix):
+def not_finite(largest: Tensor, target: Tensor) -> Tensor | None:
+    """(B, H, W) bool: pixels with a label whose prediction is not finite; None, without a look at each, if all are.
+
+    Args:
+        largest: (B, H, W), the largest value of a prediction, which is NaN where any is.
+        target: labels (B, H, W).
+    """
+    if bool(largest.sum().isfinite()):
+        return None
+    return ~largest.isfinite() & (target != VOID)
+
+
+class FiniteConfusion(MulticlassConfusionMatrix):
+    """Counts pixels by label and predicted class; figures are NaN if a prediction at a label is not finite.
+
+    Otherwise such a prediction would count as that of the class of its NaN, mostly the first one.
+    """
+
+    unknown: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_state("unknown", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add predictions (B, K, H, W) and labels (B, H, W)."""
+        largest, label = prediction.max(1)
+        if (pixels := not_finite(largest, target)) is not None:
+            self.unknown += pixels.sum()
+        super().update(label, target)
+
+    def measured(self, value: Tensor) -> Tensor:
+        """The value, or NaN if a prediction was not finite."""
+        return value.masked_fill(self.unknown > 0, math.nan)
+
+
+class MeanIoU(FiniteConfusion, MulticlassJaccardIndex):
+    """Mean intersection over union of the classes that are in a label or in a prediction."""
+
+    def compute(self) -> Tensor:
+        """A scalar in [0, 1]; NaN if no pixel has a label."""
+        return self.measured(super().compute())
+
+
+class PixelAccuracy(FiniteConfusion):
     """Share of the pixels with the right class, computed from the confusion matrix."""
 
     def compute(self) -> Tensor:
         """A scalar in [0, 1]; NaN if no pixel has a label."""
-        return self.confmat.diagonal().sum() / self.confmat.sum()
+        return self.measured(self.confmat.diagonal().sum() / self.confmat.sum())
 
 
-class ClassIoU(MulticlassConfusionMatrix):
+class ClassIoU(FiniteConfusion):
     """Intersection over union of each class; NaN for a class that is in no label and in no prediction.
 
     Args:
@@ -54,14 +98,15 @@ class ClassIoU(MulticlassConfusionMatrix):
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`iou/NAME` to a scalar in [0, 1], or NaN."""
         correct = self.confmat.diagonal()
-        ious = correct / (self.confmat.sum(0) + self.confmat.sum(1) - correct)
+        ious = self.measured(correct / (self.confmat.sum(0) + self.confmat.sum(1) - correct))
         return {f"iou/{name}": iou for name, iou in zip(self.classes, ious, strict=True)}
 
 
 class LabelMetrics(MetricCollection):
     """Metrics of predictions (B, K, H, W) and labels (B, H, W), all computed from one confusion matrix.
 
-    `miou` is the mean over the classes that are in a label or in a prediction; NaN if no pixel has a label.
+    `miou` is the mean over the classes that are in a label or in a prediction; NaN if no pixel has a label. All are NaN
+    if a prediction at a pixel with a label is not finite.
 
     The range of labels is not checked here: the data sources check it, and the check takes as long as the counting.
 
@@ -73,16 +118,12 @@ class LabelMetrics(MetricCollection):
         counted: dict[str, Any] = {"ignore_index": VOID, "validate_args": False}
         super().__init__(
             {
-                "miou": MulticlassJaccardIndex(len(classes), average="macro", **counted),
+                "miou": MeanIoU(len(classes), average="macro", **counted),
                 "accuracy": PixelAccuracy(len(classes), **counted),
                 "iou": ClassIoU(classes),
             },
             compute_groups=[["miou", "accuracy", "iou"]],
         )
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        prediction, *others = args
-        super().update(fast_argmax(prediction, 1), *others, **kwargs)
 
 
 class Segmentation(Task):
@@ -204,16 +245,23 @@ class Segmentation(Task):
         return accuracy.confmat if isinstance(accuracy, PixelAccuracy) else None
 
     def image_figures(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Intersection and union of each class in pixels, from which mIoU is computed over all images."""
+        """Intersection and union of each class in pixels, from which mIoU is computed over all images.
+
+        All are NaN for an image of which a prediction at a pixel with a label is not finite.
+        """
         if self.primary != "miou":
             return super().image_figures(prediction, target)
         images, classes = len(target), self.channels
         counted = target != VOID
         place = torch.arange(images, device=target.device).view(-1, 1, 1) * classes + target
-        index = (place * classes + fast_argmax(prediction, 1))[counted]
+        largest, label = prediction.max(1)
+        index = (place * classes + label)[counted]
         confusion = index.bincount(minlength=images * classes**2).view(images, classes, classes)
         correct = confusion.diagonal(dim1=1, dim2=2)  # (B, K)
         union = confusion.sum(1) + confusion.sum(2) - correct
+        if (unknown := not_finite(largest, target)) is not None:
+            broken = unknown.flatten(1).any(1, keepdim=True).cpu()
+            correct, union = (count.cpu().double().masked_fill(broken, math.nan) for count in (correct, union))
         kinds = {"intersection": correct, "union": union}
         return {
             f"{kind}/{name}": count[:, number]
