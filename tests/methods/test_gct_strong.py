@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semipix.batch import Batch
+from semipix.batch import VOID, Batch
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.gct_strong import StrongGCT
@@ -318,6 +318,8 @@ class TestDetectors:
     def test_may_learn_from_labels_with_errors(self) -> None:
         """Predictions are replaced by them, for each model and image as `corrupted` says; labels stay as they are."""
         batch = make_batch(side=64)._replace(labeled_strong=rand(2, 3, 64, 64, seed=9))
+        stripes = (torch.arange(64) // 22).expand(2, 64, 64)  # of a random label, nothing would be right
+        batch = batch._replace(target=torch.where(batch.target == VOID, VOID, stripes))
         plain = make_strong(detector="cues")._known(batch, ())  # type: ignore[arg-type]
         method = make_strong(detector="cues", corrupted=1.0)
         wrong = method._known(batch, ())  # type: ignore[arg-type]
@@ -326,9 +328,24 @@ class TestDetectors:
         for prediction, corrupted, label in zip(plain.predictions, wrong.predictions, wrong.targets, strict=True):
             assert not torch.equal(prediction, corrupted)
             assert not torch.equal(corrupted, label)
-            right = corrupted.argmax(1) == label.argmax(1)
-            assert (prediction.argmax(1) == label.argmax(1)).float().mean() < right.float().mean() < 1
+            before, after = ((each.argmax(1) == label.argmax(1))[wrong.valid[:, 0]] for each in (prediction, corrupted))
+            assert before.float().mean() < after.float().mean() < 1
         assert not torch.equal(*wrong.predictions)
+
+    @torch.no_grad()
+    def test_errors_of_labels_come_from_known_pixels(self) -> None:
+        """Where a label came from a void pixel, which has no class, the model's own prediction stays."""
+        batch = make_batch(side=64)._replace(labeled_strong=rand(2, 3, 64, 64, seed=9))
+        plain = make_strong(detector="cues")._known(batch, ())  # type: ignore[arg-type]
+        method = make_strong(detector="cues", corrupted=1.0)
+        kept = 0
+        for seed in range(10):
+            torch.manual_seed(seed)
+            wrong = method._known(batch, ())  # type: ignore[arg-type]
+            for prediction, corrupted in zip(plain.predictions, wrong.predictions, strict=True):
+                torch.testing.assert_close(corrupted.sum(1), torch.ones(1, 64, 64))
+                kept += int((corrupted == prediction).all(1, keepdim=True)[wrong.valid].sum())
+        assert 0.01 < kept / (20 * int(plain.valid.sum())) < 0.5
 
     def test_features_need_a_model_with_feature_maps(self) -> None:
         fixed = FixedModel(torch.zeros(4, 3, 64, 64))

@@ -142,10 +142,9 @@ class FlawGuidedPair(ModelPair):
         labels = first.label(target), second.label(target)
         if self.corrupted:
             drawn = (torch.rand(2, count) < self.corrupted).to(target.device)
-            wrong = [corrupted_labels(label, chosen) for label, chosen in zip(labels, drawn, strict=True)]
             own = [
-                torch.where(chosen.view(-1, 1, 1, 1), maps.to(prediction), prediction)
-                for chosen, maps, prediction in zip(drawn, wrong, own, strict=True)
+                _corrupted(prediction, label, valid, chosen)
+                for prediction, label, chosen in zip(own, labels, drawn, strict=True)
             ]
         return Known((first.image, second.image), (own[0], own[1]), labels, valid)
 
@@ -267,6 +266,20 @@ class FlawGuidedPair(ModelPair):
         flaws = self._flaws_of(evidences)
         learns = directions(compared(self.detector, flaws), self.flaw_threshold)
         update_diagnostics(metrics, self.task, batch.target, predictions, flaws, learns)
+
+
+def _corrupted(prediction: Tensor, label: Tensor, valid: Tensor, chosen: Tensor) -> Tensor:
+    """Predictions, of the chosen images labels with errors instead, at the pixels to which only known labels moved.
+
+    Args:
+        prediction: activated predictions (V, K, H, W).
+        label: labels in prediction space (V, K, H, W), of any value at ignored pixels.
+        valid: (V, 1, H, W) bool, False at ignored pixels.
+        chosen: (V,) bool, the images.
+    """
+    moved = corrupted_labels(torch.cat([label, valid.to(label)], 1), chosen)  # both take the same way
+    wrong, known = moved[:, :-1].to(prediction), moved[:, -1:] > 0.999  # a mean that is not all of known pixels is less
+    return torch.where(chosen.view(-1, 1, 1, 1) & known, wrong, prediction)
 
 
 class FlawAUROC(Metric):
