@@ -160,6 +160,37 @@ class TestNormalizeFlaw:
         flaw = rand(1, 1, 32, 32) * 2 - 1
         assert torch.equal(normalize_flaw(flaw), normalize_flaw(torch.where(flaw < 0, -7.0, flaw)))
 
+    def test_what_is_not_shown_changes_nothing(self) -> None:
+        flaw = rand(2, 1, 40, 64) * torch.tensor([0.5, 3.0]).view(2, 1, 1, 1)
+        shown = torch.ones(2, 1, 40, 64, dtype=torch.bool)
+        shown[:, :, :, 40:] = False
+        shown[1, :, 30:] = False
+        expected = normalize_flaw(flaw, shown)
+        for value in (0.0, 7.0, float("nan")):
+            assert torch.equal(normalize_flaw(flaw.masked_fill(~shown, value), shown), expected)
+        assert not expected[~shown].any()
+        for values, where in zip(expected, shown, strict=True):
+            assert float(values[where].amin()) == 0
+            assert float(values[where].amax()) == pytest.approx(1)
+
+    def test_what_is_shown_has_the_mean_of_the_shown_pixels_around(self) -> None:
+        """Of two levels, of which a part is not shown, both stay levels: darkness beside them does not lower them."""
+        flaw = torch.full((1, 1, 64, 64), 0.5)
+        flaw[..., 32:] = 1.0
+        shown = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+        shown[..., 48:] = False
+        normalized = normalize_flaw(flaw * shown, shown)
+        torch.testing.assert_close(normalized[..., 36:48], torch.ones(1, 1, 64, 12))
+        torch.testing.assert_close(normalized[..., :28], torch.zeros(1, 1, 64, 28), atol=1e-5, rtol=0)
+        assert float(normalize_flaw(flaw * shown)[..., 47].max()) < 0.9, "without `shown`, they are lower there"
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_all_or_nothing_shown(self, size: tuple[int, int]) -> None:
+        flaw = rand(1, 1, *size) + 0.2
+        everywhere = torch.ones_like(flaw, dtype=torch.bool)
+        torch.testing.assert_close(normalize_flaw(flaw, everywhere), normalize_flaw(flaw), atol=1e-5, rtol=0)
+        assert not normalize_flaw(flaw, ~everywhere).any()
+
 
 class TestExchange:
     predictions = rand(2, 3, 20, 30), rand(2, 3, 20, 30, seed=1)

@@ -47,7 +47,7 @@ def with_flaws(method: StrongGCT, first: float, second: float) -> StrongGCT:
 @pytest.fixture(autouse=True)
 def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the detector's maps as they are: scaling each to [0, 1] is tested with `normalize_flaw`."""
-    monkeypatch.setattr("semipix.methods.flaw_detection.normalize_flaw", lambda flaw: flaw)
+    monkeypatch.setattr("semipix.methods.flaw_detection.normalize_flaw", lambda flaw, shown=None: flaw)
 
 
 def views_of(method: StrongGCT) -> list[Tensor]:

@@ -117,6 +117,37 @@ def test_images_that_show_nothing_at_all_teach_nothing(name: str) -> None:
     assert loss.item() == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("gct", {"detector": "paper"}),
+        ("flaw_mean_teacher", {}),
+        ("gct_strong", {"detector": "paper", "gate": "lower", "feature_dropout": 0.0, "lambda_fc": 0.0}),
+    ],
+)
+def test_what_a_detector_says_of_pixels_that_show_nothing_decides_nothing(
+    name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, batch, losses = make_active(name, lambda number: PointwiseModel(), **given), half_shown(), []
+    assert batch.shown is not None
+    for value in (0.0, 9.0):
+
+        def flaws(detector: nn.Module, image: Tensor, *given: Any, value: float = value) -> tuple[Tensor, Tensor]:
+            shown = torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
+            shown[..., :HALF] = False
+            first, second = (rand(1, 1, SIDE, SIDE, seed=seed).masked_fill(~shown, value) for seed in (3, 4))
+            return first.expand(len(image), -1, -1, -1), second.expand(len(image), -1, -1, -1)
+
+        for module in ("flaw_guided", "flaw_mean_teacher"):
+            monkeypatch.setattr(f"semipix.methods.{module}.flaw_maps", flaws)
+        torch.manual_seed(0)
+        terms = method.losses(batch, epoch=10.0)
+        losses.append({term: loss.item() for term, loss in terms.items() if term != "flaw_detection"})
+    assert losses[0] == losses[1]
+    assert len(losses[0]) > 1
+    assert min(losses[0].values()) > 0
+
+
 def test_thresholds_of_classes_leave_out_what_shows_nothing() -> None:
     prediction = torch.tensor([[0.9, 0.6], [0.1, 0.4]]).view(1, 2, 1, 2)
     counted = torch.tensor([True, False]).view(1, 1, 1, 2)

@@ -105,18 +105,31 @@ def flaw_target(prediction: Tensor, target: Tensor, *, mu: float, nu: int, valid
 
 
 @torch.no_grad()
-def normalize_flaw(flaw: Tensor) -> Tensor:
+def normalize_flaw(flaw: Tensor, shown: Tensor | None = None) -> Tensor:
     """Smooth the detector's raw maps and scale each to [0, 1], so that the maps of two predictions can be compared.
 
     Args:
         flaw: raw flaw map (B, 1, H, W).
+        shown: (B, 1, H, W) bool, the pixels at which the images show something. What the detector says of the others,
+            where it is not trained, changes nothing. None if these are all.
 
     Returns:
-        (B, 1, H, W) in [0, 1], without gradient; all 0 for a map whose maximum is at most 0.1.
+        (B, 1, H, W) in [0, 1], without gradient; all 0 for a map whose maximum is at most 0.1, and 0 where nothing is
+        shown.
     """
-    smooth = gaussian_blur(at_least_float32(flaw).clamp(min=0), 16)
-    smallest, largest = _extrema(smooth)
+    raw = at_least_float32(flaw).clamp(min=0)
+    if shown is None:
+        smooth = gaussian_blur(raw, 16)
+        smallest, largest = _extrema(smooth)
+    else:
+        # A mean over the shown pixels around each; the kernel's middle keeps the weight of a shown pixel above 0.
+        weight = gaussian_blur(shown.to(raw), 16)
+        smooth = (gaussian_blur(raw.masked_fill(~shown, 0.0), 16) / weight).masked_fill(~shown, 0.0)
+        smallest = smooth.masked_fill(~shown, torch.inf).amin((1, 2, 3), keepdim=True)
+        largest = smooth.amax((1, 2, 3), keepdim=True)
     scaled = (smooth - smallest) / (largest - smallest + 1e-9)
+    if shown is not None:
+        scaled = scaled.masked_fill(~shown, 0.0)
     return torch.where(largest > SILENT_MAXIMUM, scaled, torch.zeros_like(scaled))
 
 

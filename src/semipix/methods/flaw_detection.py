@@ -91,14 +91,15 @@ def flaw_of(
     return detector.flaw(at_least_float32(raw)).clamp(0, 1)
 
 
-def compared(detector: Detector, flaws: Pair) -> Pair:
+def compared(detector: Detector, flaws: Pair, shown: Tensor | None = None) -> Pair:
     """Two flaw maps (N, 1, H, W) in [0, 1] that can be compared with each other and with a threshold, no gradient.
 
-    Probabilities can be compared as they are. Maps without a fixed range are normalised, see `normalize_flaw`.
+    Probabilities can be compared as they are. Maps without a fixed range are normalised over the pixels (N, 1, H, W)
+    that show something, see `normalize_flaw`.
     """
     if detector.probabilistic:
         return flaws[0].detach(), flaws[1].detach()
-    return normalize_flaw(flaws[0]), normalize_flaw(flaws[1])
+    return normalize_flaw(flaws[0], shown), normalize_flaw(flaws[1], shown)
 
 
 class Known(NamedTuple):

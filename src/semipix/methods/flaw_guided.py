@@ -264,7 +264,7 @@ class FlawGuidedPair(ModelPair):
     def diagnose(self, batch: Batch, evidences: Mapping[str, Evidence], metrics: Mapping[str, Metric]) -> None:
         predictions = evidences["first"].predictions[0], evidences["second"].predictions[0]
         flaws = self._flaws_of(evidences)
-        learns = directions(compared(self.detector, flaws), self.flaw_threshold)
+        learns = directions(compared(self.detector, flaws, batch.shown), self.flaw_threshold)
         update_diagnostics(metrics, self.task, batch.target, predictions, flaws, learns)
 
 

@@ -78,7 +78,7 @@ class FlawMeanTeacher(MeanTeacher):
         with torch.no_grad():  # the teacher normalises by this batch; no gradient goes through the flaw maps
             goal = self.task.activate(frozen(self.teacher, batch.image))
             flaws = flaw_maps(self.detector, batch.image, (prediction, goal))
-            student_flaw, teacher_flaw = (normalize_flaw(flaw) for flaw in flaws)  # (N, 1, H, W) each
+            student_flaw, teacher_flaw = (normalize_flaw(flaw, batch.shown) for flaw in flaws)  # (N, 1, H, W) each
         taught = teacher_flaw <= student_flaw  # everywhere, if the detector reports no flaw at all
         error = taught * F.mse_loss(prediction, goal, reduction="none")
         weight = self.lambda_consistency * sigmoid_rampup(epoch, self.rampup_epochs)

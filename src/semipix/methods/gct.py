@@ -139,7 +139,7 @@ class GCT(FlawGuidedPair):
         corrects = self.constraints != "consistency" and self.lambda_fc > 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and corrects):  # only flaw correction needs gradients
             first_flaw, second_flaw = self._flaws(batch.image, (first, second))  # (N, 1, H, W)
-        normalized = compared(self.detector, (first_flaw, second_flaw))
+        normalized = compared(self.detector, (first_flaw, second_flaw), batch.shown)
         # The second model is the first one's goal where its flaw is lower, and the reverse.
         (first_goal, second_goal), both_flawed = exchange((first, second), normalized, self.flaw_threshold)
         if self.constraints != "correction":

@@ -246,7 +246,7 @@ class StrongGCT(FlawGuidedPair):
         first, second = (
             self.task.activate(without_dropout(teacher, weak)) for teacher in self.deployable()
         )  # (U, K, H, W)
-        flaws = self._steering(weak, (first, second))  # (U, 1, H, W) twice, or None
+        flaws = self._steering(weak, (first, second), batch.unlabeled_shown)  # (U, 1, H, W) twice, or None
         first_learns, second_learns = self._gates((first, second), flaws)  # (U, 1, H, W) bool each
         both_flawed = directions(flaws, self.flaw_threshold)[-1] if flaws else torch.zeros_like(first_learns)
         counted = self.compared_unlabeled(batch)
@@ -305,11 +305,11 @@ class StrongGCT(FlawGuidedPair):
         features = [torch.cat([maps[: len(labeled)], rest]) for maps, rest in zip(features, dropped, strict=True)]
         return self.task.constrain(parts.head(features, images.shape[-2:]), images)
 
-    def _steering(self, weak: Tensor, teachings: Pair) -> Pair | None:
+    def _steering(self, weak: Tensor, teachings: Pair, shown: Tensor | None) -> Pair | None:
         """Flaw maps (U, 1, H, W) of both predictions of the weak views; None where no term uses them."""
         if self.gate in ("agreed", "open") and not self.lambda_fc:
             return None
-        return compared(self.detector, self._flaws(weak, teachings))
+        return compared(self.detector, self._flaws(weak, teachings), shown)
 
     def _gates(self, predictions: Pair, flaws: Pair | None) -> Pair:
         """Where the first and where the second model learns from the other, (N, 1, H, W) bool each.
