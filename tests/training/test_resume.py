@@ -3,6 +3,7 @@
 Also tests training/checkpoints.py.
 """
 
+import csv
 import errno
 import json
 import resource
@@ -84,6 +85,36 @@ def test_resumed_mean_teacher_is_the_uninterrupted_one(
     assert_same(Path("run"), whole_runs(*overrides))
     assert first.read_text() == before
     assert Path("run/metrics/version_1/metrics.csv").exists()
+
+
+def validations(run: Path, version: int) -> dict[int, str]:
+    """The metric of each validation in a table of a run, by step."""
+    with (run / f"metrics/version_{version}/metrics.csv").open() as file:
+        return {int(row["step"]) + 1: row["val/miou"] for row in csv.DictReader(file) if row.get("val/miou")}
+
+
+def test_a_validation_at_the_step_of_the_checkpoint_is_repeated(
+    train: Command, command: Command, whole_runs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results decide about best.ckpt and the pseudo labels: the checkpoint is written before they are known."""
+    overrides = (
+        *("method=gct_strong", "method.label_accuracy=0.6", "method.confidence=0.0", "method.warmup_epochs=0"),
+        *("method.rampup_epochs=0", "steps=8", "validations=4", "seed=5", "optimizer.lr=0.05"),
+    )
+    whole = whole_runs(*overrides)
+    measured = validations(whole, 0)
+    assert max(measured, key=lambda step: float(measured[step])) == 2
+    undo = cut_off(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(*overrides, "checkpoint_every=2")
+    undo()
+    assert command("train", "resume=run").code == 0
+    assert_same(Path("run"), whole)
+    assert validations(Path("run"), 1) == measured
+    assert read_checkpoint(Path("run/checkpoints/best.ckpt"))["global_step"] == 2
+    counted = read_checkpoint(Path("run/checkpoints/last.ckpt"))["loops"]["fit_loop"]
+    total = counted["epoch_loop.val_loop.batch_progress"]["total"]
+    assert total["started"] == total["completed"]  # a validation counts as unfinished where they differ
 
 
 def test_accumulated_steps_resume(

@@ -35,10 +35,13 @@ def test_training_ends_after_validations_without_improvement_and_says_why(train:
     assert command("evaluate", "run").code == 0
 
 
-def test_a_resumed_training_goes_on_counting(train: Command, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("every", [pytest.param(5, id="between"), pytest.param(4, id="at_a_validation")])
+def test_a_resumed_training_goes_on_counting(
+    every: int, train: Command, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     undo = cut_off(monkeypatch, 5)
     with pytest.raises(Killed):
-        train(*NO_PROGRESS, "freeze_batch_norm=true", "checkpoint_every=5")
+        train(*NO_PROGRESS, "freeze_batch_norm=true", f"checkpoint_every={every}")
     undo()
     assert command("train", "resume=run").code == 0
     assert steps() == 6

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import Profiler
 
@@ -29,7 +29,7 @@ from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 from semipix.tasks.label_losses import takes_weights
-from semipix.training.callbacks import BestCheckpoint, RunProgress, SamplePictures
+from semipix.training.callbacks import BestCheckpoint, LastCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_weights
 from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
 from semipix.training.cost import Cost
@@ -224,7 +224,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
         Cost(),
         StopOnSignal(run / "checkpoints" / "last.ckpt"),
         *([RunProgress()] if options.get("enable_progress_bar", True) else []),
-        ModelCheckpoint(
+        LastCheckpoint(
             run / "checkpoints",
             filename="last",
             every_n_train_steps=configuration.checkpoint_every,

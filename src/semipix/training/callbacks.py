@@ -1,4 +1,4 @@
-"""Lightning callbacks: the best checkpoint, the progress bar and sample pictures."""
+"""Lightning callbacks: the best and the last checkpoint, the progress bar and sample pictures."""
 
 import sys
 from pathlib import Path
@@ -15,15 +15,45 @@ from tqdm import tqdm
 from semipix.functional.display import shown_colours
 from semipix.methods.error_maps import error_maps
 from semipix.training.learner import Learner
+from semipix.training.stopping import validation_to_begin
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best checkpoint by a metric; unlike Lightning never one whose metric is NaN, also not the first."""
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of a run folder."""
 
     @property
     def state_key(self) -> str:
         """The key of Lightning's class, so that checkpoints of older trainings can be loaded."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+
+class LastCheckpoint(RunCheckpoint):
+    """Writes a checkpoint after every N steps, from which a killed training is resumed.
+
+    Where a validation follows the step, the checkpoint says that this validation has still to run: its result decides
+    about the best checkpoint, the early stop and what a method deploys. Lightning's own class writes a checkpoint after
+    which the validation counts as done. With the last step only the validation would be left, which Lightning does not
+    repeat; so the checkpoint before it is kept until the training is over.
+    """
+
+    _validates = False  # after the current batch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        self._validates = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+        if not self._validates:
+            super().on_train_batch_end(trainer, *args)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._validates and trainer.global_step < trainer.max_steps:
+            with validation_to_begin(trainer):
+                super().on_train_batch_end(trainer, pl_module, None, None, trainer.fit_loop.batch_idx)
+        self._validates = False
+
+
+class BestCheckpoint(RunCheckpoint):
+    """Keeps the best checkpoint by a metric; unlike Lightning never one whose metric is NaN, also not the first."""
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         return current is not None and not bool(current.isnan()) and super().check_monitor_top_k(trainer, current)

@@ -1,6 +1,8 @@
 """Callbacks that stop a training: after a signal, or early when a metric no longer improves."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,22 @@ from semipix.tasks.base import Task
 
 def _nothing(*args: Any) -> None:
     pass
+
+
+@contextmanager
+def validation_to_begin(trainer: pl.Trainer) -> Iterator[None]:
+    """Set counters that let Lightning begin validation again when a run is resumed from what is saved meanwhile.
+
+    Args:
+        trainer: that has begun a validation.
+    """
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    real = progress.state_dict()
+    progress.reset()
+    progress.increment_ready()
+    progress.increment_started()
+    yield
+    progress.load_state_dict(real)
 
 
 class StopOnSignal(Callback):
@@ -72,6 +90,8 @@ class StopOnSignal(Callback):
         self._stop_if_saved()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # One that a resumed run repeats was counted as begun when the checkpoint was written.
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
         if self.step is not None:
             self._save_before_validation(trainer)
             raise interruption.Stopped
@@ -112,12 +132,8 @@ class StopOnSignal(Callback):
             raise interruption.Stopped
 
     def _save_before_validation(self, trainer: pl.Trainer) -> None:
-        """Save in validation, with counters that let Lightning begin validation again when the run is resumed."""
-        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-        progress.reset()
-        progress.increment_ready()
-        progress.increment_started()
-        self._save(trainer)
+        with validation_to_begin(trainer):
+            self._save(trainer)
 
     def _save_after_a_batch(self, trainer: pl.Trainer) -> None:
         """Save between two batches, with the counters of `on_train_batch_end`, so that validation is not repeated."""
