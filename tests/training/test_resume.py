@@ -120,11 +120,25 @@ def test_a_validation_at_the_step_of_the_checkpoint_is_repeated(
 def test_accumulated_steps_resume(
     train: Command, command: Command, whole_runs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = ("method=supervised", "steps=5", "validations=2", "trainer.accumulate_grad_batches=3")
+    """Also if the resumed training is killed among the batches of a step, before it has made one."""
+    overrides = ("method=supervised", "steps=5", "validations=1", "trainer.accumulate_grad_batches=3")
     undo = cut_off(monkeypatch, 2)
     with pytest.raises(Killed):
         train(*overrides, "checkpoint_every=2")
     undo()
+    path, batches = Path("run/checkpoints/last.ckpt"), []
+    kept = path.stat().st_mtime_ns
+    with monkeypatch.context() as killed:
+
+        def hook(self: Learner, outputs: Any, batch: Any, batch_idx: int) -> None:
+            batches.append(batch_idx)
+            if len(batches) == 2:
+                raise Killed
+
+        killed.setattr(Learner, "on_train_batch_end", hook)
+        with pytest.raises(Killed):
+            command("train", "resume=run")
+    assert path.stat().st_mtime_ns == kept
     assert command("train", "resume=run").code == 0
     assert_same(Path("run"), whole_runs(*overrides))
 

@@ -38,6 +38,11 @@ class LastCheckpoint(RunCheckpoint):
 
     _validates = False  # after the current batch
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        # Lightning forgets that this step is saved, and would save again among the batches of the next one.
+        self._last_global_step_saved = trainer.global_step
+
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
