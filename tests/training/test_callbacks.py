@@ -43,11 +43,22 @@ class Scripted(pl.LightningModule):
     ],
 )
 def test_a_checkpoint_is_never_chosen_by_nan(mode: str, values: list[float], best: int | None, tmp_path: Path) -> None:
-    callback = BestCheckpoint(tmp_path, filename="best", monitor="val/miou", mode=mode, enable_version_counter=False)
+    fit(values, tmp_path, mode=mode)
+    path = tmp_path / "best.ckpt"
+    assert path.exists() == (best is not None)
+    if best is not None:
+        assert torch.load(path, weights_only=True)["global_step"] == best
+
+
+def fit(
+    values: list[float], folder: Path, mode: str = "max", steps: int | None = None, resumed: Path | None = None
+) -> BestCheckpoint:
+    """Train for some or all of the steps, and write `last.ckpt` and `best.ckpt` into a folder."""
+    callback = BestCheckpoint(folder, filename="best", monitor="val/miou", mode=mode, enable_version_counter=False)
     data = DataLoader(torch.zeros(len(values), 1))
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_steps=len(values),
+        max_steps=steps or len(values),
         max_epochs=-1,
         val_check_interval=1,
         check_val_every_n_epoch=None,
@@ -57,11 +68,22 @@ def test_a_checkpoint_is_never_chosen_by_nan(mode: str, values: list[float], bes
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Scripted(values), data, DataLoader(torch.zeros(1, 1)))
-    path = tmp_path / "best.ckpt"
-    assert path.exists() == (best is not None)
-    if best is not None:
-        assert torch.load(path, weights_only=True)["global_step"] == best
+    trainer.fit(Scripted(values), data, DataLoader(torch.zeros(1, 1)), ckpt_path=resumed, weights_only=True)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return callback
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_that_was_moved_keeps_its_best_checkpoint(tmp_path: Path) -> None:
+    values, old, new = [0.1, 0.3, 0.2], tmp_path / "old", tmp_path / "new"
+    fit(values, old, steps=2)
+    old.rename(new)
+    callback = fit(values, new, resumed=new / "last.ckpt")
+    path = str(new / "best.ckpt")
+    assert torch.load(path, weights_only=True)["global_step"] == 2
+    assert callback.best_model_path == callback.kth_best_model_path == path
+    assert callback.best_k_models == {path: torch.tensor(0.3)}
+    assert callback.last_model_path == ""
 
 
 def test_checkpoints_of_older_trainings_fit() -> None:

@@ -17,14 +17,27 @@ from semipix.methods.error_maps import error_maps
 from semipix.training.learner import Learner
 from semipix.training.stopping import validation_to_begin
 
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+"""Keys of ModelCheckpoint's state that are files."""
+
 
 class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of a run folder."""
+    """A checkpoint of a run folder, which may be moved before the run is resumed."""
 
     @property
     def state_key(self) -> str:
         """The key of Lightning's class, so that checkpoints of older trainings can be loaded."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state with its files in the present folder; Lightning would forget the best score of another one."""
+        here = {key: self._here(state_dict[key]) for key in PATHS if key in state_dict}
+        best = {self._here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        """The file of the same name in the present folder; empty for an empty path."""
+        return str(Path(self.dirpath or "") / Path(path).name) if path else ""
 
 
 class LastCheckpoint(RunCheckpoint):

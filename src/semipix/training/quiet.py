@@ -8,7 +8,6 @@ QUIET = (
     ".*does not have many workers.*",
     ".*not resumable.*",
     ".*[Cc]heckpoint directory.*exists.*",
-    ".*dirpath has changed.*",  # a run folder may be moved
     ".*isinstance.*",
     ".*smaller than the logging interval.*",  # short runs are allowed
     ".*GPU available but not used.*",  # the user has set accelerator=cpu
