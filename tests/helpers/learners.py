@@ -1,6 +1,7 @@
 """Short trainings of a Learner under Lightning's trainer."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -45,8 +46,14 @@ def make_learner(method: Method, lr: float = 0.01, **given: Any) -> Learner:
     return Learner(method, optimizer=functools.partial(SGD, lr=lr), **given)
 
 
-def fit(learner: Learner, source: TinySource | None = None, data: dict[str, Any] | None = None, **given: Any) -> Any:
-    """A trainer after two steps without validation, unless given otherwise."""
+def fit(
+    learner: Learner,
+    source: TinySource | None = None,
+    data: dict[str, Any] | None = None,
+    resumed: Path | None = None,
+    **given: Any,
+) -> Any:
+    """A trainer after two steps without validation, unless given otherwise, or after going on from a checkpoint."""
     settings: dict[str, Any] = {
         "accelerator": "cpu",
         "max_steps": 2,
@@ -58,5 +65,7 @@ def fit(learner: Learner, source: TinySource | None = None, data: dict[str, Any]
         "num_sanity_val_steps": 0,
     }
     trainer = pl.Trainer(**{**settings, **given})
-    trainer.fit(learner, datamodule=make_data(learner.method, source, **(data or {})))
+    module = make_data(learner.method, source, **(data or {}))
+    module.accumulate = trainer.accumulate_grad_batches
+    trainer.fit(learner, datamodule=module, ckpt_path=resumed, weights_only=True)
     return trainer

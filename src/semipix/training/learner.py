@@ -28,6 +28,7 @@ from semipix.training.calibration import ErrorMap
 from semipix.training.error_metrics import ErrorMapMetric
 from semipix.training.finiteness import Finiteness
 from semipix.training.image_figures import ImageRecords
+from semipix.training.lengthening import has_length, reopen, reschedule
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
 from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
 from semipix.training.pseudo_label_metric import PseudoLabelMetric, needed_confidence
@@ -184,6 +185,17 @@ class Learner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._read_finiteness()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the training go on as one of the present number of steps, which may be another than the checkpoint's."""
+        if checkpoint["global_step"] >= self.trainer.max_steps:
+            return
+        finished = reopen(checkpoint)
+        if self.scheduler is not None:
+            optimizer = self._optimizer()
+            schedule = self.scheduler(optimizer)
+            if finished or not has_length(checkpoint, schedule):
+                reschedule(checkpoint, optimizer.optimizers, schedule)
+
     def on_train_end(self) -> None:
         self._read_finiteness()
 
@@ -192,10 +204,13 @@ class Learner(pl.LightningModule):
         self.method.after_step()
 
     def configure_optimizers(self) -> Any:
-        optimizer = CombinedOptimizer(self.method.optimizers(optimizer_maker(self.optimizer)))
+        optimizer = self._optimizer()
         if self.scheduler is None:
             return optimizer
         return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "step"}]
+
+    def _optimizer(self) -> CombinedOptimizer:
+        return CombinedOptimizer(self.method.optimizers(optimizer_maker(self.optimizer)))
 
     # evaluation
 
