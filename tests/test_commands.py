@@ -55,7 +55,7 @@ def test_training_says_what_to_do_next_and_shows_no_tips(train: Command) -> None
         "validation",
         "model: TinyModel, 190 parameters",
         "method: Supervised, 1 network of the model, 190 trained parameters in all",
-        "length: 2 steps of 4 images, validated 10 times; writes run",
+        "length: 2 steps of 4 images, validated 2 times; writes run",
         "run: 2 steps, see run/summary.json; next: semipix evaluate run --trust",
     ]
     lines = result.err.replace("\r", "\n").splitlines()
@@ -117,6 +117,9 @@ def test_scheduler_may_be_left_out(train: Command) -> None:
 def test_gradients_may_be_accumulated(train: Command) -> None:
     result = train("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1", "steps=3", "checkpoint_every=2")
     assert result.code == 0
+    assert "length: 3 steps of 8 images, in 2 batches, validated 3 times" in result.out  # not 6 times
+    with Path("run/metrics/version_0/metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["val/miou"]] == [0, 1, 2]
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] == 3
     assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"] == 6

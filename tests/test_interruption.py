@@ -218,7 +218,7 @@ def test_accumulated_gradients_are_not_lost(
     train: Command, command: Command, monkeypatch: pytest.MonkeyPatch, shared_photos: Path
 ) -> None:
     """Validation follows batch 5 of 15, in the middle of the second step: the training stops after that step."""
-    given = ("steps=5", "validations=3", "trainer.accumulate_grad_batches=3", "data.eval_batch_size=1")
+    given = ("steps=5", "trainer.val_check_interval=5", "trainer.accumulate_grad_batches=3", "data.eval_batch_size=1")
     assert train(*given, "run=whole").code == 0
     with monkeypatch.context() as patch:
         signal_in(Learner, "validation_step", lambda learner: learner.global_step == 1, patch)

@@ -1,4 +1,7 @@
-"""Number of steps of a run by the paper's training rules (Ke et al., ECCV 2020, Section 4), for fair comparisons."""
+"""Number of steps of a run by the paper's training rules (Ke et al., ECCV 2020, Section 4), for fair comparisons.
+
+Also how many of them there are between two validations.
+"""
 
 import math
 from typing import Literal
@@ -48,3 +51,17 @@ def training_steps(
         return steps if steps is not None else max(1, round(epochs * math.ceil(unlabeled / share)))
     full = steps if steps is not None else max(1, round(epochs * math.ceil(samples / batch_size)))
     return max(1, round(full * labeled / samples)) if length == "labeled" else full
+
+
+def validation_interval(steps: int, validations: int) -> int:
+    """Optimizer steps between two validations.
+
+    Args:
+        steps: of the training.
+        validations: most validations; 1 or more.
+
+    Returns:
+        The largest interval that gives exactly so many validations, otherwise the smallest that gives fewer.
+    """
+    longest = max(1, steps // validations)
+    return longest if steps // longest <= validations else steps // (validations + 1) + 1

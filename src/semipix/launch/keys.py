@@ -18,7 +18,7 @@ ABOUT = {
     "steps": "optimizer steps; replaces epochs",
     "length": "what epochs counts: full: passes over all images, so that all runs are as long as full supervision; "
     "labeled: over the labeled images alone; unlabeled: over the unlabeled ones (the paper's rules)",
-    "validations": "number of validations during training",
+    "validations": "most validations during training; they are evenly spaced",
     "checkpoint_every": "steps after which checkpoints/last.ckpt is written again",
     "channels_last": "use the memory format channels last, which is faster on most hardware",
     "freeze_batch_norm": "do not update running statistics, and normalise by them also in training",

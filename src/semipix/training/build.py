@@ -24,7 +24,7 @@ from semipix.data.files.listing import SPLITS
 from semipix.data.source import Source
 from semipix.data.splits import Split
 from semipix.errors import SemipixError, reason_of
-from semipix.functional.length import training_steps
+from semipix.functional.length import training_steps, validation_interval
 from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
@@ -218,7 +218,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
             f"trainer.profiler: {profiler!r} found, simple, advanced or an object given by its _target_ expected"
         )
     options.setdefault("plugins", [AtomicCheckpointIO()])
-    batches = steps * accumulated(configuration)
+    interval = validation_interval(steps, max(1, configuration.validations)) * accumulated(configuration)
     callbacks: list[Callback] = [
         *_all_of("callbacks", options.pop("callbacks", None), Callback),
         Cost(),
@@ -247,7 +247,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
         "callbacks": callbacks,
         "default_root_dir": run,
         "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
-        "val_check_interval": max(1, batches // max(1, configuration.validations)),
+        "val_check_interval": interval,  # in batches
         "check_val_every_n_epoch": None,
         "limit_val_batches": None if validate else 0,
         "num_sanity_val_steps": 1 if validate else 0,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import lightning.pytorch as pl
 from torch import nn
 
 from semipix.data.datamodule import SemiSupervisedDataModule
@@ -14,15 +15,14 @@ MOST_NAMES = 8
 
 
 def opening_lines(
-    method: Method, data: SemiSupervisedDataModule, steps: int, validations: int, run: Path
+    method: Method, data: SemiSupervisedDataModule, trainer: pl.Trainer, run: Path
 ) -> tuple[str, str, str, str, str]:
     """What a training is about to do.
 
     Args:
         method: with its networks.
         data: the data module.
-        steps: optimizer steps in all.
-        validations: how often validation runs; 0 without validation images.
+        trainer: knows how many steps there are, and how often validation runs.
         run: the run folder.
     """
     models = [module for module in method.modules() if isinstance(module, Adapter)]
@@ -33,7 +33,6 @@ def opening_lines(
         images += f", {data.labeled_per_batch * data.accumulate} of them labeled"
     if data.accumulate > 1:
         images += f", in {data.accumulate} batches"
-    checks = f"validated {_several(validations, 'time')}" if data.split.val and validations else "no validation"
     place = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
     return (
         f"task: {_task_line(method.task)}",
@@ -41,8 +40,19 @@ def opening_lines(
         f"model: {'; '.join(titles)}",
         f"method: {type(method).__name__}, {_several(len(models), 'network')} of the model, "
         f"{_millions(trained)} trained parameters in all",
-        f"length: {_several(steps, 'step')} of {images}, {checks}; writes {place}",
+        f"length: {_several(trainer.max_steps, 'step')} of {images}, {_validations(trainer, data)}; writes {place}",
     )
+
+
+def _validations(trainer: pl.Trainer, data: SemiSupervisedDataModule) -> str:
+    """How often validation runs, unless the training stops early."""
+    if not data.split.val or not trainer.limit_val_batches:
+        return "no validation"
+    interval = trainer.val_check_interval
+    if trainer.check_val_every_n_epoch is not None or not isinstance(interval, int):
+        return "validated as the keys of trainer say"
+    count = trainer.max_steps * data.accumulate // interval
+    return f"validated {_several(count, 'time')}" if count else "no validation"
 
 
 def _task_line(task: Task) -> str:

@@ -237,7 +237,7 @@ def _fit(
         die_with_parent()
     data.skipped.path = run / "skipped.txt"
     if is_first_process():
-        _begin(data, opening_lines(learner.method, data, trainer.max_steps, configuration.validations, run))
+        _begin(data, opening_lines(learner.method, data, trainer, run))
     loggers = trainer.loggers if is_first_process() else []
     try:
         with begun(loggers, configuration.as_mapping()), interruption.deferred("step"):
