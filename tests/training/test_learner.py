@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import PolynomialLR
+from torch.optim.lr_scheduler import OneCycleLR, PolynomialLR
 from torchmetrics.functional.classification import binary_calibration_error
 
 from semipix.batch import EvalSample
@@ -190,6 +190,15 @@ def test_the_schedule_moves_every_optimizer_each_step() -> None:
     trainer = fit(make_learner(method, lr=0.4, scheduler=scheduler), max_steps=3)
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
     assert rates == pytest.approx([0.1, 0.1, 3e-3 / 4])
+
+
+def test_a_schedule_of_absolute_rates_keeps_the_detectors() -> None:
+    """The configured rate is 0.4 and the detector's 3e-3; the highest rate comes at the end of the third step."""
+    method = make_method("gct")
+    scheduler = functools.partial(OneCycleLR, total_steps=4, max_lr=0.8, pct_start=0.75, cycle_momentum=False)
+    trainer = fit(make_learner(method, lr=0.4, scheduler=scheduler), max_steps=2)
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    assert rates == pytest.approx([0.8, 0.8, 6e-3])
 
 
 @pytest.mark.parametrize("memory", [True, False])

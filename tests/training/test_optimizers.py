@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import PolynomialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, LRScheduler, OneCycleLR, PolynomialLR
 
 from semipix.models.adapt import adapt
 from semipix.models.deeplab_v2 import DeepLabV2
-from semipix.training.optimizers import CombinedOptimizer, fused, optimizer_maker
+from semipix.training.optimizers import CombinedOptimizer, fused, make_schedule, optimizer_maker
 from tests.helpers.tiny import rand
 
 MAKERS: tuple[Callable[..., Optimizer], ...] = (
@@ -195,3 +195,57 @@ class TestFused:
 
     def test_an_optimizer_without_it_is_left_alone(self) -> None:
         assert fused(torch.optim.Rprop) is torch.optim.Rprop
+
+
+def scheduled(scheduler: Callable[[Optimizer], LRScheduler]) -> tuple[CombinedOptimizer, LRScheduler]:
+    """Of a configured rate of 0.1, with groups of the 1-, 10- and 3-fold rate."""
+    factory = functools.partial(SGD, lr=0.1)
+    first, second = networks()
+    groups = [{"params": [first.weight]}, {"params": [first.bias], "lr": 1.0}]
+    optimizer = CombinedOptimizer([factory(groups), SGD(second.parameters(), lr=0.3)])
+    return optimizer, make_schedule(scheduler, optimizer, factory)
+
+
+def rates(optimizer: Optimizer, schedule: LRScheduler, count: int) -> list[list[float]]:
+    """Of the groups before and after each step."""
+    found = [[group["lr"] for group in optimizer.param_groups]]
+    for _ in range(count):
+        optimizer.step()
+        schedule.step()
+        found.append([group["lr"] for group in optimizer.param_groups])
+        assert schedule.get_last_lr() == found[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "first"),
+    [
+        pytest.param(functools.partial(CosineAnnealingLR, T_max=8), 0.1, id="relative"),
+        pytest.param(functools.partial(OneCycleLR, total_steps=8, max_lr=0.5, cycle_momentum=False), 0.02, id="one"),
+        pytest.param(
+            functools.partial(CyclicLR, base_lr=0.01, max_lr=0.5, step_size_up=3, cycle_momentum=False),
+            0.01,
+            id="cyclic",
+        ),
+    ],
+)
+def test_a_schedule_keeps_the_ratios_of_rates(scheduler: Callable[[Optimizer], LRScheduler], first: float) -> None:
+    """Also after its state was loaded; the first group has the rates that the schedule gives an optimizer of one."""
+    found = rates(*scheduled(scheduler), 6)
+    assert found[0] == pytest.approx([first, 10 * first, 3 * first])
+    for row in found:
+        assert row == pytest.approx([row[0], 10 * row[0], 3 * row[0]])
+    alone = SGD(networks()[0].parameters(), lr=0.1)
+    assert [row[0] for row in found] == pytest.approx([row[0] for row in rates(alone, scheduler(alone), 6)])
+
+    optimizer, schedule = scheduled(scheduler)
+    rates(optimizer, schedule, 3)
+    resumed, again = scheduled(scheduler)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    again.load_state_dict(copy.deepcopy(schedule.state_dict()))
+    assert rates(resumed, again, 3) == found[3:]
+
+
+def test_rates_that_a_schedule_has_for_each_group_are_its_own() -> None:
+    scheduler = functools.partial(OneCycleLR, total_steps=8, max_lr=[0.5, 0.6, 0.7], cycle_momentum=False)
+    assert rates(*scheduled(scheduler), 0) == [pytest.approx([0.02, 0.024, 0.028])]

@@ -30,7 +30,7 @@ from semipix.training.finiteness import Finiteness
 from semipix.training.image_figures import ImageRecords
 from semipix.training.lengthening import has_length, reopen, reschedule
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
-from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, optimizer_maker
+from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, make_schedule, optimizer_maker
 from semipix.training.pseudo_label_metric import PseudoLabelMetric, needed_confidence
 
 
@@ -190,11 +190,9 @@ class Learner(pl.LightningModule):
         if checkpoint["global_step"] >= self.trainer.max_steps:
             return
         finished = reopen(checkpoint)
-        if self.scheduler is not None:
-            optimizer = self._optimizer()
-            schedule = self.scheduler(optimizer)
-            if finished or not has_length(checkpoint, schedule):
-                reschedule(checkpoint, optimizer.optimizers, schedule)
+        optimizer, schedule = self._optimizer_and_schedule()
+        if schedule is not None and (finished or not has_length(checkpoint, schedule)):
+            reschedule(checkpoint, optimizer.optimizers, schedule)
 
     def on_train_end(self) -> None:
         self._read_finiteness()
@@ -204,13 +202,16 @@ class Learner(pl.LightningModule):
         self.method.after_step()
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer()
-        if self.scheduler is None:
+        optimizer, schedule = self._optimizer_and_schedule()
+        if schedule is None:
             return optimizer
-        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "step"}]
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    def _optimizer(self) -> CombinedOptimizer:
-        return CombinedOptimizer(self.method.optimizers(optimizer_maker(self.optimizer)))
+    def _optimizer_and_schedule(self) -> tuple[CombinedOptimizer, LRScheduler | None]:
+        optimizer = CombinedOptimizer(self.method.optimizers(optimizer_maker(self.optimizer)))
+        if self.scheduler is None:
+            return optimizer, None
+        return optimizer, make_schedule(self.scheduler, optimizer, self.optimizer)
 
     # evaluation
 

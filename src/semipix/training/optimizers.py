@@ -1,17 +1,25 @@
-"""One optimizer that combines several, and optimizers with a model's own learning rates for its parts."""
+"""One optimizer that combines several, learning rates of a model's parts, and schedules that keep their ratios."""
 
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from semipix.methods.base import MakeOptimizer
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """A torch optimizer class with everything but its parameters bound."""
+
+GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+"""Learning rates that a schedule sets in the groups of an optimizer."""
+
+SCHEDULE_RATES = ("base_lrs", "max_lrs", "_last_lr")
+"""Attributes of a schedule with a learning rate for each group."""
 
 
 class CombinedOptimizer(Optimizer):
@@ -92,3 +100,33 @@ def optimizer_maker(factory: OptimizerFactory) -> MakeOptimizer:
         return optimizer
 
     return make_optimizer
+
+
+def make_schedule(
+    scheduler: Callable[[Optimizer], LRScheduler], optimizer: CombinedOptimizer, factory: OptimizerFactory
+) -> LRScheduler:
+    """A schedule that keeps the ratios of the groups' learning rates.
+
+    Most schedules multiply the rate of each group. Others, such as `OneCycleLR` and `CyclicLR`, set the configured
+    rates in place of the groups' own; these are multiplied by the ratio of the group's own rate and the optimizer's.
+    Rates that are given for each group are left as they are.
+
+    Args:
+        scheduler: a scheduler class with all arguments bound but the optimizer.
+        optimizer: what it schedules.
+        factory: an optimizer class, or a partial of one, as configured.
+    """
+    (probe,) = factory([nn.Parameter(torch.zeros(1))]).param_groups
+    own = [group.get("lr") for group in optimizer.param_groups]
+    schedule = scheduler(optimizer)
+    begins = [group.get("initial_lr") for group in optimizer.param_groups]
+    if begins == own or any(begin != begins[0] for begin in begins) or not probe.get("lr"):
+        return schedule
+    ratios = [float(rate / probe["lr"]) for rate in own]
+    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+        group.update({key: group[key] * ratio for key in GROUP_RATES if key in group})
+    for key in SCHEDULE_RATES:
+        if hasattr(schedule, key):
+            rates = getattr(schedule, key)
+            setattr(schedule, key, [rate * ratio for rate, ratio in zip(rates, ratios, strict=True)])
+    return schedule
