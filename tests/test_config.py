@@ -52,7 +52,8 @@ def test_overrides_reach_every_parameter_of_a_group_and_nothing_else() -> None:
 
 
 def test_null_means_that_a_group_is_left_out() -> None:
-    assert open_overrides(["scheduler=null", "second_model=null"]) == ["~scheduler"]
+    assert open_overrides(["scheduler=null", "second_model=null"]) == ["~scheduler", "++second_model=null"]
+    assert open_overrides(["second_model=null", "second_model=unet"]) == ["model@second_model=unet"]
 
 
 @pytest.mark.parametrize(

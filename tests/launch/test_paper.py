@@ -144,6 +144,12 @@ def test_denoising_deploys_dhdn_and_counts_sidds_patches() -> None:
     assert resolved("experiment=paper/denoising").data.options["samples_per_image"] == 1, "of other data"
 
 
+@pytest.mark.parametrize("experiment", ["paper/denoising", "paper/denoising_small"])
+def test_an_experiments_second_model_can_be_left_out(experiment: str) -> None:
+    assert resolved(f"experiment={experiment}", "second_model=null").second_model is None
+    assert resolved(f"experiment={experiment}", "second_model=dhdn", "second_model=null").second_model is None
+
+
 def test_matting_takes_the_papers_samples_and_passes() -> None:
     config = resolved("experiment=paper/matting", "data=pairs", "data.root=nowhere")
     assert config.model.path.endswith(".DeepImageMatting")
@@ -183,6 +189,8 @@ def test_values_belong_to_the_option_that_has_them() -> None:
     assert paper_table("matting", "model").keys() == {"deep_image_matting"}
     assert unet.second_model is not None
     assert unet.second_model.options["pretrained"] is True
+    none = resolved("experiment=paper/matting", "second_model=deep_image_matting", "second_model=null")
+    assert none.second_model is None
     own = resolved(PAPER, "model._target_=tests.helpers.tiny.TinyModel")
     assert "pretrained" not in own.model.options, "another class need not have the key"
 

@@ -43,14 +43,18 @@ def open_overrides(overrides: Sequence[str]) -> list[str]:
     Hydra refuses keys that are not in a YAML file, and the YAML files contain only values that differ from the
     constructors' defaults. So `method.lambda_dc=10` becomes `++method.lambda_dc=10`; `check_keys` finds misspelt keys
     later. `second_model=NAME` becomes Hydra's `model@second_model=NAME`. Hydra also refuses null as the value of a
-    group: `scheduler=null` becomes `~scheduler`, and `second_model=null` is left out.
+    group: `scheduler=null` becomes `~scheduler`. `second_model=null` becomes a value, which replaces the option that an
+    experiment has chosen; it is left out where a later override chooses another one.
     """
     opened = []
+    last = next((override for override in reversed(overrides) if override.startswith("second_model=")), "")
     for override in overrides:
         key = override.partition("=")[0]
         if override == "second_model=null":
-            continue
-        if override == "scheduler=null":
+            if override != last:
+                continue
+            override = "++" + override
+        elif override == "scheduler=null":
             override = "~scheduler"
         elif key == "second_model":
             override = "model@" + override

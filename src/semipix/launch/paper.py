@@ -78,7 +78,8 @@ def with_paper_values(
         }
     changed = dict(config)
     for group, row in rows.items():
-        if row and (group == "method" or f"{group}._target_" not in given):  # another class may not have these keys
+        another = group != "method" and f"{group}._target_" in given  # its class may not have these keys
+        if row and config.get(group) is not None and not another:
             kept = {key: value for key, value in row.items() if f"{group}.{key}" not in given}
             changed[group] = {**config[group], **kept}
     return changed
