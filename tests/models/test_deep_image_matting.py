@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from semipix.errors import SemipixError
+from semipix.models.adapt import make_model
 from semipix.models.deep_image_matting import DeepImageMatting, Refinement
+from semipix.models.dhdn import DHDN
 from tests.models.base import CheckpointingTests, ModelTests, images
 
 
@@ -81,6 +84,19 @@ def test_pretrained_weights_are_those_of_vgg_and_ignore_the_trimap_at_first(monk
             features, _ = stage(features)
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
     assert expected.any()
+
+
+def test_bands_have_their_own_statistics_and_the_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {f"features.{name}": value for name, value in vgg16(num_classes=1).features.state_dict().items()}
+    monkeypatch.setattr("torchvision.models.VGG16_Weights.get_state_dict", lambda *_, **__: weights)
+    mean, std = [0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.2, 0.3, 0.3, 0.3]
+    made = make_model(DeepImageMatting, 5, 1, None, (mean, std), pretrained=True)
+    assert made.normalises_bands
+    assert made.model.normalize.mean.flatten().tolist() == pytest.approx(mean)
+    assert made.model.normalize.std.flatten().tolist() == pytest.approx(std)
+    first = next(made.model.encoder.parameters())
+    assert torch.equal(first, adapt_input_conv(5, weights["features.0.weight"]))
+    assert not make_model(DHDN, 5, 1, None, (mean, std), width=8).normalises_bands
 
 
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,9 +262,7 @@ class SemiSupervisedDataModule(LightningDataModule):
         """One line: how many images are labeled, unlabeled and held out, labels that are not used, and the bands."""
         hidden = len(set(self.source.labeled()).difference(self.split.labeled, self.split.val))
         unlabeled = f"{self.unlabeled_count} unlabeled{'' if self.use_unlabeled else ' (not used by this method)'}"
-        bands = (
-            "" if self.source.bands is None else f"; {self.source.bands.count} bands, normalised by their statistics"
-        )
+        bands = "" if self.source.bands is None else f"; {self.source.bands.count} bands"
         return (
             f"data: {len(self.split.labeled)} labeled, {unlabeled}, {hidden} labels hidden by "
             f"data.labels={self.labels}, {len(self.split.val)} held out for validation{bands}"

@@ -80,6 +80,7 @@ class Adapter(nn.Module):
     Attributes:
         recompute: whether training computes the module again in the backward pass instead of keeping its activations,
             so that only one of several task models needs memory for them at a time.
+        normalises_bands: whether the module was made with the statistics of the images' bands.
     """
 
     def __init__(self, model: nn.Module, channels: int, constrain: Constrain | None = None) -> None:
@@ -88,6 +89,7 @@ class Adapter(nn.Module):
         self.channels = channels
         self.constrain = constrain
         self.recompute = False
+        self.normalises_bands = False
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C_in, H, W) to outputs (N, K, H, W).
@@ -260,7 +262,9 @@ def make_model(
             f"model: {name} made a {type(model).__name__}, expected a torch.nn.Module; let model._target_ name a class"
             " of modules or a function that returns one"
         )
-    return adapt(model, channels, constrain)
+    adapted = adapt(model, channels, constrain)
+    adapted.normalises_bands = bands is not None and {*BAND_NAMES} <= signature.parameters.keys()
+    return adapted
 
 
 def _signature(target: Callable[..., nn.Module]) -> inspect.Signature:

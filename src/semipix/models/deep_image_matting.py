@@ -1,9 +1,11 @@
 """Deep Image Matting: a VGG-16 encoder, a decoder that unpools with the encoder's indices, and a refinement stage."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
@@ -37,16 +39,18 @@ class DeepImageMatting(nn.Module):
     decoder's 1x1 convolution. Weights that are not pretrained are initialised by He et al. and not by Glorot, with
     which the activations vanish after five unpoolings; alpha starts close to 1/2. All stages are trained together.
 
-    Images in [0, 1] of at least 32x32 pixels are normalised by ImageNet's statistics. Sides that are not multiples of
-    32 are padded by reflection, and the output is cropped to the image's size.
+    Images in [0, 1] of at least 32x32 pixels are normalised by ImageNet's statistics, or by those of their bands. Sides
+    that are not multiples of 32 are padded by reflection, and the output is cropped to the image's size.
 
     Args:
         in_channels: channels of the images. Channels after red, green and blue (the trimap) are scaled to [-1, 1].
         channels: channels of the output.
         width: channels of the first stage, and of the refinement.
-        pretrained: start from torchvision's ImageNet weights; those of the trimap's channel start at zero.
+        pretrained: start from torchvision's ImageNet weights; those of the trimap's channel start at zero, unless all
+            channels are bands (`band_mean`).
         checkpointing: compute the stages again in the backward pass instead of keeping their activations; needs less
             memory and more time.
+        band_mean, band_std: see `SMP`.
 
     Raises:
         SemipixError: the width is below 1, there are no pretrained weights of this width, or they cannot be downloaded.
@@ -59,6 +63,8 @@ class DeepImageMatting(nn.Module):
         width: int = PRETRAINED_WIDTH,
         pretrained: bool = False,
         checkpointing: bool = False,
+        band_mean: Sequence[float] | None = None,
+        band_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if width < 1:
@@ -83,7 +89,8 @@ class DeepImageMatting(nn.Module):
         layers[-1].append(last)  # part of the last stage, so that checkpointing keeps no full-size activations
         self.decoder = nn.ModuleList(map(Unpooling, layers))
         self.refinement = Refinement(min(in_channels, 3), channels, width)
-        self.normalize = Normalize(in_channels)
+        bands = {} if band_mean is None or band_std is None else {"mean": band_mean, "std": band_std}
+        self.normalize = Normalize(in_channels, **bands)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -94,10 +101,15 @@ class DeepImageMatting(nn.Module):
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, middle)
         if pretrained:
-            self._load_vgg()
+            self._load_vgg(spread=bool(bands))
 
-    def _load_vgg(self) -> None:
-        """Load ImageNet weights into the encoder; the first convolution's weights of further channels are zero."""
+    def _load_vgg(self, spread: bool) -> None:
+        """Load ImageNet weights into the encoder.
+
+        Args:
+            spread: repeat the first convolution's weights of red, green and blue over all channels; without it those of
+                further channels are zero.
+        """
         weights = download(
             lambda: VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True),
             "true",
@@ -108,6 +120,8 @@ class DeepImageMatting(nn.Module):
         with torch.no_grad():
             for convolution, name in zip(convolutions, names, strict=True):
                 known = weights[name][:, : convolution.in_channels]
+                if spread and convolution is convolutions[0]:
+                    known = adapt_input_conv(convolution.in_channels, weights[name])
                 convolution.weight.zero_()
                 convolution.weight[:, : known.shape[1]] = known
                 if convolution.bias is not None:

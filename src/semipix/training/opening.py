@@ -28,6 +28,7 @@ def opening_lines(
     models = [module for module in method.modules() if isinstance(module, Adapter)]
     titles = dict.fromkeys(f"{_title(each.model)}, {_count(each)} parameters" for each in models)
     trained = sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
+    normalised = bool(models) and all(each.normalises_bands for each in models)
     images = f"{data.batch_size * data.accumulate} images"
     if data.mixed:
         images += f", {data.labeled_per_batch * data.accumulate} of them labeled"
@@ -36,7 +37,7 @@ def opening_lines(
     place = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
     return (
         f"task: {_task_line(method.task)}",
-        data.counts(),
+        data.counts() + (", normalised by their statistics" if normalised else ""),
         f"model: {'; '.join(titles)}",
         f"method: {type(method).__name__}, {_several(len(models), 'network')} of the model, "
         f"{_millions(trained)} trained parameters in all",
