@@ -428,6 +428,11 @@ class TestLabelAccuracy:
         method.after_validation(lambda name, accuracy: 0.9)
         assert method.needed.tolist() == pytest.approx([0.4, 0.4])
 
+    def test_a_confidence_of_whole_numbers_may_be_raised(self) -> None:
+        method = make_strong(confidence=0, label_accuracy=0.9)
+        method.after_validation(lambda name, accuracy: 0.25)
+        assert method.needed.tolist() == [0.25, 0.25]
+
     @torch.no_grad()
     def test_taught_are_the_pixels_whose_labels_are_learned(self) -> None:
         method, batch = make_strong(gate="open", confidence=0.4, lambda_cross=1.0), make_batch()

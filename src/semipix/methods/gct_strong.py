@@ -199,7 +199,7 @@ class StrongGCT(FlawGuidedPair):
         self.teachers = copy.deepcopy(self.models).requires_grad_(False) if decay else None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         # The confidence at which each model's pixels teach; validation may raise it.
-        self.register_buffer("needed", torch.full((2,), confidence))
+        self.register_buffer("needed", torch.full((2,), float(confidence)))
         self.sure = nn.ModuleList(SurePixels(task, confidence, per_class) for _ in range(2))
 
     def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
