@@ -96,7 +96,8 @@ def test_ray_retries_a_job_whose_worker_dies(train: Command, tmp_path: Path, mon
 
 
 def test_submitit_goes_on_after_a_job_whose_launcher_dies(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("submitit")
+    core = pytest.importorskip("submitit.core.core")
+    monkeypatch.setattr(core.Job, "_results_timeout_s", 1)  # seconds in which a job that is over writes its result
     monkeypatch.setenv("KILL", "launcher")
     given = (f"model._target_={DEADLY}", "model.width=5,4", "-m", "run=sweep", *STEPS, "hydra/launcher=submitit_local")
     message = train(*given).error
