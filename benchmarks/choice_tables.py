@@ -73,12 +73,13 @@ def choices() -> str:
         found[record["setting"], record["labels"], record["name"]].append(record)
     if not found:
         return "not measured"
-    parts = table_head(["setting", "labels", "seeds", "chosen", "best", "gain", "lost", "pilots' time"])
+    parts = table_head(["setting", "labels", "seeds", "chosen", "best", "figure", "gain", "lost", "pilots' time"])
     for (setting, labels, name), records in sorted(found.items()):
-        digits = MEASURES[measure_of(setting).metric][1]
+        figure_name, digits = MEASURES[measure_of(setting).metric]
         cost = statistics.mean(record["pilot_seconds"] / record["training_seconds"] for record in records)
         cells = [f"`{setting}`" if name == "default" else f"`{setting}`, {name}", labels, f"{len(records)}"]
         cells += [_counted([record[key] for record in records]) for key in ("chosen", "best")]
+        cells.append(figure_name)
         cells.append(over_seeds([record["gain"] for record in records], digits, signed=True))
         cells.append(over_seeds([record["regret"] for record in records], digits))
         parts.append(table_row([*cells, f"{cost:.1f}"]))
