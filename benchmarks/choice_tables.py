@@ -76,13 +76,15 @@ def choices() -> str:
     parts = table_head(["setting", "labels", "seeds", "chosen", "best", "figure", "gain", "lost", "pilots' time"])
     for (setting, labels, name), records in sorted(found.items()):
         figure_name, digits = MEASURES[measure_of(setting).metric]
-        cost = statistics.mean(record["pilot_seconds"] / record["training_seconds"] for record in records)
+        # None: the measurement was interrupted meanwhile, which the seconds would count.
+        measured = [record for record in records if record["pilot_seconds"] is not None]
+        costs = [record["pilot_seconds"] / record["training_seconds"] for record in measured]
         cells = [f"`{setting}`" if name == "default" else f"`{setting}`, {name}", labels, f"{len(records)}"]
         cells += [_counted([record[key] for record in records]) for key in ("chosen", "best")]
         cells.append(figure_name)
         cells.append(over_seeds([record["gain"] for record in records], digits, signed=True))
         cells.append(over_seeds([record["regret"] for record in records], digits))
-        parts.append(table_row([*cells, f"{cost:.1f}"]))
+        parts.append(table_row([*cells, f"{statistics.mean(costs):.1f}" if costs else "-"]))
     return "\n".join(parts)
 
 
