@@ -254,8 +254,8 @@ MEASUREMENTS: dict[str, Measurement] = {
             "accuracy.pick coverage camvid --data CAMVID --labels 4 12 32 --json JSON",
             "accuracy.pick coverage portrait --data PORTRAIT --labels 4 8 32 --json JSON",
             "accuracy.pick train portrait --data PORTRAIT --labels 8 --runs RUNS --json JSON",
-            "accuracy.pick train camvid --data CAMVID --labels 12 --strategies random kcentre-all kmeans-all --runs RUNS "
-            "--json JSON",
+            "accuracy.pick train camvid --data CAMVID --labels 12 --strategies random kcentre-all kmeans-all "
+            "--runs RUNS --json JSON",
         )
     ),
     "choices": Measurement(
