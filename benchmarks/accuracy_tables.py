@@ -358,6 +358,27 @@ def _ious(record: Record) -> dict[str, float]:
     return {key.removeprefix("iou/"): 100 * value for key, value in test.items() if key.startswith("iou/")}
 
 
+LIGHT_ROWS = {"supervised_light": BASELINE, "gct_strong_light": "gct_strong_cues"}
+"""Trainings with a lighter decoder, and the same ones with the default decoder."""
+
+
+def light_decoder() -> str:
+    """Test mIoU of trainings with the default UNet and with a lighter decoder, and the differences of their seeds."""
+    usual: dict[str, dict[int, Record]] = defaultdict(dict)
+    light: dict[str, dict[int, Record]] = defaultdict(dict)
+    for name, found in (("light_decoder", light), (FURTHER, usual)):
+        for record in recorded(name):
+            if (record["setting"], str(record["labels"])) == ("portrait", "8"):
+                found[record["variant"]][int(record["seed"])] = record
+    parts = table_head(["data, labels", "training", "seeds", "default", "lighter", "difference"])
+    for lighter, variant in LIGHT_ROWS.items():
+        if records := light[lighter]:
+            gained = over_seeds(_gained(records, usual[variant]), 1, signed=True)
+            cells = [len(records), _cell(usual[variant], 1), _cell(records, 1), gained]
+            parts.append(table_row(["`portrait`, 8", f"`{variant}`", *cells]))
+    return "\n".join(parts)
+
+
 def ablations() -> str:
     """Test mIoU of every run of the paper's ablations, in the order of `compare.ABLATIONS`."""
     records = recorded("camvid_ablation")

@@ -149,6 +149,13 @@ MEASUREMENTS: dict[str, Measurement] = {
             _compare("camvid_1000", "CAMVID", "--labels 8 --seeds 0 1 2 --variants", f"--extra {_changed(DEFAULT)}"),
             _compare("portrait", "PORTRAIT", "--labels 16 32 --seeds 0 1 2 --variants gct_strong_cues"),
             _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 8 --seeds 0 1 2 --variants",
+                '--extra "corrupted:variant=gct_strong_cues;method.corrupted=0.25"',
+                '"withhold:variant=gct_strong_cues;method.withhold=0.25"',
+            ),
+            _compare(
                 "dark",
                 "DARK",
                 "--seeds 0 1 2 --variants supervised all_labels",
@@ -187,6 +194,12 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "--seeds 0 1 2 --variants",
                 f"--extra {_gates(SLOWLY)} {_gate('label_accuracy', SLOWLY, 'method.label_accuracy=0.97')}",
             ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                "--labels 8 --seeds 0 1 --variants",
+                f"--extra {_gates(SLOWLY)} {_changed('gct_strong')}",
+            ),
         )
     ),
     "camvid_1000": Measurement(
@@ -198,6 +211,17 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "camvid_1000",
                 "CAMVID",
                 f"--labels 8 --seeds 0 1 2 --variants supervised --extra {_changed('unimatch')}",
+            ),
+        )
+    ),
+    "light_decoder": Measurement(
+        (
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 8 --seeds 0 1 2 --variants",
+                '--extra "supervised_light:variant=supervised;model.decoder_channels=[128,64,48,32,16]"',
+                '"gct_strong_light:variant=gct_strong_cues;model.decoder_channels=[128,64,48,32,16]"',
             ),
         )
     ),

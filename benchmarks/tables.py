@@ -113,6 +113,7 @@ TABLES = (
     Table("docs/speed.md", "bf16", accuracy_tables.bf16, ("bf16", "camvid_long", "portrait", "earlier_statistics")),
     Table("docs/speed.md", "half_scale", accuracy_tables.half_scale, ("camvid_long", "portrait", "earlier_statistics")),
     Table("docs/data.md", "loading", speed_tables.loading, ("loading",)),
+    Table("docs/models.md", "light_decoder", accuracy_tables.light_decoder, ("light_decoder", accuracy_tables.FURTHER)),
     Table("docs/models.md", "paper_steps", speed_tables.paper_steps, ("paper_steps",)),
     Table("docs/inference.md", "few_validation", error_tables.few_validation, ("few_validation",)),
     Table("docs/inference.md", "few_validation_levels", error_tables.few_validation_levels, ("few_validation",)),
