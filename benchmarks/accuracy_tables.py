@@ -306,6 +306,8 @@ RARE_ROWS: Rows = {
     "strong_balanced": "... `task.class_weights=balanced`",
     "strong_sqrt_balanced": "... `task.class_weights=sqrt_balanced`",
     "strong_as_default": "... the defaults: `sqrt_balanced` and `data.rare_share=1/3`",
+    "strong_per_class": "... `method.per_class=true`",
+    "strong_default_per_class": "... the defaults and `method.per_class=true`",
     "unimatch": "`unimatch`",
     "all_labels": "all labels, supervised",
 }

@@ -101,6 +101,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             ),
             _compare("portrait", "PORTRAIT", "--labels 8 --seeds 0 --variants s4l_rotated_labels_alone"),
             _compare("portrait", "PORTRAIT", f"--labels 16 --variants {FOUR}"),
+            _compare("portrait", "PORTRAIT", "--labels 16 --seeds 2 --variants supervised"),
             _compare("portrait", "PORTRAIT", f"--labels 32 --seeds 0 1 2 --variants {ALL} gct_cues mean_teacher"),
             _compare("portrait", "PORTRAIT", "--labels 32 --variants gct_strong_all_channels"),
         )
@@ -161,6 +162,13 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "--seeds 0 1 2 --variants supervised all_labels",
                 '--extra "gct_strong_cues:variant=gct_strong_cues;method.feature_dropout=0"',
                 '"same_colours:variant=gct_strong_cues;method.feature_dropout=0;data.strong_permute=0;data.strong_mask=0.3"',
+                '"unimatch:variant=unimatch;method.complementary_dropout=false"',
+            ),
+            _compare(
+                "noisy",
+                "NOISY",
+                "--seeds 0 1 2 3 4 --variants supervised all_labels",
+                '--extra "gct_strong_cues:variant=gct_strong_cues;method.feature_dropout=0"',
                 '"unimatch:variant=unimatch;method.complementary_dropout=false"',
             ),
             _compare(
@@ -242,6 +250,15 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "--labels 8 --seeds 0 1 2 --variants",
                 '--extra "supervised_sqrt_balanced:variant=supervised;task.class_weights=sqrt_balanced"',
                 f'"strong_sqrt_balanced:variant={DEFAULT};{SLOWLY};task.class_weights=sqrt_balanced"',
+                '"supervised_as_default:variant=supervised;task.class_weights=sqrt_balanced;data.rare_share=null"',
+                f'"strong_as_default:variant={DEFAULT};{SLOWLY};task.class_weights=sqrt_balanced;data.rare_share=null"',
+            ),
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 8 --seeds 0 1 2 --variants",
+                '--extra "supervised_sqrt_balanced:variant=supervised;task.class_weights=sqrt_balanced"',
+                f'"strong_sqrt_balanced:variant={DEFAULT};task.class_weights=sqrt_balanced"',
             ),
             _compare(
                 "camvid_1000",
@@ -249,6 +266,9 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "--labels 8 --seeds 0 --variants supervised_half_batch",
                 f'--extra "strong_balanced:variant={DEFAULT};{SLOWLY};task.class_weights=balanced"',
                 f'"strong_6_of_8:variant={DEFAULT};{SLOWLY};data.labeled_per_batch=6"',
+                f'"strong_per_class:variant={DEFAULT};{SLOWLY};method.per_class=true"',
+                f'"strong_default_per_class:variant={DEFAULT};{SLOWLY};method.per_class=true;'
+                'task.class_weights=sqrt_balanced;data.rare_share=0.3333"',
             ),
         )
     ),

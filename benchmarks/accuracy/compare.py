@@ -15,9 +15,10 @@ comparison can be continued and a finished one extended.
 One run: `semipix train experiment=compare/portrait variant=gct data.root=PORTRAIT data.labels=8 seed=0`.
 """
 
+import argparse
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,7 +158,8 @@ def changes_of(variants: Sequence[str], ablations: Sequence[str], extra: Sequenc
     return found | {name: items.split(";") for name, _, items in (given.partition(":") for given in extra)}
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """The arguments of the command."""
     parser = new_parser("accuracy.compare", __doc__)
     parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--data", type=Path, required=True, help="the data's folder")
@@ -170,23 +172,32 @@ def main() -> None:
     parser.add_argument("--extra", nargs="*", default=[], metavar="NAME:KEY=VALUE;...", help="further variants")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time, of one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="gets a run folder for each")
-    given = parser.parse_args()
+    return parser
+
+
+def runs_of(given: argparse.Namespace) -> Iterator[tuple[Record, list[str]]]:
+    """Setting, variant, labels and seed of each run that is asked for, and what it changes in its setting."""
+    for seed in given.seeds:
+        for name, changes in changes_of(given.variants, given.ablation, given.extra).items():
+            for labels in ["all"] if name == "all_labels" else given.labels or [labels_of(given.setting)]:
+                yield {"setting": given.setting, "variant": name, "labels": labels, "seed": seed}, changes
+
+
+def main() -> None:
+    given = arguments().parse_args()
     if given.ablation and given.setting != ABLATED:
         raise SemipixError(f"--ablation: {given.setting} found, the paper's ablations are changes of {ABLATED}")
 
     records = records_in(given.json)
     keys, jobs, configs = {}, {}, {}
-    for seed in given.seeds:
-        for name, changes in changes_of(given.variants, given.ablation, given.extra).items():
-            for labels in ["all"] if name == "all_labels" else given.labels or [labels_of(given.setting)]:
-                run_name = f"{labels}-{name}-{seed}"
-                key = {"setting": given.setting, "variant": name, "labels": labels, "seed": seed}
-                overrides = overrides_of(given.setting, changes, labels, seed, given.data)
-                config = configuration(overrides)
-                if any(is_same(record, key, config) for record in records):
-                    continue
-                keys[run_name], configs[run_name] = key, config
-                jobs[run_name] = given.runs / given.setting / run_name, overrides
+    for key, changes in runs_of(given):
+        run_name = f"{key['labels']}-{key['variant']}-{key['seed']}"
+        overrides = overrides_of(given.setting, changes, key["labels"], key["seed"], given.data)
+        config = configuration(overrides)
+        if any(is_same(record, key, config) for record in records):
+            continue
+        keys[run_name], configs[run_name] = key, config
+        jobs[run_name] = given.runs / given.setting / run_name, overrides
     found = run_variants(jobs, given.parallel, split=measure_of(given.setting).split) if jobs else {}
     kept = {"precision": fast_precision(), "input_statistics": TRAINED, **environment()}
     new = [{**keys[name], **found[name], "config": configs[name], **kept} for name in jobs]

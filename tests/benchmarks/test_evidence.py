@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from benchmarks import common, evidence, measurements, tables
+from benchmarks.accuracy import compare
 from benchmarks.measurements import MEASUREMENTS, arguments_of
 
 from semipix.errors import SemipixError
@@ -89,6 +90,35 @@ def test_a_command_is_one_of_a_module_that_is_there(name: str, tmp_path: Path) -
         assert str(tmp_path / f"{name}.json") in arguments
         assert not {"JSON", "RUNS", "TRAINED", *measurements.DATA} & {*" ".join(arguments).replace("=", " ").split()}
         assert set(variables) <= {"OMP_NUM_THREADS"}
+
+
+OTHERWISE = {
+    ("headroom", "camvid", "supervised"),  # 250 steps of `semipix train`, no setting of `accuracy.compare`
+    ("headroom", "camvid", "all_labels"),
+    ("rare_classes", "camvid_1000", "supervised_sqrt_balanced"),  # seed 0 has the weights as numbers
+    ("rare_classes", "camvid_1000", "strong_sqrt_balanced"),
+}
+"""Files of records, settings and variants whose records were not trained by the command as it is."""
+
+
+def test_each_compared_training_is_one_that_a_command_trains() -> None:
+    found = 0
+    for name, measurement in MEASUREMENTS.items():
+        commands = [shlex.split(each)[1:] for each in measurement.commands if each.startswith("accuracy.compare ")]
+        runs: dict[tuple[str, ...], list[set[str]]] = {}
+        for command in commands:
+            for key, changes in compare.runs_of(compare.arguments().parse_args(command)):
+                runs.setdefault(compare.keys_of(key), []).append(set(changes))
+        for record in common.recorded(name) if commands else []:
+            key = compare.keys_of(record)
+            if (name, *key[:2]) in OTHERWISE:
+                continue
+            found += 1
+            assert key in runs, f"{name}.json: {key} is trained by no command of MEASUREMENTS"
+            overrides = set(record["overrides"])
+            if f"experiment=compare/{key[0]}" in overrides:  # the first records have all keys instead of a variant
+                assert any(changes <= overrides for changes in runs[key]), f"{name}.json: {key} has {overrides}"
+    assert found > 300
 
 
 def test_a_table_that_equals_its_records(
