@@ -110,14 +110,14 @@ def test_each_compared_training_is_one_that_a_command_trains() -> None:
             for key, changes in compare.runs_of(compare.arguments().parse_args(command)):
                 runs.setdefault(compare.keys_of(key), []).append(set(changes))
         for record in common.recorded(name) if commands else []:
-            key = compare.keys_of(record)
-            if (name, *key[:2]) in OTHERWISE:
+            trained = compare.keys_of(record)
+            if (name, *trained[:2]) in OTHERWISE:
                 continue
             found += 1
-            assert key in runs, f"{name}.json: {key} is trained by no command of MEASUREMENTS"
+            assert trained in runs, f"{name}.json: {trained} is trained by no command of MEASUREMENTS"
             overrides = set(record["overrides"])
-            if f"experiment=compare/{key[0]}" in overrides:  # the first records have all keys instead of a variant
-                assert any(changes <= overrides for changes in runs[key]), f"{name}.json: {key} has {overrides}"
+            if f"experiment=compare/{trained[0]}" in overrides:  # the first records have all keys instead of a variant
+                assert any(changes <= overrides for changes in runs[trained]), f"{name}.json: {trained} has {overrides}"
     assert found > 300
 
 
