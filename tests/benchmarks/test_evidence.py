@@ -1,6 +1,7 @@
 """Every table of the documentation has records, and commands that measure them."""
 
 import json
+import re
 import shlex
 import sys
 from contextlib import contextmanager
@@ -90,6 +91,16 @@ def test_a_command_is_one_of_a_module_that_is_there(name: str, tmp_path: Path) -
         assert str(tmp_path / f"{name}.json") in arguments
         assert not {"JSON", "RUNS", "TRAINED", *measurements.DATA} & {*" ".join(arguments).replace("=", " ").split()}
         assert set(variables) <= {"OMP_NUM_THREADS"}
+
+
+def test_no_override_of_a_record_names_a_folder_of_one_machine() -> None:
+    overrides = [
+        (path.name, override)
+        for path in sorted(common.RESULTS.glob("*.json"))
+        for override in re.findall(r'"([\w.+]+=[^"]*)"', path.read_text())
+    ]
+    assert len(overrides) > 1000
+    assert [each for each in overrides if "=/" in each[1]] == []
 
 
 OTHERWISE = {
