@@ -11,7 +11,7 @@ from torch import nn
 
 from semipix.errors import SemipixError
 from semipix.models.checkpointing import CheckpointedSequential, checkpoint_stages, checkpointed
-from semipix.models.padding import check_image_size, pad_to_multiple
+from semipix.models.padding import check_image_size, cropped, pad_to_multiple
 from tests.models.base import images
 
 
@@ -68,6 +68,17 @@ def test_stages_keep_their_names_and_copies() -> None:
     twin["stages"](images(8, 9)).sum().backward()
     assert all(value.grad is not None for value in twin["stages"].parameters())
     assert all(value.grad is None for value in network.parameters())
+
+
+def test_a_gradient_keeps_its_memory_format_where_nothing_is_cropped() -> None:
+    maps = torch.rand(1, 4, 6, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    doubled = maps * 2
+    formats: list[bool] = []
+    doubled.register_hook(lambda gradient: formats.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+    found = cropped(doubled, (6, 8))
+    found.backward(torch.ones_like(found))
+    assert formats == [True]
+    assert torch.equal(cropped(maps, (5, 7)), maps[..., :5, :7])
 
 
 @pytest.mark.parametrize("mode", ["replicate", "reflect"])

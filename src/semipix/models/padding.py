@@ -43,6 +43,9 @@ def padded_size(size: Sequence[int], multiple: int, smallest: int = 0) -> tuple[
 
 def cropped(output: Tensor, size: Sequence[int]) -> Tensor:
     """The upper left part (N, C, *size) of maps of a padded image."""
+    # In an export sides are symbols. Elsewhere the gradient of a part would be a copy, and lose its memory format.
+    if not torch.compiler.is_exporting() and tuple(output.shape[-2:]) == tuple(size):
+        return output
     return output.narrow(-2, 0, size[0]).narrow(-1, 0, size[1])
 
 
