@@ -38,15 +38,33 @@ class TestFrozen:
         (through_module,) = torch.autograd.grad(module(image).square().sum(), image)
         torch.testing.assert_close(through_frozen, through_module)
 
-    def test_running_statistics_stay_though_the_batch_is_used(self) -> None:
+    @pytest.mark.parametrize("differentiated", [True, False])
+    def test_running_statistics_stay_though_the_batch_is_used(self, differentiated: bool) -> None:
         module = network().train()
         before = {name: value.clone() for name, value in module.named_buffers()}
         image = torch.rand(2, 3, 8, 8)
-        output = frozen(module, image)
+        with torch.set_grad_enabled(differentiated):
+            output = frozen(module, image)
         assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
         assert not torch.allclose(output, module.eval()(image)), "this batch's statistics, not the running ones"
         assert torch.allclose(output, module.train()(image))
         assert int(module[1].num_batches_tracked) == 1, "the module itself still counts"
+
+    def test_statistics_that_a_graph_uses_are_left_alone(self) -> None:
+        """A batch norm in evaluation keeps its statistics for the backward pass, which refuses changed ones."""
+        module = network().eval()
+        output = module(torch.rand(2, 3, 8, 8))
+        with torch.no_grad():
+            frozen(module.train(), torch.rand(2, 3, 8, 8))
+        output.sum().backward()
+        assert module[0].weight.grad is not None
+
+    def test_statistics_are_back_after_an_error(self) -> None:
+        module = network().train()
+        before = module[1].running_mean
+        with torch.no_grad(), pytest.raises(RuntimeError):
+            frozen(module, torch.rand(2, 5, 8, 8))
+        assert module[1].running_mean is before
 
     def test_several_inputs(self) -> None:
         class Sum(nn.Module):
