@@ -54,6 +54,7 @@ from semipix.models.deeplab_v2 import DeepLabV2
 from semipix.models.dhdn import DHDN
 from semipix.models.memory_format import compile_networks, set_memory_format
 from semipix.models.smp import SMP
+from semipix.processes import keep_freed_memory
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.segmentation import Segmentation
@@ -376,6 +377,7 @@ def main() -> None:
         print(peak_of(bench, given.peak_of))
         return
 
+    keep_freed_memory()  # as every `semipix` command does
     names = [MATRIX_PRODUCT, FLOOR, *(name for name in GCT_FORMS if name != COMPILED or given.compile)]
     if given.literal and bench.task.classification:
         names += LITERAL_FORMS

@@ -18,7 +18,7 @@ from typing import Any
 
 from semipix import __version__, interruption
 from semipix.errors import PREFIX, SemipixError, one_line
-from semipix.processes import die_with_parent, is_first, is_started_by_lightning
+from semipix.processes import die_with_parent, is_first, is_started_by_lightning, keep_freed_memory
 
 TRAIN_HELP = """semipix train [GROUP=NAME ...] [KEY=VALUE ...]
 
@@ -96,6 +96,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(_parser())
+    keep_freed_memory()
     try:
         if given[:1] == ["train"]:
             return _train(given[1:])
