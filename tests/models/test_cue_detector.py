@@ -7,7 +7,15 @@ from torch import Tensor
 
 from semipix.functional.routing import frozen
 from semipix.methods.flaw_detection import Known, detection_loss, make_detector
-from semipix.models.cue_detector import FIRST_PROBABILITY, CueDetector, FeatureDetector, RunningNorm
+from semipix.models.cue_detector import (
+    COARSE,
+    FIRST_PROBABILITY,
+    WINDOWS,
+    CueDetector,
+    FeatureDetector,
+    RunningNorm,
+    _local_means,
+)
 from semipix.models.detector import Detector
 from semipix.models.flaw_detector import FlawDetector
 from semipix.tasks.denoising import Denoising
@@ -133,10 +141,39 @@ def test_only_the_papers_maps_have_no_fixed_range() -> None:
 
 def test_running_statistics_standardise_channels() -> None:
     norm, features = RunningNorm(2), rand(4, 2, 16, 16) * torch.tensor([2.0, 0.1]).view(1, 2, 1, 1) + 5
-    seen = norm(features)
+    (seen,) = norm(features)
     torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(2), atol=0.02, rtol=0)
     norm.eval()
     state = norm.mean.clone()
     norm(features + 1)
     assert torch.equal(norm.mean, state)
+
+
+def test_maps_of_several_sizes_share_a_norm() -> None:
+    norm, fine, coarse = RunningNorm(3), rand(2, 1, 16, 16) + 5, rand(2, 2, 4, 4, seed=1) * 3
+    seen = norm(fine, coarse)
+    assert [part.shape for part in seen] == [fine.shape, coarse.shape]
+    alone = RunningNorm(1)(fine), RunningNorm(2)(coarse)
+    for part, (expected,) in zip(seen, alone, strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+def test_means_over_windows_reach_the_pixels_as_means_of_squares() -> None:
+    """The mean over the part of a window inside of the maps, by its definition, at the squares of any image size."""
+    cues = rand(1, 2, 22, 37)
+    found = _local_means(cues)
+    tops, lefts = range(0, 22, COARSE), range(0, 37, COARSE)
+    means = [[cues[..., top : top + COARSE, left : left + COARSE].mean((-2, -1)) for left in lefts] for top in tops]
+    squares = torch.stack([torch.stack(row, -1) for row in means], -2)
+    for place, window in enumerate(WINDOWS):
+        reach, (height, width) = window // 2, squares.shape[-2:]
+        for row, column in [(0, 0), (2, 5), (height - 1, width - 1)]:
+            inside = squares[..., max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+            torch.testing.assert_close(found[:, 2 * place : 2 * place + 2, row, column], inside.mean((-2, -1)))
+
+
+def test_an_images_size_need_not_fit_the_squares() -> None:
+    detector = detector_of("cues").eval()
+    image, own, other = (maps[..., :21, :23] for maps in inputs_of("cues"))
+    assert detector(image, own, other).shape == (2, 1, 21, 23)

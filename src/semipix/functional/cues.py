@@ -168,7 +168,7 @@ def _flaw_cues(flaw: Tensor | None, prediction: Tensor) -> dict[str, Tensor]:
 
 
 def _logit(probability: Tensor) -> Tensor:
-    return probability.clamp(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY).logit()
+    return probability.logit(SMALLEST_PROBABILITY)
 
 
 def _log(difference: Tensor) -> Tensor:

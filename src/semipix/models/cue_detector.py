@@ -53,20 +53,30 @@ class RunningNorm(nn.Module):
         self.register_buffer("square", torch.ones(channels))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (N, C, H, W) to the same shape."""
+    def forward(self, *parts: Tensor) -> list[Tensor]:
+        """Maps (N, C_i, H_i, W_i) to the same shapes; their channels together are those that the norm has."""
         if self.training:
             with torch.no_grad():
                 self.count += 1
                 weight = (1 / self.count).clamp(min=MOMENTUM).to(self.mean)
-                seen = features.detach().to(self.mean)
-                moments = _mean_of_processes(torch.stack([seen.mean((0, 2, 3)), seen.square().mean((0, 2, 3))]))
+                seen = [part.detach().to(self.mean) for part in parts]
+                found = [torch.stack([part.mean((0, 2, 3)), part.square().mean((0, 2, 3))]) for part in seen]
+                moments = _mean_of_processes(torch.cat(found, dim=1))
                 self.mean.lerp_(moments[0], weight)
                 self.square.lerp_(moments[1], weight)
-        deviation = (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
-        # The running statistics may change again before the backward pass.
-        mean, deviation = self.mean.clone().view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
-        return ((features - mean) / deviation).to(features.dtype)
+        # New tensors, since the running statistics may change again before the backward pass.
+        scale = (self.square - self.mean.square()).clamp(min=1e-4).rsqrt()
+        shift = -self.mean * scale
+        sizes = [part.shape[1] for part in parts]
+        factors = zip(parts, torch.split(scale, sizes), torch.split(shift, sizes), strict=True)
+        return [
+            torch.addcmul(_by_channel(low), part, _by_channel(factor)).to(part.dtype) for part, factor, low in factors
+        ]
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """Values (C) as (1, C, 1, 1)."""
+    return values.view(1, -1, 1, 1)
 
 
 def _mean_of_processes(values: Tensor) -> Tensor:
@@ -104,12 +114,16 @@ class CueDetector(Detector):
 
     def forward(self, image: Tensor, own: Tensor, other: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
         cues = self._cues(image, own, other)
-        seen = self.norm(torch.cat([cues, *_local_means(cues)], dim=1))
-        seen = seen.to(self.near.weight.dtype)
-        hidden = self.near(seen[:, : cues.shape[1]]) + self.far(seen[:, cues.shape[1] :])
+        # Convolutions of few channels are much faster in channels last, whatever the format of the predictions.
+        near, far = (
+            maps.to(self.near.weight.dtype, memory_format=torch.channels_last)
+            for maps in self.norm(cues, _local_means(cues))
+        )
+        # Interpolation and a convolution of single pixels can be exchanged, and there are 16 times fewer coarse pixels.
+        hidden = self.near(near).add_(_interpolated(self.far(far), near))
         if features is not None:
             hidden = hidden + self._of_features(features, hidden)
-        raw: Tensor = self.last(self.hidden(hidden.relu()).relu())
+        raw: Tensor = self.last(self.hidden(hidden.relu_()).relu_())
         return raw
 
     def _cues(self, image: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -121,15 +135,24 @@ class CueDetector(Detector):
         raise ValueError(f"{type(self).__name__} reads no feature maps, {len(features)} found")
 
 
-def _local_means(cues: Tensor) -> list[Tensor]:
-    """Means (N, C, H, W) of cues over each window around a pixel; coarse, since they change slowly."""
-    height, width = cues.shape[-2:]
+def _local_means(cues: Tensor) -> Tensor:
+    """Means of cues (N, C, H, W) over each window around a pixel: coarse maps (N, C * windows, h, w)."""
     coarse = F.avg_pool2d(cues, COARSE, ceil_mode=True, count_include_pad=False)
-    found = []
-    for window in WINDOWS:
-        means = F.avg_pool2d(coarse, window, stride=1, padding=window // 2, count_include_pad=False)
-        found.append(cropped(F.interpolate(means, scale_factor=COARSE, mode="bilinear"), (height, width)))
-    return found
+    return torch.cat([_window_mean(coarse, window) for window in WINDOWS], dim=1)
+
+
+def _window_mean(maps: Tensor, window: int) -> Tensor:
+    """Means (N, C, h, w) over the part of a square window that is inside of the maps, along one side at a time."""
+    for height, width in ((window, 1), (1, window)):
+        padding = (height // 2, width // 2)
+        maps = F.avg_pool2d(maps, (height, width), stride=1, padding=padding, count_include_pad=False)
+    return maps
+
+
+def _interpolated(coarse: Tensor, like: Tensor) -> Tensor:
+    """Coarse maps at every pixel of finer ones."""
+    height, width = like.shape[-2:]
+    return cropped(F.interpolate(coarse, scale_factor=COARSE, mode="bilinear"), (height, width))
 
 
 class FeatureDetector(CueDetector):
@@ -155,7 +178,7 @@ class FeatureDetector(CueDetector):
 
     def _of_features(self, features: Sequence[Tensor], hidden: Tensor) -> Tensor:
         parts = zip(self.norms, self.reductions, features, strict=True)
-        reduced = [reduction(norm(at_least_float32(maps)).to(hidden)).relu() for norm, reduction, maps in parts]
+        reduced = [reduction(norm(at_least_float32(maps))[0].to(hidden)).relu() for norm, reduction, maps in parts]
         resized = [F.interpolate(maps, hidden.shape[-2:], mode="bilinear") for maps in reduced]
         joined: Tensor = self.joined(torch.cat(resized, dim=1))
         return joined
