@@ -12,6 +12,7 @@ from semipix.functional.cues import (
     WINDOWS,
     feature_names,
     local_mean,
+    pair_cues,
     probability_cues,
     value_cues,
     weighted_sum,
@@ -29,6 +30,29 @@ def test_a_local_mean_leaves_out_what_is_outside(window: int) -> None:
     maps = rand(2, 3, 23, 60)
     wanted = F.avg_pool2d(maps, window, stride=1, padding=window // 2, count_include_pad=False)
     torch.testing.assert_close(local_mean(maps, window), wanted)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_cues_of_a_pair_are_those_of_the_own_label(memory_format: torch.memory_format) -> None:
+    own, other = (rand(2, 4, 5, 7, seed=seed).softmax(1).contiguous(memory_format=memory_format) for seed in (1, 2))
+    own, other = own.requires_grad_(), other.requires_grad_()
+    largest, labels = own.max(1, keepdim=True)
+    elsewhere = other.gather(1, labels)
+    right = torch.cat([largest, elsewhere, (largest + elsewhere) / 2, (own * other).sum(1, keepdim=True)], dim=1)
+    found, wanted = pair_cues(own, other), (1 - right).logit()
+    torch.testing.assert_close(found, wanted)
+    weights = rand(*found.shape, seed=3)
+    for first, second in zip(
+        torch.autograd.grad((found * weights).sum(), (own, other)),
+        torch.autograd.grad((wanted * weights).sum(), (own, other)),
+        strict=True,
+    ):
+        torch.testing.assert_close(first, second)
+
+
+def test_classes_that_share_the_largest_probability_are_averaged() -> None:
+    found = pair_cues(pixel(0.4, 0.4, 0.2), pixel(0.7, 0.1, 0.2))
+    assert found.flatten().tolist() == pytest.approx([math.log(0.6 / 0.4)] * 3 + [math.log(0.64 / 0.36)], abs=1e-5)
 
 
 def test_cues_of_one_network() -> None:

@@ -81,11 +81,13 @@ def pair_cues(own: Tensor, other: Tensor) -> Tensor:
 
     Returns:
         (N, 4, H, W): logits of the probabilities that the own label is wrong by the own prediction, by the other one
-        and by their mean, and of the probability that labels drawn from both differ.
+        (the mean over the classes that share the largest own probability) and by their mean, and of the probability
+        that labels drawn from both differ.
     """
-    own, other = at_least_float32(own), at_least_float32(other)
-    largest, labels = own.max(1, keepdim=True)
-    elsewhere = other.gather(1, labels)
+    own, other = at_least_float32(own).contiguous(), at_least_float32(other).contiguous()
+    largest = own.amax(1, keepdim=True)  # without the label, whose search takes far longer
+    chosen = own.detach() == largest.detach()
+    elsewhere = (other * chosen).sum(1, keepdim=True) / chosen.sum(1, keepdim=True)
     agreement = (own * other).sum(1, keepdim=True)
     return _logit(1 - torch.cat([largest, elsewhere, (largest + elsewhere) / 2, agreement], dim=1))
 

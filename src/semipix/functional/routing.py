@@ -32,7 +32,7 @@ def frozen(module: nn.Module, *inputs: Any) -> Tensor:
 
 def _with_copied_buffers(module: nn.Module, *inputs: Any) -> Tensor:
     """`frozen` where nothing gets a gradient: the time that `functional_call` takes counts where images are few."""
-    kept = [(part, dict(part._buffers)) for part in module.modules() if part._buffers]
+    kept = [(part, dict(part._buffers)) for part in _parts_of(module) if part._buffers]
     try:
         for part, buffers in kept:
             part._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
@@ -41,6 +41,14 @@ def _with_copied_buffers(module: nn.Module, *inputs: Any) -> Tensor:
     finally:
         for part, buffers in kept:
             part._buffers.update(buffers)
+
+
+def _parts_of(module: nn.Module) -> list[nn.Module]:
+    """A module and all that it consists of; `modules()` takes far longer for deep networks."""
+    found = [module]
+    for part in found:  # also visits the parts that the loop appends
+        found += part.children()
+    return found
 
 
 DROPPING = (nn.modules.dropout._DropoutNd,)
@@ -54,7 +62,7 @@ def without_dropout(module: nn.Module, *inputs: Any) -> Tensor:
     """`frozen` without dropout: pseudo labels are those of the whole network, as a deployed one would give them."""
     dropping = [
         each
-        for each in module.modules()
+        for each in _parts_of(module)
         if each.training and (isinstance(each, DROPPING) or type(each).__name__ in DROPPING_NAMES)
     ]
     for each in dropping:
