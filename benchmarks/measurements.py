@@ -353,6 +353,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     ),
     "export": Measurement(("speed.export_models --json JSON",), minutes=60),
     "startup": Measurement(("speed.startup --json JSON",), minutes=2),
+    "allocator": Measurement(("OMP_NUM_THREADS=1 speed.allocator --json JSON",), minutes=10),
     "scaling": Measurement(("speed.scaling --json JSON",), minutes=10),
     "reliability": Measurement(("reliability --json JSON",)),
 }

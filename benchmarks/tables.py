@@ -69,6 +69,7 @@ class Sentence(NamedTuple):
 SENTENCES = (
     Sentence("docs/data.md", speed_tables.names, ("loading",)),
     Sentence("docs/inference.md", speed_tables.startup, ("startup",)),
+    Sentence("docs/speed.md", speed_tables.allocator, ("allocator",)),
     Sentence("docs/speed.md", speed_tables.scaling, ("scaling",)),
 )
 """Sentences with the figures of a whole benchmark, which are written by hand and compared."""
