@@ -189,7 +189,12 @@ MEASUREMENTS: dict[str, Measurement] = {
                 f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.95')}",
                 _gate("probability", "method.confidence=0", "method.flaw_threshold=0.05"),
             ),
-            _compare("portrait", "PORTRAIT", f"--labels 16 --seeds 0 1 2 --variants --extra {_gates()}"),
+            _compare(
+                "portrait",
+                "PORTRAIT",
+                "--labels 16 --seeds 0 1 2 --variants",
+                f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.95')}",
+            ),
             _compare(
                 "portrait",
                 "PORTRAIT",
