@@ -9,12 +9,14 @@ medians of a step's seconds and the peak memory of a process.
 import argparse
 import json
 import statistics
-import sys
 import time
 
-from benchmarks.common import Record, device, device_name, new_parser, output_of, run, write_records
+import torch
+
+from benchmarks.common import Record, device, new_parser, output_of, run, write_records
 from benchmarks.speed.memory import peak_bytes
 from benchmarks.speed.step import CASES, FLOOR, Bench
+from semipix.errors import SemipixError
 from semipix.launch.variants import environment
 from semipix.processes import MALLOC_VARIABLES, keep_freed_memory
 
@@ -28,7 +30,7 @@ WARM_UP = 2
 def measured(given: argparse.Namespace) -> dict[str, float]:
     """Median seconds of a step of one kind in this process, and its peak of memory."""
     if given.process == "kept" and not keep_freed_memory():
-        sys.exit(f"allocator: another C library, or one of {', '.join(MALLOC_VARIABLES)} is set")
+        raise SemipixError(f"allocator: another C library found, or one of {', '.join(MALLOC_VARIABLES)} is set")
     bench = Bench(CASES[given.case], (given.size, given.size), (4, 4), "fp32", device())
     step = bench.step(given.name)
     seconds = []
@@ -58,7 +60,7 @@ def main() -> None:
     parser = new_parser("speed.allocator", __doc__)
     parser.add_argument("--case", choices=CASES, default="unet")
     parser.add_argument("--size", type=int, default=96, help="side of the images")
-    parser.add_argument("--steps", type=int, default=7, help="steps of each process that are counted")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each process that are counted")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each kind")
     parser.add_argument("--process", choices=("kept", "returned"), help=argparse.SUPPRESS)
     parser.add_argument("--name", help=argparse.SUPPRESS)
@@ -73,7 +75,7 @@ def main() -> None:
         saved = 1 - seconds["kept"] / seconds["returned"]
         grown = peak["kept"] / peak["returned"] - 1
         print(f"{name}: {seconds['kept']:.3f} s, {saved:.1%} less; peak {peak['kept'] / 2**30:.2f} GiB, {grown:+.1%}")
-    write_records(given.json, records, {**environment(), "device": device_name()})
+    write_records(given.json, records, environment(threads=torch.get_num_threads()))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ with validation images, calibration.json; with method=auto also pilots/ and choi
 Groups and their options:
 """
 
+HELP = {"-h", "--help"}
+
 TRUST_HELP = "run code that the run folder names: classes of your own packages, commands; default: refuse it"
 
 
@@ -96,7 +98,8 @@ def _command(arguments: Sequence[str] | None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(_parser())
-    keep_freed_memory()
+    if not HELP & set(given):
+        keep_freed_memory()
     try:
         if given[:1] == ["train"]:
             return _train(given[1:])
@@ -123,7 +126,7 @@ def _print_error(message: str) -> int:
 
 
 def _train(overrides: list[str]) -> int:
-    if not overrides or not {"-h", "--help"} & set(overrides):
+    if not HELP & set(overrides):
         before = "interrupted before the first step; nothing was trained"
         try:
             from semipix.launch.app import train_command
@@ -136,7 +139,7 @@ def _train(overrides: list[str]) -> int:
             if str(error) != interruption.MESSAGE:  # it says more already
                 raise
             raise interruption.Interrupted(error.number, before) from None
-    return _train_help([item for item in overrides if item not in ("-h", "--help")])
+    return _train_help([item for item in overrides if item not in HELP])
 
 
 def _train_help(asked: list[str]) -> int:

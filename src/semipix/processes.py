@@ -38,7 +38,7 @@ def keep_freed_memory() -> bool:
     """Let the GNU C library keep freed memory for the next step, which otherwise goes back to the kernel.
 
     A training step on a CPU frees what it computed, and the next one needs as much again. The kernel would clear these
-    pages each time, which takes a tenth of a step (docs/speed.md). Peak memory stays the same.
+    pages each time; docs/speed.md has what that costs. The peak of memory stays the same.
 
     Returns:
         Whether it is done: not with another C library, nor where the environment sets the allocator.
