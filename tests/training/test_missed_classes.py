@@ -71,7 +71,9 @@ def never_finds(monkeypatch: pytest.MonkeyPatch, label: int) -> None:
     monkeypatch.setattr(TinyModel, "forward", forward)
 
 
-def test_a_training_names_them(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_names_them(
+    train: Callable[..., Result], command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     never_finds(monkeypatch, 1)
     result = train("validations=1")
     assert result.code == 0
@@ -80,6 +82,13 @@ def test_a_training_names_them(train: Callable[..., Result], monkeypatch: pytest
         "semipix: the last validation hardly finds classes that its labels have (IoU below 0.05): 1 (0.000); try"
         in (result.err)
     )
+
+    before = json.loads(Path("run/summary.json").read_text())
+    Path("run/summary.json").unlink()  # as if it had been killed after its last checkpoint
+    assert "1 (0.000); try" in command("train", "resume=run", "--trust").err
+    again = json.loads(Path("run/summary.json").read_text())
+    costs = {"seconds", "step_seconds", "peak_memory_mib"}
+    assert {key: again[key] for key in again if key not in costs} == {key: before[key] for key in before.keys() - costs}
 
 
 def test_weights_of_a_run_are_numbers_from_its_labels(

@@ -21,6 +21,14 @@ def steps() -> int:
     return int(torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"])
 
 
+def summary_after(command: Command) -> dict[str, object]:
+    """What is in the summary of a training that is resumed from its end, but for what it cost."""
+    Path("run/summary.json").unlink()
+    assert command("train", "resume=run").code == 0
+    found = json.loads(Path("run/summary.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("seconds", "peak_memory_mib")}
+
+
 def test_training_ends_after_validations_without_improvement_and_says_why(train: Command, command: Command) -> None:
     result = train(*NO_PROGRESS, "freeze_batch_norm=true")
     assert result.code == 0
@@ -31,6 +39,10 @@ def test_training_ends_after_validations_without_improvement_and_says_why(train:
     assert result.out.splitlines()[-1].startswith(f"run: 6 steps, stopped early ({summary['stopped_early']}), see run/")
     again = command("train", "resume=run")
     assert "run: finished already, nothing to resume" in again.out
+    assert steps() == 6
+    killed_before_its_summary = summary_after(command)
+    assert killed_before_its_summary == {key: summary[key] for key in killed_before_its_summary}
+    assert killed_before_its_summary.keys() >= {"stopped_early", "val/miou", "train/loss", "missed_classes"}
     assert steps() == 6
     assert command("evaluate", "run").code == 0
 

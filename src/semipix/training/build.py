@@ -29,7 +29,7 @@ from semipix.methods.base import Method
 from semipix.models.adapt import Adapter, make_model
 from semipix.tasks.base import Task
 from semipix.tasks.label_losses import takes_weights
-from semipix.training.callbacks import BestCheckpoint, LastCheckpoint, RunProgress, SamplePictures
+from semipix.training.callbacks import BestCheckpoint, KeptMetrics, LastCheckpoint, RunProgress, SamplePictures
 from semipix.training.checkpoints import AtomicCheckpointIO, read_weights
 from semipix.training.configuration import LENGTHS, MOST_STEPS, Configuration
 from semipix.training.cost import Cost
@@ -222,6 +222,7 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
     callbacks: list[Callback] = [
         *_all_of("callbacks", options.pop("callbacks", None), Callback),
         Cost(),
+        KeptMetrics(),
         StopOnSignal(run / "checkpoints" / "last.ckpt"),
         *([RunProgress()] if options.get("enable_progress_bar", True) else []),
         LastCheckpoint(

@@ -1,5 +1,6 @@
-"""Lightning callbacks: the best and the last checkpoint, the progress bar and sample pictures."""
+"""Lightning callbacks: the best and the last checkpoint, kept metrics, the progress bar and sample pictures."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,34 @@ class BestCheckpoint(RunCheckpoint):
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         return current is not None and not bool(current.isnan()) and super().check_monitor_top_k(trainer, current)
+
+
+class KeptMetrics(Callback):
+    """Keeps the latest metrics in each checkpoint: a resumed training may have no step and no validation left.
+
+    Attributes:
+        before: finite metrics of the checkpoint from which this training goes on.
+    """
+
+    KEY = "semipix_metrics"
+
+    def __init__(self) -> None:
+        self.before: dict[str, float] = {}
+
+    def latest(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Finite metrics of the last step and the last validation, also from before the training was resumed."""
+        found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        return {key: value for key, value in {**self.before, **found}.items() if math.isfinite(value)}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[self.KEY] = self.latest(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.before = dict(checkpoint.get(self.KEY, {}))  # older checkpoints have none
 
 
 class RunProgress(ProgressBar):

@@ -29,6 +29,12 @@ class LabelCounts(Callback):
     def __init__(self) -> None:
         self.pixels = torch.zeros(VOID + 1, dtype=torch.long)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"pixels": self.pixels}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pixels = state_dict["pixels"].cpu()
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.pixels = torch.zeros(VOID + 1, dtype=torch.long)
 
@@ -48,20 +54,21 @@ class LabelCounts(Callback):
         self.pixels = trainer.strategy.reduce(self.pixels.to(pl_module.device), reduce_op="sum").cpu()
 
 
-def missed_classes(trainer: pl.Trainer, task: Task) -> dict[str, float]:
+def missed_classes(trainer: pl.Trainer, task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
     """The classes with a validation IoU below `LEAST_IOU` though the validation labels have them, with this IoU.
 
     Args:
         trainer: after a training with a `LabelCounts` callback. Both are those of the last validation.
         task: of the training; regression has no classes.
+        metrics: of the last validation.
     """
     counts = next((each.pixels for each in trainer.callbacks if isinstance(each, LabelCounts)), None)  # type: ignore[attr-defined]
     if counts is None:
         return {}
-    return below(trainer.callback_metrics, counts, getattr(task, "classes", None) or ())
+    return below(metrics, counts, getattr(task, "classes", None) or ())
 
 
-def below(metrics: Mapping[str, Tensor], counts: Tensor, classes: Sequence[str]) -> dict[str, float]:
+def below(metrics: Mapping[str, float], counts: Tensor, classes: Sequence[str]) -> dict[str, float]:
     """The IoUs below `LEAST_IOU` of classes that have a pixel.
 
     Args:
@@ -70,7 +77,7 @@ def below(metrics: Mapping[str, Tensor], counts: Tensor, classes: Sequence[str])
         classes: names in index order.
     """
     ious = {
-        name: float(metrics[key])
+        name: metrics[key]
         for index, name in enumerate(classes)
         if (key := f"val/iou/{name}") in metrics and counts[index]
     }

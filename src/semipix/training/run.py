@@ -1,16 +1,16 @@
 """Train a configuration into a run folder, and resume such a training."""
 
 import json
-import math
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 
 from semipix import interruption
 from semipix.data.compatibility import check_serves
@@ -34,6 +34,7 @@ from semipix.training.build import (
     with_classes,
 )
 from semipix.training.calibrating import calibrate_at_end
+from semipix.training.callbacks import KeptMetrics
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.configuration import Configuration
 from semipix.training.cost import Cost
@@ -57,6 +58,8 @@ from semipix.training.run_folder import (
 )
 from semipix.training.stopping import StopOnSignal, stopped_early
 from semipix.training.trust import check_state
+
+_Callback = TypeVar("_Callback", bound=Callback)
 
 
 class TrainingInterrupted(interruption.Interrupted):
@@ -254,17 +257,18 @@ def _fit(
             raise explained(error, run, trainer.global_step, configuration) from error
         raise
     check_steps(trainer)
+    metrics = _callback(trainer, KeptMetrics).latest(trainer)
     summary: dict[str, Any] = {
         "steps": trainer.global_step,
-        **_cost(trainer),
+        **_callback(trainer, Cost).summary(trainer.strategy.root_device),
         "labeled": len(data.split.labeled),
         "unlabeled": data.unlabeled_count,
-        **{key: float(value) for key, value in trainer.callback_metrics.items() if math.isfinite(float(value))},
+        **metrics,
     }
     if why := stopped_early(trainer):
         summary["stopped_early"] = why
     if is_first_process():
-        if missed := missed_classes(trainer, learner.method.task):
+        if missed := missed_classes(trainer, learner.method.task, metrics):
             summary["missed_classes"] = list(missed)
             weights = getattr(learner.method.task, "class_weights", None)
             weights = None if weights is None else weights.tolist()
@@ -283,10 +287,9 @@ _EXPLAINED = (MisconfigurationException, RuntimeError, MemoryError, OSError, Val
 """Errors of a training that may have a translation."""
 
 
-def _cost(trainer: pl.Trainer) -> dict[str, float | str]:
-    """The cost of a training for its summary."""
-    measured = next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, Cost))
-    return measured.summary(trainer.strategy.root_device)
+def _callback(trainer: pl.Trainer, kind: type[_Callback]) -> _Callback:
+    """The callback of a class that every trainer of a run has."""
+    return next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, kind))
 
 
 def check_steps(trainer: pl.Trainer) -> None:

@@ -170,6 +170,9 @@ class EarlyStop(EarlyStopping):
             monitor, patience=patience, mode=mode, check_finite=False, check_on_train_epoch_end=False, verbose=False
         )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= bool(self.reason)  # resumed from its end, by a process that was killed there
+
     @property
     def reason(self) -> str:
         """Why training stopped, for the user; empty if this callback did not stop it."""
