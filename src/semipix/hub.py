@@ -19,7 +19,7 @@ from semipix.training.build import trained_method
 from semipix.training.calibration import CALIBRATION, as_text, load, saved
 from semipix.training.checkpoints import PUBLISHED
 from semipix.training.configuration import Configuration
-from semipix.training.image_figures import read_images
+from semipix.training.image_figures import kept_images
 from semipix.training.run_folder import (
     CONFIG,
     SUMMARY,
@@ -297,7 +297,7 @@ def _measured(run: Path, checkpoint: str) -> str:
     """
     for split in ("test", "val"):
         found = _json(run / f"evaluation-{split}.json")
-        if found and _measured_checkpoint(run / f"evaluation-{split}.csv") == checkpoint:
+        if found and kept_images(run, split, checkpoint):
             rows = [f"| {name} | {value:.4f} |" for name, value in found.items() if isinstance(value, float)]
             return "\n".join(["", f"On the {split} images:", "", "| metric | value |", "| --- | --- |", *rows, ""])
     summary = _json(run / SUMMARY) or {}
@@ -306,14 +306,6 @@ def _measured(run: Path, checkpoint: str) -> str:
     if rows:
         return "\n".join(["", "In the last validation:", "", "| metric | value |", "| --- | --- |", *rows, ""])
     return "\nNothing was measured.\n"
-
-
-def _measured_checkpoint(figures: Path) -> str | None:
-    """The network that `semipix evaluate` measured, of its file of images; None if it cannot be told."""
-    try:
-        return read_images(figures).checkpoint
-    except SemipixError:
-        return None
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ from semipix.tasks.base import Task
 from semipix.training import run as training
 from semipix.training.build import build_data, build_method, build_task, steps_of, with_bands, with_classes
 from semipix.training.configuration import CHOSEN_FROM_DATA, Configuration
-from semipix.training.image_figures import MeasuredImages, read_images
+from semipix.training.image_figures import MeasuredImages, kept_images, read_images
 from semipix.training.run_folder import (
     CHOICE,
     CONFIG,
@@ -637,10 +637,8 @@ def _measured(folder: Path, root: Path | None, trust: bool) -> MeasuredImages:
 
     A user may have measured the pilot before it was finished, or in tiles.
     """
-    path = folder / "evaluation-val.csv"
-    with contextlib.suppress(SemipixError):  # missing or damaged
-        kept = read_images(path)
-        if kept.checkpoint == checkpoint_of(folder).stem and [*kept.figures.names] == sorted(load_split(folder).val):
-            return kept
+    kept = kept_images(folder, "val", checkpoint_of(folder).stem)
+    if kept is not None and [*kept.figures.names] == sorted(load_split(folder).val):
+        return kept
     evaluate(folder, "val", root=root, trust=trust)
-    return read_images(path)
+    return read_images(folder / "evaluation-val.csv")

@@ -15,7 +15,7 @@ from semipix import interruption
 from semipix.errors import SemipixError, one_line
 from semipix.report.comparison import Curve, Run
 from semipix.report.comparison_runs import Found
-from semipix.training.image_figures import MeasuredImages, read_images
+from semipix.training.image_figures import MeasuredImages, kept_images, read_images
 from semipix.training.run_folder import checkpoint_of
 
 TOLERANCE = 1e-4
@@ -95,18 +95,10 @@ def _kept(run: Found, split: str) -> MeasuredImages | None:
 
     Those of another checkpoint, or from before the end of the training, are not of the network that the run has now.
     """
-    path = run.folder / f"evaluation-{split}.csv"
-    if not path.exists():
-        return None
     try:
-        images = read_images(path)
-    except SemipixError:
-        return None
-    deployed = "best"
-    with suppress(SemipixError):  # without checkpoints the figures are all that is left
-        deployed = checkpoint_of(run.folder).stem
-        return images if images.checkpoint == deployed else None
-    return images if images.checkpoint in ("best", "last") else None
+        return kept_images(run.folder, split, checkpoint_of(run.folder).stem)
+    except SemipixError:  # without checkpoints the figures are all that is left
+        return kept_images(run.folder, split, "best") or kept_images(run.folder, split, "last")
 
 
 def _evaluated(run: Found, split: str, root: Path | None, trust: bool) -> MeasuredImages:

@@ -195,6 +195,21 @@ def read_images(path: Path) -> MeasuredImages:
         ) from None
 
 
+def kept_images(run: Path, split: str, checkpoint: str) -> MeasuredImages | None:
+    """The figures of a network that a run folder has; None where they are missing, damaged or of another one.
+
+    Args:
+        run: run folder.
+        split: of the images.
+        checkpoint: the network, see the module.
+    """
+    try:
+        found = read_images(run / f"evaluation-{split}.csv")
+    except SemipixError:
+        return None
+    return found if found.checkpoint == checkpoint else None
+
+
 def _parts(columns: Sequence[str], values: Floats) -> tuple[Floats, Floats, Metric]:
     """Numerators (N, K), denominators (N, K) and the metric of figures (N, columns).
 
