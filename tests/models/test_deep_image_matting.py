@@ -96,6 +96,7 @@ def test_bands_have_their_own_statistics_and_the_pretrained_weights(monkeypatch:
     assert made.model.normalize.std.flatten().tolist() == pytest.approx(std)
     first = next(made.model.encoder.parameters())
     assert torch.equal(first, adapt_input_conv(5, weights["features.0.weight"]))
+    assert made.model.refinement.colours == 5
     assert not make_model(DHDN, 5, 1, None, (mean, std), width=8).normalises_bands
 
 

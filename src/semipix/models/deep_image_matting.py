@@ -88,8 +88,8 @@ class DeepImageMatting(nn.Module):
         last = nn.Conv2d(width, channels, 5, padding=2)
         layers[-1].append(last)  # part of the last stage, so that checkpointing keeps no full-size activations
         self.decoder = nn.ModuleList(map(Unpooling, layers))
-        self.refinement = Refinement(min(in_channels, 3), channels, width)
         bands = {} if band_mean is None or band_std is None else {"mean": band_mean, "std": band_std}
+        self.refinement = Refinement(in_channels if bands else min(in_channels, 3), channels, width)
         self.normalize = Normalize(in_channels, **bands)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -184,7 +184,7 @@ class Refinement(nn.Module):
     """The second stage: four 3x3 convolutions at full resolution correct the alpha of the first.
 
     Args:
-        colours: the image's channels without the trimap.
+        colours: the image's channels without the trimap: all of them where they are bands.
         channels: channels of alpha.
         width: channels of the inner layers.
     """
