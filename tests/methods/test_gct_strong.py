@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.batch import VOID, Batch
+from semipix.data.batches.datasets import places_of
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
 from semipix.methods.gct_strong import StrongGCT
@@ -382,6 +383,11 @@ class TestWithhold:
         found = [make_strong(withhold=0.25).withheld_from(place) for place in places]
         assert found == ["first", None, None, "second"]
         assert [make_strong().withheld_from(place) for place in places] == [None] * 4
+
+    @pytest.mark.parametrize(("share", "count", "each"), [(0.25, 2, 1), (0.25, 10, 3), (0.3, 5, 2), (0.15, 10, 2)])
+    def test_both_models_go_without_equally_many_labels(self, share: float, count: int, each: int) -> None:
+        found = [make_strong(withhold=share).withheld_from(place) for place in places_of(count, seed=0)]
+        assert [found.count(name) for name in ("first", "second")] == [each, each]
 
     def test_the_loss_goes_without_exactly_the_images_that_are_known_as_withheld(self) -> None:
         """Also where a place is the share itself, which single and double precision round to different sides."""

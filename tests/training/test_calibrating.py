@@ -57,7 +57,7 @@ def test_a_training_ends_with_a_calibration_of_the_checkpoint_that_is_used(train
 
 
 def test_without_validation_images_withheld_labels_calibrate(train: Command, photos: Path) -> None:
-    """Each image is measured by the model that trained without it; the others take no part."""
+    """Each image is measured by what the model alone says that trained without it: the other one knows the label."""
     for folder in ("images", "masks"):
         shutil.rmtree(photos / folder / "val")
     given = "method=gct", "method.withhold=0.5", "data.val=0", f"data.root={photos}"
@@ -65,7 +65,10 @@ def test_without_validation_images_withheld_labels_calibrate(train: Command, pho
     assert result.code == 0, result.err
     (entry,) = entries(Path("run"))
     count = len(json.loads(Path("run/split.json").read_text())["labeled"])
-    assert (entry["split"], entry["images"], entry["networks"]) == ("withheld", count, 2)
+    assert (entry["split"], entry["images"], entry["networks"]) == ("withheld", count, 1)
+    assert {name.partition("@")[0] for name in entry["weights"]} <= {"softmax", "doubt", "margin", "entropy"}
+    assert "auroc/disagreement" not in entry["figures"]
+    assert "error map: of what a model says alone, since the other one of the pair learned these labels" in result.err
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ from semipix.tasks.base import Task
 PROBE = 64
 """Side of the image with which the channels of feature maps are counted."""
 
+ROUNDING = 1e-6
+"""Error of places in single precision."""
+
 
 class FlawGuidedPair(ModelPair):
     """A method with two task models and a detector of their flaws.
@@ -193,7 +196,8 @@ class FlawGuidedPair(ModelPair):
     def withheld_from(self, place: float) -> str | None:
         if not self.withhold:
             return None
-        return "first" if place < self.withhold else "second" if place >= 1 - self.withhold else None
+        share = self.withhold + ROUNDING  # so that both go without equally many where a place is the share itself
+        return "first" if place <= share else "second" if place >= 1 - share else None
 
     def _features(self, image: Tensor) -> list[Tensor] | None:
         """Feature maps of images (N, C_in, H, W), for detectors that read them: those of the first deployable model."""

@@ -29,6 +29,10 @@ MOST_IMAGES = 500
 """Most validation images that are used; of more, some are drawn."""
 
 
+WITHHELD = "withheld"
+"""The split of labels that were withheld from one of a pair."""
+
+
 class Samples(Sequence[EvalSample]):
     """Images with their labels, read when they are asked for.
 
@@ -158,7 +162,11 @@ def _calibrate(
 
 
 def _calibrate_on_withheld(views: AveragedViews, data: SemiSupervisedDataModule, checkpoint: str) -> Calibration:
-    """Calibrate on the labels that were withheld from one of the pair: its errors, on images that it never learned."""
+    """Calibrate on the labels that were withheld from one of the pair: its errors, on images that it never learned.
+
+    The other model learned them. What reads both would know the answer there, and does not on new images: so the map is
+    made of what a model says alone.
+    """
     method = views.method
     dataset, places = data.labeled_samples()
     withheld = {index: method.withheld_from(place) for index, place in enumerate(places)}
@@ -166,12 +174,13 @@ def _calibrate_on_withheld(views: AveragedViews, data: SemiSupervisedDataModule,
     samples = Samples(dataset, [index for index, candidate in withheld.items() if candidate is not None])
 
     def evidence(sample: EvalSample, image: Tensor) -> Evidence:
-        return views.evidences(image)[names[sample.name]]
+        found = views.evidences(image, flaws_of=())[names[sample.name]]
+        return Evidence(found.output, found.predictions[:1])
 
     return calibrate(
         method,
         samples,
-        split="withheld",
+        split=WITHHELD,
         checkpoint=checkpoint,
         evidence=evidence,
         views=views.kind or "",
@@ -190,6 +199,11 @@ def lines_of(calibration: Calibration) -> list[str]:
         f"of the others, from {calibration.features}: {words} {figures[rank] or math.nan:.3f}"
         f"{f' ({compared})' if compared else ''}, calibration error {figures['calibration_error']:.3f}"
     ]
+    if calibration.split == WITHHELD:
+        lines.append(
+            "error map: of what a model says alone, since the other one of the pair learned these labels; validation "
+            "images (data.val=0.2) let the map compare both, and read the detector"
+        )
     if calibration.absent:
         lines.append(
             f"error map: no {calibration.split} label holds {', '.join(calibration.absent)}, so that errors there are "
