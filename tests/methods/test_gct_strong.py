@@ -1,5 +1,6 @@
 """GCT on strong views: the flaw maps of weak views decide who teaches which pixel."""
 
+import functools
 import types
 from typing import Any
 
@@ -12,7 +13,9 @@ from semipix.batch import VOID, Batch
 from semipix.data.batches.datasets import places_of
 from semipix.errors import SemipixError
 from semipix.functional.flaw import Pair
+from semipix.methods.base import Evidence
 from semipix.methods.gct_strong import StrongGCT
+from semipix.training.pseudo_label_metric import PseudoLabelMetric, accuracy_and_share, needed_confidence
 from tests.helpers.tiny import (
     FixedModel,
     TinyRegression,
@@ -438,6 +441,34 @@ class TestLabelAccuracy:
         method = make_strong(confidence=0, label_accuracy=0.9)
         method.after_validation(lambda name, accuracy: 0.25)
         assert method.needed.tolist() == [0.25, 0.25]
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("per_class", [False, True])
+    def test_what_is_taught_afterwards_is_right_often_enough_and_reported(self, per_class: bool) -> None:
+        """Class 1 is less sure, and often wrong: a threshold scaled by class must not let it in again."""
+        method = make_strong(gate="open", confidence=0.7, label_accuracy=0.95, per_class=per_class)
+        generator = torch.Generator().manual_seed(0)
+        second = torch.rand(10_000, generator=generator) < 0.3
+        share = torch.rand(10_000, generator=generator)
+        sure = torch.where(second, 0.55 + 0.3 * share, 0.985 + 0.01 * share)
+        right = torch.rand(10_000, generator=generator) < torch.where(second, 0.6, 0.995)
+        prediction = torch.stack([torch.where(second, 1 - sure, sure), torch.where(second, sure, 1 - sure), 0 * sure])
+        prediction, target = prediction.view(1, 3, 100, 100), (second ^ ~right).long().view(1, 100, 100)
+        for _ in range(60):
+            method._sure(0, prediction, None)  # fills the mean confidences
+        method.eval()
+        evidences = {name: Evidence(prediction, (prediction, prediction)) for name in ("first", "second")}
+        metric = PseudoLabelMetric(method.task)
+        confidence = functools.partial(method.confidence_of, "first")
+        metric.update(prediction, method.taught(evidences)["first"], target, confidence)
+        found = metric.compute()
+        method.after_validation(lambda name, accuracy: needed_confidence(found["counts"], accuracy))
+        taught = method._sure(0, prediction, None).flatten()
+        accuracy = float(right[taught].float().mean())
+        assert 0.95 <= accuracy < 1
+        assert float(taught.float().mean()) > 0.6
+        reported = accuracy_and_share(found["counts"], found["pixels"], method.least_confidence("first"))
+        assert [float(value) for value in reported] == pytest.approx([accuracy, float(taught.float().mean())], abs=1e-3)
 
     @torch.no_grad()
     def test_taught_are_the_pixels_whose_labels_are_learned(self) -> None:

@@ -23,6 +23,7 @@ from semipix.data.targets import ImageTarget
 from semipix.errors import SemipixError
 from semipix.functional import grouping as batches
 from semipix.functional.error_measures import CALIBRATION_BINS
+from semipix.methods import slabs
 from semipix.methods.base import Evidence
 from semipix.methods.error_maps import error_maps
 from semipix.tasks.base import Task
@@ -275,6 +276,32 @@ class TestValidation:
         assert "val/diagnostics/both_flawed" in found[0] or name == "supervised"
         for others in found[1:]:
             assert others == pytest.approx(found[0], rel=1e-5, nan_ok=True)
+
+    @pytest.mark.parametrize("per_class", [False, True])
+    def test_pseudo_labels_of_images_in_parts_steer_as_those_of_whole_images(
+        self, per_class: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = []
+        for pixels in (5_800_000, 1):
+            monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", pixels)
+            method = make_method("gct_strong", confidence=0.3, label_accuracy=0.6, per_class=per_class)
+            for sure in method.sure if per_class else ():
+                sure.average.copy_(torch.tensor([0.5, 0.4, 0.45]))
+            learner = make_learner(method, lr=0.0)
+            validate(learner, TinySource(val=3))
+            figures = learner.trainer.callback_metrics
+            assert learner.large.applies((SIDE, SIDE)) == (pixels == 1)
+            found.append([float(figures["val/pseudo_labels/share/first"]), *method.needed.tolist()])
+        assert found[0][0] > 0
+        assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+    def test_without_a_counted_pseudo_label_a_line_says_that_nothing_steers(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 1)
+        method = make_method("gct_strong", detector="paper", label_accuracy=0.6)
+        validate(make_learner(method, lr=0.0), TinySource(val=3))
+        assert "semipix: method.label_accuracy: no pixel of the validation images could be" in capsys.readouterr().err
 
     def test_candidates_and_diagnostics_share_one_pass_of_each_model(self) -> None:
         method = make_method("gct", fusion=True)

@@ -132,9 +132,35 @@ class Method(nn.Module, ABC):
             evidences: what is known of each candidate's prediction.
 
         Returns:
-            (N, 1, H, W) bool by the names in `labelers`.
+            (N, 1, H, W) bool by the names in `labelers`. Of a method that raises the confidence they need after
+            validation, those that are taught at most, see `least_confidence`.
         """
         return {}
+
+    def taught_in_parts(self) -> bool:
+        """Whether `taught` can be asked for parts of an image, since no pixel depends on the whole."""
+        return True
+
+    def confidence_of(self, name: str, prediction: Tensor) -> Tensor:
+        """What the method compares with the confidence that a pseudo label needs, (N, 1, H, W) in [0, 1].
+
+        Args:
+            name: one of `labelers`.
+            prediction: its activated prediction (N, K, H, W).
+        """
+        return self.task.confidence(prediction)
+
+    def is_steered(self) -> bool:
+        """Whether `after_validation` changes anything."""
+        return False
+
+    def least_confidence(self, name: str) -> float:
+        """The confidence that pseudo labels need at present beside what `taught` says; infinity if none count.
+
+        Args:
+            name: one of `labelers`.
+        """
+        return 0.0
 
     def withheld_from(self, place: float) -> str | None:
         """Name of the candidate that trained without the labeled image of this place (see `Batch.place`), or None."""
@@ -144,8 +170,8 @@ class Method(nn.Module, ABC):
         """React to what validation found out about pseudo labels.
 
         Args:
-            needed_confidence: the smallest confidence at which a share of a candidate's pseudo labels is right, of its
-                name and this share; infinity if it is at none.
+            needed_confidence: the smallest confidence, as `confidence_of` has it, at which a share of a candidate's
+                pseudo labels is right, of its name and this share; infinity if it is at none.
         """
 
     def unlabeled(self, batch: Batch) -> Tensor:

@@ -126,6 +126,9 @@ class GCT(FlawGuidedPair):
         )
         return {"first": second_learns, "second": first_learns}
 
+    def taught_in_parts(self) -> bool:
+        return self.detector.probabilistic  # the paper's maps are normalised as a whole
+
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         first_output, second_output = (model(batch.image) for model in self.models)  # (N, K, H, W) each
         first, second = self.task.activate(first_output), self.task.activate(second_output)

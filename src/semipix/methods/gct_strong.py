@@ -203,17 +203,36 @@ class StrongGCT(FlawGuidedPair):
         self.sure = nn.ModuleList(SurePixels(task, confidence, per_class) for _ in range(2))
 
     def taught(self, evidences: Mapping[str, Evidence]) -> dict[str, Tensor]:
-        """Where the gate is open and the teaching model is as sure as `confidence` asks for."""
+        """Where the gate is open and the teaching model is as sure as `confidence` asks for.
+
+        `label_accuracy` may ask for more, see `least_confidence`.
+        """
         first, second = (evidences[name].predictions[0] for name in ("first", "second"))
-        needs_flaws = self.gate in ("lower", "trusted")
-        flaws = compared(self.detector, self._flaws_of(evidences)) if needs_flaws else None
+        flaws = compared(self.detector, self._flaws_of(evidences)) if self._reads_flaws else None
         first_learns, second_learns = self._gates((first, second), flaws)
         sure = [module(prediction) for module, prediction in zip(self.sure, (first, second), strict=True)]
         return {"first": second_learns & sure[0], "second": first_learns & sure[1]}
 
+    def taught_in_parts(self) -> bool:
+        return not self._reads_flaws or self.detector.probabilistic  # the paper's maps are normalised as a whole
+
+    def confidence_of(self, name: str, prediction: Tensor) -> Tensor:
+        found: Tensor = self.sure[self.labelers.index(name)].compared(prediction)  # type: ignore[operator]
+        return found
+
+    def is_steered(self) -> bool:
+        return self.label_accuracy > 0
+
+    def least_confidence(self, name: str) -> float:
+        return float(self.needed[self.labelers.index(name)])
+
+    @property
+    def _reads_flaws(self) -> bool:
+        return self.gate in ("lower", "trusted")
+
     def after_validation(self, needed_confidence: Callable[[str, float], float]) -> None:
         if self.label_accuracy:
-            for index, name in enumerate(("first", "second")):
+            for index, name in enumerate(self.labelers):
                 self.needed[index] = max(self.confidence, needed_confidence(name, self.label_accuracy))
 
     def losses(self, batch: Batch, epoch: float) -> dict[str, Tensor]:

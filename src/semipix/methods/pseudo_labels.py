@@ -41,11 +41,17 @@ class SurePixels(nn.Module):
             threshold: a scalar that is used instead of the threshold of the constructor.
             shown: (N, 1, H, W) bool, see `Batch.shown`: the pixels that count for the mean confidences; None for all.
         """
-        confidence = self.task.confidence(prediction)
-        least = self.threshold if threshold is None else threshold
-        if not self.per_class:
-            return confidence >= least
-        if self.training:
+        if self.per_class and self.training:
             self.average.copy_(class_confidence(self.average, prediction, counted=shown))
-        thresholds = class_thresholds(self.average, least)
-        return confidence >= thresholds[prediction.max(1, keepdim=True).indices]
+        return self.compared(prediction) >= (self.threshold if threshold is None else threshold)
+
+    def compared(self, prediction: Tensor) -> Tensor:
+        """(N, 1, H, W): what is compared with the threshold, at most 1.
+
+        It is the confidence of a prediction (N, K, H, W), divided by the factor of the class's threshold.
+        """
+        confidence = self.task.confidence(prediction)
+        if not self.per_class:
+            return confidence
+        factors = class_thresholds(self.average, 1.0)
+        return (confidence / factors[prediction.max(1, keepdim=True).indices]).clamp(max=1)

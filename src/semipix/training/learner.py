@@ -31,7 +31,18 @@ from semipix.training.image_figures import ImageRecords
 from semipix.training.lengthening import has_length, reopen, reschedule
 from semipix.training.measuring import MeasuredPixels, MetricUpdater, best_candidate
 from semipix.training.optimizers import CombinedOptimizer, OptimizerFactory, make_schedule, optimizer_maker
-from semipix.training.pseudo_label_metric import PseudoLabelMetric, needed_confidence
+from semipix.training.pseudo_label_metric import (
+    PseudoLabelMetric,
+    PseudoLabelRows,
+    accuracy_and_share,
+    needed_confidence,
+)
+
+UNCOUNTED = (
+    "method.label_accuracy: no pixel of the validation images could be counted, so the confidence is not raised; use "
+    "validation images with labels, and method.detector=cues where they are computed in parts"
+)
+"""Line of a training whose method asks for what validation could not find out."""
 
 
 class Learner(pl.LightningModule):
@@ -88,6 +99,7 @@ class Learner(pl.LightningModule):
         self.unmeasured = ""
         self._warned = False
         self._testing = False
+        self._warned_of_labels = False
         self._measured = MeasuredPixels(method.task)  # in the current validation or test
         self.strong = strong or StrongViews()
         task = method.task
@@ -260,10 +272,21 @@ class Learner(pl.LightningModule):
                 self.method.diagnose(batch, of_batch, self.diagnostics)  # type: ignore[arg-type]
 
     def _measure_pseudo_labels(self, evidences: Mapping[str, Evidence], target: Tensor, indices: list[int]) -> None:
-        """Update the metrics of pseudo labels with some of the images; images in parts are left out."""
+        """Update the metrics of pseudo labels with some of the images."""
         for name, taught in self.method.taught(evidences).items():
-            prediction = evidences[name].predictions[0]
-            self.pseudo_labels[name].update(prediction[indices], taught[indices], target)  # type: ignore[operator]
+            prediction, confidence = evidences[name].predictions[0], functools.partial(self.method.confidence_of, name)
+            self._metric_of_labels(name).update(prediction[indices], taught[indices], target, confidence)
+
+    def _rows_of_labels(self, target: Tensor, shape: Sequence[int]) -> dict[str, PseudoLabelRows]:
+        """What updates the metrics of pseudo labels with an image in parts: nothing where they need whole maps."""
+        if self._testing or not self.method.taught_in_parts():
+            return {}
+        return {
+            name: PseudoLabelRows(
+                self._metric_of_labels(name), target, shape, functools.partial(self.method.confidence_of, name)
+            )
+            for name in self.method.labelers
+        }
 
     def _measure_in_parts(self, sample: EvalSample) -> None:
         """Update the metrics with one large image; diagnostics need whole maps and leave it out."""
@@ -271,14 +294,16 @@ class Learner(pl.LightningModule):
         self._measured.add(target)
         shape = 1, task.channels, *sample.image.shape[-2:]
         updaters: dict[str, MetricUpdater] = {}
+        labels = self._rows_of_labels(target, shape)
         error_map: ErrorMap | None = None
         sums = torch.zeros((), device=self.device)
 
         def outputs(image: Tensor) -> tuple[Tensor, ...]:
-            """What the error map's means need, then for each candidate its output and its error maps."""
+            """What the error map's means need, for each candidate its output and its error maps, and what is taught."""
             nonlocal error_map
             found, for_means = [], image[:, :0]
-            for name, evidence in self.views.evidences(image, self._with_maps).items():
+            evidences = self.views.evidences(image, self._with_maps)
+            for name, evidence in evidences.items():
                 maps = self._maps(name, evidence)
                 if name == deployed and (error_map := self._error_map(evidence)) is not None:
                     maps["map"], for_means = error_map.parts(task, evidence, image)
@@ -287,15 +312,19 @@ class Learner(pl.LightningModule):
                         name, [sample.name], target, shape, list(maps), error_map, waits=True
                     )
                 found += [evidence.output, *maps.values()]
-            return for_means, *found
+            taught = self.method.taught(evidences) if labels else {}
+            return for_means, *found, *(taught[name].to(image) for name in labels)
 
         for rows in self.large.compute(sample.image, outputs):
             for_means, *others = (part for part in rows if part is not None)
             sums = sums + for_means.float().sum((-2, -1))
             parts = iter(others)
-            for updater in updaters.values():
-                prediction = task.activate(next(parts))
-                updater.add(prediction, [next(parts) for _ in updater.maps])
+            predictions = {}
+            for name, updater in updaters.items():
+                predictions[name] = task.activate(next(parts))
+                updater.add(predictions[name], [next(parts) for _ in updater.maps])
+            for name, rows_of_labels in labels.items():
+                rows_of_labels.add(predictions[name], next(parts))
         if error_map is not None:
             updaters[deployed].finish(error_map.constant(sums / math.prod(sample.image.shape[-2:])))
 
@@ -335,6 +364,11 @@ class Learner(pl.LightningModule):
     def _error_metric_of(self, candidate: str) -> ErrorMapMetric:
         metric = self.error_metrics[candidate]
         assert isinstance(metric, ErrorMapMetric)
+        return metric
+
+    def _metric_of_labels(self, candidate: str) -> PseudoLabelMetric:
+        metric = self.pseudo_labels[candidate]
+        assert isinstance(metric, PseudoLabelMetric)
         return metric
 
     def _metrics_of(self, candidate: str) -> MetricCollection:
@@ -397,16 +431,22 @@ class Learner(pl.LightningModule):
     def _report_pseudo_labels(self) -> None:
         """Log how many pseudo labels are right, and let the method react."""
         counts: dict[str, Tensor] = {}
-        for name, metric in self.pseudo_labels.items():
-            found = metric.compute()  # type: ignore[operator]
-            if found["share"].isnan():  # no pixel has a label
+        for name in self.pseudo_labels:
+            found = self._metric_of_labels(name).compute()
+            if not found["pixels"]:
                 continue
             counts[name] = found["counts"]
+            figures = accuracy_and_share(found["counts"], found["pixels"], self.method.least_confidence(name))
             suffix = f"/{name}" if len(self.pseudo_labels) > 1 else ""
-            for figure in ("accuracy", "share"):
-                self.log(f"val/pseudo_labels/{figure}{suffix}", found[figure])
-        if counts and not self.trainer.sanity_checking:
+            for figure, value in zip(("accuracy", "share"), figures, strict=True):
+                self.log(f"val/pseudo_labels/{figure}{suffix}", value)
+        if self.trainer.sanity_checking:
+            return
+        if counts:
             self.method.after_validation(lambda name, accuracy: needed_confidence(counts[name], accuracy))
+        elif self.method.is_steered() and not self._warned_of_labels and self.trainer.is_global_zero:
+            tqdm.write(f"semipix: {UNCOUNTED}", file=sys.stderr)
+            self._warned_of_labels = True
 
     def _sum_of_processes(self, counts: Tensor) -> Tensor:
         total: Tensor = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum")
