@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semipix.functional.routing import differentiated_at_once, frozen, masked_mean, without_dropout
@@ -14,12 +15,23 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
 
 
-def test_a_pseudo_label_is_that_of_the_whole_network() -> None:
-    module = nn.Sequential(network(), nn.Dropout2d(0.5), nn.Conv2d(2, 2, 1)).train()
+class Drops(nn.Module):
+    """Leaves channels out by a function, as the blocks of EfficientNet in segmentation_models_pytorch do."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.dropout2d(maps, 0.5, self.training)
+
+
+@pytest.mark.parametrize("drops", [nn.Dropout2d(0.5), Drops()])
+def test_a_pseudo_label_is_that_of_the_whole_network(drops: nn.Module) -> None:
+    kept = network()
+    module = nn.Sequential(kept, drops, nn.Conv2d(2, 2, 1)).train()
+    module[2].eval()
     image = torch.rand(2, 3, 8, 8)
     first, second = without_dropout(module, image), without_dropout(module, image)
     assert torch.equal(first, second) and not torch.equal(frozen(module, image), first)
-    assert module[1].training, "it drops again in training"
+    torch.testing.assert_close(first, module[2](kept(image)))  # normalised by this batch
+    assert drops.training and kept[1].training and not module[2].training, "all is as before"
 
 
 class TestFrozen:

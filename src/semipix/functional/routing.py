@@ -51,27 +51,25 @@ def _parts_of(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-DROPPING = (nn.modules.dropout._DropoutNd,)
-"""Modules that leave a random part of their input out in training."""
-
-DROPPING_NAMES = ("DropPath", "StochasticDepth")
-"""Classes of other packages that do so: of timm and torchvision."""
-
-
 def without_dropout(module: nn.Module, *inputs: Any) -> Tensor:
-    """`frozen` without dropout: pseudo labels are those of the whole network, as a deployed one would give them."""
-    dropping = [
-        each
-        for each in _parts_of(module)
-        if each.training and (isinstance(each, DROPPING) or type(each).__name__ in DROPPING_NAMES)
-    ]
-    for each in dropping:
-        each.eval()
+    """`frozen` without dropout: pseudo labels are those of the whole network, as a deployed one would give them.
+
+    All that leaves a part out in training is a module of some package, or a function that asks its module whether it
+    trains. So all modules are told that they do not, but for norms, which go on to normalise by this batch.
+    """
+    training = [each for each in _parts_of(module) if each.training and not _is_norm(each)]
     try:
+        for each in training:
+            each.training = False
         return frozen(module, *inputs)
     finally:
-        for each in dropping:
-            each.train()
+        for each in training:
+            each.training = True
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises; those of timm and of others inherit nothing from torch's, but are named so."""
+    return isinstance(module, nn.modules.batchnorm._NormBase) or "Norm" in type(module).__name__
 
 
 def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
