@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from semipix.launch import sweep
-from semipix.launch.sweep import Job, Record, run_job
+from semipix.launch.sweep import Job, Record, primary, run_job
 from semipix.training.run_folder import read_config
 from tests.conftest import Result
 from tests.helpers.tiny import TinyModel
@@ -216,3 +216,10 @@ def test_records_are_forgotten_where_all_jobs_were_refused(tmp_path: Path) -> No
     (tmp_path / "two").rmdir()
     assert [Path(record.folder).name for record in sweep.forget_refused(tmp_path, "this")] == ["one", "two"]
     assert not (tmp_path / "jobs").exists()
+
+
+def test_the_table_has_the_metric_of_the_checkpoint_that_is_deployed(tmp_path: Path) -> None:
+    task = {"_target_": "semipix.tasks.segmentation.Segmentation"}
+    for summary, expected in (({"val/miou": 0.5, "best/miou": 0.625}, "0.6250"), ({"val/miou": 0.5}, "0.5000")):
+        (tmp_path / "summary.json").write_text(json.dumps(summary))
+        assert primary(tmp_path, task) == f"val/miou {expected}"

@@ -33,7 +33,7 @@ def test_training_ends_after_validations_without_improvement_and_says_why(train:
     result = train(*NO_PROGRESS, "freeze_batch_norm=true")
     assert result.code == 0
     summary = json.loads(Path("run/summary.json").read_text())
-    best = f"{summary['val/miou']:.4g}"
+    best = f"{summary['best/miou']:.4g}"
     assert summary["steps"] == steps() == 6
     assert summary["stopped_early"] == f"val/miou has not been better than {best} for 2 validations"
     assert result.out.splitlines()[-1].startswith(f"run: 6 steps, stopped early ({summary['stopped_early']}), see run/")

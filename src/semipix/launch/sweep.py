@@ -363,7 +363,9 @@ def sweep_table(found: Sequence[Record], sweep_folder: Path) -> str:
 
 
 def primary(folder: Path, task: Mapping[str, Any]) -> str:
-    """A finished run's primary metric by name and value; empty where there is none.
+    """A finished run's primary metric on the validation images by name and value; empty where there is none.
+
+    It is that of the best checkpoint, which is deployed; summaries of earlier versions have only that of the last step.
 
     Args:
         folder: the run folder. Nothing that it names is imported.
@@ -373,6 +375,7 @@ def primary(folder: Path, task: Mapping[str, Any]) -> str:
 
     if not is_finished(folder):
         return ""
-    name = f"val/{getattr(target_of('task', task), 'primary', '')}"
-    value = json.loads((folder / SUMMARY).read_text()).get(name)
-    return "" if value is None else f"{name} {value:.4f}"
+    metric = getattr(target_of("task", task), "primary", "")
+    summary = json.loads((folder / SUMMARY).read_text())
+    value = summary.get(f"best/{metric}", summary.get(f"val/{metric}"))
+    return "" if value is None else f"val/{metric} {value:.4f}"

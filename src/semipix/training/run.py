@@ -34,7 +34,7 @@ from semipix.training.build import (
     with_classes,
 )
 from semipix.training.calibrating import calibrate_at_end
-from semipix.training.callbacks import KeptMetrics
+from semipix.training.callbacks import BestCheckpoint, KeptMetrics
 from semipix.training.checkpoints import read_checkpoint
 from semipix.training.configuration import Configuration
 from semipix.training.cost import Cost
@@ -264,6 +264,7 @@ def _fit(
         "labeled": len(data.split.labeled),
         "unlabeled": data.unlabeled_count,
         **metrics,
+        **_best(trainer),
     }
     if why := stopped_early(trainer):
         summary["stopped_early"] = why
@@ -290,6 +291,14 @@ _EXPLAINED = (MisconfigurationException, RuntimeError, MemoryError, OSError, Val
 def _callback(trainer: pl.Trainer, kind: type[_Callback]) -> _Callback:
     """The callback of a class that every trainer of a run has."""
     return next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, kind))
+
+
+def _best(trainer: pl.Trainer) -> dict[str, float]:
+    """The validation metric of `best.ckpt`, as `best/METRIC`; `val/METRIC` is that of the last validation."""
+    for each in getattr(trainer, "callbacks", ()):
+        if isinstance(each, BestCheckpoint) and each.best_model_score is not None:
+            return {f"best/{str(each.monitor).removeprefix('val/')}": float(each.best_model_score)}
+    return {}
 
 
 def check_steps(trainer: pl.Trainer) -> None:
