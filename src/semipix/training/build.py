@@ -244,7 +244,6 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
     ours = {
         "max_steps": steps,
         "max_epochs": -1,
-        "logger": [table],
         "callbacks": callbacks,
         "default_root_dir": run,
         "use_distributed_sampler": False,  # the stream sampler splits each batch over the processes itself
@@ -254,28 +253,32 @@ def build_trainer(configuration: Configuration, run: Path, task: Task, steps: in
         "num_sanity_val_steps": 1 if validate else 0,
         "enable_model_summary": False,
     }
-    named = _named_loggers(options)
-    trainer: pl.Trainer = node.call(**{**ours, **options})
+    named, objects = _named_loggers(options.pop("logger", None))
+    trainer: pl.Trainer = node.call(**{**ours, **options, "logger": [table, *objects]})
     if (method := getattr(trainer.strategy, "_start_method", "popen")) != "popen":
         raise SemipixError(f"trainer.strategy: start_method={method!r} found, which does not train; leave it out")
     trainer.loggers = [*trainer.loggers, *(make_logger(name, run) for name in named)]  # some write files at once
     return trainer
 
 
-def _named_loggers(options: dict[str, Any]) -> list[str]:
-    """Remove names of loggers from a trainer's options and return them. Booleans and logger objects are left there.
+def _named_loggers(given: Any) -> tuple[list[str], list[Logger]]:
+    """The loggers that `trainer.logger` adds to the run folder's table.
+
+    Args:
+        given: a name, a logger object or a list of either; null, a boolean and `none` add nothing.
+
+    Returns:
+        names: of loggers that are still to be made.
+        objects: loggers of the user's own.
 
     Raises:
-        SemipixError: `logger` is no name, boolean or logger object, and no list of them.
+        SemipixError: `given` is something else.
     """
-    given = options.pop("logger", None)
     if isinstance(given, bool):
-        options["logger"] = given
-    elif isinstance(given, str) or (isinstance(given, list) and given and all(isinstance(each, str) for each in given)):
-        return [name for name in ([given] if isinstance(given, str) else given) if name != NONE]
-    elif given is not None:
-        options["logger"] = _all_of("logger", given, Logger)
-    return []
+        return [], []
+    if isinstance(given, str) or (isinstance(given, list) and given and all(isinstance(each, str) for each in given)):
+        return [name for name in ([given] if isinstance(given, str) else given) if name != NONE], []
+    return [], _all_of("logger", given, Logger)
 
 
 def _all_of(key: str, value: Any, kind: type) -> list[Any]:
