@@ -62,7 +62,11 @@ def test_the_chosen_model_is_deployed() -> None:
         assert torch.equal(method(image), model(image))
 
 
-@pytest.mark.parametrize(("key", "value"), [("lambda_cps", -1), ("area", 1.5), ("rampup_epochs", -2)])
+@pytest.mark.parametrize(("key", "value"), [("lambda_cps", -1), ("area", 1.5), ("area", 0), ("rampup_epochs", -2)])
 def test_a_wrong_value_is_refused_in_one_line(key: str, value: float) -> None:
     with pytest.raises(SemipixError, match=f"method.{key}: {value} found, .* expected"):
         make_cps(**{key: value})
+
+
+def test_without_boxes_their_area_is_not_read() -> None:
+    assert make_cps(cutmix=False, area=0).losses(make_batch(), 0.0)["cross_supervision"].isfinite()

@@ -298,3 +298,17 @@ def check_shares(**values: float) -> None:
     for key, value in values.items():
         if not 0 <= value <= 1:
             raise SemipixError(f"method.{key}: {value} found, a number in [0, 1] expected")
+
+
+def check_area(area: float, without: str) -> None:
+    """Refuse a share of an image that no box covers.
+
+    Args:
+        area: share of an image that a box covers.
+        without: what does without boxes, for the message.
+
+    Raises:
+        SemipixError: the share is outside of (0, 1] or NaN.
+    """
+    if not 0 < area <= 1:
+        raise SemipixError(f"method.area: {area} found, a number in (0, 1] expected; {without} does without boxes")

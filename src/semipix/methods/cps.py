@@ -18,7 +18,7 @@ from semipix.batch import Batch
 from semipix.functional.mixing import cutmix_mask, mix, mix_shown
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import mean_where, without_dropout
-from semipix.methods.base import Evidence, MakeModel, Routes, check_shares, check_weights
+from semipix.methods.base import Evidence, MakeModel, Routes, check_area, check_weights
 from semipix.methods.pair import BOTH_MODELS, Deploy, ModelPair
 from semipix.tasks.base import Task
 
@@ -34,7 +34,7 @@ class CPS(ModelPair):
         make_model: makes the pair: model 0, and model 1 of another architecture or another initialisation.
         lambda_cps: weight of cross supervision.
         cutmix: learn from mixed unlabeled images, instead of from all images as they are.
-        area: share of an image that a box covers.
+        area: share of an image that a box covers, in (0, 1].
         rampup_epochs: epochs over which the weight of cross supervision grows.
         deploy: deploy the better of the pair on validation, or always the first or the second model.
     """
@@ -57,7 +57,8 @@ class CPS(ModelPair):
     ) -> None:
         super().__init__(task, make_model, deploy)
         check_weights(lambda_cps=lambda_cps, rampup_epochs=rampup_epochs)
-        check_shares(area=area)
+        if cutmix:
+            check_area(area, without="method.cutmix=false")
         self.lambda_cps = lambda_cps
         self.cutmix = cutmix
         self.area = area

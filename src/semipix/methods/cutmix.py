@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semipix.batch import Batch
-from semipix.errors import SemipixError
 from semipix.functional.mixing import cutmix_mask, mix, mix_shown
 from semipix.functional.rampup import sigmoid_rampup
 from semipix.functional.routing import frozen, mean_where
-from semipix.methods.base import MakeModel, Options, Routes, check_shares, check_weights
+from semipix.methods.base import MakeModel, Options, Routes, check_area, check_shares, check_weights
 from semipix.methods.teacher import AveragedTeacher
 from semipix.tasks.base import Task
 
@@ -58,9 +57,8 @@ class CutMix(AveragedTeacher):
     ) -> None:
         super().__init__(task, make_model, decay)
         check_weights(lambda_consistency=lambda_consistency, rampup_epochs=rampup_epochs)
-        check_shares(confidence=confidence, area=area)
-        if area == 0:
-            raise SemipixError("method.area: 0 found, a number in (0, 1] expected; mean_teacher does without boxes")
+        check_shares(confidence=confidence)
+        check_area(area, without="mean_teacher")
         self.lambda_consistency = lambda_consistency
         self.confidence = confidence
         self.area = area
