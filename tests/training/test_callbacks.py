@@ -1,15 +1,24 @@
-"""Which checkpoint is kept."""
+"""Which checkpoint is kept, and what the sample pictures show."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import Precision
+from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.io import read_image
 
-from semipix.training.callbacks import BestCheckpoint
+from semipix.batch import EvalSample
+from semipix.methods.large_images import LargeImages
+from semipix.methods.tiles import Tiling
+from semipix.training.callbacks import BestCheckpoint, SamplePictures
+from tests.helpers.learners import make_learner
+from tests.helpers.tiny import make_method
 
 NAN = float("nan")
 
@@ -89,3 +98,35 @@ def test_a_folder_that_was_moved_keeps_its_best_checkpoint(tmp_path: Path) -> No
 def test_checkpoints_of_older_trainings_fit() -> None:
     given = {"monitor": "val/miou", "mode": "max"}
     assert BestCheckpoint(**given).state_key == ModelCheckpoint(**given).state_key
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 64), (200, 96), (200, 40)])
+def test_of_a_large_image_the_middle_is_shown(size: tuple[int, int], tmp_path: Path) -> None:
+    learner = make_learner(make_method("supervised")).eval()
+    learner.large = LargeImages(learner.method, tiling=Tiling(64, 0))
+    seen: list[tuple[int, ...]] = []
+    learner.method.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
+    label = torch.randint(3, size)
+    image = (label / 4).expand(3, -1, -1)  # of class 1 are the pixels of 1/4
+    target = label.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    samples = [EvalSample(image, target, "a")]
+    trainer: Any = SimpleNamespace(
+        sanity_checking=False,
+        is_global_zero=True,
+        global_step=1,
+        val_dataloaders=SimpleNamespace(dataset=samples),
+        precision_plugin=Precision(),
+    )
+    SamplePictures(tmp_path, side=64).on_validation_end(trainer, learner)
+    height, width = (min(side, 64) for side in size)
+    assert seen == [(height, width)], "no more than what validation computes at once"
+    rows = read_image(str(tmp_path / "step-000001.png"))
+    shown, drawn = (rows[:, 2 : 2 + height, left : left + width] for left in (2, 68))  # in frames of 2 pixels
+
+    def middle(maps: Tensor) -> Tensor:
+        top, left = ((side - part) // 2 for side, part in zip(size, (height, width), strict=True))
+        return maps[..., top : top + height, left : left + width]
+
+    torch.testing.assert_close(shown.float(), middle(image) * 255, atol=1, rtol=0)
+    expected = learner.method.task.render(middle(image), learner.method.task.encode(middle(label)[None])[0])
+    torch.testing.assert_close(drawn.float(), expected.float(), atol=1, rtol=0)

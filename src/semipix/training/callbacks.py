@@ -172,6 +172,9 @@ class RunProgress(ProgressBar):
 class SamplePictures(Callback):
     """Writes a picture after each validation: rows of input, label, prediction and the method's maps.
 
+    Of an image that validation computes in parts, only the middle is shown, of the size of a tile at most: the whole
+    image may be too large for one pass.
+
     Args:
         folder: the folder of the pictures `step-NNNNNN.png`.
         count: number of validation images that are shown.
@@ -195,8 +198,11 @@ class SamplePictures(Callback):
         precision = trainer.precision_plugin
         with precision.forward_context():
             for sample in (dataset[index] for index in shown):
-                image = precision.convert_input(sample.image.to(pl_module.device))
-                rows += self._row(pl_module, image, sample.target.to(pl_module.device))
+                image, target = sample.image, sample.target
+                if pl_module.large.applies((image.shape[-2], image.shape[-1])):
+                    image, target = middles(image, target, pl_module.large.tiles.tiling.tile)
+                image = precision.convert_input(image.to(pl_module.device))
+                rows += self._row(pl_module, image, target.to(pl_module.device))
         self.folder.mkdir(parents=True, exist_ok=True)
         grid = make_grid(rows, nrow=len(rows) // len(shown))
         save_image(grid, self.folder / f"step-{trainer.global_step:06d}.png")
@@ -224,3 +230,21 @@ class SamplePictures(Callback):
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         scaled = F.interpolate(picture.unsqueeze(0), size, mode="bilinear", antialias=True)[0]
         return F.pad(scaled, (0, self.side - size[1], 0, self.side - size[0])).clamp(0, 1)
+
+
+def middles(image: Tensor, target: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The middle of an image and the same part of its label.
+
+    Args:
+        image: (C, H, W).
+        target: (..., h, w), which may be of another size than the image.
+        most: largest height and width of the image's middle.
+    """
+    (height, width), (rows, columns) = image.shape[-2:], target.shape[-2:]
+    top, left = max(height - most, 0) // 2, max(width - most, 0) // 2
+    bottom, right = top + min(height, most), left + min(width, most)
+    of_target = (
+        slice(round(top * rows / height), max(1, round(bottom * rows / height))),
+        slice(round(left * columns / width), max(1, round(right * columns / width))),
+    )
+    return image[..., top:bottom, left:right], target[..., *of_target]
