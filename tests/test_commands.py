@@ -400,8 +400,17 @@ def test_data_check_of_pairs(command: Command, tmp_path: Path) -> None:
         (tmp_path / part / "train").mkdir(parents=True)
         Image.new("L", (8, 6), 128).save(tmp_path / part / "train/a.png")
     assert "kind      regression" in command("data", "check", tmp_path).out
-    result = command("data", "check", tmp_path, "--kind", "matting")
-    assert (result.code, "kind      matting" in result.out) == (0, True)
+    for given in (["--kind", "matting"], ["data.kind=matting"], ["kind=matting", "--kind", "matting"]):
+        result = command("data", "check", tmp_path, *given)
+        assert (result.code, "kind      matting" in result.out) == (0, True)
+    layout = "but the folder's layout says what reads it; leave it out"
+    for given, message in (
+        (["data.kind=denoising", "--kind", "matting"], "data.kind: 'denoising' found, but also --kind matting"),
+        (["data=pairs"], f"data: 'pairs' found, {layout}"),
+        (["data._target_=a.B"], f"data._target_: 'a.B' found, {layout}"),
+        (["data.root=other"], "data.root: the folder is given already"),
+    ):
+        assert message in command("data", "check", tmp_path, *given).error
 
 
 HEAVY = {

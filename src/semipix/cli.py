@@ -565,7 +565,10 @@ def _check(options: argparse.Namespace) -> int:
     from semipix.data.check import check_folder
 
     keys = _data_keys(options.keys)
-    report = check_folder(options.root, options.kind, **keys)
+    kind = keys.pop("kind", options.kind)
+    if options.kind not in (None, kind):
+        raise SemipixError(f"data.kind: {kind!r} found, but also --kind {options.kind}; give one of them")
+    report = check_folder(options.root, kind, **keys)
     print("\n".join(report.lines()), flush=True)
     if options.coverage:
         from semipix.data.files.bands import Bands
@@ -659,6 +662,9 @@ def _data_keys(given: Sequence[str]) -> dict[str, Any]:
     keys = {key.removeprefix("data."): value for key, value in read_overrides(given).items()}
     if "root" in keys:
         raise SemipixError("data.root: the folder is given already; expected semipix data check ROOT [KEY=VALUE ...]")
+    for key, name in (("data", "data"), ("_target_", "data._target_")):
+        if key in keys:
+            raise SemipixError(f"{name}: {keys[key]!r} found, but the folder's layout says what reads it; leave it out")
     return keys
 
 
