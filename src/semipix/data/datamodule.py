@@ -96,8 +96,8 @@ class SemiSupervisedDataModule(LightningDataModule):
         crop: side, or height and width, of training images. For matting, crops are centred at unknown pixels.
         samples_per_image: crops of each image in a pass, each with its own augmentation: one number, or one for labeled
             and one for unlabeled images. Large images of which a crop shows little then count as many samples.
-        pad: whether an image smaller than the crop is padded instead of being refused. The padding has no label; in
-            unlabeled images it counts in the losses that compare predictions.
+        pad: whether an image smaller than the crop is padded instead of being refused. The padding has no label, and
+            losses that compare predictions leave it out.
         resize: applied to every image first: length of the longer side, or exact height and width.
         scale: smallest and largest random scale in training; by default 0.75 and 1.5, but 1 for denoising, since
             scaling would blur the noise.
