@@ -73,17 +73,21 @@ def write_trimap(path: Path, size: tuple[int, int] = SIZE, middle: int = 128) ->
 
 
 @pytest.fixture
-def trained(command: Command) -> Callable[..., None]:
-    def run(task: str, *more: str) -> None:
+def trained(command: Command) -> Callable[..., str]:
+    """Train a task; what the training printed to standard error."""
+
+    def run(task: str, *more: str) -> str:
         given = GIVEN.get(task, ())
-        assert command("train", f"task={task}", f"data.kind={task}", *QUICK, *given, *more).code == 0
+        result = command("train", f"task={task}", f"data.kind={task}", *QUICK, *given, *more)
+        assert result.code == 0
+        return result.err
 
     return run
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., None], command: Command) -> None:
-    trained(task, "data.resize=72")
+def test_trains_evaluates_and_predicts(task: str, trained: Callable[..., str], command: Command) -> None:
+    assert "task.low" not in trained(task, "data.resize=72")
     assert Path("run/samples/step-000002.png").is_file()
     summary = json.loads(Path("run/summary.json").read_text())
     assert {f"val/{name}" for name in FIGURES[task]} <= summary.keys()
@@ -173,7 +177,7 @@ def test_labels_that_say_nothing_are_no_figure(task: str, command: Command) -> N
     assert not Path("run/evaluation-test.json").exists()
 
 
-def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command: Command) -> None:
+def test_trimaps_are_asked_for_and_checked(trained: Callable[..., str], command: Command) -> None:
     trained("matting", "validations=0", "method=supervised")
     write_images(Path("new"))
     predict = ("predict", "run", "new", "--out", "out")
@@ -190,7 +194,7 @@ def test_trimaps_are_asked_for_and_checked(trained: Callable[..., None], command
     assert [path.name for path in Path("out/predictions").iterdir()] == ["b.png"]
 
 
-def test_trimaps_are_refused_by_other_tasks(trained: Callable[..., None], command: Command) -> None:
+def test_trimaps_are_refused_by_other_tasks(trained: Callable[..., str], command: Command) -> None:
     trained("denoising", "validations=0", "method=supervised")
     write_images(Path("new"))
     message = command("predict", "run", "new", "--out", "out", "--trimaps", "new").error
@@ -229,8 +233,9 @@ class TestTrimap:
             Trimaps(tmp_path, 1, 25).beside(self.IMAGE, Path("a.png"))
 
 
-def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., None]) -> None:
-    trained("regression", "validations=0", "method=supervised")
+def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., str]) -> None:
+    printed = trained("regression", "validations=0", "method=supervised", "task.high=1")
+    assert "semipix: warning: task.low, task.high: " in printed
     source = LabelSource("regression")
     image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.pair("test/0")[1]))
     method = load_method(Path("run"), trust=True)

@@ -39,6 +39,7 @@ from semipix.training.checkpoints import read_checkpoint
 from semipix.training.configuration import Configuration
 from semipix.training.cost import Cost
 from semipix.training.failures import explained
+from semipix.training.label_range import range_warning
 from semipix.training.learner import Learner
 from semipix.training.loggers import begun, package_of
 from semipix.training.missed_classes import advice, missed_classes
@@ -155,6 +156,8 @@ def start_claimed(
         )
     trainer: pl.Trainer | None = None
     first = is_first_process()
+    if first and (line := range_warning(task, data.source, data.split.labeled)):
+        data.source.warnings = [*data.source.warnings, line]
     with (
         emptied_where_refused(run, lambda: trainer is not None and trainer.global_step > 0) if first else nullcontext()
     ):
