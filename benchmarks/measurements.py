@@ -192,14 +192,16 @@ MEASUREMENTS: dict[str, Measurement] = {
             _compare(
                 "portrait",
                 "PORTRAIT",
-                "--labels 16 --seeds 0 1 2 --variants",
+                "--labels 16 --seeds 0 1 2 --variants gct_strong gct_strong_features",
                 f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.95')}",
+                _gate("probability", "method.confidence=0", "method.flaw_threshold=0.05"),
             ),
             _compare(
                 "portrait",
                 "PORTRAIT",
-                "--labels 32 --seeds 0 1 2 --variants",
+                "--labels 32 --seeds 0 1 2 --variants gct_strong_features",
                 f"--extra {_gates()} {_gate('label_accuracy', 'method.label_accuracy=0.97')}",
+                _gate("probability", "method.confidence=0", "method.flaw_threshold=0.05"),
             ),
             _compare(
                 "camvid_1000",
@@ -212,6 +214,12 @@ MEASUREMENTS: dict[str, Measurement] = {
                 "CAMVID",
                 "--labels 8 --seeds 0 --variants",
                 f"--extra {_gates(SLOWLY)} {_changed('gct_strong')}",
+            ),
+            _compare(
+                "camvid_1000",
+                "CAMVID",
+                f"--labels 4 8 --seeds 0 --variants --extra {_changed('gct_strong_features')}",
+                _gate("probability", SLOWLY, "method.confidence=0", "method.flaw_threshold=0.05"),
             ),
         )
     ),
