@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from semipix.batch import VOID, EvalSample
+from semipix.functional import rows
 from semipix.methods import slabs
 from semipix.report import pictures
 from semipix.report.pictures import Trained, chosen, data_uri, differing_part, marked, predict, with_frame
@@ -62,7 +63,7 @@ def test_a_picture_is_in_its_address_and_is_not_larger_than_needed() -> None:
 
 @pytest.mark.parametrize("large", [False, True])
 def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of an image that is computed in slabs of rows."""
+    """Also of an image that is computed in slabs of rows, and of a label whose rows come in several blocks."""
     method = make_method("gct").eval()
     image, target = rand(3, 300, 64), randint(3, 450, 96, seed=1)
     target[:5] = VOID
@@ -74,6 +75,7 @@ def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypat
         if large:
             monkeypatch.setattr(slabs, "HALOS", (128,))
             monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128) - 1)
+            monkeypatch.setattr(rows, "BLOCK_BYTES", 2**17)
         trained = Trained(method, lambda found: uncalibrated(method, found))
         found = predict(trained, EvalSample(image, target, "a"))
     wrong = prediction[0].argmax(0) != target
@@ -84,3 +86,5 @@ def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypat
     torch.testing.assert_close(found.error_map, softmax[0, 0], atol=1e-4, rtol=0)
     assert found.image.shape == found.label.shape == found.prediction.shape == (3, 450, 96)
     assert not found.label[:, :5].any(), "black where the label says nothing"
+    label = method.task.render(found.image / 255, method.task.encode(target[None])[0])
+    torch.testing.assert_close(found.label[:, 5:].int(), label[:, 5:].int(), atol=1, rtol=0)

@@ -202,8 +202,8 @@ def predict(trained: Trained, sample: EvalSample) -> Predicted:
         for rows, resized in resizer.push(maps):
             known = target[..., rows, :].to(device)
             prediction, photo = resized[:, : task.channels], resized[0, task.channels :][: task.in_channels]
-            label = task.render(photo, task.encode(known)[0]) * task.valid(known)[0]
-            drawn = (shown_colours(photo) * 255).clamp(0, 255).round(), label, task.render(photo, prediction[0])
+            drawn_label = task.render(photo, task.encode(known)[0]) * task.valid(known)[0]
+            drawn = (shown_colours(photo) * 255).clamp(0, 255).round(), drawn_label, task.render(photo, prediction[0])
             for array, part in zip(arrays, drawn, strict=True):
                 array[:, rows] = part.expand(3, -1, -1).to("cpu", torch.uint8)
             found = (task.wrong if task.classification else task.error)(prediction, known)
