@@ -1,6 +1,7 @@
 """The page of a comparison has the figures of `compare.json`."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,9 +106,12 @@ def test_a_single_validation_is_no_curve(comparison: Comparison, tmp_path: Path,
 
 
 def test_pictures_are_those_of_the_runs(
-    command: Callable[..., Result], finished: Path, comparison: Comparison, tmp_path: Path
+    command: Callable[..., Result], finished: Path, shared_photos: Path, comparison: Comparison, tmp_path: Path
 ) -> None:
-    """Two variants with one and the same network: the worst image first, and no differences to be framed."""
+    """Two variants with one and the same network: the worst image first, and no differences to be framed.
+
+    An image that can no longer be read leaves a page without pictures that says why.
+    """
     assert command("evaluate", finished).code == 0
     rows: list[Row] = [dataclasses.replace(row, seeds=[0]) for row in comparison.rows if row.labels == 8]
     runs = [Run(str(finished), row.variant, 8, 0, "finished", True) for row in rows]
@@ -121,3 +125,10 @@ def test_pictures_are_those_of_the_runs(
     (pair,) = {(given["data-left"], given["data-right"]) for _, given in page.tags if given.get("class") == "pair"}
     assert pair == ("supervised", "gct")
     assert {"Confusion matrix of gct", "ROC of gct", "ROC of supervised"} <= page.figures.keys()
+
+    root = Path(shutil.copytree(shared_photos, tmp_path / "photos"))
+    for image in (root / "images/test").iterdir():
+        image.write_bytes(b"no image")
+    page = ReadPage(write_comparison_page(given, tmp_path / "out", root=root, trust=True).read_text())
+    (remark,) = [line for line in page.text if line.startswith("Pictures are left out: ")]
+    assert "images/test/" in remark and page.images == []

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from semipix.batch import EvalSample
+from semipix.data.batches.datasets import EvalDataset
 from semipix.functional.display import shown_colours
 from semipix.functional.rows import RowResizer
 from semipix.inference.evaluate import written_map
@@ -152,9 +153,10 @@ def gallery(
         configuration = configuration.with_options("data", {"max_pixels": max_pixels})
     task = build_task(configuration)
     data = data_of_run(configuration, first, task, ["test"] if split == "test" else ["train", "val"])
-    images = (data.test_dataloader() if split == "test" else data.val_dataloader()).dataset
-    places = {name: place for place, name in enumerate(getattr(data.split, split))}
-    samples = {heading: images[places[name]] for heading, name in names.items() if name in places}
+    known = set(getattr(data.split, split))
+    wanted = {heading: name for heading, name in names.items() if name in known}
+    images = EvalDataset(data.source, list(wanted.values()), data.resize)
+    samples = {heading: images.read(place) for place, heading in enumerate(wanted)}
     predicted: dict[str, list[Predicted]] = {heading: [] for heading in samples}
     with tqdm(total=len(runs) * len(samples), desc="pictures", unit="image", leave=False, disable=None) as bar:
         for folder in runs.values():  # one network in memory at a time
