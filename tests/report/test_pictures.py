@@ -3,18 +3,32 @@
 import base64
 import io
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from semipix.batch import VOID, EvalSample
 from semipix.functional import rows
 from semipix.methods import slabs
 from semipix.report import pictures
-from semipix.report.pictures import Trained, chosen, data_uri, differing_part, marked, predict, with_frame
+from semipix.report.pictures import (
+    Predicted,
+    Trained,
+    chosen,
+    data_uri,
+    differing_part,
+    gallery,
+    marked,
+    predict,
+    with_frame,
+)
 from semipix.training.calibration import uncalibrated
+from semipix.training.run_folder import load_split
 from tests.helpers.tiny import make_method, rand, randint
 
 
@@ -88,3 +102,24 @@ def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypat
     assert not found.label[:, :5].any(), "black where the label says nothing"
     label = method.task.render(found.image / 255, method.task.encode(target[None])[0])
     torch.testing.assert_close(found.label[:, 5:].int(), label[:, 5:].int(), atol=1, rtol=0)
+
+
+def test_each_run_sees_an_image_as_its_own_configuration_reads_it(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def spied(trained: Trained, sample: EvalSample) -> Predicted:
+        seen.append(tuple(sample.image.shape))
+        return predict(trained, sample)
+
+    monkeypatch.setattr(pictures, "predict", spied)
+    small = Path(shutil.copytree(finished, finished.parent / "small"))
+    config = yaml.safe_load((small / "config.yaml").read_text())
+    config["data"]["resize"] = [32, 48]
+    (small / "config.yaml").write_text(yaml.safe_dump(config))
+    name = load_split(finished).test[0]
+    (row,) = gallery({"a": finished, "b": small, "c": finished}, {"worst": name, "best": "nowhere.png"}, trust=True)
+    assert seen[1] == (3, 32, 48)
+    assert seen[0] == seen[2] != seen[1]
+    assert row.pictures["a"] == row.pictures["c"] != row.pictures["b"]

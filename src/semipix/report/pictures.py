@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from semipix.batch import EvalSample
 from semipix.data.batches.datasets import EvalDataset
+from semipix.data.datamodule import SemiSupervisedDataModule
 from semipix.functional.display import shown_colours
 from semipix.functional.rows import RowResizer
 from semipix.inference.evaluate import written_map
@@ -31,7 +32,8 @@ from semipix.tasks.base import Task
 from semipix.tasks.regression import colour_map
 from semipix.training.build import build_task, data_of_run, trained_method
 from semipix.training.calibration import ErrorMap
-from semipix.training.run_folder import load_config, with_root
+from semipix.training.configuration import Configuration
+from semipix.training.run_folder import load_config, load_split, with_root
 
 LARGEST = 320, 480
 """Width and height to which pictures are reduced, so that a page stays small."""
@@ -83,8 +85,8 @@ class Predicted(NamedTuple):
         image: (3, H, W) uint8.
         label: (3, H, W) uint8, black where it says nothing.
         prediction: (3, H, W) uint8.
-        error: (H, W) in [0, 1], 1 at wrong pixels or, in regression, absolute errors as shares of the range.
-        error_map: (H, W) in [0, 1], or None.
+        error: (H, W), 1 at wrong pixels or, in regression, absolute errors in the units of the labels.
+        error_map: (H, W) in the same units, or None.
     """
 
     image: Tensor
@@ -132,8 +134,11 @@ def gallery(
 ) -> list[ImageRow]:
     """Pictures of some images, with what each run predicts.
 
+    Each run sees an image as its own configuration reads it: at its `data.resize`, with its bands.
+
     Args:
-        runs: run folders of one task and one data set, by title.
+        runs: run folders of one task and one data set, by title. The image and the label that are shown are read as by
+            the first.
         names: images by heading, see `chosen`; those that the split of the first run lacks are left out.
         split: `test` or `val`.
         checkpoint: `best` or `last`; by default best if there is one.
@@ -146,27 +151,35 @@ def gallery(
         Interrupted: a signal was received.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    first = next(iter(runs.values()))
-    configuration = load_config(first, trust)
-    configuration = configuration if root is None else with_root(configuration, root)
-    if max_pixels is not None:
-        configuration = configuration.with_options("data", {"max_pixels": max_pixels})
-    task = build_task(configuration)
-    data = data_of_run(configuration, first, task, ["test"] if split == "test" else ["train", "val"])
-    known = set(getattr(data.split, split))
+    known = set(getattr(load_split(next(iter(runs.values()))), split))
     wanted = {heading: name for heading, name in names.items() if name in known}
-    images = EvalDataset(data.source, list(wanted.values()), data.resize)
-    samples = {heading: images.read(place) for place, heading in enumerate(wanted)}
-    predicted: dict[str, list[Predicted]] = {heading: [] for heading in samples}
-    with tqdm(total=len(runs) * len(samples), desc="pictures", unit="image", leave=False, disable=None) as bar:
+    predicted: dict[str, list[Predicted]] = {heading: [] for heading in wanted}
+    tasks: list[Task] = []
+    data: SemiSupervisedDataModule | None = None
+    data_of: Configuration | None = None
+    with tqdm(total=len(runs) * len(wanted), desc="pictures", unit="image", leave=False, disable=None) as bar:
         for folder in runs.values():  # one network in memory at a time
-            method = trained_method(load_config(folder, trust), folder, checkpoint).to(device)
+            configuration = load_config(folder, trust)
+            configuration = configuration if root is None else with_root(configuration, root)
+            if max_pixels is not None:
+                configuration = configuration.with_options("data", {"max_pixels": max_pixels})
+            tasks.append(build_task(configuration))
+            if data is None or data_of is None or not _same_data(configuration, data_of):
+                data = data_of_run(configuration, folder, tasks[-1], ["test"] if split == "test" else ["train", "val"])
+                data_of = configuration
+            method = trained_method(configuration, folder, checkpoint).to(device)
+            images = EvalDataset(data.source, list(wanted.values()), data.resize)
             trained = Trained(method, written_map(folder, method, checkpoint))
-            for heading, sample in samples.items():
+            for place, heading in enumerate(wanted):
                 raise_if_interrupted()
-                predicted[heading].append(predict(trained, sample))
+                predicted[heading].append(predict(trained, images.read(place)))
                 bar.update()
-    return [_row(heading, list(runs), predicted[heading], task) for heading in samples]
+    return [_row(heading, list(runs), predicted[heading], tasks[0]) for heading in wanted]
+
+
+def _same_data(first: Configuration, second: Configuration) -> bool:
+    """Whether two configurations read an image and its label alike."""
+    return first.data == second.data and first.task == second.task
 
 
 def predict(trained: Trained, sample: EvalSample) -> Predicted:
@@ -209,13 +222,13 @@ def predict(trained: Trained, sample: EvalSample) -> Predicted:
             for array, part in zip(arrays, drawn, strict=True):
                 array[:, rows] = part.expand(3, -1, -1).to("cpu", torch.uint8)
             found = (task.wrong if task.classification else task.error)(prediction, known)
-            error[rows] = torch.where(task.counted(known), found, 0)[0, 0].float().cpu()
+            error[rows] = torch.where(task.counted(known), found, 0)[0, 0].float().cpu() * task.span
             if error_map is not None:
                 scored[rows] = resized[0, -1].cpu()
     if error_map is None:
         return Predicted(image, label, drawing, error, None)
     constant = error_map.constant(sums / math.prod(sample.image.shape[-2:]))
-    return Predicted(image, label, drawing, error, error_map.values(scored + constant.cpu()))
+    return Predicted(image, label, drawing, error, error_map.values(scored + constant.cpu()) * task.span)
 
 
 def _row(heading: str, titles: Sequence[str], runs: Sequence[Predicted], task: Task) -> ImageRow:
@@ -242,8 +255,7 @@ def _row(heading: str, titles: Sequence[str], runs: Sequence[Predicted], task: T
         note = "Wrong pixels are red. An error map is yellow where an error is certain (1) and dark blue at 0."
     else:
         note = (
-            "Errors and error maps have one scale: dark blue is no error, yellow an absolute error of "
-            f"{brightest * task.span:.3g}."
+            f"Errors and error maps have one scale: dark blue is no error, yellow an absolute error of {brightest:.3g}."
         )
     if frame is not None:
         note += " The red frame marks the part " + (
