@@ -274,6 +274,19 @@ def test_pilots_that_were_measured_on_different_images_are_not_compared(tmp_path
         auto._compared(["supervised", "gct"], tmp_path, task, settings, {}, None, trust=True)
 
 
+def test_pilots_that_were_measured_before_and_after_there_were_scenes_are_compared(tmp_path: Path) -> None:
+    for name, value in (("supervised", 0.5), ("gct", 0.9)):
+        pilot = a_pilot(tmp_path / "pilots" / name, ("a", "b", "c"))
+        figures_of(pilot, value, names=("a", "b", "c"))
+        (pilot / "summary.json").write_text('{"steps": 2, "seconds": 1.0}')
+    path = tmp_path / "pilots/gct/evaluation-val.csv"
+    path.write_text(path.read_text().replace("a,best,a,", "a,best,x,").replace("b,best,b,", "b,best,x,"))
+    here = configuration()
+    task, settings = build_task(here, ["a", "b"]), Settings.of(here.method)
+    choice = auto._compared(["supervised", "gct"], tmp_path, task, settings, {}, None, trust=True)
+    assert choice.chosen == "gct"
+
+
 def test_the_interval_of_a_share_ends_at_one(tmp_path: Path) -> None:
     for name, value in (("supervised", 0.5), ("gct", 0.9)):
         pilot = a_pilot(tmp_path / "pilots" / name)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from semipix.batch import VOID
 from semipix.errors import SemipixError
+from semipix.functional.bootstrap import ImageFigures, mean_ratio
 from semipix.tasks.base import Task
 from semipix.tasks.denoising import Denoising
 from semipix.tasks.matting import Matting
 from semipix.tasks.regression import Regression
 from semipix.tasks.segmentation import Segmentation
-from semipix.training.image_figures import ImageRecords, read_images
+from semipix.training.image_figures import ImageRecords, MeasuredImages, read_images, with_shared_scenes
 from tests.helpers.tiny import TinyRegression, rand, randint
 
 IMAGES = 5
@@ -104,6 +105,18 @@ def test_files_of_earlier_versions_have_no_scenes(tmp_path: Path) -> None:
     (tmp_path / "evaluation.csv").write_text("name,checkpoint,pixels,mae,sum/mae,count/mae\nb,best,4,2.0,8,4\n")
     found = read_images(tmp_path / "evaluation.csv")
     assert (found.scenes, found.pixels, found.value, found.within) == (("b",), (4,), 2.0, (0.0, math.inf))
+
+
+def test_images_of_one_scene_in_any_run_are_of_one_scene_in_all() -> None:
+    names, ones = ("a", "b", "c", "d"), np.ones((4, 1))
+    figures = ImageFigures(names, np.arange(4.0)[:, None], ones)
+    runs = [
+        MeasuredImages("mae", "best", ("mae",), scenes, (1,) * 4, figures, mean_ratio)
+        for scenes in (names, ("x", "x", "c", "d"), ("a", "y", "y", "d"))
+    ]
+    assert [found.independent.numerators.tolist() for found in with_shared_scenes(runs)] == 3 * [[[3], [3]]]
+    assert [len(set(found.scenes)) for found in with_shared_scenes(runs[:2])] == [3, 3]
+    assert with_shared_scenes(runs[:1])[0].independent.names == names
 
 
 def test_a_prediction_that_is_not_finite_leaves_no_value(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from semipix.tasks.base import Task
 from semipix.training import run as training
 from semipix.training.build import build_data, build_method, build_task, steps_of, with_bands, with_classes
 from semipix.training.configuration import CHOSEN_FROM_DATA, Configuration
-from semipix.training.image_figures import MeasuredImages, kept_images, read_images
+from semipix.training.image_figures import MeasuredImages, kept_images, read_images, with_shared_scenes
 from semipix.training.run_folder import (
     CHOICE,
     CONFIG,
@@ -611,7 +611,8 @@ def _compared(
                 f"the same {len(images)} expected; remove the folder, and the pilot is trained again"
             )
     # Images of one scene are no independent ones, so they are drawn together.
-    figures = {name: found.independent for name, found in measured.items()}
+    shared = with_shared_scenes(list(measured.values()))
+    figures = {name: found.independent for name, found in zip(measured, shared, strict=True)}
     pilots = {}
     for name, found in figures.items():
         summary = json.loads((run / PILOTS / name / SUMMARY).read_text())

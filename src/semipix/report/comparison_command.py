@@ -1,6 +1,7 @@
 """`semipix compare`: from run folders to a comparison, and the files that it leaves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from semipix.report.comparison_figures import Measured, is_measured, measured, s
 from semipix.report.comparison_runs import alike, find_runs, named, without_twins
 from semipix.report.comparison_statistics import comparison_of
 from semipix.report.comparison_tables import markdown, table_csv
+from semipix.training.image_figures import with_shared_scenes
 
 
 def compare(
@@ -72,6 +74,8 @@ def compare(
         )
     kept, others_measured = with_same_pixels(kept)
     others += others_measured
+    figures = with_shared_scenes([each.images for each in kept])
+    kept = [replace(each, images=images) for each, images in zip(kept, figures, strict=True)]
     runs = sorted([*(each.run.as_run(True) for each in kept), *others], key=lambda run: run.folder)
     return comparison_of(kept, runs, chosen, progress=lambda rows: tqdm(rows, desc="compare", unit="row", delay=5))
 

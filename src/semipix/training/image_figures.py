@@ -17,7 +17,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -193,6 +193,30 @@ def read_images(path: Path) -> MeasuredImages:
         raise SemipixError(
             f"{path}: damaged, a row of figures for each image expected; remove it and evaluate again"
         ) from None
+
+
+def with_shared_scenes(measured: Sequence[MeasuredImages]) -> list[MeasuredImages]:
+    """The figures of runs that are compared, with one grouping of their images.
+
+    Runs may have been evaluated before and after the data named scenes, or by an earlier version. Images that show one
+    scene in any of the runs are of one scene in all of them.
+
+    Args:
+        measured: the figures of each run.
+    """
+    above: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        while (parent := above.setdefault(node, node)) != node:
+            above[node] = above[parent]
+            node = parent
+        return node
+
+    for each in measured:
+        for name, scene in zip(each.figures.names, each.scenes, strict=True):
+            first, second = sorted((root(name), root(scene)))
+            above[second] = first
+    return [replace(each, scenes=tuple(root(name) for name in each.figures.names)) for each in measured]
 
 
 def kept_images(run: Path, split: str, checkpoint: str) -> MeasuredImages | None:
