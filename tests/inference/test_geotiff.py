@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from semipix.data.files.bands import Bands
 from semipix.data.files.rasters import georeference
+from semipix.data.files.reader import Reader
 from semipix.inference import row_array
 from semipix.inference.geotiff import write_geotiff
+from semipix.inference.predictor import Predictor
 from semipix.inference.row_array import RowArray
+from semipix.tasks.denoising import Denoising
 from tests.helpers.rasters import CRS, write_raster
+from tests.helpers.tiny import make_method
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -37,6 +42,20 @@ def test_what_is_written_is_read_again(
         assert np.array_equal(found.read(), values.transpose(2, 0, 1))
         assert found.nodata is None
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["a.1.tif", "a.tif"]
+
+
+def test_a_picture_of_bytes_has_255_where_the_image_has_no_value(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(0, 4000, (3, 20, 24)).astype(np.float32)
+    values[:, :6, :5] = -1
+    method = make_method("supervised", lambda number: torch.nn.Conv2d(3, 3, 1), task=Denoising())
+    reader = Reader(bands=Bands.of("all", [0, 4000], [0.5] * 3, [0.2] * 3))
+    predictor = Predictor(method, tmp_path / "out", reader)
+    photo = predictor.read(write_raster(tmp_path / "a.tif", values, nodata=-1), Path("a.tif"))
+    output, scores = predictor.compute(photo.seen[None])
+    predictor.write(photo, output[0], scores)
+    with rasterio.open(tmp_path / "out/predictions/a.tif") as found:
+        assert (found.dtypes, found.nodata) == (("uint8",) * 3, 255)
+        assert np.array_equal(found.read() == 255, np.broadcast_to(values == -1, (3, 20, 24)))
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

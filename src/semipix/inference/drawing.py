@@ -17,6 +17,11 @@ from semipix.tasks.base import Task
 from semipix.training.calibration import ErrorMap
 
 
+def largest_number(array: RowArray) -> int:
+    """The largest number that an array can hold: 255, or 65535."""
+    return int(np.iinfo(array.dtype).max)
+
+
 class Drawing:
     """The arrays of an image's files, at its own size; they are complete when all rows were added.
 
@@ -38,8 +43,8 @@ class Drawing:
         share: share of these pixels that are accepted; None where `error` is, or without a threshold.
         maps: (K, H, W) float32 predictions in [0, 1], NaN where the image has no value; None with a folder.
         error_values: (H, W) float32, the error map, NaN there too; None with a folder, or if no scores were added.
-        nodata: whether the largest number of `prediction` and `errors` (255, or 65535) marks pixels that the image has
-            no value of. Otherwise it is a value like others, but never a class.
+        nodata: whether the largest number of `prediction` and `errors` marks pixels that the image has no value of, see
+            `largest_number`. Otherwise it is a value like others, but never a class.
     """
 
     picture: RowArray
@@ -97,8 +102,8 @@ class Drawing:
         """
         if self._scores is None:
             return
-        levels, kind = (255, np.uint8) if self.task.classification else (65535, np.uint16)
-        self.errors = RowArray(self.size, kind, self.folder)
+        self.errors = RowArray(self.size, np.uint8 if self.task.classification else np.uint16, self.folder)
+        levels = largest_number(self.errors)
         if self.folder is None:
             self.error_values = torch.empty(self.size)
         if threshold is not None:
@@ -112,7 +117,8 @@ class Drawing:
             values = error_map.values(self._scores.read(rows) + constant)
             decided = self._decided(rows)
             values = values * decided
-            self.errors.add(self._marked(rows, (values.clamp(max=1) * levels).round().to(torch.int32), levels))
+            written = (values.clamp(max=1) * levels).round().to(torch.int32)
+            self.errors.add(self._marked(rows, written, self.errors))
             if self.error_values is not None:
                 self.error_values[rows] = values if self._missing is None else values.where(decided, math.nan)
             pixels += int(decided.sum())
@@ -154,11 +160,11 @@ class Drawing:
         if task.trimap:  # apply the trimap again, since the network saw only a resized one
             prediction = task.activate(task.constrain(task.deactivate(prediction), image))
         picture, to_file = task.render(image[0], prediction[0]), task.to_file(prediction[0])
-        if self._missing is not None:
-            picture = picture.masked_fill(self._missing[rows].to(picture.device), 0)
-            to_file = self._marked(rows, to_file, torch.iinfo(to_file.dtype).max)
         if rows.start == 0:
             self.picture, self.prediction = self._rows(picture), self._rows(to_file)
+        if self._missing is not None:
+            picture = picture.masked_fill(self._missing[rows].to(picture.device), 0)
+            to_file = self._marked(rows, to_file, self.prediction)
         self.picture.add(picture.movedim(0, -1))
         self.prediction.add(to_file.movedim(0, -1) if to_file.ndim == 3 else to_file)
         if self.folder is None:
@@ -172,10 +178,11 @@ class Drawing:
                 known = known[:, ~self._missing[rows].flatten().to(known.device)]
             class_sums(known, self._confusion)
 
-    def _marked(self, rows: slice, values: Tensor, largest: int) -> Tensor:
-        """Values (..., rows, W) in which the largest number marks the pixels that the image has no value of."""
+    def _marked(self, rows: slice, values: Tensor, array: RowArray) -> Tensor:
+        """Values (..., rows, W) for an array, whose largest number marks the pixels that the image has no value of."""
         if self._missing is None:
             return values
+        largest = largest_number(array)
         wide = values.to(torch.int32).clamp(max=largest - 1)  # torch computes little with uint16
         return wide.masked_fill(self._missing[rows].to(values.device), largest).to(values.dtype)
 

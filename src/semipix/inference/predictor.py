@@ -21,7 +21,7 @@ from semipix.data.files.resize import resize_image
 from semipix.data.files.sizes import Size, as_resize, resized_size
 from semipix.data.files.video import Frame, Moment
 from semipix.errors import SemipixError
-from semipix.inference.drawing import Drawing
+from semipix.inference.drawing import Drawing, largest_number
 from semipix.inference.geotiff import write_geotiff
 from semipix.inference.prediction import Prediction
 from semipix.inference.row_array import RowArray
@@ -285,13 +285,13 @@ class Predictor:
                     (self.out / folder / older).unlink(missing_ok=True)
         _save(drawing.picture, self.out / "pictures" / name.with_suffix(".png"))
         if drawing.errors is not None:
-            largest = 255 if self.task.classification else 65535
+            largest = largest_number(drawing.errors)
             scale, nodata = self.task.span / largest, largest if drawing.nodata else None
             _save(drawing.errors, self.out / "errors" / name, photo.place, nodata=nodata, scale=scale)
         if drawing.accepted is not None:
             _save(drawing.accepted, self.out / "accepted" / name, photo.place)
         prediction, paths = drawing.prediction, self._task_files(name)
-        nodata = 65535 if drawing.nodata else None
+        nodata = largest_number(prediction) if drawing.nodata else None
         nodata = VOID if self.task.classification else nodata
         for channel, path in enumerate(paths):
             _save(prediction, path, photo.place, channel if len(paths) > 1 else None, nodata)
