@@ -11,8 +11,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
 
 from semipix.batch import VOID, EvalSample
+from semipix.data.files.bands import Bands
+from semipix.data.sources.scenes import ScenesSource
 from semipix.functional import rows
 from semipix.methods import slabs
 from semipix.report import pictures
@@ -27,6 +31,8 @@ from semipix.report.pictures import (
     predict,
     with_frame,
 )
+from semipix.tasks.matting import Matting
+from semipix.tasks.segmentation import Segmentation
 from semipix.training.calibration import uncalibrated
 from semipix.training.run_folder import load_split
 from tests.helpers.tiny import make_method, rand, randint
@@ -98,10 +104,34 @@ def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypat
     assert float((found.error.bool() != wrong).float().mean()) < 1e-3
     assert found.error_map is not None
     torch.testing.assert_close(found.error_map, softmax[0, 0], atol=1e-4, rtol=0)
+    decided = torch.ones(150, 32, dtype=torch.bool)
+    decided[100:, :20] = False
+    masked = predict(trained, EvalSample(image, target, "a"), decided).error_map
+    assert masked is not None
+    assert not masked[300:, :60].any(), "0 where the network decides nothing, as in the files of predict"
+    assert torch.equal(masked[:300], found.error_map[:300])
+    assert torch.equal(masked[:, 60:], found.error_map[:, 60:])
     assert found.image.shape == found.label.shape == found.prediction.shape == (3, 450, 96)
     assert not found.label[:, :5].any(), "black where the label says nothing"
     label = method.task.render(found.image / 255, method.task.encode(target[None])[0])
     torch.testing.assert_close(found.label[:, 5:].int(), label[:, 5:].int(), atol=1, rtol=0)
+
+
+def test_the_network_decides_what_is_unknown_or_has_a_value() -> None:
+    class One(ScenesSource):
+        def image(self, name: str, seed: int | None = None) -> tv_tensors.Image:
+            return tv_tensors.Image(pixels)
+
+    pixels, source = rand(4, 8, 6), One(size=32, train=2, val=1, test=1)
+    assert pictures._decided(Segmentation(3), source, "a") is None
+    pixels[3] = 1
+    pixels[3, 2:4] = 0.5
+    rows = torch.zeros(8, 6, dtype=torch.bool)
+    rows[2:4] = True
+    torch.testing.assert_close(pictures._decided(Matting(), source, "a"), rows)
+    source.bands = Bands.of("all", [0, 1])
+    pixels[1, 2:4] = math.nan
+    torch.testing.assert_close(pictures._decided(Segmentation(3), source, "a"), ~rows)
 
 
 def test_each_run_sees_an_image_as_its_own_configuration_reads_it(
@@ -109,9 +139,9 @@ def test_each_run_sees_an_image_as_its_own_configuration_reads_it(
 ) -> None:
     seen: list[tuple[int, ...]] = []
 
-    def spied(trained: Trained, sample: EvalSample) -> Predicted:
+    def spied(trained: Trained, sample: EvalSample, decided: Tensor | None) -> Predicted:
         seen.append(tuple(sample.image.shape))
-        return predict(trained, sample)
+        return predict(trained, sample, decided)
 
     monkeypatch.setattr(pictures, "predict", spied)
     small = Path(shutil.copytree(finished, finished.parent / "small"))

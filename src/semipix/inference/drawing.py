@@ -22,6 +22,24 @@ def largest_number(array: RowArray) -> int:
     return int(np.iinfo(array.dtype).max)
 
 
+def decided_pixels(task: Task, image: Tensor) -> Tensor:
+    """The pixels that the network decides: those that the image has a value of and, of a trimap, the unknown ones.
+
+    Args:
+        task: the task.
+        image: rows of an image at its own size, (C, h, W), bytes or float32 in [0, 1]; NaN where a band has no value.
+
+    Returns:
+        (h, W) bool.
+    """
+    missing = missing_pixels(image)
+    if missing is not None:
+        return ~missing
+    if not task.trimap:
+        return torch.ones(image.shape[-2:], dtype=torch.bool)
+    return task.decided(unit_range(image[None]))[0, 0]
+
+
 class Drawing:
     """The arrays of an image's files, at its own size; they are complete when all rows were added.
 
@@ -115,7 +133,7 @@ class Drawing:
         for top in range(0, self.size[0], step):
             rows = slice(top, min(top + step, self.size[0]))
             values = error_map.values(self._scores.read(rows) + constant)
-            decided = self._decided(rows)
+            decided = decided_pixels(self.task, self.image[:, rows])
             values = values * decided
             written = (values.clamp(max=1) * levels).round().to(torch.int32)
             self.errors.add(self._marked(rows, written, self.errors))
@@ -143,14 +161,6 @@ class Drawing:
             if self.task.classification
             else expected_psnr(factor * squares / pixels)
         )
-
-    def _decided(self, rows: slice) -> Tensor:
-        """(rows, W) bool: the pixels that the network decides, all but those that the image determines."""
-        if self._missing is not None:
-            return ~self._missing[rows]
-        if not self.task.trimap:
-            return torch.ones(rows.stop - rows.start, self.size[1], dtype=torch.bool)
-        return self.task.decided(unit_range(self.image[None, :, rows]))[0, 0]
 
     def _draw(self, rows: slice, prediction: Tensor) -> None:
         """Write rows of a prediction (1, K, rows, W) into the arrays."""

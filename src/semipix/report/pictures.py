@@ -22,8 +22,10 @@ from tqdm import tqdm
 from semipix.batch import EvalSample
 from semipix.data.batches.datasets import EvalDataset
 from semipix.data.datamodule import SemiSupervisedDataModule
+from semipix.data.source import Source
 from semipix.functional.display import shown_colours
 from semipix.functional.rows import RowResizer
+from semipix.inference.drawing import decided_pixels
 from semipix.inference.evaluate import written_map
 from semipix.interruption import raise_if_interrupted
 from semipix.methods.base import Evidence, Method
@@ -86,7 +88,7 @@ class Predicted(NamedTuple):
         label: (3, H, W) uint8, black where it says nothing.
         prediction: (3, H, W) uint8.
         error: (H, W), 1 at wrong pixels or, in regression, absolute errors in the units of the labels.
-        error_map: (H, W) in the same units, or None.
+        error_map: (H, W) in the same units, 0 where the network decides nothing; or None.
     """
 
     image: Tensor
@@ -172,9 +174,17 @@ def gallery(
             trained = Trained(method, written_map(folder, method, checkpoint))
             for place, heading in enumerate(wanted):
                 raise_if_interrupted()
-                predicted[heading].append(predict(trained, images.read(place)))
+                decided = _decided(method.task, data.source, images.names[place])
+                predicted[heading].append(predict(trained, images.read(place), decided))
                 bar.update()
     return [_row(heading, list(runs), predicted[heading], tasks[0]) for heading in wanted]
+
+
+def _decided(task: Task, source: Source, name: str) -> Tensor | None:
+    """The pixels (H, W) of an image that the network decides; None where these are all."""
+    if not task.trimap and source.bands is None:
+        return None
+    return decided_pixels(task, source.image(name).as_subclass(Tensor))
 
 
 def _same_data(first: Configuration, second: Configuration) -> bool:
@@ -182,8 +192,14 @@ def _same_data(first: Configuration, second: Configuration) -> bool:
     return first.data == second.data and first.task == second.task
 
 
-def predict(trained: Trained, sample: EvalSample) -> Predicted:
-    """What a run makes of one image; large images are computed in slabs, as in evaluation."""
+def predict(trained: Trained, sample: EvalSample, decided: Tensor | None = None) -> Predicted:
+    """What a run makes of one image; large images are computed in slabs, as in evaluation.
+
+    Args:
+        trained: the run.
+        sample: the image and its label.
+        decided: (h, w) bool, the pixels that the network decides; the error map is 0 at others. By default all pixels.
+    """
     method, target = trained.method, sample.target.unsqueeze(0)
     task = method.task
     device = next(method.parameters()).device
@@ -228,7 +244,10 @@ def predict(trained: Trained, sample: EvalSample) -> Predicted:
     if error_map is None:
         return Predicted(image, label, drawing, error, None)
     constant = error_map.constant(sums / math.prod(sample.image.shape[-2:]))
-    return Predicted(image, label, drawing, error, error_map.values(scored + constant.cpu()) * task.span)
+    values = error_map.values(scored + constant.cpu()) * task.span
+    if decided is not None:
+        values = values * F.interpolate(decided[None, None].float(), size)[0, 0]
+    return Predicted(image, label, drawing, error, values)
 
 
 def _row(heading: str, titles: Sequence[str], runs: Sequence[Predicted], task: Task) -> ImageRow:
