@@ -463,6 +463,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             root=options.data,
             max_pixels=options.max_pixels,
             trust=options.trust,
+            tiling=tiling,
         )
         print(f"open {file}")
     return 0

@@ -5,10 +5,13 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from semipix.errors import SemipixError
+from semipix.methods.tiles import Tiling
+from semipix.report import page_run
 from semipix.report.page_sections import (
     MeasuredRun,
     classes_section,
@@ -17,12 +20,15 @@ from semipix.report.page_sections import (
     metrics_table,
     read_measured,
 )
+from semipix.report.pictures import ImageRow, gallery
 from semipix.training.image_figures import read_images
 from tests.conftest import Result
 from tests.helpers.html import ReadPage
 
 
-def test_the_page_of_a_run_has_the_figures_of_its_files(command: Callable[..., Result], finished: Path) -> None:
+def test_the_page_of_a_run_has_the_figures_of_its_files(
+    command: Callable[..., Result], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = command("evaluate", finished, "--report")
     assert result.code == 0, result.err
     assert result.out.splitlines()[-1] == f"open {finished}/report-test.html"
@@ -62,7 +68,15 @@ def test_the_page_of_a_run_has_the_figures_of_its_files(command: Callable[..., R
     assert any("Measured on 2 test images, one training, seed 0." in line for line in page.text)
 
     elsewhere = finished.parent / "elsewhere/page.html"
-    assert command("evaluate", finished, "--split", "val", "--report", elsewhere).code == 0
+    asked: list[Tiling | None] = []
+
+    def asking(*given: Any, tiling: Tiling | None, **options: Any) -> list[ImageRow]:
+        asked.append(tiling)
+        return gallery(*given, tiling=tiling, **options)
+
+    monkeypatch.setattr(page_run, "gallery", asking)
+    assert command("evaluate", finished, "--split", "val", "--report", elsewhere, "--tile", "64").code == 0
+    assert asked == [Tiling(64, 24)], "the pictures are of the predictions that were measured"
     assert "on 2 val images" in elsewhere.read_text()
     assert not (finished / "report-val.html").exists()
 

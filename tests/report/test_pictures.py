@@ -19,6 +19,8 @@ from semipix.data.files.bands import Bands
 from semipix.data.sources.scenes import ScenesSource
 from semipix.functional import rows
 from semipix.methods import slabs
+from semipix.methods.large_images import LargeImages
+from semipix.methods.tiles import Tiling
 from semipix.report import pictures
 from semipix.report.pictures import (
     Predicted,
@@ -81,23 +83,28 @@ def test_a_picture_is_in_its_address_and_is_not_larger_than_needed() -> None:
         assert pictures._reduced_values(torch.zeros(size[1], size[0])).shape == expected[::-1]
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_errors_are_those_of_the_labels_at_their_own_size(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of an image that is computed in slabs of rows, and of a label whose rows come in several blocks."""
+@pytest.mark.parametrize("parts", ["whole", "slabs", "tiles"])
+def test_errors_are_those_of_the_labels_at_their_own_size(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of an image that is computed in parts, and of a label whose rows come in several blocks."""
     method = make_method("gct").eval()
     image, target = rand(3, 300, 64), randint(3, 450, 96, seed=1)
     target[:5] = VOID
+    tiling = Tiling(64, 0) if parts == "tiles" else None
     with torch.inference_mode():
-        evidence = method.evidence(image[None])
-        prediction = torch.nn.functional.interpolate(evidence.predictions[0], target.shape, mode="bilinear")
-        softmax = 1 - evidence.predictions[0].amax(1, keepdim=True)
+        tiles = image.split(64 if tiling else 300, 1)
+        output = torch.cat([method.evidence(tile[None]).output for tile in tiles], 2)
+        softmax = torch.cat([1 - method.evidence(tile[None]).predictions[0].amax(1, keepdim=True) for tile in tiles], 2)
+        predicted = method.task.activate(output)
+        prediction = torch.nn.functional.interpolate(predicted, target.shape, mode="bilinear")
         softmax = torch.nn.functional.interpolate(softmax, target.shape, mode="bilinear")
-        if large:
+        if parts == "slabs":
             monkeypatch.setattr(slabs, "HALOS", (128,))
-            monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * (64 + 2 * 128) - 1)
+            monkeypatch.setitem(slabs.PIXELS_AT_ONCE, "cpu", 64 * 300 - 1)
             monkeypatch.setattr(rows, "BLOCK_BYTES", 2**17)
-        trained = Trained(method, lambda found: uncalibrated(method, found))
+        large = LargeImages(method, tiling=tiling)
+        trained = Trained(method, lambda found: uncalibrated(method, found), large)
         found = predict(trained, EvalSample(image, target, "a"))
+    assert (large.slabs.images, large.tiles.images) == (int(parts == "slabs"), int(parts == "tiles"))
     wrong = prediction[0].argmax(0) != target
     wrong[:5] = False
     assert 0.2 < float(wrong.float().mean()) < 0.95

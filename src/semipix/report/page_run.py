@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from semipix.methods.tiles import Tiling
 from semipix.report.page import Page, Section, write_page
 from semipix.report.page_sections import (
     MeasuredRun,
@@ -41,6 +42,7 @@ def write_run_page(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
 ) -> Path:
     """Write the page of a run that was evaluated on a split.
 
@@ -52,6 +54,7 @@ def write_run_page(
         root: the data folder, if it was moved.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folder to name code outside of the known packages.
+        tiling: of the pictures' predictions; that of the evaluation.
 
     Returns:
         The file.
@@ -76,6 +79,7 @@ def write_run_page(
         root=root,
         max_pixels=max_pixels,
         trust=trust,
+        tiling=tiling,
     )
     about = f"The worst, median and best {split} images by the {metric_title(task.primary)} of each image alone."
     page = Page(

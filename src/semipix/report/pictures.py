@@ -29,7 +29,10 @@ from semipix.inference.drawing import decided_pixels
 from semipix.inference.evaluate import written_map
 from semipix.interruption import raise_if_interrupted
 from semipix.methods.base import Evidence, Method
-from semipix.methods.slabs import Maps, Slabs
+from semipix.methods.large_images import LargeImages
+from semipix.methods.slabs import Maps
+from semipix.methods.tiles import Tiling
+from semipix.models.memory_format import set_memory_format
 from semipix.tasks.base import Task
 from semipix.tasks.regression import colour_map
 from semipix.training.build import build_task, data_of_run, trained_method
@@ -74,10 +77,12 @@ class Trained(NamedTuple):
     Attributes:
         method: in evaluation mode.
         error_map: makes the map that `semipix predict` writes, or None where there is none.
+        large: computes images that are too large for one pass.
     """
 
     method: Method
     error_map: Callable[[Evidence], ErrorMap | None]
+    large: LargeImages
 
 
 class Predicted(NamedTuple):
@@ -133,6 +138,7 @@ def gallery(
     root: Path | None = None,
     max_pixels: int | None = None,
     trust: bool = False,
+    tiling: Tiling | None = None,
 ) -> list[ImageRow]:
     """Pictures of some images, with what each run predicts.
 
@@ -147,6 +153,7 @@ def gallery(
         root: the data folder, if it was moved.
         max_pixels: largest number of pixels of an image; by default the run's `data.max_pixels`.
         trust: allow the run folders to name code outside of the known packages.
+        tiling: compute all images that are larger than a tile in such tiles, as in the evaluation.
 
     Raises:
         SemipixError: a run or the data cannot be read.
@@ -171,7 +178,9 @@ def gallery(
                 data_of = configuration
             method = trained_method(configuration, folder, checkpoint).to(device)
             images = EvalDataset(data.source, list(wanted.values()), data.resize)
-            trained = Trained(method, written_map(folder, method, checkpoint))
+            memory_format = set_memory_format(method, device.type, configuration.channels_last)
+            large = LargeImages(method, memory_format, tiling)
+            trained = Trained(method, written_map(folder, method, checkpoint), large)
             for place, heading in enumerate(wanted):
                 raise_if_interrupted()
                 decided = _decided(method.task, data.source, images.names[place])
@@ -193,43 +202,44 @@ def _same_data(first: Configuration, second: Configuration) -> bool:
 
 
 def predict(trained: Trained, sample: EvalSample, decided: Tensor | None = None) -> Predicted:
-    """What a run makes of one image; large images are computed in slabs, as in evaluation.
+    """What a run makes of one image; large images are computed in parts, as in evaluation.
 
     Args:
         trained: the run.
         sample: the image and its label.
         decided: (h, w) bool, the pixels that the network decides; the error map is 0 at others. By default all pixels.
     """
-    method, target = trained.method, sample.target.unsqueeze(0)
+    method, large, target = trained.method, trained.large, sample.target.unsqueeze(0)
     task = method.task
     device = next(method.parameters()).device
-    size = target.shape[-2], target.shape[-1]
+    size, seen = (target.shape[-2], target.shape[-1]), (sample.image.shape[-2], sample.image.shape[-1])
     error_map: ErrorMap | None = None
 
     def outputs(image: Tensor) -> tuple[Tensor, ...]:
-        """What the error map's means need, the prediction, the image and, if there is an error map, its scores."""
+        """What the error map's means need, the output, the image and, if there is an error map, its scores."""
         nonlocal error_map
         evidence = method.evidence(image)
         error_map = trained.error_map(evidence)
         if error_map is None:
-            return image[:, :0], evidence.predictions[0], image
+            return image[:, :0], evidence.output, image
         scores, for_means = error_map.parts(task, evidence, image)
-        return for_means, evidence.predictions[0], image, scores
+        return for_means, evidence.output, image, scores
 
-    slabs = Slabs(method)
-    in_slabs = slabs.applies((sample.image.shape[-2], sample.image.shape[-1]))
-    parts: Iterator[Maps] = (
-        slabs.compute(sample.image, outputs) if in_slabs else iter([outputs(sample.image[None].to(device))])
-    )
+    parts: Iterator[Maps]
+    if large.applies(seen):
+        parts = large.compute(sample.image, outputs)
+    else:
+        whole = sample.image[None].to(device).contiguous(memory_format=large.slabs.memory_format)
+        parts = iter([outputs(whole)])
     image, label, drawing = arrays = [torch.empty(3, *size, dtype=torch.uint8) for _ in range(3)]
     error, scored = torch.empty(size), torch.empty(size)
     sums = torch.zeros((), device=device)
     resizer: RowResizer | None = None
-    for for_means, *others in parts:
-        assert for_means is not None
+    for for_means, output, *others in parts:
+        assert for_means is not None and output is not None
         sums = sums + for_means.float().sum((-2, -1))
-        maps = torch.cat([each for each in others if each is not None], 1).float()
-        resizer = resizer or RowResizer((sample.image.shape[-2], sample.image.shape[-1]), size, maps.shape[1])
+        maps = torch.cat([task.activate(output), *(each for each in others if each is not None)], 1).float()
+        resizer = resizer or RowResizer(seen, size, maps.shape[1])
         for rows, resized in resizer.push(maps):
             known = target[..., rows, :].to(device)
             prediction, photo = resized[:, : task.channels], resized[0, task.channels :][: task.in_channels]
@@ -243,7 +253,7 @@ def predict(trained: Trained, sample: EvalSample, decided: Tensor | None = None)
                 scored[rows] = resized[0, -1].cpu()
     if error_map is None:
         return Predicted(image, label, drawing, error, None)
-    constant = error_map.constant(sums / math.prod(sample.image.shape[-2:]))
+    constant = error_map.constant(sums / math.prod(seen))
     values = error_map.values(scored + constant.cpu()) * task.span
     if decided is not None:
         values = values * F.interpolate(decided[None, None].float(), size)[0, 0]
