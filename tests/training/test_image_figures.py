@@ -112,8 +112,10 @@ def test_images_of_one_scene_in_any_run_are_of_one_scene_in_all() -> None:
     figures = ImageFigures(names, np.arange(4.0)[:, None], ones)
     runs = [
         MeasuredImages("mae", "best", ("mae",), scenes, (1,) * 4, figures, mean_ratio)
-        for scenes in (names, ("x", "x", "c", "d"), ("a", "y", "y", "d"))
+        for scenes in (names, ("x", "x", "c", "d"), ("a", "y", "y", "d"), ("b", "c", "d", "a"))
     ]
+    assert len(set(with_shared_scenes([runs[0], runs[3]])[0].scenes)) == 4, "a scene may have the name of an image"
+    runs = runs[:3]
     assert [found.independent.numerators.tolist() for found in with_shared_scenes(runs)] == 3 * [[[3], [3]]]
     assert [len(set(found.scenes)) for found in with_shared_scenes(runs[:2])] == [3, 3]
     assert with_shared_scenes(runs[:1])[0].independent.names == names

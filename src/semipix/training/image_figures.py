@@ -199,24 +199,27 @@ def with_shared_scenes(measured: Sequence[MeasuredImages]) -> list[MeasuredImage
     """The figures of runs that are compared, with one grouping of their images.
 
     Runs may have been evaluated before and after the data named scenes, or by an earlier version. Images that show one
-    scene in any of the runs are of one scene in all of them.
+    scene in any of the runs are of one scene in all of them, under the name of its first image.
 
     Args:
         measured: the figures of each run.
     """
-    above: dict[str, str] = {}
+    if len({(each.figures.names, each.scenes) for each in measured}) < 2:
+        return list(measured)
+    above: dict[tuple[int, str], tuple[int, str]] = {}
 
-    def root(node: str) -> str:
+    def root(node: tuple[int, str]) -> tuple[int, str]:
         while (parent := above.setdefault(node, node)) != node:
             above[node] = above[parent]
             node = parent
         return node
 
-    for each in measured:
+    images = 0  # scenes of the runs are numbered from 1: the same word may be an image here and a scene there
+    for run, each in enumerate(measured, 1):
         for name, scene in zip(each.figures.names, each.scenes, strict=True):
-            first, second = sorted((root(name), root(scene)))
+            first, second = sorted((root((images, name)), root((run, scene))))
             above[second] = first
-    return [replace(each, scenes=tuple(root(name) for name in each.figures.names)) for each in measured]
+    return [replace(each, scenes=tuple(root((images, name))[1] for name in each.figures.names)) for each in measured]
 
 
 def kept_images(run: Path, split: str, checkpoint: str) -> MeasuredImages | None:
