@@ -23,7 +23,7 @@ def corrupted_labels(labels: Tensor, chosen: Tensor) -> Tensor:
 
     Args:
         labels: in prediction space, (N, K, H, W) in [0, 1].
-        chosen: (N,) bool, the images whose labels are corrupted.
+        chosen: (N,) bool on the CPU, the images whose labels are corrupted.
 
     Returns:
         Maps of the same shape and range; the channels of a distribution still add up to 1.
@@ -42,6 +42,7 @@ def corrupted_labels(labels: Tensor, chosen: Tensor) -> Tensor:
 
 def _shifted(maps: Tensor, rows: int, columns: int) -> Tensor:
     """Maps (1, K, H, W) moved down and to the right; the first row and column are repeated."""
-    down = (torch.arange(maps.shape[-2]) - rows).clamp(0, maps.shape[-2] - 1).to(maps.device)
-    right = (torch.arange(maps.shape[-1]) - columns).clamp(0, maps.shape[-1] - 1).to(maps.device)
+    height, width = maps.shape[-2:]
+    down = (torch.arange(height, device=maps.device) - rows).clamp(0, height - 1)
+    right = (torch.arange(width, device=maps.device) - columns).clamp(0, width - 1)
     return maps[:, :, down][:, :, :, right]

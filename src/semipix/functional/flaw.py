@@ -45,7 +45,7 @@ def _blur_matrix(side: int, size: int, dtype: torch.dtype, device: torch.device)
     places = torch.minimum(places, 2 * (side - 1) - places).abs()
     matrix = torch.zeros(side, side, dtype=torch.float64)
     matrix.scatter_add_(1, places, _kernel(size).expand(side, size))
-    return matrix.to(device, dtype)
+    return matrix.to(device, dtype, non_blocking=True)
 
 
 def gaussian_blur(maps: Tensor, share: int) -> Tensor:

@@ -27,7 +27,7 @@ def cutmix_mask(
         (N, 1, H, W) bool, True inside the box; all False for an image without one.
     """
     height, width = like.shape[-2:]
-    masks = torch.zeros(len(like), 1, height, width, dtype=torch.bool)
+    masks = torch.zeros(len(like), 1, height, width, dtype=torch.bool, device=like.device)
     for mask in masks:
         draw = torch.rand(5).tolist()
         if draw[0] >= probability:
@@ -39,7 +39,7 @@ def cutmix_mask(
         rows, columns = round(height * tall), round(width * share / tall)
         top, left = round((height - rows) * draw[3]), round((width - columns) * draw[4])
         mask[:, top : top + rows, left : left + columns] = True
-    return masks.to(like.device)
+    return masks
 
 
 def mix(mask: Tensor, maps: Tensor) -> Tensor:

@@ -44,4 +44,4 @@ def class_thresholds(average: Tensor, threshold: float | Tensor) -> Tensor:
     """
     known = average > 0
     scaled = threshold * average / average.max().clamp(min=1e-6)
-    return torch.where(known, scaled, torch.as_tensor(threshold).to(average))
+    return torch.where(known, scaled, threshold * torch.ones_like(average))

@@ -144,7 +144,7 @@ class FlawGuidedPair(ModelPair):
         own = [self.task.activate(without_dropout(model, view.image)) for model, view in seen]
         labels = first.label(target), second.label(target)
         if self.corrupted:
-            drawn = (torch.rand(2, count) < self.corrupted).to(target.device)
+            drawn = torch.rand(2, count) < self.corrupted  # on the CPU, which reads it
             own = [
                 _corrupted(prediction, label, valid, chosen)
                 for prediction, label, chosen in zip(own, labels, drawn, strict=True)
@@ -166,8 +166,11 @@ class FlawGuidedPair(ModelPair):
         losses = []
         for name, output in (("first", first_output), ("second", second_output)):
             learned = [index for index, without in enumerate(withheld) if without != name]
-            loss = self.task.loss(output[:labeled][learned], batch.target[learned]) if learned else 0 * output.sum()
-            losses.append(loss)
+            if not learned:
+                losses.append(0 * output.sum())
+                continue
+            places = torch.tensor(learned).to(output.device, non_blocking=True)
+            losses.append(self.task.loss(output[:labeled][places], batch.target[places]))
         return losses[0] + losses[1]
 
     def _learned(self, batch: Batch, predictions: Pair) -> tuple[Pair, Pair]:
@@ -186,10 +189,8 @@ class FlawGuidedPair(ModelPair):
             return predictions, (valid, valid)
         withheld = [self.withheld_from(place) for place in batch.place.tolist()]
         withheld += [None] * (len(valid) - len(withheld))  # of the unlabeled images
-        first, second = (
-            torch.tensor([without != name for without in withheld], device=valid.device).view(-1, 1, 1, 1)
-            for name in ("first", "second")
-        )
+        learned = torch.tensor([[without != name for without in withheld] for name in ("first", "second")])
+        first, second = learned.view(2, -1, 1, 1, 1).to(valid.device, non_blocking=True)
         kept = [torch.where(own, maps, maps.detach()) for own, maps in zip((first, second), predictions, strict=True)]
         return (kept[0], kept[1]), (valid & first, valid & second)
 
@@ -279,11 +280,12 @@ def _corrupted(prediction: Tensor, label: Tensor, valid: Tensor, chosen: Tensor)
         prediction: activated predictions (V, K, H, W).
         label: labels in prediction space (V, K, H, W), of any value at ignored pixels.
         valid: (V, 1, H, W) bool, False at ignored pixels.
-        chosen: (V,) bool, the images.
+        chosen: (V,) bool on the CPU, the images.
     """
     moved = corrupted_labels(torch.cat([label, valid.to(label)], 1), chosen)  # both take the same way
     wrong, known = moved[:, :-1].to(prediction), moved[:, -1:] > 0.999  # a mean that is not all of known pixels is less
-    return torch.where(chosen.view(-1, 1, 1, 1) & known, wrong, prediction)
+    replaced = chosen.to(known.device, non_blocking=True).view(-1, 1, 1, 1) & known
+    return torch.where(replaced, wrong, prediction)
 
 
 class FlawAUROC(Metric):

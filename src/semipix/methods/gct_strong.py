@@ -35,6 +35,7 @@ from semipix.methods.flaw_detection import Kind, compared
 from semipix.methods.flaw_guided import FlawGuidedPair
 from semipix.methods.pair import BOTH_MODELS, Deploy
 from semipix.methods.pseudo_labels import SurePixels
+from semipix.methods.teacher import CountsSteps
 from semipix.models.adapt import features_of
 from semipix.models.flaw_detector import Norm
 from semipix.tasks.base import Task
@@ -62,7 +63,7 @@ class Lesson(NamedTuple):
     counted: Tensor | None
 
 
-class StrongGCT(FlawGuidedPair):
+class StrongGCT(CountsSteps, FlawGuidedPair):
     """Two task models that label strong views for each other, and a flaw detector that decides which labels count.
 
     Args:
@@ -122,7 +123,6 @@ class StrongGCT(FlawGuidedPair):
     never_trained: ClassVar[tuple[str, ...]] = ("teachers",)
     draws_numbers: ClassVar[bool] = True
     test_options: ClassVar[Options] = {"confidence": 0.3, "flaw_threshold": 0.1, "lambda_fc": 1.0}
-    step: Tensor
     needed: Tensor
 
     def __init__(
@@ -356,6 +356,6 @@ class StrongGCT(FlawGuidedPair):
         return self.teachers
 
     def after_step(self) -> None:
+        done = self.next_step()
         if self.teachers is not None:
-            ema_update(self.teachers, self.models, ema_decay(int(self.step), self.decay))
-        self.step += 1
+            ema_update(self.teachers, self.models, ema_decay(done, self.decay))

@@ -97,7 +97,8 @@ class S4L(Method):
         images = torch.cat([batch.image, rotate(batch.image, turns)])  # (2N, C_in, H, W)
         output = self.model(images)  # (2N, K, H, W)
         logits = self.classifier(self.task.activate(output).to(images.dtype))  # (2N, 4)
-        rotation = F.cross_entropy(at_least_float32(logits), torch.tensor([0] * number + turns, device=logits.device))
+        drawn = torch.tensor([0] * number + turns).to(logits.device, non_blocking=True)
+        rotation = F.cross_entropy(at_least_float32(logits), drawn)
         rotated_target = rotate(batch.target, turns[:labeled])
         rotated = self.task.loss(output[number : number + labeled], rotated_target)
         return {

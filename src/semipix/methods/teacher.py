@@ -1,7 +1,7 @@
 """What methods with a student and an averaged teacher have in common."""
 
 import copy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,28 @@ from semipix.methods.base import MakeModel, MakeOptimizer, Method, check_shares
 from semipix.tasks.base import Task
 
 
-class AveragedTeacher(Method):
+class CountsSteps(nn.Module):
+    """A module that knows how many steps it has trained: in a buffer for checkpoints, and in a number.
+
+    The buffer is read only at the first step, since reading it waits for the GPU.
+    """
+
+    step: Tensor
+    _steps: int | None = None
+
+    def next_step(self) -> int:
+        """Count a step, and return how many there were before it."""
+        done = int(self.step) if self._steps is None else self._steps
+        self._steps = done + 1
+        self.step += 1
+        return done
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._steps = None
+
+
+class AveragedTeacher(CountsSteps, Method):
     """A method with a student and a teacher, the student's moving average, which is deployed.
 
     Args:
@@ -22,7 +43,6 @@ class AveragedTeacher(Method):
     """
 
     never_trained: ClassVar[tuple[str, ...]] = ("teacher",)
-    step: Tensor
 
     def __init__(self, task: Task, make_model: MakeModel, decay: float) -> None:
         super().__init__(task)
@@ -43,5 +63,4 @@ class AveragedTeacher(Method):
         return [make_optimizer(self.student)]
 
     def after_step(self) -> None:
-        ema_update(self.teacher, self.student, ema_decay(int(self.step), self.decay))
-        self.step += 1
+        ema_update(self.teacher, self.student, ema_decay(self.next_step(), self.decay))

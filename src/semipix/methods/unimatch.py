@@ -38,7 +38,7 @@ def complementary_dropout(features: Tensor) -> Tensor:
     Returns:
         Maps of the same shape.
     """
-    kept = torch.rand(len(features) // 2, features.shape[1], 1, 1).to(features.device) < 0.5
+    kept = torch.rand(len(features) // 2, features.shape[1], 1, 1).to(features.device, non_blocking=True) < 0.5
     return features * 2 * torch.cat([kept, ~kept])
 
 

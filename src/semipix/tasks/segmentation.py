@@ -208,7 +208,7 @@ class Segmentation(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         output = at_least_float32(output)
         valid = self.valid(target)
-        weights = None if self.class_weights is None else self.class_weights.to(output)
+        weights = None if self.class_weights is None else self.class_weights.to(output, non_blocking=True)
         terms = [weight * LOSSES[name](output, target, valid, weights) for name, weight in self.loss_weights.items()]
         return sum(terms[1:], start=terms[0])
 

@@ -127,19 +127,20 @@ class StrongViews:
             order = torch.randperm(COLOURS, generator=generator)
             orders.append(order if permuted < self.permute_probability else torch.arange(COLOURS))
             gains.append(1 - self.gain * lost)
-        return torch.stack(orders).to(image.device), torch.tensor(gains, device=image.device)
+        return _moved(torch.stack(orders), image.device), _moved(torch.tensor(gains), image.device)
 
     def _masked(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
         """(views B, 1, H, W) bool: the pixels of hidden patches, whose grid starts at a random pixel."""
         height, width = image.shape[-2:]
         rows, columns = (side // self.patch + 2 for side in (height, width))
-        masks = []
+        places, drawn = [], []
         for generator in _generators("masked", seeds, views):
-            top, left = torch.randint(self.patch, (2,), generator=generator).tolist()
-            patches = torch.rand(rows, columns, generator=generator) < self.mask
-            pixels = patches.repeat_interleave(self.patch, 0).repeat_interleave(self.patch, 1)
-            masks.append(pixels[None, top : top + height, left : left + width])
-        return torch.stack(masks).to(image.device)
+            places.append(torch.randint(self.patch, (2,), generator=generator).tolist())
+            drawn.append(torch.rand(rows, columns, generator=generator) < self.mask)
+        patches = _moved(torch.stack(drawn), image.device)[:, :, None, :, None]
+        pixels = patches.expand(-1, -1, self.patch, -1, self.patch).flatten(3).flatten(1, 2)
+        parts = zip(pixels, places, strict=True)
+        return torch.stack([mask[None, top : top + height, left : left + width] for mask, (top, left) in parts])
 
     def _hidden(self, image: Tensor, seeds: Sequence[int], views: int) -> Tensor:
         """(views B, 3 or C, H, W) bool: the values that are hidden, by a patch or because their channel is."""
@@ -148,7 +149,7 @@ class StrongViews:
             drawn = float(torch.rand((), generator=generator)) < self.drop_probability
             channel = int(torch.randint(count, (), generator=generator))
             dropped.append(drawn & (torch.arange(count) == channel))
-        channels = torch.stack(dropped).to(image.device)[:, :, None, None]
+        channels = _moved(torch.stack(dropped), image.device)[:, :, None, None]
         return channels | self._masked(image, seeds, views)
 
 
@@ -167,11 +168,16 @@ class BandJitter(nn.Module):
         """An image (C, H, W) in [0, 1] to the same shape, by random numbers of torch's global generator."""
         low = max(0.0, 1 - self.strength)
         drawn = low + (1 + self.strength - low) * torch.rand(2, len(image), 1, 1)
-        brightness, contrast = drawn.to(image)
+        brightness, contrast = drawn.to(image, non_blocking=True)
         bright = (image * brightness).clamp(0, 1)
         mean = bright.mean((1, 2), keepdim=True)
         changed: Tensor = ((bright - mean) * contrast + mean).clamp(0, 1)
         return changed
+
+
+def _moved(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on a device that the CPU does not wait for."""
+    return drawn.to(device, non_blocking=True)
 
 
 def _generators(purpose: str, seeds: Sequence[int], views: int) -> list[torch.Generator]:
