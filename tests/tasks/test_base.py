@@ -2,7 +2,12 @@
 
 import pytest
 import torch
+from lightning.pytorch.plugins import HalfPrecision
 
+from semipix.tasks.base import Task
+from semipix.tasks.matting import Matting
+from semipix.tasks.regression import Regression
+from semipix.tasks.segmentation import Segmentation
 from tests.helpers.tiny import TinyRegression, rand
 
 TASK = TinyRegression()
@@ -52,3 +57,11 @@ def test_a_file_holds_16_bit_of_each_channel() -> None:
     assert levels.dtype == torch.uint16
     assert levels.tolist() == [[[0]], [[32768]], [[65535]]]
     assert TASK.to_file(GOAL[0, :1]).shape == (4, 5)
+
+
+@pytest.mark.parametrize("task", [Segmentation(21), Matting(), Regression()])
+def test_pictures_are_the_same_in_a_training_of_bfloat16(task: Task) -> None:
+    image, prediction = rand(task.in_channels, 4, 5), rand(task.channels, 4, 5, seed=1)
+    picture = task.render(image, prediction)
+    with HalfPrecision("bf16-true").forward_context():
+        assert torch.equal(task.render(image, prediction), picture)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins import HalfPrecision
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
@@ -212,3 +213,11 @@ def test_images_that_are_all_right_or_all_wrong_do_not_crash(wrong: bool) -> Non
     assert found["flaw/auroc"].isnan()
     assert float(found["flaw/risk80"]) == wrong
     assert filled(True, given).curves()["flaw/roc"] == {"false_alarms": [], "found": []}
+
+
+@pytest.mark.parametrize("classification", [True, False])
+def test_a_training_of_bfloat16_is_measured_alike(classification: bool) -> None:
+    given = images(classification)
+    with HalfPrecision("bf16-true").forward_context():
+        metric = filled(classification, given)
+    torch.testing.assert_close(metric.compute(), filled(classification, given).compute(), rtol=0, atol=0)

@@ -122,6 +122,6 @@ class Matting(Regression):
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
         """The foreground on a green background."""
-        green = torch.tensor(GREEN, device=image.device).view(3, 1, 1)
+        green = torch.tensor(GREEN, dtype=torch.float32, device=image.device).view(3, 1, 1)
         shown = torch.lerp(green, image[:3].float().clamp(0, 1), prediction.float().clamp(0, 1))
         return (shown * 255).round().to(torch.uint8)

@@ -40,7 +40,7 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def colour_map(values: Tensor) -> Tensor:
     """Values (H, W) in [0, 1] to colours (3, H, W) in [0, 1]."""
-    colours = torch.tensor(COLOURS, device=values.device)
+    colours = torch.tensor(COLOURS, dtype=torch.float32, device=values.device)
     place = values.float().clamp(0, 1) * (len(COLOURS) - 1)
     below = place.long().clamp(max=len(COLOURS) - 2)
     share = (place - below).unsqueeze(-1)

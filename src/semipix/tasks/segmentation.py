@@ -24,7 +24,7 @@ def palette(classes: int) -> Tensor:
     colours = [(0.0, 0.0, 0.0)] + [
         colorsys.hsv_to_rgb(index * 0.61803 % 1.0, 0.85, 1.0 - 0.35 * (index // 6 % 2)) for index in range(classes - 1)
     ]
-    return (torch.tensor(colours) * 255).round().to(torch.uint8)
+    return (torch.tensor(colours, dtype=torch.float32) * 255).round().to(torch.uint8)
 
 
 def fast_argmax(prediction: Tensor, dim: int) -> Tensor:
@@ -270,7 +270,7 @@ class Segmentation(Task):
         }
 
     def render(self, image: Tensor, prediction: Tensor) -> Tensor:
-        colours = palette(self.channels).to(prediction.device)[fast_argmax(prediction, 0)].movedim(-1, 0)
+        colours = palette(self.channels).to(prediction.device, torch.float32)[fast_argmax(prediction, 0)].movedim(-1, 0)
         photo = shown_colours(image).clamp(0, 1) * 255
         return (0.4 * photo + 0.6 * colours).round().to(torch.uint8)
 

@@ -61,7 +61,7 @@ class ErrorMapMetric(Metric):
             begins: False if these are further rows of the images of the last call.
             again: whether these rows were added before, with other maps.
         """
-        sums = torch.zeros((len(error), 2 + len(MAPS)), device=error.device)
+        sums = torch.zeros((len(error), 2 + len(MAPS)), dtype=torch.float32, device=error.device)
         if not again:
             sums[:, 0] = counted.sum((1, 2, 3))
             sums[:, 1] = torch.where(counted, error, 0).sum((1, 2, 3))
