@@ -128,6 +128,15 @@ class TestValues:
         (tmp_path / "a.tif").write_bytes(tiff(unsigned, 8 * values.itemsize, {339: kind}))
         assert read_values(tmp_path / "a.tif")[0].tolist() == values.tolist()
 
+    @pytest.mark.parametrize(("kind", "number"), [("i2", 2), ("i4", 2), ("f4", 3)])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_compressed_numbers_of_either_byte_order(self, tmp_path: Path, kind: str, number: int, order: str) -> None:
+        """Pillow swaps the bytes of those that are signed or float, which libtiff has swapped already."""
+        values = np.array([[1, -2, 300], [4, 5, 6]], kind)
+        unsigned = values.view(f"u{values.itemsize}")
+        (tmp_path / "a.tif").write_bytes(tiff(unsigned, 8 * values.itemsize, {339: number}, order, compressed=True))
+        assert read_values(tmp_path / "a.tif")[0].tolist() == values.tolist()
+
     def test_several_channels(self, tmp_path: Path) -> None:
         values = np.arange(60, dtype=np.float64).reshape(5, 3, 4)
         assert torch.equal(read_values(save(tmp_path / "a.npy", values)), torch.from_numpy(values).float())

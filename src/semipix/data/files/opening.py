@@ -44,6 +44,9 @@ SIDEWAYS = range(5, 9)
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
 """Errors that Pillow's decoders raise for broken files."""
 
+_SWAPPED_BY_LIBTIFF = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Raw modes of big-endian TIFFs, and those of the bytes that libtiff gives, which are in the machine's order."""
+
 _CHOOSE_BANDS = "set data.bands=all or data.bands=[0,1,2], say, or save the bands to use as RGB"
 
 _Number = TypeVar("_Number", bound=np.generic)
@@ -213,6 +216,7 @@ def _open(path: Path | Encoded, file: IO[bytes], max_pixels: int) -> OpenedImage
         _explain_bands(path, image, tags)
         # Keep Pillow from turning a TIFF while decoding: `to_upright` turns all formats.
         image.getexif = Image.Exif  # type: ignore[method-assign]
+        _repair_byte_order(image)
         orientation = headers.orientation_of_tags(tags, _xmp(image))
     else:
         _repair_bmp(file, image)
@@ -279,6 +283,14 @@ def _repair_bmp(file: IO[bytes], image: Image.Image) -> None:
     image._mode = "P"
     image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
     image.tile = [with_raw_mode(tile, "P" if depth == 8 else f"P;{depth}")]  # type: ignore[attr-defined]
+
+
+def _repair_byte_order(image: Image.Image) -> None:
+    """Make Pillow read a compressed big-endian TIFF of signed or float numbers, whose bytes it would swap twice."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    native = _SWAPPED_BY_LIBTIFF.get(raw_mode_of(image))
+    if native is not None and tiles[0][0] == "libtiff":
+        image.tile = [with_raw_mode(tile, native) for tile in tiles]  # type: ignore[attr-defined]
 
 
 def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
