@@ -167,6 +167,15 @@ class TestPalettes:
             assert read_indices(tmp_path / name).tolist() == noise(4, 4).tolist()
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_numbers_below_0_are_no_class_in_any_type(tmp_path: Path, depth: int) -> None:
+    """-2 of 8 bits was class 254, and -1 was void."""
+    values = np.array([[0, 1], [-2, 1]], f"i{depth // 8}")
+    (tmp_path / "a.tif").write_bytes(tiff(values.view(f"u{depth // 8}"), depth, {339: 2}))
+    with pytest.raises(SemipixError, match="found mask values from -2 to 1, expected class indices"):
+        read_indices(tmp_path / "a.tif")
+
+
 def test_a_mask_that_is_too_large(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", noise(6, 8))
     assert read_indices(path, max_pixels=48).shape == (6, 8)

@@ -82,7 +82,7 @@ def read_mask_file(path: Path, stated: Collection[int] = (), *, max_pixels: int 
             )
         numbers, palette = stored_numbers(file)
         numbers = file.to_upright(numbers)
-        values = np.array(numbers, np.uint8 if numbers.dtype.itemsize == 1 else np.int32, order="C")
+        values = np.array(numbers, np.uint8 if numbers.dtype in (np.uint8, np.bool_) else np.int32, order="C")
         nodata = headers.tiff_nodata(file.tags) if file.tags is not None else None
         gone = np.False_ if nodata is None or nodata in (VOID, *stated) else numbers == nodata
         if gone.any():
