@@ -1,5 +1,6 @@
 """COCO files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,30 @@ def test_files_that_contradict_themselves_are_refused(tmp_path: Path, changes: d
         converted(source)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("number", [7, None])
+def test_two_images_of_one_id_are_refused(tmp_path: Path, number: int | None) -> None:
+    """As in files that were joined: all objects were drawn on the second image."""
+    for name in "ab":
+        save_photo(tmp_path / f"data/{name}.png")
+    source = coco(tmp_path / "data/x.json", [{**LEAF, "image_id": number}], ["a.png", "b.png"])
+    content = json.loads(source.read_text())
+    source.write_text(json.dumps({**content, "images": [{**image, "id": number} for image in content["images"]]}))
+    with pytest.raises(SemipixError, match=f"the images a.png and b.png both have the id {number}, by which"):
+        converted(source, empty="labeled")
+
+
+def test_ids_may_be_written_with_a_point(tmp_path: Path) -> None:
+    """As by pandas: all objects were drawn on the last image."""
+    for name in "ab":
+        save_photo(tmp_path / f"data/{name}.png")
+    source = coco(tmp_path / "data/x.json", [LEAF], ["a.png", "b.png"])
+    text = source.read_text().replace('"image_id": 0', '"image_id": 0.0')
+    source.write_text(text.replace('"id": 0, "file', '"id": 0.0, "file').replace('"id": 1, "file', '"id": 1.0, "file'))
+    converted(source, empty="labeled")
+    assert mask_of(tmp_path / "root")[1][:3] == [0, 1, 1]
+    assert mask_of(tmp_path / "root", "train/b") == filled().tolist()
 
 
 def test_truncated_and_other_json(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ class CocoReader(ShapeReader):
         orientation: what the user said.
 
     Raises:
-        SemipixError: a file is damaged, two categories share an id or a name, an object has no category, no image is
-            found, or it has to be said what images without an object are.
+        SemipixError: a file is damaged, two images share an id, two categories an id or a name, an object has no
+            category, no image is found, or it has to be said what images without an object are.
     """
 
     def __init__(
@@ -174,6 +174,7 @@ class CocoReader(ShapeReader):
         """Take over the objects of one file, whose images were found or not."""
         images, objects, categories = lists
         names = self._named(path, categories)
+        _check_ids(path, images)
         by_id: dict[Any, _Image | None] = {}
         for image, place in zip(images, found, strict=True):
             by_id[_key(image.get("id"))] = None if place is None else self._listed(path, image, place, part)
@@ -247,6 +248,23 @@ class CocoReader(ShapeReader):
         return as_entries(self._index, named, self._index.rest(self._images, everywhere))
 
 
+def _check_ids(path: Path, images: Sequence[Mapping[str, Any]]) -> None:
+    """Check that no two images of a file have the same id, by which objects name their image.
+
+    Raises:
+        SemipixError: two have, or several have none.
+    """
+    seen: dict[Any, Any] = {}
+    for image in images:
+        name = image.get("file_name")
+        other = seen.setdefault(_key(image.get("id")), name)
+        if other != name:
+            raise SemipixError(
+                f"{path}: the images {other} and {name} both have the id {image.get('id')}, by which objects name "
+                "their image; expected one id an image, export the annotations again"
+            )
+
+
 def _shape(item: Mapping[str, Any], names: Mapping[Any, str], where: str) -> Shape:
     name, outline = names[_key(item["category_id"])], item.get("segmentation")
     label = None if is_void(name) else name
@@ -271,5 +289,5 @@ def _size(values: Any) -> Size | None:
 
 
 def _key(value: Any) -> Any:
-    """An id, which tools write as number or text."""
-    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+    """An id, which tools write as number, such as 7 or 7.0, or as text."""
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
