@@ -141,3 +141,11 @@ def test_other_layouts_are_refused(tmp_path: Path, left: str, message: str) -> N
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     with pytest.raises(SemipixError, match="annotations for an image of 3x2 pixels, but the image is 10x8"):
         converted(cvat(tmp_path / "data", filled(1, (2, 3))), unannotated="background")
+
+
+def test_two_masks_of_one_image_are_refused(tmp_path: Path) -> None:
+    """The last one was taken."""
+    data = cvat(tmp_path / "data", scene())
+    save(data / "SegmentationClass/a.bmp", filled())
+    with pytest.raises(SemipixError, match=r"a\.png: the same name as a\.bmp up to the extension"):
+        converted(data, unannotated="background")

@@ -125,6 +125,8 @@ def test_an_image_of_the_same_name_elsewhere_is_another_one(tmp_path: Path) -> N
         (shape("", [[1, 1], [4, 1], [4, 4]]), "shape 1: has no label"),
         (shape("leaf", [[1, 1]], "circle"), "a circle of 1 points"),
         (shape("leaf", [[1, 1], [2, 2]], "mask", mask="?"), "its mask is no PNG in base64"),
+        (shape("leaf", [], "mask", mask=as_png([[1]])), "shape 1: a mask without the place of its pixels"),
+        (shape("leaf", [[float("inf"), 1]], "mask", mask=as_png([[1]])), "a mask without the place"),
     ],
 )
 def test_damaged_shapes(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
@@ -133,3 +135,13 @@ def test_damaged_shapes(tmp_path: Path, wrong: dict[str, Any], message: str) -> 
     with pytest.raises(SemipixError, match=message):
         converted(tmp_path / "data")
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("other", ["train/b.json", "val/a.json"])
+def test_two_files_of_one_image_are_refused(tmp_path: Path, other: str) -> None:
+    """Of two parts, the image was in both of them."""
+    save_photo(tmp_path / "data/images/a.png")
+    for name in ("train/a.json", other):
+        labelme(tmp_path / "data" / name, [LEAF], "../images/a.png")
+    with pytest.raises(SemipixError, match=r"images/a\.png: has two files of annotations, .*/train/a\.json and "):
+        converted(tmp_path / "data")

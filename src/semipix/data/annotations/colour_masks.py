@@ -196,7 +196,7 @@ def _read_voc_layout(
         )
     index, notes, named = ImageIndex(photos), Notes(), []
     parts = _listed_parts(source)
-    masks = {composed(split_extension(name)[0]): folder / name for name in walk(folder).files if is_image(name)}
+    masks = _by_stem(folder)
     stems = list({**masks, **parts})
     for stem, path in zip(stems, index.find_stems([[stem] for stem in stems]), strict=True):
         if path is None:
@@ -205,6 +205,23 @@ def _read_voc_layout(
             named.append(Named(path, parts.get(stem) or part_of(stem) or "train", masks.get(stem)))
     reader = ColourMaskReader(classes, index, _found(named, index, folder), True, orientation, objects)
     return _with_notes(reader, notes)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The masks of a folder by their path without extension.
+
+    Raises:
+        SemipixError: two masks have the same.
+    """
+    masks: dict[str, Path] = {}
+    for name in filter(is_image, walk(folder).files):
+        other = masks.setdefault(composed(split_extension(name)[0]), folder / name)
+        if other != folder / name:
+            raise SemipixError(
+                f"{folder / name}: the same name as {other.name} up to the extension; expected one mask for each "
+                "image, remove or move the other"
+            )
+    return masks
 
 
 def _listed_parts(source: Path) -> dict[str, str]:

@@ -235,13 +235,20 @@ def _reader(
 
 
 def _check_names(entries: Sequence[Entry]) -> None:
-    """Check that no two images would have the same mask.
+    """Check that no two images would have the same mask, and no image two.
 
     Raises:
-        SemipixError: two images of a part have the same path up to the extension.
+        SemipixError: two images of a part have the same path up to the extension, or two files annotate one image.
     """
     seen: dict[tuple[str, str], Entry] = {}
+    annotated: dict[Path, Entry] = {}
     for entry in entries:
+        twin = entry if entry.image is None else annotated.setdefault(entry.image, entry)
+        if twin is not entry:
+            several = " and ".join(str(each.label or "an empty one") for each in (twin, entry))
+            raise SemipixError(
+                f"{entry.image}: has two files of annotations, {several}; expected one, remove or move the other"
+            )
         other = seen.setdefault((entry.part, composed(split_extension(entry.name)[0])), entry)
         if other is not entry:
             raise SemipixError(

@@ -175,6 +175,8 @@ def _shapes(content: Mapping[str, Any], name: str, notes: Notes) -> list[Shape]:
         name_of = None if is_void(label.strip()) else label.strip()
         points = points_of(item.get("points"), where)
         if kind == "mask":
+            if not points.size or not np.isfinite(points).all():
+                raise UnusableError(f"{where}: a mask without the place of its pixels; remove or draw it again")
             corner = points.min(0).astype(int)
             shapes.append(Shape(name_of, where, patch=_patch(item, where), corner=(int(corner[0]), int(corner[1]))))
         else:
