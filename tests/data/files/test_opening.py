@@ -295,6 +295,7 @@ class TestHeaders:
             ),
             ((4, 6), 64, {339: 3}, "holds 1x64-bit float samples, which cannot be read; expected 8 or 16"),
             ((4, 6), 8, {259: 34887}, "compressed by method 34887, which cannot be read"),
+            ((4, 6, 3), 16, {262: 1, 338: [0, 0]}, r"holds 3 bands that are not tagged as red.*set data.bands=all"),
             ((4, 6, 3), 16, {284: 2}, r"holds 16-bit bands one after another \(PlanarConfiguration 2\)"),
         ],
     )

@@ -315,6 +315,11 @@ def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
             "read; expected 0 as black, save it as MinIsBlack, or as PNG"
         )
     if bands in (1, 3) and kind == "unsigned" and depths in ((8,) * bands, (16,) * bands, (1,), (2,), (4,)):
+        if bands == 3 and (meaning := headers.tiff_number(tags, 262, 1)) < 2:
+            raise UnreadableFileError(
+                f"{path}: holds 3 bands that are not tagged as red, green and blue (PhotometricInterpretation "
+                f"{meaning}); expected RGB, {_CHOOSE_BANDS}"
+            )
         return
     samples = f"{bands}x{depths[0]}-bit" if len(set(depths)) == 1 else "-".join(map(str, depths[:8])) + "-bit"
     if bands in (1, 3):
