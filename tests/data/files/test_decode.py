@@ -137,6 +137,13 @@ class TestValues:
         (tmp_path / "a.tif").write_bytes(tiff(unsigned, 8 * values.itemsize, {339: number}, order, compressed=True))
         assert read_values(tmp_path / "a.tif")[0].tolist() == values.tolist()
 
+    @pytest.mark.parametrize(("bands", "meaning", "read"), [(2, 1, 1), (4, 2, 3)])
+    def test_no_band_is_left_out(self, tmp_path: Path, bands: int, meaning: int, read: int) -> None:
+        """A target of two bands had one channel."""
+        (tmp_path / "a.tif").write_bytes(tiff(noise(6, 8, bands), 8, {262: meaning, 338: 0}))
+        with pytest.raises(SemipixError, match=f"holds {bands} bands, of which only {read} can be read as numbers"):
+            read_values(tmp_path / "a.tif")
+
     def test_several_channels(self, tmp_path: Path) -> None:
         values = np.arange(60, dtype=np.float64).reshape(5, 3, 4)
         assert torch.equal(read_values(save(tmp_path / "a.npy", values)), torch.from_numpy(values).float())

@@ -158,7 +158,8 @@ def read_values(path: Path, missing: float | None = None, *, max_pixels: int = M
         (C, H, W) float32; numbers that are missing or not finite become NaN.
 
     Raises:
-        SemipixError: the file cannot be read, or holds indices of a palette instead of numbers.
+        SemipixError: the file cannot be read, has bands that Pillow ignores, or holds indices of a palette instead of
+            numbers.
     """
     values: NDArray[np.float32] | None
     if path.suffix.lower() == ARRAY:
@@ -177,6 +178,11 @@ def read_values(path: Path, missing: float | None = None, *, max_pixels: int = M
                 )
             pixels = file.to_upright(pixels)
             planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+            if (held := headers.tiff_samples(file.tags or {})[0]) > len(planes):
+                raise SemipixError(
+                    f"{path}: holds {held} bands, of which only {len(planes)} can be read as numbers; save it as .npy "
+                    "(channels, height, width), or with the bands to use"
+                )
             values = None if _is_deep(raw_mode) else np.array(planes, np.float32, order="C")
             gone = _equal(planes, missing)  # float32 cannot tell all numbers of 32 bits apart
             del file, pixels, planes
