@@ -30,6 +30,7 @@ from semipix.data.files.decode import (
     read_values,
 )
 from semipix.data.files.decode_masks import read_indices
+from semipix.data.files.file_headers import page_count
 from semipix.data.files.opening import MAX_PIXELS, Encoded
 from semipix.errors import SemipixError, UnreadableFileError
 from tests.helpers.image_files import PASSES, chunk, gif, grey_png, packed, png, tiff
@@ -256,6 +257,11 @@ class TestHeaders:
         assert read_indices(tmp_path / "a.tif").tolist() == noise(4, 6).tolist()
         (tmp_path / "b.tif").write_bytes(tiff(noise(4, 6), tags={254: 1}, order=order, big=big, pages=3))
         assert read_header(tmp_path / "b.tif").pages == 1
+
+    def test_a_preview_before_its_image_is_told(self) -> None:
+        """The first page is read, whatever it is; as the only page it would be no reason for a line."""
+        assert page_count([{254: (1,)}, {254: (0,)}, {254: (1,)}]) == 2
+        assert page_count([{254: (0,)}, {254: (1,)}]) == page_count([{254: (1,)}]) == page_count([]) == 1
 
     @pytest.mark.parametrize(("kind", "dropped"), [(0, 1), (1, 0), (2, 0)])
     def test_dropped_bands(self, tmp_path: Path, kind: int, dropped: int) -> None:

@@ -201,8 +201,8 @@ def tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
 
 
 def page_count(pages: list[Tags]) -> int:
-    """The number of pages of a TIFF, without previews and transparency masks; at least 1."""
-    return max(1, sum(not tags.get(254, (0,))[0] & _PREVIEW for tags in pages if 254 not in tags or tags[254]))
+    """The number of pages of a TIFF; previews and transparency masks count only as the first, which is read."""
+    return 1 + sum(not (tags.get(254) or (0,))[0] & _PREVIEW for tags in pages[1:])
 
 
 def tiff_size(tags: Tags) -> Size | None:
