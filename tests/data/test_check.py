@@ -3,12 +3,14 @@
 Also tests data/survey.py.
 """
 
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from semipix.data.check import check_folder
+from semipix.data.check import BandRange, _joined, check_folder
 from semipix.errors import SemipixError
 
 Write = Callable[..., Path]
@@ -131,3 +133,24 @@ def test_same_content_is_a_warning_not_a_problem(folder: Path, write_image: Writ
     (warning,) = report.warnings
     assert warning.startswith(f"{folder / 'images/val/v.png'}: same content as images/train/b.png of another part;")
     assert warning in "\n".join(report.lines())
+
+
+def test_copies_of_labeled_images_may_be_in_validation_and_training(folder: Path, write_image: Write) -> None:
+    """`data.val` takes validation images from the labeled ones."""
+    for number, path in enumerate(sorted(folder.glob("*/*/*.png"))):
+        if "images" in path.parts:
+            write_image(path, value=number)
+    for part in ("images/val", "masks/val"):
+        shutil.rmtree(folder / part)
+    assert check_folder(folder).warnings == []
+    shutil.copy(folder / "images/train/b.png", folder / "unlabeled/b2.png")
+    shutil.copy(folder / "images/train/x.png", folder / "unlabeled/x2.png")
+    (warning,) = check_folder(folder).warnings
+    assert warning.startswith(f"{folder / 'unlabeled/b2.png'}: same content as images/train/b.png, which has a label")
+
+
+def test_numbers_outside_are_a_share_of_the_numbers_there_are() -> None:
+    """Images without any number hid those that are out of range."""
+    known, nothing = BandRange(0, 9, 0.5, 0.2), BandRange(math.nan, math.nan, 1, 0)
+    joined = _joined([(known, 200), (nothing, 800)])
+    assert (joined.low, joined.high, joined.missing, joined.outside) == (0, 9, 0.9, pytest.approx(0.2))

@@ -25,8 +25,8 @@ from semipix.data.sources.colour_classes import read_colour_table
 from semipix.data.sources.folder import FolderSource, check_keys, check_masks, lookup_table
 from semipix.data.sources.pairs import EXTRAS, PairsSource
 from semipix.data.sources.scene_folders import SceneFolders
-from semipix.data.splits import Split, check_overlap
-from semipix.data.survey import SEVERAL_PAGES, further_parts, in_threads
+from semipix.data.splits import Scenes, Split, check_overlap
+from semipix.data.survey import SEVERAL_PAGES, first_and_count, further_parts, in_threads
 from semipix.errors import SemipixError, one_line
 
 T = TypeVar("T")
@@ -278,8 +278,30 @@ def _check_scenes(report: Report, listing: Listing, warn: bool = True) -> None:
     labels = {split: sorted(listing.labels[split]) for split in SPLITS}
     split = Split(labels["train"], sorted(unlabeled), labels["val"], labels["test"])
     _collected(report, check_overlap, split, scenes)
+    report.warnings += _copies_in_training(report.root, split, scenes)
     if warn:
         report.warnings += scenes.warnings(name for names in listing.parts().values() for name in names)
+
+
+def _copies_in_training(root: Path, split: Split, scenes: Scenes) -> list[str]:
+    """A warning about copies of labeled images, of which `data.val` may set one aside and leave the other in training.
+
+    With validation images of their own, and for copies of one scene, nothing is set aside like that.
+    """
+    if split.val:
+        return []
+    labeled = set(split.labeled)
+    pairs = [
+        (root / later, earlier)
+        for later, earlier in duplicates(root, {name: [name] for name in (*split.labeled, *split.unlabeled)})
+        if earlier in labeled and scenes.scene(later) != scenes.scene(earlier)
+    ]
+    lines = [
+        f"{later}: same content as {earlier}, which has a label and may be set aside for validation by data.val while "
+        "its copy trains; remove one of the two, or list a folder with both in scenes.txt"
+        for later, earlier in pairs
+    ]
+    return first_and_count(lines, "copies")
 
 
 def _read_images(report: Report, paths: Sequence[Path], reader: Reader) -> None:
@@ -387,14 +409,15 @@ def _range_of(bands: Bands, place: int, number: int, values: NDArray[Any], pixel
 
 
 def _joined(parts: Sequence[tuple[BandRange, int]]) -> BandRange:
-    """The numbers of a band over several images; each image counts by its pixels."""
+    """The numbers of a band over several images; each image counts by its pixels, or by those that have a number."""
     total = max(1, sum(pixels for _, pixels in parts))
+    numbers = sum((1 - each.missing) * pixels for each, pixels in parts)
     known = [each for each, _ in parts if not math.isnan(each.low)]
     return BandRange(
         min((each.low for each in known), default=math.nan),
         max((each.high for each in known), default=math.nan),
         sum(each.missing * pixels for each, pixels in parts) / total,
-        sum(each.outside * pixels for each, pixels in parts) / total,
+        sum(each.outside * (1 - each.missing) * pixels for each, pixels in parts) / max(1, numbers),
     )
 
 
