@@ -167,6 +167,14 @@ class TestPalettes:
             assert read_indices(tmp_path / name).tolist() == noise(4, 4).tolist()
 
 
+def test_floats_are_no_colours(tmp_path: Path) -> None:
+    """The message named data.colours, which reads no floats."""
+    path = save(tmp_path / "a.tif", np.ones((2, 3), np.float32))
+    with pytest.raises(SemipixError, match=r"found a mask of floats, .* save it as 8-bit grey") as caught:
+        read_indices(path)
+    assert "data.colours" not in str(caught.value)
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_numbers_below_0_are_no_class_in_any_type(tmp_path: Path, depth: int) -> None:
     """-2 of 8 bits was class 254, and -1 was void."""

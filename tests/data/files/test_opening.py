@@ -297,7 +297,7 @@ class TestHeaders:
                 (4, 6, 3),
                 32,
                 {339: (3, 3, 3)},
-                "holds 3x32-bit float samples, which cannot be read; expected 8 or 16 .*data.range=",
+                "holds 3x32-bit float samples, which cannot be read; expected 8 or 16 .*no label, set data.range=",
             ),
             ((4, 6), 64, {339: 3}, "holds 1x64-bit float samples, which cannot be read; expected 8 or 16"),
             ((4, 6), 8, {259: 34887}, "compressed by method 34887, which cannot be read"),

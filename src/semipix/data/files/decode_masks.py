@@ -69,11 +69,16 @@ def read_mask_file(path: Path, stated: Collection[int] = (), *, max_pixels: int 
 
     Raises:
         SemipixError: the file is missing, no image, corrupt, truncated or too large; its format is lossy; or it holds
-            colours instead of indices, or grey whose 0 is white.
+            colours or floats instead of indices, or grey whose 0 is white.
     """
     with open_image(path, max_pixels) as file:
         refuse_lossy(file)
         mode = file.image.mode
+        if mode == "F":
+            raise SemipixError(
+                f"{path}: found a mask of floats, expected class indices; save it as 8-bit grey with one whole "
+                "number a pixel (255 = void)"
+            )
         if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
             raise SemipixError(
                 f"{path}: found a mask of colours (mode {mode}), expected class indices; "

@@ -324,8 +324,8 @@ def _explain_tiff(path: Path | Encoded, start: bytes, tags: Tags) -> None:
     samples = f"{bands}x{depths[0]}-bit" if len(set(depths)) == 1 else "-".join(map(str, depths[:8])) + "-bit"
     if bands in (1, 3):
         problem = (
-            f"{samples} {kind} samples, which cannot be read; expected 8 or 16 bits a sample, save it like this, or "
-            "set data.range=[low,high], the numbers that become 0 and 1"
+            f"{samples} {kind} samples, which cannot be read; expected 8 or 16 bits a sample, save it like this, or, "
+            "if it is an image and no label, set data.range=[low,high], the numbers that become 0 and 1"
         )
     else:
         problem = f"{bands} bands ({samples} {kind} samples); expected 1 or 3, {_CHOOSE_BANDS}"
