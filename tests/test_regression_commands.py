@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from semipix.batch import EvalSample
 from semipix.errors import SemipixError
 from semipix.inference.trimaps import Trimaps
+from semipix.methods.large_images import LargeImages
 from semipix.models import flaw_detector
 from semipix.report import pictures
 from semipix.training.build import load_method
@@ -239,8 +240,9 @@ def test_unknown_pixels_of_a_label_are_drawn_black(trained: Callable[..., str]) 
     source = LabelSource("regression")
     image, target = (tensor.as_subclass(torch.Tensor) for tensor in (source.image("test/0"), source.pair("test/0")[1]))
     method = load_method(Path("run"), trust=True)
+    run = pictures.Trained(method, lambda _: None, LargeImages(method))
     with torch.inference_mode():
-        predicted = pictures.predict(pictures.Trained(method, lambda _: None), EvalSample(image, target, "test/0"))
+        predicted = pictures.predict(run, EvalSample(image, target, "test/0"))
     assert predicted.error_map is None
     label = predicted.label
     unknown = target.isnan().any(0)

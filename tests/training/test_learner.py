@@ -309,7 +309,7 @@ class TestValidation:
         for number, model in enumerate(method.models):
 
             def count(module: nn.Module, inputs: tuple[Tensor], number: int = number) -> None:
-                images[number] += 0 if module.training else len(inputs[0])
+                images[number] += 0 if module.norm.training else len(inputs[0])
 
             model.register_forward_pre_hook(count)
         fit(make_learner(method), TinySource(val=5), limit_val_batches=1.0, val_check_interval=1, max_steps=1)
