@@ -228,6 +228,7 @@ class StrongGCT(CountsSteps, FlawGuidedPair):
 
     @property
     def _reads_flaws(self) -> bool:
+        """Whether the gate decides by the detector's maps."""
         return self.gate in ("lower", "trusted")
 
     def after_validation(self, needed_confidence: Callable[[str, float], float]) -> None:
@@ -326,7 +327,7 @@ class StrongGCT(CountsSteps, FlawGuidedPair):
 
     def _steering(self, weak: Tensor, teachings: Pair, shown: Tensor | None) -> Pair | None:
         """Flaw maps (U, 1, H, W) of both predictions of the weak views; None where no term uses them."""
-        if self.gate in ("agreed", "open") and not self.lambda_fc:
+        if not self._reads_flaws and not self.lambda_fc:
             return None
         return compared(self.detector, self._flaws(weak, teachings), shown)
 
