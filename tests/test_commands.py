@@ -411,6 +411,8 @@ def test_data_check_of_pairs(command: Command, tmp_path: Path) -> None:
         (["data.root=other"], "data.root: the folder is given already"),
     ):
         assert message in command("data", "check", tmp_path, *given).error
+    missing = command("data", "check", tmp_path / "missing", "data.kind=regression")
+    assert (missing.code, "missing: found nothing, expected a data folder" in missing.out) == (2, True)
 
 
 HEAVY = {

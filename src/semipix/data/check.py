@@ -151,7 +151,8 @@ def check_folder(root: str | Path, kind: str | None = None, **options: Any) -> R
     root = Path(root).expanduser()
     source = PairsSource if (root / PAIRS.images.partition("/")[0]).is_dir() else FolderSource
     given = {"_target_": f"{source.__module__}.{source.__qualname__}", "root": str(root), **options}
-    given = {**given, **({} if kind is None else {"kind": kind})}
+    if kind is not None and root.is_dir():  # of no folder, that it is missing is all there is to say
+        given["kind"] = kind
     node = Node.parse("data", given, Source, SemiSupervisedDataModule)
     options = {key: value for key, value in options.items() if node.takes(key)}
     bands = Bands.of_options(options)
